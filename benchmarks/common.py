@@ -1,0 +1,114 @@
+"""What every benchmark shares: one result file, unit by unit, and the facts that make a number checkable."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wmgym import store
+from wmgym.pipeline import cpu_seconds
+from wmgym.records import library_versions
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS = ROOT / "runs"
+
+Row = dict[str, Any]
+
+
+class Units:
+    """Finished units of one benchmark, each in its own file, so that two processes can work side by side."""
+
+    def __init__(self, script: str) -> None:
+        self.script = script
+        self.folder = RUNS / script / "units"
+
+    def do(self, name: str, work: Callable[[], list[Row]]) -> None:
+        """Run a unit unless an earlier call finished it; its rows and cost are kept either way."""
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            print(f"{name}: done before", flush=True)
+            return
+        print(f"{name}: started", flush=True)
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        rows = work()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        store.write_json(
+            path,
+            {
+                "unit": name,
+                "rows": rows,
+                "commit": commit(),
+                "wall_s": round(time.perf_counter() - wall, 1),
+                "cpu_s": round(cpu_seconds() - cpu, 1),
+            },
+        )
+        for row in rows:
+            print(f"  {row}", flush=True)
+
+    def rows(self) -> tuple[list[Row], float, float]:
+        """All rows of finished units, fresh ones before committed ones, with their wall and CPU seconds."""
+        units = {path.stem: store.read_json(path) for path in sorted(self.folder.glob("*.json"))}
+        committed = RESULTS / f"{self.script}.json"
+        if committed.exists():
+            for unit in store.read_json(committed)["units"]:
+                units.setdefault(unit["unit"], unit)
+        self.units = [units[name] for name in sorted(units)]
+        rows = [{"unit": unit["unit"], **row} for unit in self.units for row in unit["rows"]]
+        return rows, sum(u["wall_s"] for u in self.units), sum(u["cpu_s"] for u in self.units)
+
+    def write(self, targets: Callable[[list[Row]], list[Row]], seeds: list[int]) -> Path:
+        """Write ``benchmarks/results/<script>.json`` from all finished units."""
+        rows, wall, cpu = self.rows()
+        return store.write_json(
+            RESULTS / f"{self.script}.json",
+            {
+                "command": f"python benchmarks/{self.script}.py",
+                "commit": commit(),
+                "versions": {**library_versions(), "python": platform.python_version()},
+                "hardware": hardware(),
+                "seeds": seeds,
+                "wall_s": round(wall, 1),
+                "cpu_s": round(cpu, 1),
+                "rows": rows,
+                "units": self.units,
+                "targets": targets(rows),
+            },
+        )
+
+
+def target(what: str, aim: str, measured: Any, met: bool) -> Row:
+    """One line of the issue's table beside what was measured."""
+    return {"what": what, "target": aim, "measured": measured, "met": bool(met)}
+
+
+def commit() -> str:
+    """The checkout's commit, marked where files differ from it."""
+    try:
+        head = subprocess.run(
+            shlex.split("git rev-parse --short HEAD"), cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        dirty = subprocess.run(
+            shlex.split("git status --porcelain wmgym benchmarks/*.py"), cwd=ROOT, capture_output=True, text=True
+        )
+        return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def hardware() -> Row:
+    """Processor, cores and memory."""
+    model = platform.processor() or "unknown"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory), "system": sys.platform}

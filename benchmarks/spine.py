@@ -1,0 +1,299 @@
+"""The spine, measured: real data, world model, policy from imagination, real score.
+
+    python benchmarks/spine.py                       # everything, then benchmarks/results/spine.json
+    python benchmarks/spine.py --only run sac        # some sections; finished units are skipped
+
+Sections: ``run`` (the whole line), ``sac`` (SB3's SAC given the same real steps), ``throughput``, ``coverage``,
+``demo`` (``make demo`` in a fresh clone), ``suite`` (``make test``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ROOT, RUNS, Row, Units, target
+
+import wmgym
+from wmgym import pipeline
+
+SEEDS = [0, 1, 2]
+ENVS = ("HalfCheetah-v5", "InvertedPendulum-v5")
+SECTIONS = ("throughput", "run", "sac", "coverage", "demo", "suite")
+HORIZONS = (1, 8, 32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--env", nargs="+", choices=ENVS, default=ENVS)
+    parser.add_argument("--seed", nargs="+", type=int, choices=SEEDS, default=SEEDS)
+    args = parser.parse_args()
+    units = Units("spine")
+    for section in args.only:
+        if section in ("run", "sac"):
+            for env_id in args.env:
+                for seed in args.seed:
+                    work = run_line if section == "run" else run_sac
+                    units.do(f"{section}-{env_id}-{seed}", lambda w=work, e=env_id, s=seed: w(e, s))
+        elif section == "coverage":
+            for seed in args.seed:
+                units.do(f"coverage-{seed}", lambda s=seed: coverage(s))
+        else:
+            units.do(section, {"throughput": throughput, "demo": demo, "suite": suite}[section])
+    print(units.write(targets, SEEDS))
+
+
+def run_line(env_id: str, seed: int) -> list[Row]:
+    import torch
+
+    torch.set_num_threads(1)
+    config = pipeline.recipe(env_id, seed=seed)
+    result = pipeline.run(config, RUNS / "spine" / f"{env_id}-{seed}", say=print)
+    mine = result.report[result.policy.name]
+    return [
+        {
+            "section": "run", "env": env_id, "seed": seed, "policy": result.policy.name,
+            "real_steps": result.ledger["real_steps"], "imagined_steps": result.ledger["imagined_steps"],
+            "wall_s": round(result.ledger["wall_s"], 1), "cpu_s": round(result.ledger["cpu_s"], 1),
+            "real_mean": mine.real_mean, "real_interval": mine.real_interval, "real_returns": mine.real_returns,
+            "imagined_mean": mine.imagined_mean, "imagined_interval": mine.imagined_interval,
+            "gap": mine.gap, "gap_interval": mine.gap_interval, "diverged": mine.diverged,
+            "random_mean": result.report["random"].real_mean,
+        }
+    ]  # fmt: skip
+
+
+def run_sac(env_id: str, seed: int) -> list[Row]:
+    """SB3's SAC with its own defaults, given as many real steps as the line takes."""
+    import torch
+    from stable_baselines3 import SAC
+
+    torch.set_num_threads(1)
+    steps = pipeline.recipe(env_id, seed=seed).real_steps
+    began = time.perf_counter()
+    model = SAC("MlpPolicy", env_id, seed=seed, device="cpu")
+    model.learn(steps)
+    wall = time.perf_counter() - began
+    scored = wmgym.collect(
+        env_id, lambda obs: model.predict(obs, deterministic=True), episodes=20, seed=seed * 1_000 + 999, workers=1
+    )
+    return [
+        {
+            "section": "sac", "env": env_id, "seed": seed, "policy": "SB3 SAC on the real env", "real_steps": steps,
+            "wall_s": round(wall, 1), "real_mean": float(scored.returns.mean()),
+            "real_returns": scored.returns.tolist(),
+        }
+    ]  # fmt: skip
+
+
+def throughput() -> list[Row]:
+    """Imagined against real steps a second on the same cores in one run; medians of 5 repeats, interleaved."""
+    import mujoco
+    import mujoco.rollout
+    import torch
+
+    world = _small_world()
+    num_envs, cores = 1_024, 2
+    torch.set_num_threads(cores)
+    env = wmgym.ImaginedVectorEnv(world, num_envs)
+    env.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-1, 1, (num_envs, 6)).astype(np.float32)
+    real = wmgym.make_task("HalfCheetah-v5").make().unwrapped
+    model, skip, steps, copies = real.model, real.frame_skip, 50, 64
+    spec = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    initial = np.zeros((copies, mujoco.mj_stateSize(model, spec)))
+    mujoco.mj_getState(model, real.data, initial[0], spec)
+    initial[:] = initial[0]
+    control = np.repeat(
+        np.random.default_rng(0).uniform(-1, 1, (copies, steps, 6)), skip, axis=1
+    )  # (copies, steps * frame_skip, 6)
+
+    def imagine() -> float:
+        began = time.perf_counter()
+        for _ in range(30):
+            env.step(actions)
+        return 30 * num_envs / (time.perf_counter() - began)
+
+    with mujoco.rollout.Rollout(nthread=cores) as pool:
+        datas = [mujoco.MjData(model) for _ in range(cores)]
+
+        def simulate() -> float:
+            began = time.perf_counter()
+            pool.rollout(model, datas, initial, control)
+            return steps * copies / (time.perf_counter() - began)
+
+        imagine(), simulate()
+        pairs = [(imagine(), simulate()) for _ in range(5)]
+    fast, slow = (float(np.median([pair[i] for pair in pairs])) for i in (0, 1))
+    single = _gym_rate()
+    return [
+        {
+            "section": "throughput", "env": "HalfCheetah-v5", "num_envs": num_envs, "cores": cores,
+            "imagined_steps_per_s": round(fast), "mujoco_rollout_steps_per_s": round(slow),
+            "gymnasium_env_steps_per_s": round(single),
+            "ratio": round(float(np.median([a / b for a, b in pairs])), 2),
+            "ratios": [round(a / b, 2) for a, b in pairs],
+            "break_even_num_envs": _break_even(world, slow),
+        }
+    ]  # fmt: skip
+
+
+def _break_even(world: wmgym.WorldModel, real_rate: float) -> int | None:
+    """Smallest number of imagined envs, in powers of two, that outruns MuJoCo on all cores."""
+    for num_envs in (2**k for k in range(11)):
+        env = wmgym.ImaginedVectorEnv(world, num_envs)
+        env.reset(seed=0)
+        actions = np.zeros((num_envs, 6), np.float32)
+        repeats = max(20, 2_000 // num_envs)
+        for _ in range(3):
+            env.step(actions)
+        began = time.perf_counter()
+        for _ in range(repeats):
+            env.step(actions)
+        if repeats * num_envs / (time.perf_counter() - began) > real_rate:
+            return num_envs
+    return None
+
+
+def _gym_rate() -> float:
+    env = wmgym.make_task("HalfCheetah-v5").make()
+    env.reset(seed=0)
+    action = np.zeros(6, np.float32)
+    began = time.perf_counter()
+    for _ in range(1_000):
+        env.step(action)
+    return 1_000 / (time.perf_counter() - began)
+
+
+def _small_world() -> wmgym.WorldModel:
+    """A world of the default architecture; its speed does not depend on how well it is fitted."""
+    data = wmgym.collect("HalfCheetah-v5", steps=2_000, seed=0)
+    return wmgym.fit(data, wmgym.FitConfig(max_updates=50, eval_every=50), seed=0)
+
+
+def coverage(seed: int) -> list[Row]:
+    """The 90 % bound on held-out episodes: random actions and every policy the run of this seed went through."""
+    import torch
+
+    from wmgym.calibrating import replay_errors
+
+    torch.set_num_threads(1)
+    folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"
+    policies: dict[str, Any] = {"random": None}
+    for path in sorted(folder.glob("round-*/policy")):
+        policies[path.parent.name] = wmgym.load_policy(path)
+    if len(policies) == 1:
+        raise SystemExit(f"coverage needs the policies of the run: benchmarks/spine.py --only run --seed {seed}")
+    data = wmgym.collect("HalfCheetah-v5", policies, steps=72_000, seed=seed, noise=0.1)
+    train, calib, test = data.split((0.5, 0.25, 0.25), seed=seed)
+    world = wmgym.fit(train, wmgym.FitConfig(max_updates=1_500), seed=seed)
+    world = wmgym.calibrate(world, calib, horizon=max(HORIZONS), seed=seed)
+    assert world.calibration is not None
+    starts = test.window_starts(max(HORIZONS))[:: max(HORIZONS) // 4]
+    rows = []
+    for mode in ("mean", "sample"):
+        errors = replay_errors(world, test, starts, max(HORIZONS), mode, seed=seed + 1)
+        for h, error in enumerate(errors, start=1):
+            if h not in HORIZONS:
+                continue
+            inside = error <= world.calibration.half_width[mode][h - 1]
+            width = float((world.calibration.half_width[mode][h - 1] / world.calibration.data_std).mean())
+            each = [inside[test.episode[starts] == e].mean() for e in range(test.num_episodes)]
+            rows.append(
+                {
+                    "section": "coverage", "env": "HalfCheetah-v5", "seed": seed, "mode": mode, "h": h,
+                    "coverage": float(inside.mean()), "mean_half_width_in_std": width, "windows": len(starts),
+                    "episodes": [train.num_episodes, calib.num_episodes, test.num_episodes],
+                    "episode_coverage_min_max": [float(min(each)), float(max(each))],
+                }
+            )  # fmt: skip
+    return rows
+
+
+def demo() -> list[Row]:
+    """``make demo`` in a fresh clone; packages come from pip's cache, as after a first download."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "wmgym"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        began = time.perf_counter()
+        done = subprocess.run(["make", "demo"], cwd=clone, capture_output=True, text=True, check=True)
+        wall = time.perf_counter() - began
+        report = wmgym.GapReport.load(clone / "runs" / "demo" / "report.json")
+    mine = next(entry for entry in report.scores if entry.name != "random")
+    shown = done.stdout[-2_000:]
+    return [
+        {"section": "demo", "wall_s": round(wall, 1), "real_mean": mine.real_mean, "imagined_mean": mine.imagined_mean,
+         "printed": shown}
+    ]  # fmt: skip
+
+
+def suite() -> list[Row]:
+    """The default test suite, its environment already installed."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=ROOT, capture_output=True, text=True)
+    wall = time.perf_counter() - began
+    last = done.stdout.strip().splitlines()[-1]
+    return [{"section": "suite", "wall_s": round(wall, 1), "exit_code": done.returncode, "summary": last}]
+
+
+def targets(rows: list[Row]) -> list[Row]:
+    """The issue's table, restated, with what was measured."""
+
+    def pick(section: str, env_id: str | None = None) -> list[Row]:
+        return [r for r in rows if r["section"] == section and env_id in (None, r.get("env"))]
+
+    found = []
+    for row in pick("demo"):
+        found.append(
+            target("make demo on a clean clone, after downloads", "a scored policy in <= 12 minutes; real return "
+                   "printed beside imagined", f"{row['wall_s'] / 60:.1f} minutes, real {row['real_mean']:.0f}, "
+                   f"imagined {row['imagined_mean']:.0f}", row["wall_s"] <= 720)
+        )  # fmt: skip
+    lines, sac = pick("run", "HalfCheetah-v5"), pick("sac", "HalfCheetah-v5")
+    if lines:
+        mean = np.mean([r["real_mean"] for r in lines])
+        beside = f"; SB3 SAC {np.mean([r['real_mean'] for r in sac]):.0f}" if sac else ""
+        found.append(
+            target("HalfCheetah-v5, 10k real steps in all, SB3 SAC or PPO in imagination, unmodified, 3 seeds",
+                   "mean real return >= 2,000, SB3 SAC given the same 10k real steps measured in the same script",
+                   f"{mean:.0f} ({', '.join(format(r['real_mean'], '.0f') for r in lines)}){beside}",
+                   mean >= 2_000 and len(lines) == len(sac) == len(SEEDS)
+                   and all(r["real_steps"] <= 10_000 for r in lines))
+        )  # fmt: skip
+    poles = pick("run", "InvertedPendulum-v5")
+    if poles:
+        found.append(
+            target("InvertedPendulum-v5", "1,000 with <= 1,000 real steps, 3 seeds",
+                   ", ".join(f"{r['real_mean']:.0f} after {r['real_steps']:.0f} steps" for r in poles),
+                   len(poles) == len(SEEDS) and all(r["real_mean"] >= 1_000 and r["real_steps"] <= 1_000 for r in poles))
+        )  # fmt: skip
+    for row in pick("throughput"):
+        found.append(
+            target("imagined steps/s of ImaginedVectorEnv at 1,024 envs, HalfCheetah, against mujoco.rollout on both "
+                   "cores in one run", ">= 5x", f"{row['ratio']}x", row["ratio"] >= 5)
+        )  # fmt: skip
+    covered = pick("coverage")
+    if covered:
+        shares = [r["coverage"] for r in covered]
+        found.append(
+            target("90 % bound: coverage at h = 1, 8, 32 on held-out episodes", "87 to 93 %",
+                   f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % over {len(SEEDS)} seeds and both modes",
+                   all(0.87 <= x <= 0.93 for x in shares))
+        )  # fmt: skip
+    for row in pick("suite"):
+        found.append(
+            target("default test suite", "<= 5 minutes", f"{row['wall_s'] / 60:.1f} minutes, {row['summary']}",
+                   row["wall_s"] <= 300 and row["exit_code"] == 0)
+        )  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Worlds that several test files share, fitted once a session."""
+
+from __future__ import annotations
+
+import pytest
+
+from wmgym import archive
+from wmgym.calibrating import calibrate
+from wmgym.collecting import collect
+from wmgym.fitting import FitConfig, fit
+from wmgym.world import WorldModel
+
+TINY = FitConfig(members=2, width=32, depth=2, max_updates=100, eval_every=50)
+
+
+@pytest.fixture(scope="session")
+def pendulum_world() -> WorldModel:
+    """A small calibrated world of InvertedPendulum-v5."""
+    data = collect("InvertedPendulum-v5", steps=800, seed=0, workers=1)
+    train, calib = data.split((0.8, 0.2), seed=0)
+    return calibrate(fit(train, TINY), calib)
+
+
+@pytest.fixture(scope="session")
+def pendulum_dir(pendulum_world: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where that world is saved."""
+    return str(archive.save(pendulum_world, tmp_path_factory.mktemp("worlds") / "pendulum"))
+
+
+@pytest.fixture(scope="session")
+def cartpole_world() -> WorldModel:
+    """A small world of CartPole-v1: Discrete actions, reward and termination learned."""
+    data = collect("CartPole-v1", steps=2_000, seed=0, workers=1)
+    return fit(data, FitConfig(members=2, width=64, depth=2, max_updates=300, eval_every=100))

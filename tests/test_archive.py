@@ -1,0 +1,258 @@
+"""Saved worlds: whole or refused, and never executed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import toy
+from wmgym import archive, store
+from wmgym.calibrating import calibrate
+from wmgym.env import ImaginedVectorEnv
+from wmgym.fitting import FitConfig, fit
+from wmgym.task import make_task
+from wmgym.world import WorldModel
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def toy_fit() -> WorldModel:
+    """A fitted, calibrated world of the toy, whose formulas no file can hold."""
+    config = FitConfig(members=2, width=8, depth=1, max_updates=5)
+    return calibrate(fit(toy.episodes(5, 0), config), toy.episodes(2, 1), horizon=4)
+
+
+@pytest.fixture(scope="module")
+def toy_dir(toy_fit: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive.save(toy_fit, tmp_path_factory.mktemp("archive") / "toy")
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    """Equal bit for bit, at any depth."""
+    assert type(first) is type(second)
+    if isinstance(first, np.ndarray):
+        assert first.dtype == second.dtype
+        np.testing.assert_array_equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif hasattr(first, "__dataclass_fields__"):
+        for name in first.__dataclass_fields__:
+            assert_equal(getattr(first, name), getattr(second, name))
+    else:
+        assert first == second
+
+
+# Round trips
+
+
+def test_a_loaded_world_is_the_saved_one(toy_fit: WorldModel, toy_dir: Path) -> None:
+    loaded = archive.load(toy_dir, task=toy.task())
+    generator = torch.Generator().manual_seed(0)
+    core, action = torch.randn(50, 3, generator=generator), torch.rand(50, 2, generator=generator)
+    before, after = toy_fit.dynamics.predict(core, action), loaded.dynamics.predict(core, action)
+    assert torch.equal(before.mean, after.mean)
+    assert torch.equal(before.std, after.std)
+    for name in ("starts", "low", "high", "provenance", "calibration"):
+        assert_equal(getattr(toy_fit, name), getattr(loaded, name))
+    assert not any(parameter.requires_grad for parameter in loaded.dynamics.parameters())  # type: ignore[attr-defined]
+
+
+def test_a_loaded_world_imagines_the_same(pendulum_world: WorldModel, pendulum_dir: str) -> None:
+    loaded = archive.load(pendulum_dir)
+    assert loaded.task.from_table
+    assert_equal(pendulum_world.calibration, loaded.calibration)
+    found = []
+    for world in (pendulum_world, loaded):
+        env = ImaginedVectorEnv(world, 5)
+        obs = [env.reset(seed=0)[0]]
+        for _ in range(30):
+            obs.append(env.step(np.ones((5, 1), np.float32))[0])
+        found.append(np.array(obs))
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_uncalibrated_world_stays_so(toy_fit: WorldModel, tmp_path: Path) -> None:
+    path = archive.save(toy.uncalibrated(toy_fit), tmp_path / "toy")
+    assert archive.load(path, task=toy.task()).calibration is None
+
+
+def test_learned_heads_need_no_task(cartpole_world: WorldModel, tmp_path: Path) -> None:
+    loaded = archive.load(archive.save(cartpole_world, tmp_path / "cartpole"))
+    assert loaded.task.reward is loaded.task.terminated is None
+    assert loaded.task.action_space == cartpole_world.task.action_space
+    assert loaded.task.observation_space == cartpole_world.task.observation_space
+    env = ImaginedVectorEnv(loaded, 2)
+    env.reset(seed=0)
+    env.step(np.array([0, 1]))
+
+
+def test_saving_again_replaces(toy_fit: WorldModel, tmp_path: Path) -> None:
+    archive.save(toy_fit, tmp_path / "toy")
+    archive.save(toy.uncalibrated(toy_fit), tmp_path / "toy")
+    assert archive.load(tmp_path / "toy", task=toy.task()).calibration is None
+    assert len(list((tmp_path / "toy").iterdir())) == 3
+
+
+def test_saving_leaves_the_world_alone(toy_fit: WorldModel, tmp_path: Path) -> None:
+    archive.save(toy_fit, tmp_path / "toy")
+    loaded = archive.load(tmp_path / "toy", task=toy.task())
+    with torch.no_grad():
+        loaded.dynamics.weights[0].zero_()  # type: ignore[attr-defined]
+    assert toy_fit.dynamics.weights[0].abs().sum() > 0  # type: ignore[attr-defined]
+
+
+def test_given_formulas_must_be_given_again(toy_dir: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"pass task=wmgym.make_task\(..., reward_fn=..., terminated_fn=...\)"
+    ):
+        archive.load(toy_dir)
+
+
+def test_a_task_of_other_spaces_is_refused(toy_dir: Path) -> None:
+    with pytest.raises(ValueError, match="other spaces"):
+        archive.load(toy_dir, task=make_task("CartPole-v1"))
+
+
+def test_only_an_ensemble_can_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only EnsembleMLP"):
+        archive.save(toy.world(), tmp_path / "toy")
+    assert not (tmp_path / "toy").exists()
+
+
+# Refusals
+
+
+def test_a_damaged_byte_anywhere_is_refused(toy_fit: WorldModel, tmp_path: Path) -> None:
+    path = archive.save(toy_fit, tmp_path / "toy")
+    rng = np.random.default_rng(0)
+    for file in path.iterdir():
+        kept = file.read_bytes()
+        for at in rng.choice(len(kept), min(200, len(kept)), replace=False):
+            file.write_bytes(kept[:at] + bytes([kept[at] ^ (1 << rng.integers(8))]) + kept[at + 1 :])
+            with pytest.raises(store.StoreError):
+                archive.load(path, task=toy.task())
+        for damaged in (kept[:-1], kept + b"\0", b""):
+            file.write_bytes(damaged)
+            with pytest.raises(store.StoreError):
+                archive.load(path, task=toy.task())
+        file.write_bytes(kept)
+    archive.load(path, task=toy.task())
+
+
+def test_what_is_no_world_is_refused(tmp_path: Path) -> None:
+    toy.episodes(1, 0).save(tmp_path / "data")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model.zip").write_bytes(b"PK")
+    (tmp_path / "file").write_text("{}")
+    for name, why in {
+        "data": "'transitions', not a 'world'",
+        "foreign": "holds no wmgym artefact",
+        "missing": "holds no wmgym artefact",
+        "file": "holds no wmgym artefact",
+    }.items():
+        with pytest.raises(store.StoreError, match=why) as caught:
+            archive.load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def rewritten(source: Path, target: Path, document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
+    """The world at ``source``, properly hashed, with other contents."""
+    old_arrays, old_document = store.read_directory(source, kind="world")
+    return store.write_directory(
+        target, kind="world", arrays=old_arrays | arrays, document=old_document | document
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"code": "import os"},
+        {"calibration": {"level": 0.9}},
+        {"calibration": {"level": "0.9", "episodes": 1, "fingerprints": []}},
+        {"provenance": None},
+        {"task": {}},
+    ],
+)
+def test_a_document_that_does_not_fit_is_refused(
+    toy_dir: Path, tmp_path: Path, document: dict[str, Any]
+) -> None:
+    path = rewritten(toy_dir, tmp_path / "x", document, {})
+    with pytest.raises(store.StoreError, match="not a world of this version") as caught:
+        archive.load(path, task=toy.task())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 9}, {"members": 3}, {"depth": 2}, {"members": -1}, {"core_dim": 4}, {"extra": 1}]
+)
+def test_an_architecture_that_does_not_fit_is_refused(
+    toy_dir: Path, tmp_path: Path, change: dict[str, int]
+) -> None:
+    ensemble = store.read_directory(toy_dir, kind="world")[1]["ensemble"]
+    path = rewritten(toy_dir, tmp_path / "x", {"ensemble": ensemble | change}, {})
+    with pytest.raises(store.StoreError, match="not a world of this version"):
+        archive.load(path, task=toy.task())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("dynamics.weights.0", (2, 5, 9)),
+        ("dynamics.biases.1", (2, 1, 1)),
+        ("dynamics.input_mean", (4,)),
+        ("starts", (4, 2)),
+        ("starts", (0, 3)),
+        ("low", (2,)),
+        ("high", (4,)),
+        ("calibration.std_scale", (2,)),
+        ("calibration.half_width.mean", (4, 2)),
+        ("calibration.half_width.sample", (3, 3)),
+        ("unknown", (1,)),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(
+    toy_dir: Path, tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    path = rewritten(toy_dir, tmp_path / "x", {}, {name: np.zeros(shape, np.float32)})
+    with pytest.raises(store.StoreError, match="not a world of this version"):
+        archive.load(path, task=toy.task())
+
+
+def test_a_missing_array_is_refused(toy_dir: Path, tmp_path: Path) -> None:
+    arrays, document = store.read_directory(toy_dir, kind="world")
+    for name in arrays:
+        rest = {key: array for key, array in arrays.items() if key != name}
+        store.write_directory(tmp_path / "x", kind="world", arrays=rest, document=document)
+        with pytest.raises(store.StoreError, match="not a world of this version"):
+            archive.load(tmp_path / "x", task=toy.task())
+
+
+# Nothing runs
+
+_AUDIT = """
+import sys
+from wmgym import archive
+archive.load(sys.argv[1])  # the first load imports what it needs
+seen = []
+sys.addaudithook(lambda event, args: seen.append(event))
+archive.load(sys.argv[1])
+forbidden = ("exec", "compile", "import", "pickle.", "subprocess.", "os.system", "os.exec", "ctypes.")
+print(sorted({event for event in seen if event.startswith(forbidden)}))
+print(sorted({"stable_baselines3", "mujoco", "pickle5", "cloudpickle"} & set(sys.modules)))
+"""
+
+
+def test_loading_runs_nothing_and_imports_no_simulator(pendulum_dir: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", _AUDIT, pendulum_dir], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert child.stdout.splitlines() == ["[]", "[]"]

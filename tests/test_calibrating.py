@@ -1,0 +1,300 @@
+"""Calibration against closed forms: the toy's exact model leaves nothing to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from tests import toy
+from wmgym.calibrating import calibrate, grouped_quantile, replay_errors, std_scale
+from wmgym.collecting import collect
+from wmgym.data import Transitions, from_arrays
+from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+from wmgym.task import make_task
+from wmgym.world import Calibration, Mode, WorldModel
+
+HORIZONS = (1, 8, 32)
+MODES: tuple[Mode, ...] = ("mean", "sample")
+
+
+def calibrated(model: WorldModel, data: Transitions, **options: float) -> Calibration:
+    found = calibrate(model, data, **options).calibration  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def calibrations() -> list[Calibration]:
+    """Twenty independent calibrations of the exact model."""
+    return [calibrated(toy.world(), toy.episodes(128, s), horizon=32, seed=s) for s in range(20)]
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Transitions:
+    return toy.episodes(2_000, seed=10_000, steps=32)
+
+
+def errors(model: WorldModel, real: Transitions, mode: Mode) -> dict[int, np.ndarray]:
+    steps: Iterator[np.ndarray] = replay_errors(model, real, real.first, max(HORIZONS), mode, seed=5)
+    return {h: error for h, error in enumerate(steps, start=1) if h in HORIZONS}
+
+
+# The oracle
+
+
+def test_without_noise_imagination_equals_the_real_env() -> None:
+    real, world = gym.make(toy.ENV_ID, sigma=0.0), toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0))
+    imagined = ImaginedEnv(world, mode="mean")
+    rng = np.random.default_rng(0)
+    for seed in range(5):
+        start, _ = real.reset(seed=seed)
+        obs, _ = imagined.reset(options={"obs": start})
+        np.testing.assert_allclose(obs, start, atol=1e-6)
+        for _ in range(toy.LIMIT):
+            action = rng.uniform(-1.5, 1.5, 2).astype(np.float32)
+            now = real.step(action.clip(-1, 1))
+            then = imagined.step(action)
+            np.testing.assert_allclose(then[0], now[0], atol=1e-5)
+            assert then[1] == pytest.approx(now[1], abs=1e-4)
+            assert then[2:4] == now[2:4]
+        assert now[3]
+    real.close()
+
+
+def test_replay_of_collected_episodes_without_noise_has_no_error() -> None:
+    real = collect(toy.task(0.0), episodes=3, seed=0)
+    assert real.lengths.tolist() == [toy.LIMIT] * 3
+    world = toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0))
+    for mode in MODES:
+        for error in replay_errors(world, real, real.first, toy.LIMIT, mode):
+            assert np.nanmax(error) < 1e-5
+
+
+def test_replay_stops_where_the_real_episode_did() -> None:
+    real = toy.episodes(2, seed=0, steps=4)
+    found = np.array(list(replay_errors(toy.world(), real, np.array([0, 3, 6]), 5, "sample")))
+    steps = np.isfinite(found).sum(0)  # (starts, core_dim)
+    assert steps.tolist() == [[4] * 3, [1] * 3, [2] * 3]
+    assert np.isnan(found[1:, 1]).all()
+
+
+def test_discrete_actions_are_replayed_from_their_start() -> None:
+    class Counter(gym.Env[np.ndarray, np.int64]):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (1,))
+        action_space = gym.spaces.Discrete(3, start=-1)
+
+    real = from_arrays(
+        make_task(Counter, reward_fn=toy.paid, terminated_fn=toy.never),
+        obs=np.array([[0], [1], [1]]),
+        action=np.array([1, 0, -1]),
+        next_obs=np.array([[1], [1], [0]]),
+        episode=np.zeros(3, int),
+        terminated=np.zeros(3, bool),
+    )
+
+    class Exact(toy.Stub):
+        def predict(self, core: torch.Tensor, action: torch.Tensor) -> toy.Prediction:
+            change = action @ torch.tensor([[-1.0], [0.0], [1.0]])
+            return toy.Prediction(change.expand(2, -1, -1), torch.full((2, len(core), 1), 0.1), None)
+
+        def predict_assigned(
+            self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor
+        ) -> toy.Prediction:
+            every = self.predict(core, action)
+            return toy.Prediction(every.mean[0], every.std[0], None)
+
+    bound = calibrated(toy.world(Exact([0.0]), real.task), real)
+    assert bound.half_width["mean"].max() == 0.0
+    assert bound.std_scale[0] == pytest.approx(1e-3)  # a perfect model's noise shrinks to the floor
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_half_width_has_its_closed_form(calibrations: list[Calibration], mode: Mode) -> None:
+    noise = 1.0 if mode == "mean" else np.sqrt(2.0)  # a sampled path adds noise of its own
+    for h in HORIZONS:
+        found = np.mean([c.half_width[mode][h - 1] for c in calibrations], 0)
+        np.testing.assert_allclose(found, 1.645 * noise * toy.open_loop_std(h), rtol=0.05)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_coverage_of_fresh_episodes_is_nominal(
+    calibrations: list[Calibration], fresh: Transitions, mode: Mode
+) -> None:
+    for h, error in errors(toy.world(), fresh, mode).items():
+        share = np.mean([(error <= c.half_width[mode][h - 1]).mean() for c in calibrations])
+        assert share == pytest.approx(0.9, abs=0.015), h
+
+
+@pytest.mark.parametrize("level", [0.5, 0.99])
+def test_coverage_at_another_level(fresh: Transitions, level: float) -> None:
+    made = [calibrated(toy.world(), toy.episodes(128, seed), horizon=8, level=level) for seed in range(8)]
+    error = errors(toy.world(), fresh, "mean")[8]
+    share = np.mean([(error <= c.half_width["mean"][7]).mean() for c in made])
+    assert share == pytest.approx(level, abs=0.03)
+    assert made[0].level == level
+
+
+def test_left_out_coverage_says_what_fresh_episodes_will_say(calibrations: list[Calibration]) -> None:
+    for mode in MODES:
+        for h in HORIZONS:
+            assert np.mean([c.coverage[mode][h - 1] for c in calibrations]) == pytest.approx(0.9, abs=0.03)
+    assert np.isnan(calibrated(toy.world(), toy.episodes(1, 0)).coverage["mean"]).all()
+
+
+# One-step noise
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 2.0])
+def test_wrong_noise_is_found_and_mended(factor: float) -> None:
+    world = calibrate(toy.world(toy.LinearGaussian(factor=factor)), toy.episodes(100, 0), horizon=1)
+    assert world.calibration is not None
+    np.testing.assert_allclose(world.calibration.std_scale, 1 / factor, rtol=0.04)
+    generator = torch.Generator().manual_seed(0)
+    state = world.init(torch.ones(20_000, 3), generator)
+    after = world.step(state, torch.zeros(20_000, 2), "sample", generator).state.core
+    np.testing.assert_allclose(after.std(0), toy.SIGMA, rtol=0.05)
+
+
+def test_learned_reward_noise_is_scaled_too() -> None:
+    described = toy.task(reward_fn=None)
+    data = toy.episodes(20, 0, described=described)
+    world = toy.world(toy.Stub([0.0, 0.0, 0.0, 0.0], std=2.0), described)
+    found = calibrated(world, data, horizon=1).std_scale
+    assert found.shape == (4,)
+    assert found[3] == pytest.approx(np.quantile(np.abs(data.reward) / 2.0, 0.6827), rel=1e-3)
+
+
+def test_std_scale_of_a_normal_is_one() -> None:
+    z = np.random.default_rng(0).normal(size=(50_000, 2)) * [1.0, 3.0]
+    np.testing.assert_allclose(std_scale(z), [1.0, 3.0], rtol=0.02)
+
+
+# The bound
+
+
+def test_bound_is_the_table_and_infinite_past_the_horizon(calibrations: list[Calibration]) -> None:
+    table = calibrations[0]
+    assert table.horizon == 32
+    bound = table.error_bound(np.array([0, 1, 7, 32, 33, 1_000]), "sample")
+    assert bound.dtype == np.float32
+    np.testing.assert_array_equal(bound[0], 0.0)
+    np.testing.assert_array_equal(bound[1:4], table.half_width["sample"][[0, 6, 31]])
+    assert np.isinf(bound[4:]).all()
+
+
+def test_bound_does_not_depend_on_the_number_of_envs(calibrations: list[Calibration]) -> None:
+    world = toy.world().with_calibration(calibrations[0])
+    seen = []
+    for num_envs in (1, 8):
+        env = ImaginedVectorEnv(world, num_envs)
+        infos = [env.reset(seed=0)[1]]
+        infos += [env.step(np.zeros((num_envs, 2), np.float32))[4] for _ in range(35)]
+        seen.append(np.array([info["error_bound"][0] for info in infos]))
+        assert all((info["error_bound"] == info["error_bound"][:1]).all() for info in infos)
+    np.testing.assert_array_equal(*seen)
+
+
+def test_horizon_defaults_to_the_longest_episode_and_evidence_is_kept() -> None:
+    data = toy.episodes(6, 0, steps=20)
+    found = calibrated(toy.world(), data)
+    assert found.horizon == 20
+    assert found.windows.tolist() == [6 * (20 - h) for h in range(20)]
+    assert found.episodes == 6
+    assert found.fingerprints == data.fingerprints()
+    np.testing.assert_allclose(found.data_std, data.core.std(0))
+    assert calibrated(toy.world(), data, horizon=500).horizon == 20
+    assert found.half_width["mean"].shape == found.half_width["sample"].shape == (20, 3)
+
+
+def test_calibrating_twice_gives_the_same_bounds() -> None:
+    data = toy.episodes(8, 0)
+    once = calibrate(toy.world(toy.LinearGaussian(factor=2.0)), data, horizon=5)
+    twice = calibrate(once, data, horizon=5)
+    assert once.calibration is not None
+    assert twice.calibration is not None
+    for mode in MODES:
+        np.testing.assert_array_equal(once.calibration.half_width[mode], twice.calibration.half_width[mode])
+
+
+# Quantiles
+
+
+def brute_force_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.ndarray:
+    names = np.unique(group)
+    target = min(level * (1 + 1 / len(values)), 1.0)
+    found = []
+    for column in values.T:
+        for candidate in np.sort(column):
+            if np.mean([(column[group == g] <= candidate).mean() for g in names]) >= target - 1e-9:
+                break
+        found.append(candidate)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("groups", [1, 2, 7])
+def test_grouped_quantile_by_brute_force(level: float, groups: int) -> None:
+    rng = np.random.default_rng(groups)
+    for n in (1, 2, 10, 57):
+        values = rng.normal(size=(n, 3)).round(1)  # with ties
+        group = rng.integers(0, groups, n)
+        np.testing.assert_array_equal(
+            grouped_quantile(values, group, level), brute_force_quantile(values, group, level)
+        )
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_one_group_is_split_conformal(level: float) -> None:
+    values = np.random.default_rng(0).normal(size=(99, 2))
+    rank = int(np.ceil(level * 100))  # the textbook's ceil((n + 1) level)-th smallest
+    expected = np.sort(values, 0)[rank - 1]
+    np.testing.assert_array_equal(grouped_quantile(values, np.zeros(99), level), expected)
+    by_numpy = np.quantile(values, level * 100 / 99, axis=0, method="inverted_cdf")
+    np.testing.assert_array_equal(expected, by_numpy)
+
+
+def test_a_long_group_weighs_no_more_than_a_short_one() -> None:
+    values = np.array([[1.0]] * 99 + [[5.0]])
+    group = np.array([0] * 99 + [1])
+    assert grouped_quantile(values, group, 0.45)[0] == 1.0
+    assert grouped_quantile(values, group, 0.55)[0] == 5.0
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 90])
+def test_bad_level(level: float) -> None:
+    with pytest.raises(ValueError, match="level"):
+        calibrate(toy.world(), toy.episodes(2, 0), level=level)
+
+
+@pytest.mark.parametrize("horizon", [0, -3])
+def test_bad_horizon(horizon: int) -> None:
+    with pytest.raises(ValueError, match="horizon"):
+        calibrate(toy.world(), toy.episodes(2, 0), horizon=horizon)
+
+
+def test_episodes_that_fit_saw() -> None:
+    data = toy.episodes(5, 0)
+    world = toy.world(seen=data.select([3]).fingerprints())
+    with pytest.raises(ValueError, match="1 of these episodes were used by fit"):
+        calibrate(world, data)
+    calibrate(world, data.select([0, 1, 2, 4]), horizon=1)
+
+
+def test_imagined_data() -> None:
+    with pytest.raises(ValueError, match="imagined"):
+        calibrate(toy.world(), replace(toy.episodes(2, 0), source="imagined"))
+
+
+@pytest.mark.parametrize("change", [{"env_id": "Other-v0"}, {"env_kwargs": {"sigma": 0.5}}])
+def test_another_task(change: dict[str, object]) -> None:
+    data = toy.episodes(2, 0)
+    with pytest.raises(ValueError, match="the world imagines"):
+        calibrate(toy.world(), replace(data, task=replace(data.task, **change)))

@@ -1,0 +1,484 @@
+"""The imagined env: Gymnasium's contract, to the letter."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+import wmgym  # noqa: F401  (registers the ids)
+from tests import toy
+from wmgym.calibrating import calibrate
+from wmgym.dynamics import Prediction
+from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+from wmgym.world import WorldModel
+
+ID = "wmgym/InvertedPendulum-v5"
+STILL = np.zeros((1, 2), np.float32)
+
+
+@pytest.fixture(scope="module")
+def toy_world() -> WorldModel:
+    """The exact toy with bounds for its first 20 steps."""
+    return calibrate(toy.world(), toy.episodes(20, 0), horizon=20)
+
+
+# Conformance
+
+
+def complaints(env: gym.Env[Any, Any], *, render: bool = False) -> set[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(env, skip_render_check=not render)
+    return {str(warning.message) for warning in caught}
+
+
+def test_gymnasium_complains_of_nothing_that_the_real_env_lacks(
+    pendulum_world: WorldModel, pendulum_dir: str
+) -> None:
+    about_the_real_one = complaints(gym.make("InvertedPendulum-v5").unwrapped)
+    assert complaints(gym.make(ID, world=pendulum_dir).unwrapped, render=True) <= about_the_real_one
+    assert complaints(ImaginedEnv(pendulum_world)) <= about_the_real_one
+
+
+def test_gymnasium_checks_an_env_of_discrete_actions(cartpole_world: WorldModel) -> None:
+    assert complaints(ImaginedEnv(cartpole_world)) <= complaints(gym.make("CartPole-v1").unwrapped)
+
+
+def test_spaces_and_limit_are_the_real_envs(pendulum_dir: str) -> None:
+    real, one, many = (
+        gym.make("InvertedPendulum-v5"),
+        gym.make(ID, world=pendulum_dir),
+        gym.make_vec(ID, num_envs=3, world=pendulum_dir),
+    )
+    assert real.observation_space == one.observation_space == many.single_observation_space
+    assert real.action_space == one.action_space == many.single_action_space
+    assert many.observation_space.shape == (3, *real.observation_space.shape)  # type: ignore[misc]
+    assert many.unwrapped.max_episode_steps == real.spec.max_episode_steps == one.spec.max_episode_steps  # type: ignore[union-attr,attr-defined]
+    obs, _ = one.reset(seed=0)
+    assert (obs.dtype, obs.shape) == (real.observation_space.dtype, real.observation_space.shape)
+
+
+def test_make_vec(pendulum_dir: str) -> None:
+    env = gym.make_vec(ID, num_envs=3, world=pendulum_dir, max_episode_steps=7)
+    assert isinstance(env.unwrapped, ImaginedVectorEnv)
+    assert env.num_envs == 3
+    assert env.unwrapped.max_episode_steps == 7
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    obs, _ = env.reset(seed=0)
+    assert obs in env.observation_space
+    assert env.step(env.action_space.sample())[0] in env.observation_space
+    env.close()
+    env.close()
+
+
+def test_gym_make_applies_its_time_limit(pendulum_dir: str) -> None:
+    env = gym.make(ID, world=pendulum_dir, max_episode_steps=3)
+    for seed in range(3):
+        env.reset(seed=seed)
+        ends = [env.step(np.zeros(1, np.float32))[2:4] for _ in range(3)]
+        assert ends == [(False, False), (False, False), (False, True)]
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_a_world_of_another_env_is_refused(make: Any, pendulum_dir: str) -> None:
+    with pytest.raises(ValueError, match=r"imagines 'InvertedPendulum-v5', not 'Hopper-v5'"):
+        make("wmgym/Hopper-v5", world=pendulum_dir)
+
+
+def test_a_world_may_be_named_by_a_path(pendulum_dir: str) -> None:
+    assert ImaginedEnv(Path(pendulum_dir)).reset(seed=0)[0].shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"num_envs": 0}, "num_envs"),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
+        ({"starts": np.zeros((0, 3))}, "starts"),
+        ({"starts": np.zeros((2, 4))}, "starts"),
+        ({"starts": np.zeros(3)}, "starts"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ImaginedVectorEnv(toy.world(), **options)
+
+
+# Time
+
+
+@pytest.mark.parametrize("limit", [1, 2, 17])
+def test_time_limit_is_exact_and_truncates(limit: int) -> None:
+    env = ImaginedVectorEnv(toy.world(), 3, max_episode_steps=limit)
+    env.reset(seed=0)
+    for t in range(1, 3 * limit + 1):
+        _, _, terminated, truncated, _ = env.step(np.zeros((3, 2), np.float32))
+        assert not terminated.any()
+        assert truncated.all() == truncated.any() == (t % limit == 0)
+
+
+def test_time_limit_defaults_to_the_real_one() -> None:
+    env = ImaginedEnv(toy.world())
+    env.reset(seed=0)
+    ends = [env.step(STILL[0])[3] for _ in range(toy.LIMIT)]
+    assert ends == [False] * (toy.LIMIT - 1) + [True]
+
+
+def test_without_a_limit_nothing_is_truncated() -> None:
+    env = ImaginedVectorEnv(toy.world(described=replace(toy.task(), max_episode_steps=None)), 2)
+    env.reset(seed=0)
+    for _ in range(3 * toy.LIMIT):
+        _, _, terminated, truncated, infos = env.step(np.zeros((2, 2), np.float32))
+        assert not (terminated | truncated).any()
+        assert "final_obs" not in infos
+
+
+def test_termination_wins_over_the_time_limit_and_over_divergence() -> None:
+    ends = toy.task(terminated_fn=lambda obs, action, next_obs: next_obs[..., 0] > 2)
+    env = ImaginedVectorEnv(toy.world(toy.Stub([1.0, 0.0, 0.0]), ends, high=2.5), 2, max_episode_steps=3)
+    env.reset(options={"state": np.zeros(3)})
+    ends_at = [env.step(np.zeros((2, 2), np.float32))[2:] for _ in range(3)]
+    assert [terminated.all() for terminated, *_ in ends_at] == [False, False, True]
+    assert not any(truncated.any() for _, truncated, _ in ends_at)
+    assert ends_at[-1][2]["final_info"]["diverged"].all()
+
+
+# Autoreset
+
+
+@pytest.mark.parametrize("mode", ["mean", "sample"])
+def test_final_obs_is_where_the_episode_really_ended(mode: Any) -> None:
+    world = toy.world()
+    env = ImaginedVectorEnv(world, 4, max_episode_steps=6, mode=mode)
+    starts = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    env.reset(seed=5, options={"state": starts})
+    generator = torch.Generator().manual_seed(5)
+    state = world.init(torch.tensor(starts), generator)
+    rng = np.random.default_rng(1)
+    for _ in range(6):
+        action = rng.uniform(-1, 1, (4, 2)).astype(np.float32)
+        obs, reward, *_, infos = env.step(action)
+        outcome = world.step(state, torch.tensor(action), mode, generator)
+        state = outcome.state
+        np.testing.assert_array_equal(reward, outcome.reward.double().numpy())
+    np.testing.assert_array_equal(np.stack(infos["final_obs"]), state.core.double().numpy())
+    assert (obs[:, None] == world.starts.astype(np.float64)).all(-1).any(1).all()
+    np.testing.assert_array_equal(env.core(), obs.astype(np.float32))
+
+
+def test_only_the_ended_rows_restart() -> None:
+    ends = toy.task(terminated_fn=lambda obs, action, next_obs: next_obs[..., 0] > 0.9)
+    world = toy.world(toy.LinearGaussian(sigma=0.0), ends)
+    env = ImaginedVectorEnv(world, 3)
+    cores = np.array([[0.1, 0.0, 0.0], [1.5, 0.0, 0.0], [0.2, 0.0, 0.0]])
+    env.reset(seed=0, options={"state": cores})
+    obs, _, terminated, truncated, infos = env.step(np.zeros((3, 2), np.float32))
+    after = (cores @ toy.A.T).astype(np.float32)
+    assert terminated.tolist() == infos["_final_obs"].tolist() == [False, True, False]
+    assert infos["_final_info"].tolist() == infos["final_info"]["_diverged"].tolist() == [False, True, False]
+    assert not truncated.any()
+    np.testing.assert_allclose(obs[[0, 2]], after[[0, 2]], atol=1e-6)
+    np.testing.assert_allclose(infos["final_obs"][1], after[1], atol=1e-6)
+    assert infos["final_obs"][0] is infos["final_obs"][2] is None
+    assert obs[1].astype(np.float32).tolist() in world.starts.tolist()
+
+
+def layout(value: Any) -> Any:
+    """Keys, shapes and dtypes of infos, at any depth."""
+    if isinstance(value, dict):
+        return {key: layout(entry) for key, entry in value.items()}
+    return (value.shape, value.dtype, type(value[np.argmax([x is not None for x in value])]))
+
+
+@pytest.mark.parametrize("when", ["reset", "going", "some ended", "all ended"])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_infos_have_the_form_of_sync_vector_env(
+    pendulum_world: WorldModel, when: str, calibrated: bool
+) -> None:
+    world = pendulum_world if calibrated else toy.uncalibrated(pendulum_world)
+    found = []
+    for env in (
+        ImaginedVectorEnv(world, 3, max_episode_steps=30),
+        SyncVectorEnv(
+            [lambda: ImaginedEnv(world, max_episode_steps=30)] * 3, autoreset_mode=AutoresetMode.SAME_STEP
+        ),
+    ):
+        _, infos = env.reset(seed=0)
+        env.action_space.seed(0)
+        if when == "all ended":
+            env.reset(options={"obs": np.array([0.0, 0.3, 0.0, 0.0])})
+        for _ in range(200):
+            if when == "reset":
+                break
+            _, _, terminated, truncated, infos = env.step(env.action_space.sample())
+            ended = int((terminated | truncated).sum())
+            if {"going": ended == 0, "some ended": 0 < ended < 3, "all ended": ended == 3}[when]:
+                break
+        else:
+            pytest.fail(f"never {when}")
+        found.append(layout(infos))
+    assert found[0] == found[1]
+
+
+def test_gymnasiums_episode_statistics_agree() -> None:
+    env = RecordEpisodeStatistics(ImaginedVectorEnv(toy.world(), 2, max_episode_steps=5))
+    env.reset(seed=0)
+    total = np.zeros(2)
+    for _ in range(5):
+        _, reward, _, _, infos = env.step(np.zeros((2, 2), np.float32))
+        total += reward
+    np.testing.assert_allclose(infos["episode"]["r"], total)
+    assert infos["episode"]["l"].tolist() == [5, 5]
+
+
+# Reset
+
+
+def test_options_start_from_an_observation_or_a_state() -> None:
+    env = ImaginedVectorEnv(toy.world(), 2)
+    each = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    for name in ("obs", "state"):
+        np.testing.assert_array_equal(env.reset(options={name: each})[0], each)
+        np.testing.assert_array_equal(env.reset(options={name: each[0]})[0], each[[0, 0]])
+        one, _ = ImaginedEnv(toy.world()).reset(options={name: each[1]})
+        np.testing.assert_array_equal(one, each[1])
+    each[:] = 0.0
+    assert env.core().any()  # the caller's array is not kept
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"obs": np.zeros(4)},
+        {"obs": np.zeros((3, 3))},
+        {"state": np.array([0.0, np.nan, 0.0])},
+        {"obs": np.array([0.0, np.inf, 0.0])},
+        {"obs": np.zeros(3), "state": np.zeros(3)},
+        {"start": np.zeros(3)},
+    ],
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="options"):
+        ImaginedVectorEnv(toy.world(), 2).reset(options=options)
+
+
+def test_starts_come_from_the_bank_or_from_those_given() -> None:
+    world = toy.world()
+    obs, _ = ImaginedVectorEnv(world, 200).reset(seed=0)
+    assert len(np.unique(obs, axis=0)) == len(world.starts)
+    mine = np.array([[9.0, 9.0, 9.0]])
+    env = ImaginedVectorEnv(world, 4, starts=mine, max_episode_steps=1)
+    assert (env.reset(seed=0)[0] == 9.0).all()
+    assert (env.step(np.zeros((4, 2), np.float32))[0] == 9.0).all()
+
+
+def test_step_before_reset() -> None:
+    for env, action in ((ImaginedEnv(toy.world()), STILL[0]), (ImaginedVectorEnv(toy.world()), STILL)):
+        with pytest.raises(gym.error.ResetNeeded):
+            env.step(action)
+
+
+# Determinism
+
+
+def imagined_hashes(world: str) -> list[str]:
+    """Hashes of 50 steps of 1, 3, 8 and 64 envs."""
+    found = []
+    for num_envs in (1, 3, 8, 64):
+        env = ImaginedVectorEnv(world, num_envs)
+        digest = hashlib.sha256(env.reset(seed=11)[0].tobytes())
+        env.action_space.seed(12)
+        for _ in range(50):
+            obs, reward, terminated, truncated, infos = env.step(env.action_space.sample())
+            for array in (obs, reward, terminated, truncated, infos["error_bound"], infos["diverged"]):
+                digest.update(array.tobytes())
+        found.append(digest.hexdigest())
+    return found
+
+
+def test_two_processes_imagine_the_same(pendulum_dir: str) -> None:
+    code = "import sys; from tests.test_env import imagined_hashes; print(*imagined_hashes(sys.argv[1]))"
+    root = Path(__file__).resolve().parents[1]
+    child = subprocess.run(
+        [sys.executable, "-c", code, pendulum_dir], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert child.stdout.split() == imagined_hashes(pendulum_dir)
+
+
+def digest(env: ImaginedVectorEnv, seed: int | None, steps: int = 10) -> str:
+    found = hashlib.sha256(env.reset(seed=seed)[0].tobytes())
+    for _ in range(steps):
+        found.update(env.step(np.zeros((env.num_envs, 2), np.float32))[0].tobytes())
+    return found.hexdigest()
+
+
+def test_the_seed_decides_everything() -> None:
+    world = toy.world()
+    env = ImaginedVectorEnv(world, 3)
+    once, other = digest(env, 1), digest(env, 2)
+    assert once != other
+    assert digest(env, 1) == once
+    assert digest(ImaginedVectorEnv(world, 3), 1) == once
+    assert digest(env, None) != once  # goes on from where it was
+    assert digest(ImaginedVectorEnv(world, 3), None) != digest(ImaginedVectorEnv(world, 3), None)
+
+
+# Actions
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        np.full((2, 2), np.nan),
+        np.full((2, 2), np.inf),
+        np.zeros(2),
+        np.zeros((2, 3)),
+        np.zeros((3, 2)),
+        np.zeros((2, 2, 1)),
+        0.0,
+    ],
+)
+def test_bad_box_actions(action: Any) -> None:
+    env = ImaginedVectorEnv(toy.world(), 2)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="actions"):
+        env.step(action)
+
+
+@pytest.mark.parametrize("action", [[0, 2], [-1, 0], [0.0, 1.0], [True, False], [0], [[0], [1]]])
+def test_bad_discrete_actions(cartpole_world: WorldModel, action: Any) -> None:
+    env = ImaginedVectorEnv(cartpole_world, 2)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="actions"):
+        env.step(np.array(action))
+
+
+@pytest.mark.parametrize("action", [0, np.int64(1), np.array(1)])
+def test_one_discrete_action(cartpole_world: WorldModel, action: Any) -> None:
+    env = ImaginedEnv(cartpole_world)
+    env.reset(seed=0)
+    obs, reward, *_ = env.step(action)
+    assert obs in env.observation_space
+    assert isinstance(reward, float)
+
+
+# Trust
+
+
+class FallsApart(toy.LinearGaussian):
+    """Says NaN wherever the first core dimension is positive."""
+
+    def predict_assigned(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
+        said = super().predict_assigned(core, action, member)
+        return replace(said, mean=torch.where(core[:, :1] > 0, torch.nan, said.mean))
+
+
+def test_diverged_rows_are_truncated_and_nothing_is_ever_nan() -> None:
+    env = ImaginedVectorEnv(toy.world(FallsApart()), 8)
+    obs, _ = env.reset(seed=0)
+    seen = 0
+    for _ in range(50):
+        doomed = env.core()[:, 0] > 0
+        obs, reward, terminated, truncated, infos = env.step(np.zeros((8, 2), np.float32))
+        assert np.isfinite(obs).all()
+        assert np.isfinite(reward).all()
+        assert truncated.tolist() == doomed.tolist()  # long before the time limit
+        assert not terminated.any()
+        assert not infos["diverged"].any()  # the rows have started anew
+        if doomed.any():
+            seen += 1
+            assert infos["final_info"]["diverged"].tolist() == doomed.tolist()
+            assert np.isfinite(np.stack(infos["final_obs"][doomed])).all()
+    assert seen
+
+
+def test_a_single_env_says_that_it_diverged() -> None:
+    env = ImaginedEnv(toy.world(FallsApart()))
+    env.reset(options={"state": np.ones(3)})
+    _, _, terminated, truncated, info = env.step(STILL[0])
+    assert (terminated, truncated) == (False, True)
+    assert info["diverged"] is True
+
+
+@pytest.mark.parametrize("mode", ["mean", "sample"])
+def test_error_bound_is_the_calibrations_table(toy_world: WorldModel, mode: Any) -> None:
+    assert toy_world.calibration is not None
+    table = toy_world.calibration.half_width[mode]
+    env = ImaginedVectorEnv(toy_world, 2, mode=mode, max_episode_steps=25)
+    _, infos = env.reset(seed=0)
+    np.testing.assert_array_equal(infos["error_bound"], np.zeros((2, 3)))
+    for h in range(1, 26):
+        infos = env.step(np.zeros((2, 2), np.float32))[4]
+        bound = infos["final_info"]["error_bound"] if h == 25 else infos["error_bound"]
+        expected = table[h - 1] if h <= 20 else np.full(3, np.inf)
+        np.testing.assert_array_equal(bound, [expected, expected])
+    np.testing.assert_array_equal(infos["error_bound"], np.zeros((2, 3)))  # of the new episodes
+    assert infos["error_bound"].dtype == np.float32
+
+
+def test_error_bound_of_a_single_env(toy_world: WorldModel) -> None:
+    assert toy_world.calibration is not None
+    env = ImaginedEnv(toy_world)
+    assert env.reset(seed=0)[1]["error_bound"].tolist() == [0.0, 0.0, 0.0]
+    np.testing.assert_array_equal(
+        env.step(STILL[0])[4]["error_bound"], toy_world.calibration.half_width["sample"][0]
+    )
+
+
+def test_no_error_bound_before_calibration() -> None:
+    env = ImaginedVectorEnv(toy.world(), 2, max_episode_steps=1)
+    _, infos = env.reset(seed=0)
+    assert sorted(infos) == ["_diverged", "diverged"]
+    infos = env.step(np.zeros((2, 2), np.float32))[4]
+    assert "error_bound" not in infos
+    assert "error_bound" not in infos["final_info"]
+
+
+# Ownership
+
+
+def scribble(value: Any) -> None:
+    if isinstance(value, dict | tuple):
+        for entry in value.values() if isinstance(value, dict) else value:
+            scribble(entry)
+    elif isinstance(value, np.ndarray) and value.dtype == object:
+        for entry in value:
+            scribble(entry)
+    elif isinstance(value, np.ndarray):
+        value[...] = 77
+
+
+def test_what_is_returned_may_be_written_to(toy_world: WorldModel) -> None:
+    clean, dirty = (ImaginedVectorEnv(toy_world, 3, max_episode_steps=7) for _ in range(2))
+    scribble(dirty.reset(seed=0))
+    clean.reset(seed=0)
+    action = np.zeros((3, 2), np.float32)
+    for _ in range(20):
+        expected, found = clean.step(action), dirty.step(action)
+        for a, b in zip(expected[:4], found[:4], strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(expected[4]["error_bound"], found[4]["error_bound"])
+        scribble(found)
+        scribble(dirty.core())
+
+
+def test_actions_are_left_alone() -> None:
+    env = ImaginedVectorEnv(toy.world(), 2)
+    env.reset(seed=0)
+    action = np.full((2, 2), 5.0, np.float32)
+    action.setflags(write=False)
+    env.step(action)
+    assert (action == 5.0).all()

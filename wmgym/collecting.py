@@ -1,0 +1,340 @@
+"""Collect transitions from the real env: exact seeds, every step checked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.data import Transitions, store_action
+from wmgym.progress import Advance, track
+from wmgym.records import library_versions
+from wmgym.task import EnvFactory, Task, make_task
+
+PolicyFn: TypeAlias = Callable[[np.ndarray], Any]
+"""Batch of observations ``(n, *obs_shape)`` to actions ``(n, ...)``; SB3's ``model.predict`` will do."""
+
+MUJOCO_WARNINGS = (
+    "inertia is singular", "contact buffer full", "constraint buffer full",
+    "position is not finite or too large", "velocity is not finite or too large",
+    "acceleration is not finite or too large", "control is not finite",
+)  # fmt: skip
+"""What MuJoCo's warning counters count, in their order."""
+
+_STREAMS = 8  # envs side by side
+_GROUP = 4  # envs that share a policy call; fixed, so that results do not depend on the number of processes
+_STEPS_WORTH_A_PROCESS = 4_000
+
+
+class CollectError(RuntimeError):
+    """The real env returned data that no model should be fitted to; names the episode and the step."""
+
+
+def collect(
+    env: str | EnvFactory | Task,
+    policy: PolicyFn | Mapping[str, PolicyFn | None] | None = None,
+    *,
+    steps: int | None = None,
+    episodes: int | None = None,
+    seed: int,
+    noise: float = 0.0,
+    max_episode_steps: int | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Transitions:
+    """Run policies in the real env for exactly ``steps`` steps, or for ``episodes`` whole episodes.
+
+    Episode ``i`` is reset with a seed drawn from ``(seed, i)`` and policies are called on fixed groups of
+    envs, so the result does not depend on ``workers`` as long as the policies have no random state of their
+    own.
+
+    Args:
+        env: an id, a function that makes the env, or a task.
+        policy: one policy, several by name (episodes take turns), or None for uniform random actions.
+        steps: total number of env steps; the last episodes are cut to meet it.
+        episodes: number of episodes instead, each run to its end.
+        seed: decides resets, random actions and noise.
+        noise: standard deviation of Gaussian action noise, as a share of half the action range (Box only).
+        max_episode_steps: cut episodes after this many steps, earlier than the env's own limit.
+        workers: processes; None uses every core where the job is long enough to pay for starting them.
+        progress: show a bar on a terminal.
+
+    Raises:
+        CollectError: a MuJoCo warning, a value that is not finite, or an observation outside its space.
+        ValueError: a bad argument.
+    """
+    task = env if isinstance(env, Task) else make_task(env)
+    if (steps is None) == (episodes is None) or (steps or episodes or 0) < 1:
+        raise ValueError("pass either steps= or episodes=, at least 1")
+    if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):
+        raise ValueError("noise must be >= 0, and 0 for Discrete actions")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    policies = dict(policy) if isinstance(policy, Mapping) else {_name(policy): policy}
+    if not policies:
+        raise ValueError("no policies in the mapping; pass at least one, or None for random actions")
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+    limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
+    if episodes is not None and limit is None:
+        raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
+    plan = _plan(task, policies, steps, episodes, limit, seed, noise)
+    expected = steps if steps is not None else (episodes or 0) * (limit or 0)
+    if workers is None:
+        workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
+    with track("collect", expected, show=progress) as advance:
+        done = _run_all(plan, workers, advance)
+    return _assemble(task, done)
+
+
+def apply_policy(policy: PolicyFn, obs: np.ndarray) -> np.ndarray:
+    """Actions of a policy that returns them bare or, as SB3's ``predict``, beside a recurrent state."""
+    answer = policy(obs)
+    return np.asarray(answer[0] if isinstance(answer, tuple) else answer)
+
+
+def random_actions(space: spaces.Box | spaces.Discrete, rng: np.random.Generator, n: int) -> np.ndarray:
+    """``n`` uniform actions."""
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.start, space.start + space.n, size=n)
+    return rng.uniform(space.low, space.high, size=(n, *space.shape)).astype(space.dtype)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Envs stepped side by side in one process; stream ``s`` runs episodes ``s``, ``s + stride``, ..."""
+
+    task: Task
+    policies: Mapping[str, PolicyFn | None]
+    streams: tuple[int, ...]
+    stride: int
+    steps: int | None  # for each stream
+    episodes: int | None  # over all streams
+    limit: int | None  # steps of an episode
+    seed: int
+    noise: float
+
+
+@dataclass
+class _Episode:
+    index: int
+    policy: str
+    seed: int
+    rng: np.random.Generator
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    columns: tuple[np.ndarray, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+
+class _Stream:
+    """One real env: knows the episode it is in and checks every step."""
+
+    def __init__(self, group: _Group, index: int) -> None:
+        self.env, self.task = group.task.make(), group.task
+        self.group, self.left = group, group.steps
+        self.finished: list[_Episode] = []
+        self.data: Any = getattr(self.env.unwrapped, "data", None)
+        self.active = self._start(index)
+
+    def _start(self, index: int) -> bool:
+        if self.left == 0 or (self.group.episodes is not None and index >= self.group.episodes):
+            return False
+        source = np.random.SeedSequence((self.group.seed, index))
+        names = list(self.group.policies)
+        self.episode = _Episode(
+            index=index,
+            policy=names[index % len(names)],
+            seed=int(source.generate_state(1)[0]),
+            rng=np.random.default_rng(source.spawn(1)[0]),
+        )
+        obs, _ = self.env.reset(seed=self.episode.seed)
+        self.obs = np.array(obs)  # a copy, for the env may write into its own
+        self._look(0.0)
+        return True
+
+    def _look(self, reward: float) -> None:
+        """Check the step just taken and read the state behind it."""
+        space = self.task.observation_space
+        if hasattr(self.data, "warning"):  # a MujocoEnv; reading the counters needs no import of mujoco
+            counts = self.data.warning.number
+            if counts.any():
+                self._stop(f"MuJoCo warns: {MUJOCO_WARNINGS[int(np.argmax(counts > 0))]}")
+        if not np.isfinite(self.obs).all():
+            self._stop("the observation is not finite")
+        if not np.isfinite(reward):
+            self._stop("the reward is not finite")
+        if not ((self.obs >= space.low) & (self.obs <= space.high)).all():
+            self._stop("the observation is outside observation_space")
+        self.core = self.task.read_core(self.env, self.obs)
+        self.position = self.task.read_position(self.env)
+
+    def _stop(self, why: str) -> None:
+        raise CollectError(
+            f"episode {self.episode.index} (reset seed {self.episode.seed}, policy {self.episode.policy!r}), "
+            f"step {len(self.episode.rows)}: {why}; limit the actions or mend the env before fitting to it"
+        )
+
+    def step(self, action: Any) -> None:
+        obs, core, position = self.obs, self.core, self.position
+        shown, reward, terminated, truncated, _ = self.env.step(action)
+        self.obs = np.array(shown)
+        row = [obs, action, reward, self.obs, terminated, truncated]
+        self.episode.rows.append(())  # so that an error names this step
+        self._look(float(reward))
+        self.left = None if self.left is None else self.left - 1
+        cut = self.left == 0 or len(self.episode.rows) == self.group.limit
+        row[5] = (truncated or cut) and not terminated
+        self.episode.rows[-1] = (*row, core, self.core, self.position - position)
+        if terminated or row[5]:
+            self.episode.columns = tuple(np.array(column) for column in zip(*self.episode.rows, strict=True))
+            self.episode.rows = []  # arrays cross a process boundary far faster than rows
+            self.finished.append(self.episode)
+            self.active = self._start(self.episode.index + self.group.stride)
+
+
+def _plan(
+    task: Task,
+    policies: Mapping[str, PolicyFn | None],
+    steps: int | None,
+    episodes: int | None,
+    limit: int | None,
+    seed: int,
+    noise: float,
+) -> list[_Group]:
+    if steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
+        most = min(_STREAMS, max(1, steps // (limit or steps)))
+        stride = next(n for n in range(most, 0, -1) if steps % n == 0)
+    else:
+        stride = min(_STREAMS, episodes or 1)
+    each = None if steps is None else steps // stride
+    size = min(_GROUP, -(-stride // 2))
+    return [
+        _Group(
+            task,
+            policies,
+            tuple(range(at, min(at + size, stride))),
+            stride,
+            each,
+            episodes,
+            limit,
+            seed,
+            noise,
+        )
+        for at in range(0, stride, size)
+    ]
+
+
+def _run_all(plan: list[_Group], workers: int, advance: Advance) -> list[_Episode]:
+    if workers <= 1 or len(plan) == 1 or "fork" not in multiprocessing.get_all_start_methods():
+        return [episode for group in plan for episode in _run_group(group, advance)]
+    # Forked children inherit the policies, lambdas and closures included, and run no main module again.
+    global _PLAN
+    _PLAN = plan
+    try:
+        with multiprocessing.get_context("fork").Pool(min(workers, len(plan)), _one_thread) as pool:
+            done = []
+            for episodes in pool.imap(_run_planned, range(len(plan))):
+                done.extend(episodes)
+                advance(sum(len(episode) for episode in episodes))
+            return done
+    finally:
+        _PLAN = []
+
+
+_PLAN: list[_Group] = []
+
+
+def _one_thread() -> None:
+    """A forked child must not enter its parent's thread pool."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _run_planned(index: int) -> list[_Episode]:
+    return _run_group(_PLAN[index], lambda amount, note="": None)
+
+
+def _run_group(group: _Group, advance: Advance) -> list[_Episode]:
+    streams: list[_Stream] = []
+    try:
+        streams.extend(_Stream(group, index) for index in group.streams)
+        while live := [stream for stream in streams if stream.active]:
+            for stream, action in zip(live, _act(group, live), strict=True):
+                stream.step(action)
+            advance(len(live))
+        return [episode for stream in streams for episode in stream.finished]
+    finally:
+        for stream in streams:
+            stream.env.close()
+
+
+def _act(group: _Group, live: list[_Stream]) -> list[np.ndarray]:
+    space = group.task.action_space
+    actions: list[Any] = [None] * len(live)
+    for name, policy in group.policies.items():
+        rows = [i for i, stream in enumerate(live) if stream.episode.policy == name]
+        if not rows:
+            continue
+        if policy is None:
+            chosen = np.concatenate([random_actions(space, live[i].episode.rng, 1) for i in rows])
+        else:
+            chosen = apply_policy(policy, np.stack([live[i].obs for i in rows]))
+            _require_usable(name, chosen, len(rows), space)
+        for i, action in zip(rows, chosen, strict=True):
+            actions[i] = action
+    if isinstance(space, spaces.Discrete):
+        return actions
+    if group.noise:
+        half = (space.high - space.low) / 2
+        for i, stream in enumerate(live):
+            actions[i] = actions[i] + group.noise * half * stream.episode.rng.normal(size=space.shape)
+    return [np.clip(action, space.low, space.high).astype(space.dtype) for action in actions]
+
+
+def _require_usable(name: str, chosen: np.ndarray, n: int, space: spaces.Box | spaces.Discrete) -> None:
+    if isinstance(space, spaces.Discrete) and chosen.dtype.kind not in "iu":
+        raise ValueError(f"policy {name!r} gave actions of type {chosen.dtype}, not integers")
+    expected = (n, *(space.shape or ()))
+    if chosen.shape != expected or not np.isfinite(chosen).all():
+        raise ValueError(
+            f"policy {name!r} gave actions of shape {chosen.shape}, or not finite ones; expected {expected}"
+        )
+
+
+def _assemble(task: Task, episodes: list[_Episode]) -> Transitions:
+    episodes = sorted(episodes, key=lambda episode: episode.index)
+    obs, action, reward, next_obs, terminated, truncated, core, next_core, moved = (
+        np.concatenate(column) for column in zip(*(episode.columns for episode in episodes), strict=True)
+    )
+    n = len(obs)
+    return Transitions(
+        task=task,
+        obs=obs.astype(np.float32).reshape(n, -1),
+        action=store_action(task, action),
+        reward=reward.astype(np.float64),
+        next_obs=next_obs.astype(np.float32).reshape(n, -1),
+        terminated=terminated.astype(bool),
+        truncated=truncated.astype(bool),
+        core=core.astype(np.float32),
+        next_core=next_core.astype(np.float32),
+        displacement=moved.astype(np.float64).reshape(n, -1),
+        episode=np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes]),
+        episode_seed=tuple(episode.seed for episode in episodes),
+        episode_policy=tuple(episode.policy for episode in episodes),
+        source="real",
+        versions=library_versions(),
+    )
+
+
+def _name(policy: PolicyFn | None) -> str:
+    if policy is None:
+        return "random"
+    return str(getattr(policy, "name", None) or getattr(policy, "__name__", type(policy).__name__))

@@ -1,0 +1,176 @@
+"""Dynamics: the protocol a learned model implements, and an ensemble of networks that implements it.
+
+A dynamics model predicts a Gaussian over the *target* of one step: the change of the core state, the hidden world
+displacement, then the reward where no formula for it is known; and the logit of termination where that is learned.
+It says nothing of time, sampling or trust; those live in ``world.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MULTIPLE = 8
+"""Rows a member are padded to this, since CPU matrix products of odd sizes differ in the last bit."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What ensemble members say of one step, in raw units.
+
+    Attributes:
+        mean: ``(..., target_dim)``, the change of the core first.
+        std: ``(..., target_dim)``, of the target's own noise; > 0.
+        end_logit: ``(...)`` logit of termination, or None where the task's formula decides.
+    """
+
+    mean: Tensor
+    std: Tensor
+    end_logit: Tensor | None
+
+
+class Dynamics(Protocol):
+    """A one-step model of ``num_members`` members."""
+
+    num_members: int
+    target_dim: int
+
+    def predict(self, core: Tensor, action: Tensor) -> Prediction:
+        """All members for all rows: leading shape ``(num_members, batch)``. Actions are encoded floats."""
+        ...
+
+    def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
+        """Each row by its own member ``(batch,)`` int64: leading shape ``(batch,)``. Pays for one member a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Architecture of ``EnsembleMLP``; stored with a world."""
+
+    core_dim: int
+    action_dim: int
+    target_dim: int
+    angles: tuple[int, ...] = ()
+    learns_termination: bool = False
+    members: int = 8
+    width: int = 256
+    depth: int = 3
+
+    @property
+    def input_dim(self) -> int:
+        """Angles enter as cosine and sine."""
+        return self.core_dim + len(self.angles) + self.action_dim
+
+
+class EnsembleMLP(nn.Module):
+    """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
+
+    Layers are Linear, LayerNorm (without gain and bias, which cost time and bought nothing), SiLU. Inputs and targets are normalised by buffers that travel with the weights.
+    Differentiable in core and action.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    log_std_low: Tensor
+    log_std_high: Tensor
+
+    def __init__(self, config: EnsembleConfig, generator: torch.Generator | None = None) -> None:
+        """Fresh weights drawn from ``generator``; None leaves them to be loaded."""
+        super().__init__()
+        self.config = config
+        self.num_members, self.target_dim = config.members, config.target_dim
+        outputs = 2 * config.target_dim + int(config.learns_termination)
+        sizes = [config.input_dim, *[config.width] * config.depth, outputs]
+        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
+        self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
+        self.register_buffer("input_mean", torch.zeros(config.input_dim))
+        self.register_buffer("input_std", torch.ones(config.input_dim))
+        self.register_buffer("target_mean", torch.zeros(config.target_dim))
+        self.register_buffer("target_std", torch.ones(config.target_dim))
+        self.register_buffer("log_std_low", torch.full((config.target_dim,), math.log(1e-3)))
+        self.register_buffer("log_std_high", torch.full((config.target_dim,), math.log(2.0)))
+
+    def predict(self, core: Tensor, action: Tensor) -> Prediction:
+        """All members for all rows: leading shape ``(members, batch)``."""
+        batch = core.shape[0]
+        inputs = _pad(self.encode(core, action), -batch % MULTIPLE)
+        inputs = inputs.expand(self.num_members, *inputs.shape)
+        return self._in_raw_units(self.network(inputs)[:, :batch])
+
+    def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
+        """Each row by its own member: leading shape ``(batch,)``."""
+        inputs = self.encode(core, action)
+        order = torch.argsort(member, stable=True)
+        counts = torch.bincount(member, minlength=self.num_members)
+        most = int(counts.max())
+        room = most + -most % MULTIPLE
+        first = torch.cumsum(counts, 0) - counts
+        sorted_member = member[order]
+        slot = torch.arange(len(order), device=order.device) - first[sorted_member]
+        only = int(sorted_member[0]) if bool(sorted_member[0] == sorted_member[-1]) else None
+        place = slot if only is not None else sorted_member * room + slot
+        members = 1 if only is not None else self.num_members
+        packed = inputs.new_zeros(members * room, inputs.shape[1]).index_copy(0, place, inputs[order])
+        outputs = self.network(packed.view(members, room, -1), only).flatten(0, 1)
+        back = torch.empty_like(place).index_copy_(0, order, place)
+        return self._in_raw_units(outputs[back])
+
+    def encode(self, core: Tensor, action: Tensor) -> Tensor:
+        """Normalised network input ``(batch, input_dim)``."""
+        return (self.features(core, action) - self.input_mean) / self.input_std
+
+    def features(self, core: Tensor, action: Tensor) -> Tensor:
+        """Network input before normalisation ``(batch, input_dim)``: core, angles as cosine and sine, action."""
+        if not self.config.angles:
+            return torch.cat([core, action], -1)
+        angles = list(self.config.angles)
+        straight = core.clone()
+        straight[..., angles] = torch.cos(core[..., angles])
+        return torch.cat([straight, torch.sin(core[..., angles]), action], -1)
+
+    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
+        """Raw outputs ``(members, rows, outputs)``; ``only`` runs that one member's weights."""
+        pick = slice(None) if only is None else slice(only, only + 1)
+        hidden = inputs
+        for i in range(self.config.depth):
+            hidden = torch.baddbmm(self.biases[i][pick], hidden, self.weights[i][pick])
+            hidden = functional.silu(functional.layer_norm(hidden, hidden.shape[-1:]))
+        return torch.baddbmm(self.biases[-1][pick], hidden, self.weights[-1][pick])
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalised mean, log std softly bounded on both sides, and the termination logit."""
+        d = self.target_dim
+        mean, raw = outputs[..., :d], outputs[..., d : 2 * d]
+        log_std = self.log_std_high - functional.softplus(self.log_std_high - raw)
+        log_std = self.log_std_low + functional.softplus(log_std - self.log_std_low)
+        return mean, log_std, outputs[..., 2 * d] if self.config.learns_termination else None
+
+    def _in_raw_units(self, outputs: Tensor) -> Prediction:
+        rows = outputs.shape[-2]
+        padded = _pad(outputs, -rows % 32)  # exp rounds differently in the tail of a CPU vector
+        mean, log_std, end_logit = self.split(padded)
+        return Prediction(
+            mean=(mean * self.target_std + self.target_mean)[..., :rows, :],
+            std=(log_std.exp() * self.target_std)[..., :rows, :],
+            end_logit=None if end_logit is None else end_logit[..., :rows],
+        )
+
+
+def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> Tensor:
+    weight = torch.empty(members, inputs, outputs)
+    if generator is not None:
+        nn.init.trunc_normal_(weight, std=1 / math.sqrt(inputs), a=-2, b=2, generator=generator)
+    return weight
+
+
+def _pad(rows: Tensor, count: int) -> Tensor:
+    return functional.pad(rows, (0, 0, 0, count)) if count else rows

@@ -1,0 +1,288 @@
+"""The imagined env: a Gymnasium VectorEnv over a WorldModel, and its one-env view."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from wmgym.world import Mode, WorldModel, WorldState, WorldStep
+
+Source: TypeAlias = WorldModel | str | os.PathLike[str]
+"""A world, or the directory of a saved one."""
+
+
+class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """``num_envs`` imagined episodes side by side: same spaces and time limit as the real env.
+
+    Autoreset is SAME_STEP: an ending step returns the next episode's first observation and puts the last one in
+    ``infos["final_obs"]`` and its info in ``infos["final_info"]``. Infos of every step:
+
+    - ``error_bound`` ``(num_envs, core_dim)``, once the world is calibrated: with probability
+      ``world.calibration.level`` the real simulator, started where this episode started and given the same actions,
+      is within this half-width of each core dimension of the prediction. Infinite past the calibrated horizon.
+    - ``diverged`` ``(num_envs,)``: the model left the range of its data or was not finite; the episode is truncated
+      at the nearest state allowed.
+
+    The time limit is ``truncated``, never ``terminated``.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        world: Source,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: int | None = None,
+        mode: Mode = "sample",
+        starts: np.ndarray | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """Make the env.
+
+        Args:
+            world: a world or the directory of a saved one.
+            num_envs: episodes side by side.
+            max_episode_steps: time limit; None takes the real env's.
+            mode: "sample" for episodes as varied as the real ones, "mean" for the most likely one.
+            starts: ``(n, core_dim)`` start states to draw from; None takes the world's bank.
+            device: torch device that the model runs on.
+        """
+        from wmgym.archive import load
+
+        self.world = (world if isinstance(world, WorldModel) else load(world)).to(device)
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        task = self.world.task
+        bank = self.world.starts if starts is None else np.asarray(starts, np.float32)
+        if bank.ndim != 2 or bank.shape[1] != task.core.dim or len(bank) == 0:
+            raise ValueError(f"starts must have shape (n, {task.core.dim}) with n >= 1, got {bank.shape}")
+        self.num_envs, self.mode = num_envs, mode
+        self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
+        self.observation_space = batch_space(task.observation_space, num_envs)
+        self.action_space = batch_space(task.action_space, num_envs)
+        self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
+        self._starts = torch.tensor(bank, device=self.world.device)
+        self._elapsed = np.zeros(num_envs, np.int64)
+        self._state: WorldState | None = None
+        self._generator = torch.Generator(self.world.device)
+        self._generator.seed()
+        self._closed = False
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start all episodes.
+
+        Args:
+            seed: decides everything random from here on.
+            options: ``{"obs": ...}`` starts from one observation or ``num_envs`` of them, ``{"state": ...}`` from
+                core states ``(core_dim,)`` or ``(num_envs, core_dim)``; without either the bank decides.
+        """
+        if isinstance(seed, list):
+            seed = next((s for s in seed if s is not None), None)
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        core = self._start_from(options or {})
+        self._state = self.world.init(core, self._generator)
+        self._elapsed[:] = 0
+        return self._observe(core), self._infos(np.zeros(self.num_envs, bool))
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advance every episode by one step."""
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        with torch.no_grad():
+            outcome = self.world.step(self._state, self._check(actions), self.mode, self._generator)
+        self._elapsed += 1
+        terminated = outcome.terminated.cpu().numpy().copy()
+        diverged = outcome.diverged.cpu().numpy()
+        late = self._elapsed >= self.max_episode_steps if self.max_episode_steps is not None else False
+        truncated = (late | diverged) & ~terminated
+        infos = self._infos(diverged)
+        ended = terminated | truncated
+        reward = outcome.reward.double().cpu().numpy()
+        if ended.any():
+            obs = self._restart(outcome, ended, infos)
+        else:
+            self._state, obs = outcome.state, self._observe(outcome.state.core)
+        return obs, reward, terminated, truncated, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Nothing to release."""
+
+    def core(self) -> np.ndarray:
+        """Current core state ``(num_envs, core_dim)`` float32, raw units."""
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before core()")
+        return self._state.core.cpu().numpy().copy()
+
+    def _restart(self, outcome: WorldStep, ended: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
+        """Put ``ended`` rows at new starts; their last observation and info go into ``infos``."""
+        final = self._observe(outcome.state.core)
+        last = np.full(self.num_envs, None, dtype=object)
+        for i in np.flatnonzero(ended):
+            last[i] = final[i]
+        final_info = {
+            key: np.where(_as_rows(ended, value), value, np.zeros_like(value))
+            for key, value in _values(infos)
+        }
+        infos |= {"final_obs": last, "_final_obs": ended.copy(), "final_info": _masked(final_info, ended)}
+        infos["_final_info"] = ended.copy()
+        rows = torch.as_tensor(ended, device=outcome.state.core.device)
+        core, member = outcome.state.core.clone(), outcome.state.member.clone()
+        count = int(ended.sum())
+        core[rows] = self._draw_starts(count)
+        member[rows] = self.world.deal_members(member[~rows], count, self._generator)
+        self._state = WorldState(core, member)
+        self._elapsed[ended] = 0
+        for key, value in self._infos(np.zeros(self.num_envs, bool)).items():
+            if not key.startswith("_"):
+                infos[key] = np.where(_as_rows(ended, value), value, infos[key])
+        return np.where(_as_rows(ended, final), self._observe(core), final)
+
+    def _draw_starts(self, count: int) -> torch.Tensor:
+        device = self._starts.device
+        rows = torch.randint(len(self._starts), (count,), generator=self._generator, device=device)
+        return self._starts[rows]
+
+    def _start_from(self, options: dict[str, Any]) -> torch.Tensor:
+        if not options:
+            return self._draw_starts(self.num_envs)
+        if set(options) == {"obs"}:
+            shape = self.single_observation_space.shape or ()
+        elif set(options) == {"state"}:
+            shape = (self.world.task.core.dim,)
+        else:
+            raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
+        ((name, given),) = options.items()
+        array = np.asarray(given, np.float64)
+        if array.shape == shape:
+            array = np.broadcast_to(array, (self.num_envs, *shape))
+        if array.shape != (self.num_envs, *shape) or not np.isfinite(array).all():
+            raise ValueError(
+                f"options[{name!r}] must be finite, of shape {shape} or {(self.num_envs, *shape)}"
+            )
+        flat = array.reshape(self.num_envs, -1)
+        core = flat if name == "state" else self.world.task.core.from_obs(flat)
+        return torch.tensor(np.array(core, np.float32), device=self.world.device)
+
+    def _check(self, actions: Any) -> torch.Tensor:
+        space = self.single_action_space
+        array = np.asarray(actions)
+        if array.shape != (self.num_envs, *(space.shape or ())):
+            raise ValueError(
+                f"actions have shape {array.shape}, need {(self.num_envs, *(space.shape or ()))}"
+            )
+        if isinstance(space, spaces.Discrete):
+            if (
+                array.dtype.kind not in "iu"
+                or ((array < space.start) | (array >= space.start + space.n)).any()
+            ):
+                raise ValueError(f"actions must be integers of {space}")
+            return torch.as_tensor(array.astype(np.int64), device=self.world.device)
+        if not np.isfinite(array).all():
+            raise ValueError("actions are not finite; check the policy that made them")
+        return torch.as_tensor(array.astype(np.float32), device=self.world.device)
+
+    def _observe(self, core: torch.Tensor) -> np.ndarray:
+        space = self.single_observation_space
+        flat = self.world.task.core.observe(core).cpu().numpy()
+        return np.array(flat, space.dtype).reshape(len(flat), *(space.shape or ()))
+
+    def _infos(self, diverged: np.ndarray) -> dict[str, Any]:
+        infos: dict[str, Any] = {"diverged": diverged}
+        if self.world.calibration is not None:
+            infos["error_bound"] = self.world.calibration.error_bound(self._elapsed, self.mode)
+        return _masked(infos, np.ones(self.num_envs, bool))
+
+
+class ImaginedEnv(gym.Env[np.ndarray, Any]):
+    """One imagined episode at a time: the view of an ``ImaginedVectorEnv`` with a single env.
+
+    Its infos hold the vector env's ``error_bound`` ``(core_dim,)`` and ``diverged``.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
+        """Make the env; keywords as for ``ImaginedVectorEnv``."""
+        self._venv = ImaginedVectorEnv(world, 1, max_episode_steps=max_episode_steps, **kwargs)
+        self.world = self._venv.world
+        self.observation_space = self._venv.single_observation_space
+        self.action_space = self._venv.single_action_space
+        self.render_mode = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode, from the bank or from ``options={"obs": ...}``."""
+        super().reset(seed=seed)
+        obs, infos = self._venv.reset(seed=seed, options=options)
+        return obs[0], _first(infos)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance by one step; after an end, call ``reset``."""
+        obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
+        if terminated[0] or truncated[0]:
+            return (
+                infos["final_obs"][0],
+                float(reward[0]),
+                bool(terminated[0]),
+                bool(truncated[0]),
+                _first(infos["final_info"]),
+            )
+        return obs[0], float(reward[0]), False, False, _first(infos)
+
+
+def make_env(world: Source, env_id: str, **kwargs: Any) -> ImaginedEnv:
+    """Entry point of ``gym.make``, which adds the time limit itself."""
+    env = ImaginedEnv(world, max_episode_steps=2**62, **kwargs)
+    _demand(env.world, env_id)
+    return env
+
+
+def make_vector_env(world: Source, env_id: str, num_envs: int = 1, **kwargs: Any) -> ImaginedVectorEnv:
+    """Entry point of ``gym.make_vec``."""
+    env = ImaginedVectorEnv(world, num_envs, **kwargs)
+    _demand(env.world, env_id)
+    return env
+
+
+def _demand(world: WorldModel, env_id: str) -> None:
+    if world.task.env_id != env_id:
+        raise ValueError(
+            f"this world imagines {world.task.env_id!r}, not {env_id!r}; use wmgym/{world.task.env_id}"
+        )
+
+
+def _as_rows(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return mask.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _values(infos: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+    return [(key, value) for key, value in infos.items() if not key.startswith("_")]
+
+
+def _masked(infos: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+    """Gymnasium's form: each key beside a mask of the envs that it speaks of."""
+    return {**infos, **{f"_{key}": mask.copy() for key in infos}}
+
+
+def _first(infos: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value[0].copy() if value[0].ndim else value[0].item()
+        for key, value in _values(infos)
+        if not key.startswith("final_")
+    }

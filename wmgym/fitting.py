@@ -1,0 +1,307 @@
+"""Fit an ensemble to real transitions."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wmgym.data import Transitions
+from wmgym.dynamics import EnsembleConfig, EnsembleMLP
+from wmgym.progress import track
+from wmgym.records import library_versions
+from wmgym.world import Provenance, WorldModel
+
+_STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
+_MARGIN = 1.0  # imagined states may leave the data's range by this share of it before they count as diverged
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to fit.
+
+    Attributes:
+        members: ensemble members.
+        width: units a hidden layer.
+        depth: hidden layers.
+        batch_size: transitions a member and update.
+        learning_rate: Adam's, decayed by cosine to a tenth.
+        weight_decay: AdamW's.
+        max_updates: gradient steps at most.
+        eval_every: updates between two looks at the rollout error.
+        patience: looks without improvement before stopping.
+        validation: share of the training steps held out for those looks, by whole episodes.
+        rollout: steps of the open-loop rollouts that decide.
+    """
+
+    members: int = 8
+    width: int = 256
+    depth: int = 3
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_updates: int = 3_000
+    eval_every: int = 100
+    patience: int = 8
+    validation: float = 0.1
+    rollout: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name in (
+            "members",
+            "width",
+            "depth",
+            "batch_size",
+            "max_updates",
+            "eval_every",
+            "patience",
+            "rollout",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not (0 < self.validation < 1 and self.learning_rate > 0 and self.weight_decay >= 0):
+            raise ValueError("need 0 < validation < 1, learning_rate > 0 and weight_decay >= 0")
+
+
+def fit(
+    train: Transitions,
+    config: FitConfig | None = None,
+    seed: int = 0,
+    *,
+    initial: WorldModel | None = None,
+    starts: np.ndarray | None = None,
+    progress: bool = False,
+) -> WorldModel:
+    """Fit a world model; the same data, config and seed give the same weights on the same machine.
+
+    Early stopping holds out whole episodes of ``train`` and looks at nothing else.
+
+    Args:
+        train: transitions to learn from.
+        config: architecture and optimiser; None takes the defaults.
+        seed: decides initial weights, batches and the held-out episodes.
+        initial: a world of the same architecture to continue from.
+        starts: ``(n, core_dim)`` start states for the bank; None takes the first state of every episode.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ValueError: the task has no reward formula and the data no reward, or too little data.
+    """
+    config = config or FitConfig()
+    task = train.task
+    if task.reward is None and train.reward is None:
+        raise ValueError(
+            f"{task.env_id or 'this task'} has no known reward; pass make_task a reward_fn, or data with reward"
+        )
+    if len(train) < 10:
+        raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
+    generator = torch.Generator().manual_seed(seed)
+    model = EnsembleMLP(_ensemble_config(train, config), generator)
+    if initial is not None:
+        _copy_weights(initial, model)
+    rows, held = _hold_out(train, config, seed)
+    inputs, targets, ends = _prepare(train, model)
+    inputs, targets, ends = inputs[rows], targets[rows], ends[rows]
+    judge = _RolloutError(train, held, config, seed)
+    history = _optimise(model, inputs, targets, ends, config, generator, judge, progress)
+    bank = train.core[train.first] if starts is None else np.array(starts, np.float32)
+    low, high = _range(train)
+    provenance = Provenance(
+        fingerprints=train.fingerprints(),
+        steps=len(train),
+        source=train.source,
+        versions=library_versions(),
+        fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
+    )
+    return WorldModel(task, model.requires_grad_(False).eval(), bank, low, high, provenance)
+
+
+def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
+    task = train.task
+    return EnsembleConfig(
+        core_dim=task.core.dim,
+        action_dim=task.action_dim,
+        target_dim=task.core.dim + task.core.displacement_dim + int(task.reward is None),
+        angles=task.core.angles,
+        learns_termination=task.terminated is None,
+        members=config.members,
+        width=config.width,
+        depth=config.depth,
+    )
+
+
+def _copy_weights(initial: WorldModel, model: EnsembleMLP) -> None:
+    """Continue from another world; its normalisers are kept, since the weights mean nothing without them."""
+    if not isinstance(initial.dynamics, EnsembleMLP) or initial.dynamics.config != model.config:
+        raise ValueError(
+            "initial= has another architecture; use the same FitConfig and task, or leave it out"
+        )
+    model.load_state_dict(initial.dynamics.state_dict())
+
+
+def _encoded_actions(train: Transitions) -> Tensor:
+    task = train.task
+    if train.action.ndim == 1:
+        return functional.one_hot(torch.tensor(train.action), task.action_dim).float()
+    low, high = (side.reshape(-1) for side in (task.action_space.low, task.action_space.high))  # type: ignore[union-attr]
+    return torch.tensor(np.clip(train.action, low, high), dtype=torch.float32)
+
+
+def _prepare(train: Transitions, model: EnsembleMLP) -> tuple[Tensor, Tensor, Tensor]:
+    """Set the normalisers; return normalised inputs, normalised targets and termination labels."""
+    core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
+    features = model.features(core, _encoded_actions(train))
+    parts = [next_core - core, torch.tensor(train.displacement).float()]
+    if train.task.reward is None:
+        parts.append(torch.tensor(train.reward).float()[:, None])
+    target = torch.cat(parts, 1)  # (n, target_dim), raw units
+    with torch.no_grad():
+        model.input_mean.copy_(features.mean(0))
+        model.input_std.copy_(_safe_std(features))
+        model.target_mean.copy_(target.mean(0))
+        model.target_std.copy_(_safe_std(target))
+        model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
+    inputs = (features - model.input_mean) / model.input_std
+    return inputs, (target - model.target_mean) / model.target_std, torch.tensor(train.terminated).float()
+
+
+def _safe_std(values: Tensor) -> Tensor:
+    """Standard deviation, 1 for a dimension that never moves (a fixed target, say)."""
+    std = values.std(0)
+    return torch.where(std < 1e-8, torch.ones_like(std), std)
+
+
+def _hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Rows to train on, and rows of the held-out episodes (the tail of the data when it is one episode)."""
+    want = max(1, round(config.validation * len(train)))
+    if train.num_episodes == 1:
+        held = np.arange(len(train)) >= len(train) - want
+    else:
+        order = np.random.default_rng(seed).permutation(train.num_episodes)
+        sizes = np.cumsum(train.lengths[order])
+        count = min(int(np.searchsorted(sizes, want)) + 1, train.num_episodes - 1)
+        held = np.isin(train.episode, order[:count])
+    return torch.tensor(np.flatnonzero(~held)), np.flatnonzero(held)
+
+
+class _RolloutError:
+    """Open-loop error of every member on held-out windows, in units of the data's std."""
+
+    def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
+        length = config.rollout
+        starts = np.intersect1d(train.window_starts(length), held)
+        starts = starts[np.isin(starts + length - 1, held)]
+        while len(starts) < 8 and length > 1:  # short episodes: judge by what there is
+            length //= 2
+            starts = np.intersect1d(train.window_starts(length), held)
+            starts = starts[np.isin(starts + length - 1, held)]
+        rng = np.random.default_rng(seed)
+        starts = rng.choice(starts, size=min(128, len(starts)), replace=False)
+        rows = starts[:, None] + np.arange(length)  # (windows, length)
+        self.core = torch.tensor(train.core[starts])
+        self.action = _encoded_actions(train)[rows]
+        self.next_core = torch.tensor(train.next_core[rows])
+        self.std = _safe_std(torch.tensor(train.core))
+
+    @torch.no_grad()
+    def __call__(self, model: EnsembleMLP) -> float:
+        members, windows = model.num_members, len(self.core)
+        core = self.core.repeat(members, 1)
+        member = torch.arange(members).repeat_interleave(windows)
+        total = 0.0
+        for h in range(self.action.shape[1]):
+            change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
+            core = core + change[:, : core.shape[1]]
+            error = (core - self.next_core[:, h].repeat(members, 1)) / self.std
+            total += float(error.square().mean(1).sqrt().clamp(max=10.0).nan_to_num(10.0).mean())
+        return total / self.action.shape[1]
+
+
+def _optimise(
+    model: EnsembleMLP,
+    inputs: Tensor,
+    targets: Tensor,
+    ends: Tensor,
+    config: FitConfig,
+    generator: torch.Generator,
+    judge: _RolloutError,
+    progress: bool,
+) -> list[float]:
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, config.max_updates, eta_min=config.learning_rate / 10
+    )
+    batches = _Batches(len(inputs), config, generator)
+    best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
+    with track("fit", config.max_updates, show=progress) as advance:
+        for update in range(1, config.max_updates + 1):
+            rows = batches.draw()  # (members, batch)
+            outputs = model.network(inputs[rows])
+            loss = _loss(model, outputs, targets[rows], ends[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0, foreach=True)
+            optimizer.step()
+            scheduler.step()
+            note = ""
+            if update % config.eval_every == 0 or update == config.max_updates:
+                error = judge(model)
+                history.append(error)
+                note = f"rollout error {error:.3f}"
+                if error < best_error:
+                    best, best_error, since = copy.deepcopy(model.state_dict()), error, 0
+                else:
+                    since += 1
+            advance(1, note)
+            if since >= config.patience:
+                break
+    model.load_state_dict(best)
+    return [round(x, 6) for x in history]
+
+
+class _Batches:
+    """Every member walks through its own permutation of the data."""
+
+    def __init__(self, n: int, config: FitConfig, generator: torch.Generator) -> None:
+        self.n, self.size, self.members = n, min(config.batch_size, n), config.members
+        self.generator, self.at = generator, n
+
+    def draw(self) -> Tensor:
+        if self.at + self.size > self.n:
+            noise = torch.rand(self.members, self.n, generator=self.generator)
+            self.order, self.at = noise.argsort(1), 0
+        rows = self.order[:, self.at : self.at + self.size]
+        self.at += self.size
+        return rows
+
+
+def _loss(model: EnsembleMLP, outputs: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
+    """Sum over members of beta-NLL (Seitzer et al. 2022, arXiv:2203.09168, beta = 1/2) and termination entropy."""
+    mean, log_std, end_logit = model.split(outputs)
+    nll = 0.5 * ((targets - mean) * (-log_std).exp()).square() + log_std
+    loss = (nll * log_std.detach().exp()).mean((1, 2)).sum()
+    if end_logit is not None:
+        loss = loss + functional.binary_cross_entropy_with_logits(end_logit, ends, reduction="mean") * len(
+            outputs
+        )
+    return loss
+
+
+def _range(train: Transitions) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest core and displacement allowed; angles on the circle are not limited."""
+    seen = np.concatenate([train.core, train.displacement.astype(np.float32)], 1)
+    last = np.concatenate([train.next_core, train.displacement.astype(np.float32)], 1)
+    low, high = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
+    span = np.maximum(high - low, 1e-3)
+    low, high = low - _MARGIN * span, high + _MARGIN * span
+    angles = list(train.task.core.angles)
+    low[angles], high[angles] = -np.inf, np.inf
+    return low.astype(np.float32), high.astype(np.float32)

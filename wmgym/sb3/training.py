@@ -1,0 +1,119 @@
+"""Train an SB3 agent, unmodified, in imagination."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import stable_baselines3
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from wmgym.progress import Advance, track
+from wmgym.sb3.vec_env import ImaginedVecEnv
+from wmgym.world import WorldModel
+
+ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train in imagination.
+
+    Attributes:
+        algorithm: SB3 class; None takes SAC for Box actions and PPO for Discrete ones.
+        steps: imagined env steps, over all envs.
+        num_envs: imagined episodes side by side.
+        horizon: imagined steps an episode; None takes the real env's time limit.
+        hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default.
+    """
+
+    algorithm: str | None = None
+    steps: int = 200_000
+    num_envs: int = 64
+    horizon: int | None = None
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what SB3 cannot run."""
+        if self.algorithm is not None and self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        if self.steps < 1 or self.num_envs < 1:
+            raise ValueError("steps and num_envs must be at least 1")
+
+
+def train(
+    world: WorldModel,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    *,
+    starts: np.ndarray | None = None,
+    agent: Mapping[str, np.ndarray] | None = None,
+    progress: bool = False,
+) -> BaseAlgorithm:
+    """Train an SB3 agent on imagined episodes and return it.
+
+    Args:
+        world: where to train.
+        config: algorithm, budget and hyperparameters.
+        seed: decides SB3's networks and draws, and the imagined episodes.
+        starts: ``(n, core_dim)`` start states; real states from anywhere in the data make short horizons
+            cover it (branched rollouts, Janner et al. 2019, arXiv:1906.08253). None takes the world's bank of
+            true starts.
+        agent: arrays of ``agent_arrays`` to continue from.
+        progress: show a bar on a terminal.
+    """
+    config = config or TrainConfig()
+    venv = ImaginedVecEnv(world, config.num_envs, max_episode_steps=config.horizon, starts=starts)
+    model = new_agent(venv, config, seed)
+    if agent is not None:
+        load_agent(model, agent)
+    with track("train", config.steps, show=progress) as advance:
+        # SB3 takes None for "never", though it annotates an int.
+        model.learn(config.steps, callback=_Progress(advance, config.num_envs), log_interval=None)  # type: ignore[arg-type]
+    return model
+
+
+def new_agent(env: Any, config: TrainConfig, seed: int) -> BaseAlgorithm:
+    """A fresh SB3 agent for an env of either kind."""
+    discrete = isinstance(env.action_space, spaces.Discrete)
+    name = config.algorithm or ("PPO" if discrete else "SAC")
+    build = getattr(stable_baselines3, name)
+    keywords = copy.deepcopy(dict(config.hyperparameters))  # SB3 writes into policy_kwargs
+    model: BaseAlgorithm = build("MlpPolicy", env, seed=seed, device="cpu", **keywords)
+    return model
+
+
+def agent_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
+    """All weights of an agent as arrays, for a store without pickle; optimiser moments are left out."""
+    state = model.policy.state_dict()
+    arrays = {f"policy.{key}": np.array(value.cpu().numpy()) for key, value in state.items()}
+    entropy = getattr(model, "log_ent_coef", None)
+    if entropy is not None:
+        arrays["log_ent_coef"] = np.array(entropy.detach().cpu().numpy())
+    return arrays
+
+
+def load_agent(model: BaseAlgorithm, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put the weights of ``agent_arrays`` into an agent of the same architecture."""
+    state = {key[7:]: torch.tensor(value) for key, value in arrays.items() if key.startswith("policy.")}
+    model.policy.load_state_dict(state)
+    entropy = getattr(model, "log_ent_coef", None)
+    if entropy is not None and "log_ent_coef" in arrays:
+        with torch.no_grad():
+            entropy.copy_(torch.tensor(arrays["log_ent_coef"]))
+
+
+class _Progress(BaseCallback):
+    def __init__(self, advance: Advance, num_envs: int) -> None:
+        super().__init__()
+        self._advance, self._num_envs = advance, num_envs
+
+    def _on_step(self) -> bool:
+        self._advance(self._num_envs)
+        return True

@@ -1,0 +1,267 @@
+"""WorldModel: task plus dynamics, and the only place that samples."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn import functional
+
+from wmgym.dynamics import Dynamics, Prediction
+from wmgym.task import Task
+
+Mode: TypeAlias = Literal["mean", "sample"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out real episodes say of the model, and the evidence for it.
+
+    Attributes:
+        level: probability that a half-width is promised to hold with, marginally per dimension and step.
+        std_scale: ``(target_dim,)`` factor that makes the one-step noise cover one sigma as it should.
+        half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
+            ``h`` steps from an episode's start.
+        windows: ``(horizon,)`` number of held-out windows behind each row.
+        episodes: number of held-out episodes behind all of it.
+        coverage: for each mode ``(horizon,)`` share of held-out errors inside the bound when each episode is
+            judged by a bound made from the others; NaN with a single episode.
+        data_std: ``(core_dim,)`` of the held-out data, the unit of normalised errors.
+        fingerprints: content hashes of the episodes used.
+    """
+
+    level: float
+    std_scale: np.ndarray
+    half_width: dict[Mode, np.ndarray]
+    windows: np.ndarray
+    episodes: int
+    coverage: dict[Mode, np.ndarray]
+    data_std: np.ndarray
+    fingerprints: tuple[str, ...]
+
+    @property
+    def horizon(self) -> int:
+        """Steps from an episode's start for which a bound is stated."""
+        return len(self.windows)
+
+    def error_bound(self, elapsed: np.ndarray, mode: Mode) -> np.ndarray:
+        """Half-widths ``(n, core_dim)`` float32 after ``elapsed`` steps ``(n,)``; infinite past the end."""
+        bound = self.half_width[mode][np.clip(elapsed, 1, self.horizon) - 1]
+        bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
+        return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a world came from; enough to refuse calibrating it on what it was fitted to."""
+
+    fingerprints: tuple[str, ...]
+    steps: int
+    source: Literal["real", "imagined"]
+    versions: dict[str, str]
+    fit: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorldState:
+    """State of ``batch`` imagined episodes.
+
+    Attributes:
+        core: ``(batch, core_dim)``, raw units.
+        member: ``(batch,)`` int64, the ensemble member each episode believes in (sample mode only).
+    """
+
+    core: Tensor
+    member: Tensor
+
+
+@dataclass(frozen=True)
+class WorldStep:
+    """Outcome of one imagined step.
+
+    Attributes:
+        state: the next state; always finite.
+        reward: ``(batch,)``.
+        terminated: ``(batch,)`` bool.
+        diverged: ``(batch,)`` bool: the prediction was not finite or left the range of the data; the state
+            was put back to the nearest one allowed, and the episode should be truncated.
+    """
+
+    state: WorldState
+    reward: Tensor
+    terminated: Tensor
+    diverged: Tensor
+
+
+@dataclass(frozen=True)
+class WorldModel:
+    """A learned simulator of one task: differentiable in core and action, on any torch device.
+
+    Attributes:
+        task: the env it stands for.
+        dynamics: the one-step model.
+        starts: ``(n, core_dim)`` float32 bank of real start states.
+        low: ``(target_low_dim,)`` float32, smallest core and displacement allowed; beyond it an episode
+            diverged.
+        high: likewise the largest.
+        provenance: data and settings behind it.
+        calibration: error bounds, once ``calibrate`` has been run.
+    """
+
+    task: Task
+    dynamics: Dynamics
+    starts: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    provenance: Provenance
+    calibration: Calibration | None = None
+    _bounds: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
+    _std_scale: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays and keep device copies beside them."""
+        for name in ("starts", "low", "high"):
+            array = getattr(self, name)
+            if array.flags.writeable:  # the caller's own stays as it is
+                object.__setattr__(self, name, array.copy())
+                getattr(self, name).setflags(write=False)
+        device = self.device
+        low, high = (torch.tensor(side, device=device) for side in (self.low, self.high))
+        scale = np.ones(self.dynamics.target_dim, np.float32)
+        if self.calibration is not None:
+            scale = self.calibration.std_scale.astype(np.float32)
+        object.__setattr__(self, "_bounds", (low, high))
+        object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the dynamics live."""
+        parameters = getattr(self.dynamics, "parameters", None)
+        first = next(iter(parameters()), None) if parameters is not None else None
+        return torch.device("cpu") if first is None else first.device
+
+    def to(self, device: torch.device | str) -> WorldModel:
+        """A copy of this world on another device."""
+        import copy
+
+        dynamics = copy.deepcopy(self.dynamics)
+        if isinstance(dynamics, torch.nn.Module):
+            dynamics = dynamics.to(device)
+        return replace(self, dynamics=dynamics)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a directory; ``wmgym.load`` reads it back. A crash leaves the old world or the new one."""
+        from wmgym.archive import save
+
+        save(self, path)
+
+    def with_calibration(self, calibration: Calibration) -> WorldModel:
+        """The same model with error bounds."""
+        return replace(self, calibration=calibration)
+
+    def init(self, core: Tensor, generator: torch.Generator) -> WorldState:
+        """Start episodes from ``core`` ``(batch, core_dim)``; members are dealt out evenly."""
+        if core.ndim != 2 or core.shape[1] != self.task.core.dim:
+            raise ValueError(f"core must have shape (batch, {self.task.core.dim}), got {tuple(core.shape)}")
+        none = torch.zeros(0, dtype=torch.int64, device=core.device)
+        return WorldState(core, self.deal_members(none, core.shape[0], generator))
+
+    def deal_members(self, held: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Members for ``count`` new episodes beside those ``held``: the least used first, ties at random."""
+        members = self.dynamics.num_members
+        used = torch.bincount(held, minlength=members)
+        rounds = -(-count // members) + int(used.max() - used.min())
+        # A slot's rank in its member's queue.
+        level = used[:, None] + torch.arange(rounds, device=held.device)
+        tie = torch.rand(members, rounds, generator=generator, device=held.device)
+        chosen = torch.argsort((level + 0.5 * tie).flatten())[:count] // rounds
+        return chosen[torch.randperm(count, generator=generator, device=held.device)]
+
+    def step(
+        self,
+        state: WorldState,
+        action: Tensor,
+        mode: Mode = "sample",
+        generator: torch.Generator | None = None,
+    ) -> WorldStep:
+        """Advance every episode by one step.
+
+        Args:
+            state: from ``init`` or an earlier step.
+            action: ``(batch, *action_shape)``, or ``(batch,)`` int64 for Discrete; clipped to its bounds
+                before the dynamics see it, as an actuator does.
+            mode: "sample" follows each episode's member and adds its noise (TS-infinity of arXiv:1805.12114);
+                "mean" takes the mean of all members and no noise.
+            generator: source of the noise; needed in sample mode.
+        """
+        encoded = self.encode_action(action)
+        if mode == "mean":
+            prediction = self.dynamics.predict(state.core, encoded)
+            target = prediction.mean.mean(0)
+            logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
+        elif mode == "sample":
+            if generator is None:
+                raise ValueError("sample mode draws noise; pass generator=torch.Generator(), or mode='mean'")
+            own = self.dynamics.predict_assigned(state.core, encoded, state.member)
+            target = sample(own, self._std_scale, generator)
+            logit = own.end_logit
+        else:
+            raise ValueError(f"mode must be 'mean' or 'sample', got {mode!r}")
+        return self._finish(state, action, target, logit, mode, generator)
+
+    def _finish(
+        self,
+        state: WorldState,
+        action: Tensor,
+        target: Tensor,
+        end_logit: Tensor | None,
+        mode: Mode,
+        generator: torch.Generator | None,
+    ) -> WorldStep:
+        core_dim, moved_dim = self.task.core.dim, self.task.core.displacement_dim
+        low, high = self._bounds
+        raw = torch.cat([state.core + target[:, :core_dim], target[:, core_dim : core_dim + moved_dim]], -1)
+        rest = torch.cat([state.core, torch.zeros_like(raw[:, core_dim:])], -1)
+        finite = torch.isfinite(raw)
+        sound = torch.minimum(torch.maximum(torch.where(finite, raw, rest), low), high)
+        diverged = (sound != raw).any(-1)  # NaN differs from everything
+        next_core, displacement = sound[:, :core_dim], sound[:, core_dim:]
+        flat_action = action if action.ndim == 1 else action.flatten(1)
+        if self.task.reward is not None:
+            reward = self.task.reward(state.core, flat_action, next_core, displacement)
+        else:
+            reward = torch.nan_to_num(target[:, core_dim + moved_dim], 0.0, 0.0, 0.0)
+        if self.task.terminated is not None:
+            terminated = self.task.terminated(state.core, flat_action, next_core)
+        elif end_logit is None:
+            raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
+        elif mode == "mean":
+            terminated = end_logit > 0
+        else:
+            draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
+            terminated = draw < torch.sigmoid(end_logit)
+        return WorldStep(WorldState(next_core, state.member), reward, terminated, diverged)
+
+    def encode_action(self, action: Tensor) -> Tensor:
+        """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
+        space = self.task.action_space
+        if isinstance(space, spaces.Discrete):
+            return functional.one_hot(action - int(space.start), int(space.n)).float()
+        low, high = _action_bounds(space, action.device)
+        return torch.minimum(torch.maximum(action.flatten(1), low), high)
+
+
+def sample(prediction: Prediction, std_scale: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one target per row."""
+    noise = torch.randn(prediction.mean.shape, generator=generator, device=prediction.mean.device)
+    return prediction.mean + std_scale * prediction.std * noise
+
+
+def _action_bounds(space: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
+    low, high = (torch.as_tensor(side.reshape(-1), device=device) for side in (space.low, space.high))
+    return low.float(), high.float()
