@@ -31,4 +31,4 @@ def pendulum_dir(pendulum_world: WorldModel, tmp_path_factory: pytest.TempPathFa
 def cartpole_world() -> WorldModel:
     """A small world of CartPole-v1: Discrete actions, reward and termination learned."""
     data = collect("CartPole-v1", steps=2_000, seed=0, workers=1)
-    return fit(data, FitConfig(members=2, width=64, depth=2, max_updates=300, eval_every=100))
+    return fit(data, FitConfig(members=2, width=64, depth=2, max_updates=300, learning_rate=0.01))

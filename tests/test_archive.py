@@ -111,9 +111,7 @@ def test_saving_leaves_the_world_alone(toy_fit: WorldModel, tmp_path: Path) -> N
 
 
 def test_given_formulas_must_be_given_again(toy_dir: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"pass task=wmgym.make_task\(..., reward_fn=..., terminated_fn=...\)"
-    ):
+    with pytest.raises(ValueError, match=r"pass task=wmgym.make_task\(.*reward_fn|reward_fn.*pass task="):
         archive.load(toy_dir)
 
 

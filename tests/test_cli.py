@@ -230,7 +230,7 @@ MISTAKES = {
     "collect: out is a world": ("collect " + ENV + " --steps 10 --out {line}/world", "another --out"),
     "collect: no policy": ("collect " + ENV + " --steps 10 --policy {tmp}/x --out {tmp}/o", "holds no wmgym"),
     "collect: policy is of another env": (
-        "collect Hopper-v5 --steps 10 --policy {line}/trained/policy --out {tmp}/o", "takes observations of 4",
+        "collect Hopper-v5 --steps 9 --policy {line}/trained/policy --out {tmp}/o", "takes observations of 4",
     ),
     "fit: no data": ("fit {tmp}/x --out {tmp}/o", "holds no wmgym"),
     "fit: data is a world": ("fit {line}/world --out {tmp}/o", "not a 'transitions'"),

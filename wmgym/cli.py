@@ -283,7 +283,7 @@ def run(
             settings.algorithm, num_envs=settings.num_envs, hyperparameters=settings.hyperparameters
         )
         real = task.make_task(env).make()
-        pass
+        _try_agent(real, trial)
         real.close()
         say = None if as_json else Console(stderr=True, highlight=False, markup=False).print
         done = pipeline.run(settings, out, progress=not as_json, say=say)
