@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wmgym import store
-from wmgym.pipeline import cpu_seconds
+from wmgym.ledger import cpu_seconds
 from wmgym.records import library_versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +96,10 @@ def commit() -> str:
             shlex.split("git rev-parse --short HEAD"), cwd=ROOT, capture_output=True, text=True, check=True
         )
         dirty = subprocess.run(
-            shlex.split("git status --porcelain wmgym benchmarks/*.py"), cwd=ROOT, capture_output=True, text=True
+            shlex.split("git status --porcelain wmgym benchmarks/*.py"),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
         return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
     except (OSError, subprocess.CalledProcessError):
@@ -108,7 +111,9 @@ def hardware() -> Row:
     model = platform.processor() or "unknown"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory), "system": sys.platform}

@@ -3,8 +3,8 @@
     python benchmarks/spine.py                       # everything, then benchmarks/results/spine.json
     python benchmarks/spine.py --only run sac        # some sections; finished units are skipped
 
-Sections: ``run`` (the whole line), ``sac`` (SB3's SAC given the same real steps), ``throughput``, ``coverage``,
-``demo`` (``make demo`` in a fresh clone), ``suite`` (``make test``).
+Sections: ``run`` (the whole line), ``sac`` (SB3's SAC given the same real steps), ``throughput``,
+``coverage``, ``demo`` (``make demo`` in a fresh clone), ``suite`` (``make test``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ HORIZONS = (1, 8, 32)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--env", nargs="+", choices=ENVS, default=ENVS)
     parser.add_argument("--seed", nargs="+", type=int, choices=SEEDS, default=SEEDS)
@@ -62,7 +64,8 @@ def run_line(env_id: str, seed: int) -> list[Row]:
             "section": "run", "env": env_id, "seed": seed, "policy": result.policy.name,
             "real_steps": result.ledger["real_steps"], "imagined_steps": result.ledger["imagined_steps"],
             "wall_s": round(result.ledger["wall_s"], 1), "cpu_s": round(result.ledger["cpu_s"], 1),
-            "real_mean": mine.real_mean, "real_interval": mine.real_interval, "real_returns": mine.real_returns,
+            "real_mean": mine.real_mean, "real_interval": mine.real_interval,
+            "real_returns": mine.real_returns,
             "imagined_mean": mine.imagined_mean, "imagined_interval": mine.imagined_interval,
             "gap": mine.gap, "gap_interval": mine.gap_interval, "diverged": mine.diverged,
             "random_mean": result.report["random"].real_mean,
@@ -82,19 +85,23 @@ def run_sac(env_id: str, seed: int) -> list[Row]:
     model.learn(steps)
     wall = time.perf_counter() - began
     scored = wmgym.collect(
-        env_id, lambda obs: model.predict(obs, deterministic=True), episodes=20, seed=seed * 1_000 + 999, workers=1
+        env_id,
+        lambda obs: model.predict(obs, deterministic=True),
+        episodes=20,
+        seed=seed * 1_000 + 999,
+        workers=1,
     )
     return [
         {
-            "section": "sac", "env": env_id, "seed": seed, "policy": "SB3 SAC on the real env", "real_steps": steps,
-            "wall_s": round(wall, 1), "real_mean": float(scored.returns.mean()),
+            "section": "sac", "env": env_id, "seed": seed, "policy": "SB3 SAC on the real env",
+            "real_steps": steps, "wall_s": round(wall, 1), "real_mean": float(scored.returns.mean()),
             "real_returns": scored.returns.tolist(),
         }
     ]  # fmt: skip
 
 
 def throughput() -> list[Row]:
-    """Imagined against real steps a second on the same cores in one run; medians of 5 repeats, interleaved."""
+    """Imagined against real steps a second, same cores, one run; medians of 5 interleaved repeats."""
     import mujoco
     import mujoco.rollout
     import torch
@@ -179,7 +186,7 @@ def _small_world() -> wmgym.WorldModel:
 
 
 def coverage(seed: int) -> list[Row]:
-    """The 90 % bound on held-out episodes: random actions and every policy the run of this seed went through."""
+    """The 90 % bound on held-out episodes: random actions and every policy of this seed's run."""
     import torch
 
     from wmgym.calibrating import replay_errors
@@ -190,7 +197,9 @@ def coverage(seed: int) -> list[Row]:
     for path in sorted(folder.glob("round-*/policy")):
         policies[path.parent.name] = wmgym.load_policy(path)
     if len(policies) == 1:
-        raise SystemExit(f"coverage needs the policies of the run: benchmarks/spine.py --only run --seed {seed}")
+        raise SystemExit(
+            f"coverage needs the policies of the run: benchmarks/spine.py --only run --seed {seed}"
+        )
     data = wmgym.collect("HalfCheetah-v5", policies, steps=72_000, seed=seed, noise=0.1)
     train, calib, test = data.split((0.5, 0.25, 0.25), seed=seed)
     world = wmgym.fit(train, wmgym.FitConfig(max_updates=1_500), seed=seed)
@@ -229,8 +238,8 @@ def demo() -> list[Row]:
     mine = next(entry for entry in report.scores if entry.name != "random")
     shown = done.stdout[-2_000:]
     return [
-        {"section": "demo", "wall_s": round(wall, 1), "real_mean": mine.real_mean, "imagined_mean": mine.imagined_mean,
-         "printed": shown}
+        {"section": "demo", "wall_s": round(wall, 1), "real_mean": mine.real_mean,
+         "imagined_mean": mine.imagined_mean, "printed": shown}
     ]  # fmt: skip
 
 
@@ -252,8 +261,9 @@ def targets(rows: list[Row]) -> list[Row]:
     found = []
     for row in pick("demo"):
         found.append(
-            target("make demo on a clean clone, after downloads", "a scored policy in <= 12 minutes; real return "
-                   "printed beside imagined", f"{row['wall_s'] / 60:.1f} minutes, real {row['real_mean']:.0f}, "
+            target("make demo on a clean clone, after downloads",
+                   "a scored policy in <= 12 minutes; real return printed beside imagined",
+                   f"{row['wall_s'] / 60:.1f} minutes, real {row['real_mean']:.0f}, "
                    f"imagined {row['imagined_mean']:.0f}", row["wall_s"] <= 720)
         )  # fmt: skip
     lines, sac = pick("run", "HalfCheetah-v5"), pick("sac", "HalfCheetah-v5")
@@ -261,8 +271,10 @@ def targets(rows: list[Row]) -> list[Row]:
         mean = np.mean([r["real_mean"] for r in lines])
         beside = f"; SB3 SAC {np.mean([r['real_mean'] for r in sac]):.0f}" if sac else ""
         found.append(
-            target("HalfCheetah-v5, 10k real steps in all, SB3 SAC or PPO in imagination, unmodified, 3 seeds",
-                   "mean real return >= 2,000, SB3 SAC given the same 10k real steps measured in the same script",
+            target("HalfCheetah-v5, 10k real steps in all, SB3 SAC or PPO in imagination, unmodified, "
+                   "3 seeds",
+                   "mean real return >= 2,000, SB3 SAC given the same 10k real steps measured in the same "
+                   "script",
                    f"{mean:.0f} ({', '.join(format(r['real_mean'], '.0f') for r in lines)}){beside}",
                    mean >= 2_000 and len(lines) == len(sac) == len(SEEDS)
                    and all(r["real_steps"] <= 10_000 for r in lines))
@@ -272,24 +284,27 @@ def targets(rows: list[Row]) -> list[Row]:
         found.append(
             target("InvertedPendulum-v5", "1,000 with <= 1,000 real steps, 3 seeds",
                    ", ".join(f"{r['real_mean']:.0f} after {r['real_steps']:.0f} steps" for r in poles),
-                   len(poles) == len(SEEDS) and all(r["real_mean"] >= 1_000 and r["real_steps"] <= 1_000 for r in poles))
+                   len(poles) == len(SEEDS)
+                   and all(r["real_mean"] >= 1_000 and r["real_steps"] <= 1_000 for r in poles))
         )  # fmt: skip
     for row in pick("throughput"):
         found.append(
-            target("imagined steps/s of ImaginedVectorEnv at 1,024 envs, HalfCheetah, against mujoco.rollout on both "
-                   "cores in one run", ">= 5x", f"{row['ratio']}x", row["ratio"] >= 5)
+            target("imagined steps/s of ImaginedVectorEnv at 1,024 envs, HalfCheetah, against mujoco.rollout "
+                   "on both cores in one run", ">= 5x", f"{row['ratio']}x", row["ratio"] >= 5)
         )  # fmt: skip
     covered = pick("coverage")
     if covered:
         shares = [r["coverage"] for r in covered]
         found.append(
             target("90 % bound: coverage at h = 1, 8, 32 on held-out episodes", "87 to 93 %",
-                   f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % over {len(SEEDS)} seeds and both modes",
+                   f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % over {len(SEEDS)} seeds "
+                   "and both modes",
                    all(0.87 <= x <= 0.93 for x in shares))
         )  # fmt: skip
     for row in pick("suite"):
         found.append(
-            target("default test suite", "<= 5 minutes", f"{row['wall_s'] / 60:.1f} minutes, {row['summary']}",
+            target("default test suite", "<= 5 minutes",
+                   f"{row['wall_s'] / 60:.1f} minutes, {row['summary']}",
                    row["wall_s"] <= 300 and row["exit_code"] == 0)
         )  # fmt: skip
     return found

@@ -1,7 +1,7 @@
 """Write the README's tables from ``benchmarks/results/*.json``, so that no number is typed by hand.
 
-    python benchmarks/table.py            # rewrite README.md between its markers
-    python benchmarks/table.py --check    # exit 1 where README.md is not what the results say
+python benchmarks/table.py            # rewrite README.md between its markers
+python benchmarks/table.py --check    # exit 1 where README.md is not what the results say
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def main() -> None:
 
 def targets() -> str:
     result = store.read_json(RESULTS / "spine.json")
-    rows = [[t["what"], t["target"], str(t["measured"]), "yes" if t["met"] else "**no**"] for t in result["targets"]]
+    rows = [
+        [t["what"], t["target"], str(t["measured"]), "yes" if t["met"] else "**no**"]
+        for t in result["targets"]
+    ]
     machine = result["hardware"]
     note = f"\n{machine['cores']} CPU cores, {machine['cpu']}; `{result['command']}`.\n"
     return _table(["what", "target", "measured", "met"], rows) + note
@@ -45,8 +48,8 @@ def lines() -> str:
             real, imagined = (_mean(row, side) for side in ("real", "imagined"))
             sac = [r for r in result["rows"] if r["section"] == "sac" and _same(r, row)]
             rows.append(
-                [row["env"], str(row["seed"]), f"{row['real_steps']:,.0f}", f"{row['imagined_steps']:,.0f}", real,
-                 imagined, f"{100 * row['gap']:+.0f} %", f"{sac[0]['real_mean']:,.0f}" if sac else "",
+                [row["env"], str(row["seed"]), f"{row['real_steps']:,.0f}", f"{row['imagined_steps']:,.0f}",
+                 real, imagined, f"{100 * row['gap']:+.0f} %", f"{sac[0]['real_mean']:,.0f}" if sac else "",
                  f"{row['wall_s'] / 60:.1f} min"]
             )  # fmt: skip
     head = ["env", "seed", "real steps", "imagined steps", "real return", "imagined return", "gap",
@@ -61,8 +64,8 @@ def speed() -> str:
          f"{row['gymnasium_env_steps_per_s']:,}", f"{row['ratio']}x", str(row["break_even_num_envs"])]
         for row in result["rows"] if row["section"] == "throughput"
     ]  # fmt: skip
-    head = ["env", "imagined steps/s, 1,024 envs", "`mujoco.rollout`, both cores", "one Gymnasium env", "ratio",
-            "break-even number of envs"]  # fmt: skip
+    head = ["env", "imagined steps/s, 1,024 envs", "`mujoco.rollout`, both cores", "one Gymnasium env",
+            "ratio", "break-even number of envs"]  # fmt: skip
     return _table(head, rows)
 
 
@@ -73,7 +76,9 @@ def coverage() -> str:
          f"{row['mean_half_width_in_std']:.2f}"]
         for row in result["rows"] if row["section"] == "coverage"
     ]  # fmt: skip
-    return _table(["mode", "seed", "steps ahead", "coverage of the 90 % bound", "half-width / data std"], rows)
+    return _table(
+        ["mode", "seed", "steps ahead", "coverage of the 90 % bound", "half-width / data std"], rows
+    )
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

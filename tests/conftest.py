@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from wmgym import archive
@@ -9,6 +12,9 @@ from wmgym.calibrating import calibrate
 from wmgym.collecting import collect
 from wmgym.fitting import FitConfig, fit
 from wmgym.world import WorldModel
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # no test imports mujoco before this file
 
 TINY = FitConfig(members=2, width=32, depth=2, max_updates=100, eval_every=50)
 

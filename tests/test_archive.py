@@ -17,7 +17,7 @@ from wmgym.calibrating import calibrate
 from wmgym.env import ImaginedVectorEnv
 from wmgym.fitting import FitConfig, fit
 from wmgym.task import make_task
-from wmgym.world import WorldModel
+from wmgym.world import MODES, WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,6 +78,12 @@ def test_a_loaded_world_imagines_the_same(pendulum_world: WorldModel, pendulum_d
             obs.append(env.step(np.ones((5, 1), np.float32))[0])
         found.append(np.array(obs))
     np.testing.assert_array_equal(*found)
+
+
+def test_every_modes_bounds_are_kept(toy_dir: Path) -> None:
+    found = archive.load(toy_dir, task=toy.task()).calibration
+    assert found is not None
+    assert set(found.half_width) == set(found.coverage) == set(MODES) == {"mean", "member", "sample"}
 
 
 def test_an_uncalibrated_world_stays_so(toy_fit: WorldModel, tmp_path: Path) -> None:
@@ -213,7 +219,9 @@ def test_an_architecture_that_does_not_fit_is_refused(
         ("high", (4,)),
         ("calibration.std_scale", (2,)),
         ("calibration.half_width.mean", (4, 2)),
+        ("calibration.half_width.member", (5, 3)),
         ("calibration.half_width.sample", (3, 3)),
+        ("calibration.coverage.member", (3,)),
         ("unknown", (1,)),
     ],
 )

@@ -16,10 +16,9 @@ from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
 from wmgym.env import ImaginedEnv, ImaginedVectorEnv
 from wmgym.task import make_task
-from wmgym.world import Calibration, Mode, WorldModel
+from wmgym.world import MODES, Calibration, Mode, WorldModel
 
 HORIZONS = (1, 8, 32)
-MODES: tuple[Mode, ...] = ("mean", "sample")
 
 
 def calibrated(model: WorldModel, data: Transitions, **options: float) -> Calibration:
@@ -115,7 +114,7 @@ def test_discrete_actions_are_replayed_from_their_start() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_half_width_has_its_closed_form(calibrations: list[Calibration], mode: Mode) -> None:
-    noise = 1.0 if mode == "mean" else np.sqrt(2.0)  # a sampled path adds noise of its own
+    noise = np.sqrt(2.0) if mode == "sample" else 1.0  # a sampled path adds noise of its own
     for h in HORIZONS:
         found = np.mean([c.half_width[mode][h - 1] for c in calibrations], 0)
         np.testing.assert_allclose(found, 1.645 * noise * toy.open_loop_std(h), rtol=0.05)
@@ -128,6 +127,25 @@ def test_coverage_of_fresh_episodes_is_nominal(
     for h, error in errors(toy.world(), fresh, mode).items():
         share = np.mean([(error <= c.half_width[mode][h - 1]).mean() for c in calibrations])
         assert share == pytest.approx(0.9, abs=0.015), h
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_coverage_is_nominal_where_members_disagree(fresh: Transitions, mode: Mode) -> None:
+    world = toy.world(toy.LinearGaussian(offset=(-0.1, 0.0, 0.05, 0.2)))
+    shares = []
+    for seed in range(8):
+        bounded = calibrate(world, toy.episodes(128, seed), horizon=8, seed=seed)
+        assert bounded.calibration is not None
+        error = errors(bounded, fresh, mode)[8]
+        shares.append((error <= bounded.calibration.half_width[mode][7]).mean())
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
+
+
+def test_bounds_widen_with_the_members_disagreement_and_with_noise() -> None:
+    world = toy.world(toy.LinearGaussian(offset=(-0.2, -0.1, 0.1, 0.2)))
+    width = calibrated(world, toy.episodes(128, 0), horizon=8).half_width
+    assert (1.1 * width["mean"][7] < width["member"][7]).all()
+    assert (1.02 * width["member"][7] < width["sample"][7]).all()
 
 
 @pytest.mark.parametrize("level", [0.5, 0.99])
@@ -208,7 +226,8 @@ def test_horizon_defaults_to_the_longest_episode_and_evidence_is_kept() -> None:
     assert found.fingerprints == data.fingerprints()
     np.testing.assert_allclose(found.data_std, data.core.std(0))
     assert calibrated(toy.world(), data, horizon=500).horizon == 20
-    assert found.half_width["mean"].shape == found.half_width["sample"].shape == (20, 3)
+    assert set(found.half_width) == set(found.coverage) == {"mean", "member", "sample"}
+    assert all(found.half_width[mode].shape == (20, 3) for mode in MODES)
 
 
 def test_calibrating_twice_gives_the_same_bounds() -> None:

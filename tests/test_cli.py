@@ -236,7 +236,7 @@ MISTAKES = {
     "fit: data is a world": ("fit {line}/world --out {tmp}/o", "not a 'transitions'"),
     "fit: unknown key": ("fit {line}/data --config {tmp}/unknown.json --out {tmp}/o", "unknown key 'hue'"),
     "fit: wrong type": ("fit {line}/data --config {tmp}/typed.json --out {tmp}/o", "members must be of type"),
-    "fit: no JSON": ("fit {line}/data --config {tmp}/file --out {tmp}/o", "no strict JSON"),
+    "fit: no JSON": ("fit {line}/data --config {tmp}/file --out {tmp}/o", "is not a JSON object"),
     "fit: no config": ("fit {line}/data --config {tmp}/x.json --out {tmp}/o", "is missing"),
     "calibrate: no world": ("calibrate {tmp}/x {line}/held-out --out {tmp}/o", "holds no wmgym"),
     "calibrate: seen data": ("calibrate {line}/raw {line}/data --out {tmp}/o", "never saw"),

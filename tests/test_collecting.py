@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +174,33 @@ def test_the_number_of_processes_changes_nothing(policy: Any) -> None:
         for workers in (1, 2)
     ]
     assert_equal(*whole)
+
+
+def test_children_leave_ctrl_c_to_their_parent() -> None:
+    def observed(obs: np.ndarray) -> np.ndarray:
+        assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) == (os.getpid() != parent)
+        pids.add(os.getpid())
+        return still(obs)
+
+    parent, pids = os.getpid(), set[int]()
+    for workers in (1, 2):
+        collect("Hopper-v5", observed, steps=80, seed=0, max_episode_steps=20, workers=workers)
+    assert pids == {parent}  # children keep their own copy
+
+
+def test_pythons_warning_about_forking_with_threads_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = os.fork
+
+    def warn() -> int:  # as Python 3.12 does
+        message = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        warned.append(message)
+        return fork()
+
+    warned: list[str] = []
+    monkeypatch.setattr(os, "fork", warn)
+    assert len(collect("Hopper-v5", steps=80, seed=0, max_episode_steps=20, workers=2)) == 80
+    assert len(warned) == 2
 
 
 def test_another_seed_gives_other_episodes() -> None:

@@ -58,7 +58,7 @@ def test_assigned_rows_equal_their_slice_of_all_members(model: EnsembleMLP, rows
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 64])
 def test_a_row_is_bit_equal_in_a_larger_batch(model: EnsembleMLP, rows: int) -> None:
-    core, action, member = batch(128)
+    core, action, _ = batch(128)
     few, many = (model.predict(core[:n], action[:n]) for n in (rows, 128))
     assert torch.equal(few.mean, many.mean[:, :rows])
     assert torch.equal(few.std, many.std[:, :rows])

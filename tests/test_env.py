@@ -23,7 +23,7 @@ from tests import toy
 from wmgym.calibrating import calibrate
 from wmgym.dynamics import Prediction
 from wmgym.env import ImaginedEnv, ImaginedVectorEnv
-from wmgym.world import WorldModel
+from wmgym.world import MODES, WorldModel
 
 ID = "wmgym/InvertedPendulum-v5"
 STILL = np.zeros((1, 2), np.float32)
@@ -106,6 +106,7 @@ def test_a_world_may_be_named_by_a_path(pendulum_dir: str) -> None:
     ("options", "named"),
     [
         ({"num_envs": 0}, "num_envs"),
+        ({"mode": "median"}, "mode must be one of mean, member, sample"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"starts": np.zeros((0, 3))}, "starts"),
         ({"starts": np.zeros((2, 4))}, "starts"),
@@ -159,7 +160,7 @@ def test_termination_wins_over_the_time_limit_and_over_divergence() -> None:
 # Autoreset
 
 
-@pytest.mark.parametrize("mode", ["mean", "sample"])
+@pytest.mark.parametrize("mode", MODES)
 def test_final_obs_is_where_the_episode_really_ended(mode: Any) -> None:
     world = toy.world()
     env = ImaginedVectorEnv(world, 4, max_episode_steps=6, mode=mode)
@@ -194,6 +195,21 @@ def test_only_the_ended_rows_restart() -> None:
     np.testing.assert_allclose(infos["final_obs"][1], after[1], atol=1e-6)
     assert infos["final_obs"][0] is infos["final_obs"][2] is None
     assert obs[1].astype(np.float32).tolist() in world.starts.tolist()
+
+
+def test_every_row_keeps_its_own_time(toy_world: WorldModel) -> None:
+    ends = replace(toy_world.task, terminated=lambda core, action, next_core: next_core[:, 0] > 0.5)
+    env = ImaginedVectorEnv(replace(toy_world, task=ends), 5, max_episode_steps=9)
+    env.reset(seed=0)
+    age = np.zeros(5, int)
+    for _ in range(60):
+        _, _, terminated, truncated, infos = env.step(np.zeros((5, 2), np.float32))
+        age += 1
+        np.testing.assert_array_equal(truncated, (age == 9) & ~terminated)
+        age[terminated | truncated] = 0
+        expected = toy_world.calibration.error_bound(age, "sample")  # type: ignore[union-attr]
+        np.testing.assert_array_equal(infos["error_bound"], expected)
+    assert len(set(age)) > 1
 
 
 def layout(value: Any) -> Any:
@@ -336,6 +352,24 @@ def test_the_seed_decides_everything() -> None:
     assert digest(ImaginedVectorEnv(world, 3), None) != digest(ImaginedVectorEnv(world, 3), None)
 
 
+def test_a_list_of_seeds_counts_as_a_whole() -> None:
+    def first(seed: list[int | None] | int | None) -> bytes:
+        return ImaginedVectorEnv(toy.world(), 3).reset(seed=seed)[0].tobytes()
+
+    seeds: list[list[int | None]]
+    seeds = [[1, 2, 3], [1, 2, 4], [0, 2, 3], [3, 2, 1], [1, 2, None], [1, None, None]]
+    found = [first(seed) for seed in seeds]
+    assert found == [first(seed) for seed in seeds]
+    assert len(set(found)) == len(seeds)
+    assert first([None, None, None]) != first([None, None, None])  # as without a seed
+
+
+@pytest.mark.parametrize("seed", [[], [1], [1, 2], [1, 2, 3, 4]])
+def test_a_list_of_seeds_of_another_length_is_refused(seed: list[int | None]) -> None:
+    with pytest.raises(ValueError, match=f"{len(seed)} entries for 3 envs"):
+        ImaginedVectorEnv(toy.world(), 3).reset(seed=seed)
+
+
 # Actions
 
 
@@ -413,7 +447,7 @@ def test_a_single_env_says_that_it_diverged() -> None:
     assert info["diverged"] is True
 
 
-@pytest.mark.parametrize("mode", ["mean", "sample"])
+@pytest.mark.parametrize("mode", MODES)
 def test_error_bound_is_the_calibrations_table(toy_world: WorldModel, mode: Any) -> None:
     assert toy_world.calibration is not None
     table = toy_world.calibration.half_width[mode]

@@ -14,10 +14,10 @@ import wmgym
 
 PACKAGE = Path(wmgym.__file__).resolve().parent
 RANK = {
-    "progress": 0, "store": 0, "tasks": 0,
-    "task": 1,
+    "files": 0, "progress": 0, "tasks": 0,
+    "store": 1, "task": 1,
     "records": 2,
-    "data": 3,
+    "data": 3, "ledger": 3,
     "collecting": 4, "groundtruth": 4, "policy": 4,
     "dynamics": 5,
     "world": 6,
@@ -26,14 +26,14 @@ RANK = {
     "sb3": 9, "scoring": 9,
     "pipeline": 10,
     "__init__": 11,
-    "doctor": 12, "report": 12,
+    "console": 12, "doctor": 12, "report": 12,
     "cli": 13,
     "__main__": 14,
 }  # fmt: skip
 """Layer of every module and subpackage: it imports from lower ones, and a subpackage from itself."""
 
 UPWARD = {("world", "archive")}  # WorldModel.save, inside the function
-LIGHT = ("store", "task", "tasks", "records", "data", "collecting", "policy", "progress")
+LIGHT = ("files", "store", "task", "tasks", "records", "data", "collecting", "policy", "progress")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

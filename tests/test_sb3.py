@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests import toy
 from wmgym.calibrating import calibrate
 from wmgym.env import ImaginedEnv, ImaginedVectorEnv
 from wmgym.sb3 import ImaginedVecEnv, TrainConfig, agent_arrays, load_agent, new_agent, to_policy, train
-from wmgym.world import WorldModel
+from wmgym.world import MODES, Mode, WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"policy_kwargs": {"net_arch": [16, 16]}}
@@ -170,6 +171,45 @@ def test_training_runs_and_repeats(ending_world: WorldModel, algorithm: str) -> 
     assert all(np.isfinite(array).all() for array in first.values())
 
 
+@pytest.mark.parametrize(
+    ("steps", "prefill", "taken", "updates"),
+    [(64, 0, 64, 16), (64, 32, 64, 8), (10, 5, 12, 1), (64, 64, 64, 0), (10, 999, 12, 0)],
+)
+def test_prefill_puts_off_the_first_update(steps: int, prefill: int, taken: int, updates: int) -> None:
+    keywords = QUICK["SAC"] | {"learning_starts": 0}
+    config = TrainConfig("SAC", steps=steps, num_envs=4, prefill=prefill, hyperparameters=keywords)
+    model = train(toy.world(), config)
+    assert model.num_timesteps == taken  # SB3 takes four at a time
+    assert model.replay_buffer.pos == taken // 4  # type: ignore[attr-defined]
+    assert model._n_updates == updates  # type: ignore[attr-defined]
+    assert model.gradient_steps == 1  # type: ignore[attr-defined]  # as it was
+
+
+def test_during_prefill_the_agent_stays_as_it_was() -> None:
+    keywords = QUICK["SAC"] | {"learning_starts": 0}
+    kept = agent_arrays(agent(toy.world(), "SAC", seed=5))
+    config = TrainConfig("SAC", steps=64, num_envs=2, prefill=64, hyperparameters=keywords)
+    continued = agent_arrays(train(toy.world(), config, agent=kept))
+    assert all(np.array_equal(kept[key], continued[key]) for key in kept)
+
+
+def test_ppo_ignores_prefill(ending_world: WorldModel) -> None:
+    config = TrainConfig("PPO", steps=100, num_envs=4, horizon=10, hyperparameters=QUICK["PPO"])
+    plain, filled = (train(ending_world, replace(config, prefill=prefill)) for prefill in (0, 64))
+    assert plain.num_timesteps == filled.num_timesteps == 128  # two rollouts of 4 * 16
+    arrays = agent_arrays(filled)
+    assert all(np.array_equal(array, arrays[key]) for key, array in agent_arrays(plain).items())
+
+
+@pytest.mark.parametrize("mode", [None, *MODES])
+def test_training_happens_in_the_mode_asked_for(mode: Mode | None) -> None:
+    chosen = {} if mode is None else {"mode": mode}
+    config = TrainConfig("SAC", steps=2, num_envs=2, hyperparameters=QUICK["SAC"], **chosen)
+    venv = train(toy.world(), config).get_env()
+    assert venv is not None
+    assert venv.get_attr("mode", 0) == [mode or "member"]
+
+
 @pytest.mark.parametrize("kind", ["discrete", "box"])
 def test_default_algorithm(pendulum_world: WorldModel, cartpole_world: WorldModel, kind: str) -> None:
     world, name = {"discrete": (cartpole_world, "PPO"), "box": (pendulum_world, "SAC")}[kind]
@@ -223,7 +263,13 @@ def test_replay_bootstraps_at_time_limits_alone(ending_world: WorldModel) -> Non
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"algorithm": "TRPO"}, "algorithm"), ({"steps": 0}, "steps"), ({"num_envs": 0}, "num_envs")],
+    [
+        ({"algorithm": "TRPO"}, "algorithm"),
+        ({"steps": 0}, "steps"),
+        ({"num_envs": 0}, "num_envs"),
+        ({"prefill": -1}, "prefill"),
+        ({"mode": "median"}, "mode must be one of"),
+    ],
 )
 def test_bad_train_config(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wmgym.store import StoreError, exists, read_directory, read_json, write_directory, write_json
+from wmgym.store import (
+    StoreError,
+    check_place,
+    exists,
+    read_directory,
+    read_json,
+    write_directory,
+    write_json,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 ARRAYS: dict[str, np.ndarray] = {
@@ -221,6 +229,12 @@ def test_a_manifest_in_another_form_is_refused(artefact: Path) -> None:
     assert_refused(lambda: read_directory(artefact, kind="world"), "canonical")
 
 
+def test_a_manifest_that_is_no_json_is_called_damaged(artefact: Path) -> None:
+    for text in ("[1]", "", "{"):
+        (artefact / "manifest.json").write_text(text)
+        assert_refused(lambda: read_directory(artefact, kind="world"), "manifest.json is damaged .*delete it")
+
+
 def test_another_version_is_not_called_damaged(artefact: Path) -> None:
     write_json(artefact / "manifest.json", read_json(artefact / "manifest.json") | {"version": 2})
     assert_refused(lambda: read_directory(artefact, kind="world"), "another wmgym version")
@@ -270,6 +284,25 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     assert_refused(lambda: write_json(tmp_path, {}), "cannot be written")
     assert_refused(lambda: read_directory(tmp_path / "file", kind="world"), "no wmgym artefact")
     assert files_of(tmp_path) == {"file": b"precious"}
+
+
+def test_a_place_is_checked_before_any_work(tmp_path: Path) -> None:
+    save(tmp_path / "world")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("precious")
+    for place in ("world", "empty", "new", "new/and/deep"):
+        check_place(tmp_path / place, kind="world")
+        check_place(str(tmp_path / place))
+    check_place(tmp_path / "foreign")  # other files may go anywhere
+    for place in ("file", "file/x", "file/x/y"):
+        for kind in ("world", None):
+            check = functools.partial(check_place, tmp_path / place, kind=kind)
+            assert_refused(check, "no writable directory")
+    assert_refused(lambda: check_place(tmp_path / "foreign", kind="world"), "no wmgym artefact.* --out")
+    assert_refused(lambda: check_place(tmp_path / "world", kind="data"), "'world', not a 'data'.* --out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "foreign", "world"]
 
 
 def test_a_full_disk_keeps_the_old_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +379,7 @@ def test_json_is_written_in_one_form(tmp_path: Path) -> None:
 )
 def test_loose_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    assert_refused(lambda: read_json(tmp_path / "x.json"), "x.json is damaged")
+    assert_refused(lambda: read_json(tmp_path / "x.json"), r"x.json is not a JSON object \(.+\); correct it")
 
 
 def test_json_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.wrappers import ClipReward
+from gymnasium.wrappers import ClipReward, TimeLimit
 
 from wmgym.collecting import collect
 from wmgym.data import Transitions
@@ -216,6 +216,29 @@ def test_a_time_limit_leaves_a_known_task_known() -> None:
     spec = task.make().spec
     assert spec is not None
     assert spec.max_episode_steps == 50
+
+
+@pytest.mark.parametrize(
+    ("build", "limit"),
+    [
+        (lambda: SpacesEnv(BOX, BOX), None),
+        (lambda: TimeLimit(SpacesEnv(BOX, BOX), 60), 60),
+        (lambda: ClipReward(TimeLimit(SpacesEnv(spaces.Dict(a=BOX), BOX), 60), -1, 1), 60),
+        (lambda: TimeLimit(TimeLimit(SpacesEnv(BOX, BOX), 60), 90), 60),
+        (lambda: TimeLimit(gym.make("CartPole-v1"), 60), 60),
+        (lambda: TimeLimit(gym.make("CartPole-v1"), 900), 500),
+    ],
+)
+def test_a_factorys_time_limit_is_found_without_a_spec(
+    build: Callable[[], gym.Env[Any, Any]], limit: int | None
+) -> None:
+    assert make_task(build).max_episode_steps == limit
+
+
+def test_a_factorys_time_limit_ends_its_episodes() -> None:
+    data = collect(lambda: TimeLimit(SpacesEnv(BOX, BOX), 6), episodes=2, seed=0)
+    assert data.lengths.tolist() == [6, 6]
+    assert data.truncated[data.first + 5].all()
 
 
 def test_a_factory_of_a_plain_known_env_is_known_and_of_a_wrapped_one_is_not() -> None:

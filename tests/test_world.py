@@ -12,7 +12,7 @@ from tests import toy
 from wmgym.dynamics import EnsembleConfig, EnsembleMLP
 from wmgym.task import Task
 from wmgym.tasks import identity_core
-from wmgym.world import WorldModel, WorldStep
+from wmgym.world import MODES, Calibration, WorldModel, WorldStep
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -29,7 +29,7 @@ def network_world() -> WorldModel:
     return toy.world(EnsembleMLP(config, rng()).double())
 
 
-@pytest.mark.parametrize("mode", ["mean", "sample"])
+@pytest.mark.parametrize("mode", MODES)
 def test_step_is_differentiable_in_core_and_action(mode: str) -> None:
     world = network_world()
     core = torch.randn(5, 3, generator=rng(1), dtype=torch.float64)
@@ -52,13 +52,34 @@ def test_equal_generators_give_equal_steps() -> None:
     assert not torch.equal(a.state.core, c.state.core)
 
 
-def test_mean_mode_averages_members_and_sample_mode_follows_one() -> None:
+def test_mean_mode_averages_members_and_the_others_follow_one() -> None:
     world = toy.world(toy.LinearGaussian(sigma=0.0, offset=(0.0, 1.0, 2.0)))
     core, action = torch.randn(30, 3, generator=rng()), torch.zeros(30, 2)
     plain = core @ torch.tensor(toy.A, dtype=torch.float32).T
-    mean, sampled = step(world, core, action, "mean"), step(world, core, action, "sample")
+    mean = step(world, core, action, "mean")
     torch.testing.assert_close(mean.state.core, plain + 1.0)
-    torch.testing.assert_close(sampled.state.core, plain + sampled.state.member[:, None])
+    for mode in ("member", "sample"):  # there is no noise here
+        after = step(world, core, action, mode).state
+        assert len(after.member.unique()) == 3
+        torch.testing.assert_close(after.core, plain + after.member[:, None])
+
+
+def test_member_mode_is_the_assigned_members_mean_and_draws_nothing() -> None:
+    world = network_world()
+    scaled = world.with_calibration(Calibration(0.9, np.full(3, 9.0), {}, np.zeros(0), 1, {}, np.ones(3), ()))
+    core = torch.randn(30, 3, generator=rng(), dtype=torch.float64)
+    action = torch.zeros(30, 2, dtype=torch.float64)
+    state = world.init(core, rng())
+    every = world.dynamics.predict(core, action).mean
+    for each in (world, scaled):  # calibrated noise is none of its business
+        after = each.step(state, action, "member")
+        torch.testing.assert_close(after.state.core, core + every[state.member, torch.arange(30)])
+        assert torch.equal(after.state.member, state.member)
+    generator = rng()
+    before = generator.get_state()
+    world.step(state, action, "member", generator)
+    assert torch.equal(generator.get_state(), before)
+    assert not torch.allclose(world.step(state, action, "sample", generator).state.core, after.state.core)
 
 
 def test_actions_are_clipped_for_the_dynamics_but_not_for_the_reward() -> None:
@@ -77,7 +98,7 @@ def test_actions_are_clipped_for_the_dynamics_but_not_for_the_reward() -> None:
 
 @pytest.mark.parametrize("mode", ["median", "", None])
 def test_unknown_mode(mode: str) -> None:
-    with pytest.raises(ValueError, match="'mean' or 'sample'"):
+    with pytest.raises(ValueError, match="one of mean, member, sample"):
         step(toy.world(), torch.zeros(1, 3), torch.zeros(1, 2), mode)
 
 
@@ -86,7 +107,8 @@ def test_sample_mode_needs_a_generator() -> None:
     state = world.init(torch.zeros(2, 3), rng())
     with pytest.raises(ValueError, match="generator"):
         world.step(state, torch.zeros(2, 2))
-    world.step(state, torch.zeros(2, 2), "mean")
+    for mode in ("mean", "member"):
+        world.step(state, torch.zeros(2, 2), mode)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (1, 2, 3)])
@@ -131,7 +153,7 @@ def test_new_episodes_get_the_least_used_members() -> None:
 # Divergence
 
 
-@pytest.mark.parametrize("mode", ["mean", "sample"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("bad", "limit"),
     [(np.nan, 5.0), (np.nan, np.inf), (np.inf, 5.0), (-np.inf, np.inf), (1e30, 5.0), (-7.0, 5.0)],
@@ -164,14 +186,15 @@ def test_a_wild_learned_reward_becomes_zero() -> None:
 
 def test_learned_reward_is_the_last_target() -> None:
     world = toy.world(toy.Stub([0.0, 0.0, 0.0, 4.5]), toy.task(reward_fn=None))
-    for mode in ("mean", "sample"):
+    for mode in MODES:
         assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), mode).reward.tolist() == [4.5, 4.5]
 
 
+@pytest.mark.parametrize("mode", ["mean", "member"])
 @pytest.mark.parametrize(("logit", "ends"), [(2.0, True), (-2.0, False), (float("nan"), False)])
-def test_learned_termination_in_mean_mode(logit: float, ends: bool) -> None:
+def test_learned_termination_without_noise(logit: float, ends: bool, mode: str) -> None:
     world = toy.world(toy.Stub([0.0] * 3, logit=logit), toy.task(terminated_fn=None))
-    assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), "mean").terminated.tolist() == [ends] * 2
+    assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), mode).terminated.tolist() == [ends] * 2
 
 
 def test_learned_termination_is_drawn_in_sample_mode() -> None:

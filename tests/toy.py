@@ -63,7 +63,7 @@ def task(sigma: float = SIGMA, **heads: Any) -> Task:
 
 @dataclass
 class LinearGaussian:
-    """The toy's true dynamics; ``factor`` makes it over- or underconfident, ``offset`` tells members apart."""
+    """The toy's true dynamics; ``factor`` scales its stated noise, ``offset`` tells members apart."""
 
     sigma: float = SIGMA
     factor: float = 1.0

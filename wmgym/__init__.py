@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from wmgym.data import Transitions, concat, from_arrays
     from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
     from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+    from wmgym.files import StoreError
     from wmgym.fitting import FitConfig, fit
     from wmgym.pipeline import RunConfig, run
     from wmgym.policy import MLPPolicy, load_policy
     from wmgym.sb3 import train
     from wmgym.scoring import GapReport, score
-    from wmgym.store import StoreError
     from wmgym.task import Task, make_task
     from wmgym.world import Calibration, WorldModel
 
@@ -41,7 +41,7 @@ _HOME = {
     "MLPPolicy": "policy",
     "Prediction": "dynamics",
     "RunConfig": "pipeline",
-    "StoreError": "store",
+    "StoreError": "files",
     "Task": "task",
     "Transitions": "data",
     "WorldModel": "world",

@@ -14,9 +14,7 @@ from wmgym import store
 from wmgym.dynamics import EnsembleConfig, EnsembleMLP
 from wmgym.records import Record, TaskRecord, rebuild_task, record_task
 from wmgym.task import Task
-from wmgym.world import Calibration, Mode, Provenance, WorldModel
-
-_MODES: tuple[Mode, ...] = ("mean", "sample")
+from wmgym.world import MODES, Calibration, Provenance, WorldModel
 
 
 class _EnsembleRecord(Record):
@@ -65,7 +63,7 @@ def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
             "calibration.windows": calibration.windows,
             "calibration.data_std": calibration.data_std,
         }
-        for mode in _MODES:
+        for mode in MODES:
             arrays[f"calibration.half_width.{mode}"] = calibration.half_width[mode]
             arrays[f"calibration.coverage.{mode}"] = calibration.coverage[mode]
     config, origin = dynamics.config, world.provenance
@@ -124,10 +122,10 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
         calibration = Calibration(
             level=record.calibration.level,
             std_scale=arrays["calibration.std_scale"],
-            half_width={mode: arrays[f"calibration.half_width.{mode}"] for mode in _MODES},
+            half_width={mode: arrays[f"calibration.half_width.{mode}"] for mode in MODES},
             windows=arrays["calibration.windows"],
             episodes=record.calibration.episodes,
-            coverage={mode: arrays[f"calibration.coverage.{mode}"] for mode in _MODES},
+            coverage={mode: arrays[f"calibration.coverage.{mode}"] for mode in MODES},
             data_std=arrays["calibration.data_std"],
             fingerprints=tuple(record.calibration.fingerprints),
         )
@@ -160,7 +158,7 @@ def _check_shapes(
     if calibration is not None:
         shapes |= {"calibration.std_scale": (config.target_dim,), "calibration.data_std": (core,)}
         shapes |= {"calibration.windows": (calibration.horizon,)}
-        for mode in _MODES:
+        for mode in MODES:
             shapes[f"calibration.half_width.{mode}"] = (calibration.horizon, core)
             shapes[f"calibration.coverage.{mode}"] = (calibration.horizon,)
     found = {name: array.shape for name, array in arrays.items() if not name.startswith("dynamics.")}

@@ -12,9 +12,8 @@ from gymnasium import spaces
 from wmgym.data import Transitions
 from wmgym.progress import Advance, track
 from wmgym.task import Task
-from wmgym.world import Calibration, Mode, WorldModel, WorldState
+from wmgym.world import MODES, Calibration, Mode, WorldModel, WorldState
 
-_MODES: tuple[Mode, ...] = ("mean", "sample")
 _MAX_WINDOWS = 256  # starts replayed, spread evenly over the held-out data
 _ONE_SIGMA = 0.6827
 
@@ -31,7 +30,7 @@ def calibrate(
     """Give a world error bounds from held-out episodes.
 
     First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
-    changes. Then the real actions are replayed open loop from many held-out states, in both modes, and the
+    changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
     errors after each number of steps give conformal half-widths. Windows of one episode depend on each other,
     so each episode's errors enter as one distribution and the quantile is that of their equal mixture
     ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
@@ -54,8 +53,8 @@ def calibrate(
     scaled = _with_noise(world, scale)
     windows = _starts(calib, _MAX_WINDOWS)
     half_width, coverage = {}, {}
-    with track("calibrate", len(_MODES) * horizon, show=progress) as advance:
-        for mode in _MODES:
+    with track("calibrate", len(MODES) * horizon, show=progress) as advance:
+        for mode in MODES:
             rows = list(_widths(scaled, calib, windows, horizon, mode, level, seed, advance))
             half_width[mode] = np.array([width for width, _ in rows], np.float32)
             coverage[mode] = np.array([covered for _, covered in rows], np.float32)
@@ -165,7 +164,7 @@ def _noise_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
 
 def _with_noise(world: WorldModel, scale: np.ndarray) -> WorldModel:
     """The world with one-step noise scaled; a calibration without bounds yet."""
-    empty: dict[Mode, np.ndarray] = {mode: np.zeros((0, world.task.core.dim), np.float32) for mode in _MODES}
+    empty: dict[Mode, np.ndarray] = {mode: np.zeros((0, world.task.core.dim), np.float32) for mode in MODES}
     blank = Calibration(0.5, scale, empty, np.zeros(0, np.int64), 0, {}, np.zeros(0, np.float32), ())
     return world.with_calibration(blank)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.pool import Pool
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -239,7 +242,7 @@ def _run_all(plan: list[_Group], workers: int, advance: Advance) -> list[_Episod
     global _PLAN
     _PLAN = plan
     try:
-        with multiprocessing.get_context("fork").Pool(min(workers, len(plan)), _one_thread) as pool:
+        with _fork(min(workers, len(plan))) as pool:
             done = []
             for episodes in pool.imap(_run_planned, range(len(plan))):
                 done.extend(episodes)
@@ -252,8 +255,16 @@ def _run_all(plan: list[_Group], workers: int, advance: Advance) -> list[_Episod
 _PLAN: list[_Group] = []
 
 
-def _one_thread() -> None:
-    """A forked child must not enter its parent's thread pool."""
+def _fork(workers: int) -> Pool:
+    """Start processes without Python's warning about threads: the children use none of their parent's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.* may lead to deadlocks")
+        return multiprocessing.get_context("fork").Pool(workers, _settle_child)
+
+
+def _settle_child() -> None:
+    """A forked child must not enter its parent's thread pool, and leaves Ctrl-C to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -1,12 +1,13 @@
 """Dynamics: the protocol a learned model implements, and an ensemble of networks that implements it.
 
-A dynamics model predicts a Gaussian over the *target* of one step: the change of the core state, the hidden world
-displacement, then the reward where no formula for it is known; and the logit of termination where that is learned.
-It says nothing of time, sampling or trust; those live in ``world.py``.
+A dynamics model predicts a Gaussian over the *target* of one step: the change of the core state, the hidden
+world displacement, then the reward where no formula for it is known; and the logit of termination where that
+is learned. It says nothing of time, sampling or trust; those live in ``world.py``.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,7 +46,7 @@ class Dynamics(Protocol):
         ...
 
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
-        """Each row by its own member ``(batch,)`` int64: leading shape ``(batch,)``. Pays for one member a row."""
+        """Each row by its own member ``(batch,)`` int64, paying for that one: leading shape ``(batch,)``."""
         ...
 
 
@@ -71,8 +72,8 @@ class EnsembleConfig:
 class EnsembleMLP(nn.Module):
     """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
 
-    Layers are Linear, LayerNorm (without gain and bias, which cost time and bought nothing), SiLU. Inputs and targets are normalised by buffers that travel with the weights.
-    Differentiable in core and action.
+    Layers are Linear, LayerNorm (without gain and bias, which cost time and bought nothing), SiLU. Inputs and
+    targets are normalised by buffers that travel with the weights. Differentiable in core and action.
     """
 
     input_mean: Tensor
@@ -89,7 +90,7 @@ class EnsembleMLP(nn.Module):
         self.num_members, self.target_dim = config.members, config.target_dim
         outputs = 2 * config.target_dim + int(config.learns_termination)
         sizes = [config.input_dim, *[config.width] * config.depth, outputs]
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        shapes = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
         self.register_buffer("input_mean", torch.zeros(config.input_dim))
@@ -129,7 +130,7 @@ class EnsembleMLP(nn.Module):
         return (self.features(core, action) - self.input_mean) / self.input_std
 
     def features(self, core: Tensor, action: Tensor) -> Tensor:
-        """Network input before normalisation ``(batch, input_dim)``: core, angles as cosine and sine, action."""
+        """Input before normalisation ``(batch, input_dim)``: core, angles as cosine and sine, action."""
         if not self.config.angles:
             return torch.cat([core, action], -1)
         angles = list(self.config.angles)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.world import Mode, WorldModel, WorldState, WorldStep
+from wmgym.world import MODES, Mode, WorldModel, WorldState, WorldStep
 
 Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, or the directory of a saved one."""
@@ -21,14 +21,15 @@ Source: TypeAlias = WorldModel | str | os.PathLike[str]
 class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """``num_envs`` imagined episodes side by side: same spaces and time limit as the real env.
 
-    Autoreset is SAME_STEP: an ending step returns the next episode's first observation and puts the last one in
-    ``infos["final_obs"]`` and its info in ``infos["final_info"]``. Infos of every step:
+    Autoreset is SAME_STEP: an ending step returns the next episode's first observation and puts the last one
+    in ``infos["final_obs"]`` and its info in ``infos["final_info"]``. Infos of every step:
 
     - ``error_bound`` ``(num_envs, core_dim)``, once the world is calibrated: with probability
-      ``world.calibration.level`` the real simulator, started where this episode started and given the same actions,
-      is within this half-width of each core dimension of the prediction. Infinite past the calibrated horizon.
-    - ``diverged`` ``(num_envs,)``: the model left the range of its data or was not finite; the episode is truncated
-      at the nearest state allowed.
+      ``world.calibration.level`` the real simulator, started where this episode started and given the same
+      actions, is within this half-width of each core dimension of the prediction. Infinite past the
+      calibrated horizon.
+    - ``diverged`` ``(num_envs,)``: the model left the range of its data or was not finite; the episode is
+      truncated at the nearest state allowed.
 
     The time limit is ``truncated``, never ``terminated``.
     """
@@ -51,13 +52,16 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             world: a world or the directory of a saved one.
             num_envs: episodes side by side.
             max_episode_steps: time limit; None takes the real env's.
-            mode: "sample" for episodes as varied as the real ones, "mean" for the most likely one.
+            mode: "sample" for episodes with the model's own noise, "member" without it, "mean" for the mean
+                of all ensemble members; see ``WorldModel.step``.
             starts: ``(n, core_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
         """
         from wmgym.archive import load
 
         self.world = (world if isinstance(world, WorldModel) else load(world)).to(device)
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:
@@ -84,12 +88,12 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Start all episodes.
 
         Args:
-            seed: decides everything random from here on.
-            options: ``{"obs": ...}`` starts from one observation or ``num_envs`` of them, ``{"state": ...}`` from
-                core states ``(core_dim,)`` or ``(num_envs, core_dim)``; without either the bank decides.
+            seed: decides everything random from here on; ``num_envs`` seeds do so together, None left out.
+            options: ``{"obs": ...}`` starts from one observation or ``num_envs`` of them, ``{"state": ...}``
+                from core states ``(core_dim,)`` or ``(num_envs, core_dim)``; without either the bank decides.
         """
         if isinstance(seed, list):
-            seed = next((s for s in seed if s is not None), None)
+            seed = self._combine(seed)
         if seed is not None:
             self._generator.manual_seed(seed)
         core = self._start_from(options or {})
@@ -151,6 +155,13 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if not key.startswith("_"):
                 infos[key] = np.where(_as_rows(ended, value), value, infos[key])
         return np.where(_as_rows(ended, final), self._observe(core), final)
+
+    def _combine(self, seeds: list[int | None]) -> int | None:
+        """One seed made of one for each env, since all share a generator."""
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed has {len(seeds)} entries for {self.num_envs} envs; pass an int")
+        given = [seed for seed in seeds if seed is not None]
+        return int(np.random.SeedSequence(given).generate_state(1, np.uint64)[0]) if given else None
 
     def _draw_starts(self, count: int) -> torch.Tensor:
         device = self._starts.device

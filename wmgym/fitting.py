@@ -18,6 +18,7 @@ from wmgym.records import library_versions
 from wmgym.world import Provenance, WorldModel
 
 _STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
+_CONSTANT = 1e-8  # a standard deviation below this is none
 _MARGIN = 1.0  # imagined states may leave the data's range by this share of it before they count as diverged
 
 
@@ -97,23 +98,25 @@ def fit(
     task = train.task
     if task.reward is None and train.reward is None:
         raise ValueError(
-            f"{task.env_id or 'this task'} has no known reward; pass make_task a reward_fn, or data with reward"
+            f"{task.env_id or 'this task'} has no known reward; "
+            "pass make_task a reward_fn, or data with reward"
         )
     if len(train) < 10:
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
     generator = torch.Generator().manual_seed(seed)
     model = EnsembleMLP(_ensemble_config(train, config), generator)
-    if initial is not None:
-        _copy_weights(initial, model)
     rows, held = _hold_out(train, config, seed)
     inputs, targets, ends = _prepare(train, model)
+    if initial is not None:
+        _continue_from(initial, model)
     inputs, targets, ends = inputs[rows], targets[rows], ends[rows]
     judge = _RolloutError(train, held, config, seed)
     history = _optimise(model, inputs, targets, ends, config, generator, judge, progress)
     bank = train.core[train.first] if starts is None else np.array(starts, np.float32)
     low, high = _range(train)
+    earlier = initial.provenance.fingerprints if initial is not None else ()
     provenance = Provenance(
-        fingerprints=train.fingerprints(),
+        fingerprints=tuple(dict.fromkeys([*train.fingerprints(), *earlier])),
         steps=len(train),
         source=train.source,
         versions=library_versions(),
@@ -136,13 +139,32 @@ def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
     )
 
 
-def _copy_weights(initial: WorldModel, model: EnsembleMLP) -> None:
-    """Continue from another world; its normalisers are kept, since the weights mean nothing without them."""
+def _continue_from(initial: WorldModel, model: EnsembleMLP) -> None:
+    """Put another world's weights behind this model's normalisers, so that both predict the same mean.
+
+    Of a target that is constant in one world's data alone, the new data's mean is predicted instead.
+    """
     if not isinstance(initial.dynamics, EnsembleMLP) or initial.dynamics.config != model.config:
         raise ValueError(
             "initial= has another architecture; use the same FitConfig and task, or leave it out"
         )
-    model.load_state_dict(initial.dynamics.state_dict())
+    old, d = initial.dynamics, model.target_dim
+    with torch.no_grad():
+        for mine, theirs in zip(model.parameters(), old.parameters(), strict=True):
+            mine.copy_(theirs)
+        first, last = model.weights[0], model.weights[-1]
+        shift = (model.input_mean - old.input_mean) / old.input_std
+        model.biases[0].add_((shift @ first)[:, None])  # (members, 1, width)
+        first.mul_((model.input_std / old.input_std)[:, None])
+        ratio = old.target_std / model.target_std
+        moved = (old.target_mean - model.target_mean) / model.target_std
+        # So different a unit means that the target was or is constant: it starts again, from the data's mean.
+        same = (ratio > 1e-2) & (ratio < 1e2) & (moved.abs() < 1e2)
+        last[..., : 2 * d].mul_(same.repeat(2))
+        model.biases[-1][..., : 2 * d].mul_(same.repeat(2))
+        last[..., :d].mul_(ratio)
+        model.biases[-1][..., :d].mul_(ratio).add_(moved * same)
+        model.biases[-1][..., d : 2 * d].add_(ratio.log() * same)
 
 
 def _encoded_actions(train: Transitions) -> Tensor:
@@ -165,7 +187,7 @@ def _prepare(train: Transitions, model: EnsembleMLP) -> tuple[Tensor, Tensor, Te
         model.input_mean.copy_(features.mean(0))
         model.input_std.copy_(_safe_std(features))
         model.target_mean.copy_(target.mean(0))
-        model.target_std.copy_(_safe_std(target))
+        model.target_std.copy_(_target_unit(target))
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
     inputs = (features - model.input_mean) / model.input_std
     return inputs, (target - model.target_mean) / model.target_std, torch.tensor(train.terminated).float()
@@ -174,7 +196,13 @@ def _prepare(train: Transitions, model: EnsembleMLP) -> tuple[Tensor, Tensor, Te
 def _safe_std(values: Tensor) -> Tensor:
     """Standard deviation, 1 for a dimension that never moves (a fixed target, say)."""
     std = values.std(0)
-    return torch.where(std < 1e-8, torch.ones_like(std), std)
+    return torch.where(std < _CONSTANT, torch.ones_like(std), std)
+
+
+def _target_unit(target: Tensor) -> Tensor:
+    """Standard deviation, or so small a unit that a constant target is predicted all but exactly."""
+    std = target.std(0)
+    return torch.where(std < _CONSTANT, (1e-3 * target.mean(0).abs()).clamp(min=1e-6), std)
 
 
 def _hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
@@ -284,7 +312,7 @@ class _Batches:
 
 
 def _loss(model: EnsembleMLP, outputs: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
-    """Sum over members of beta-NLL (Seitzer et al. 2022, arXiv:2203.09168, beta = 1/2) and termination entropy."""
+    """Beta-NLL (Seitzer et al. 2022, arXiv:2203.09168, beta = 1/2) and termination entropy, over members."""
     mean, log_std, end_logit = model.split(outputs)
     nll = 0.5 * ((targets - mean) * (-log_std).exp()).square() + log_std
     loss = (nll * log_std.detach().exp()).mean((1, 2)).sum()

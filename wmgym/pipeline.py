@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ from wmgym.calibrating import calibrate
 from wmgym.collecting import PolicyFn, collect
 from wmgym.data import Transitions, concat
 from wmgym.fitting import FitConfig, fit
+from wmgym.ledger import cpu_seconds, write_run_json
 from wmgym.policy import MLPPolicy, load_policy
-from wmgym.records import library_versions
 from wmgym.scoring import GapReport, score
 from wmgym.task import make_task
-from wmgym.world import WorldModel
+from wmgym.world import Mode, WorldModel
 
 Say = Callable[[str], None]
 
@@ -36,16 +36,21 @@ class RunConfig:
         seed: decides everything.
         real_steps: real env steps in all, calibration included, scoring not.
         first_steps: of these, random ones to begin with.
-        round_steps: real steps between two trainings, taken by the policy of the moment with its exploration noise.
+        round_steps: real steps between two trainings; episodes of the policy of the moment alternate between
+            its exploration noise and none, since a policy can get stuck where its noisy self does not.
         calibration_steps: real steps at the end, taken by the final policy, that only calibrate.
         collect_limit: cut real episodes after this many steps, so that few steps hold several episodes.
         first_fit: how the first world is fitted.
         next_fit: how each later one continues from the one before.
         algorithm: SB3 class.
         imagined_steps: imagined steps a round.
+        last_imagined_steps: imagined steps of the last round, on the best world; earlier ones only lead the
+            data on.
         num_envs: imagined episodes side by side.
         horizon: steps of an imagined episode; None takes the real time limit.
+        prefill: of the imagined steps, how many fill the replay buffer before the first update.
         branch: start imagined episodes from all real states, not from start states alone.
+        mode: of the imagined env, in training and in the score; see ``WorldModel.step``.
         hyperparameters: keywords of the SB3 class.
         score_episodes: real episodes of the final score.
     """
@@ -57,13 +62,16 @@ class RunConfig:
     round_steps: int = 1_000
     calibration_steps: int = 1_000
     collect_limit: int = 250
-    first_fit: FitConfig = field(default_factory=FitConfig)
-    next_fit: FitConfig = field(default_factory=FitConfig)
+    first_fit: FitConfig = field(default_factory=lambda: FitConfig(max_updates=400, eval_every=50))
+    next_fit: FitConfig = field(default_factory=lambda: FitConfig(max_updates=300, eval_every=50))
     algorithm: str = "SAC"
-    imagined_steps: int = 20_000
-    num_envs: int = 64
-    horizon: int | None = 20
+    imagined_steps: int = 36_000
+    last_imagined_steps: int = 200_000
+    num_envs: int = 128
+    horizon: int | None = 30
+    prefill: int = 5_120
     branch: bool = True
+    mode: Mode = "member"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     score_episodes: int = 20
 
@@ -92,7 +100,8 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
         env_id: the real env.
         seed: decides everything.
         real_steps: real env steps in all; None keeps the recipe's.
-        changes: fields of ``RunConfig``; ``first_fit`` and ``next_fit`` may be dictionaries of ``FitConfig`` fields.
+        changes: fields of ``RunConfig``; ``first_fit`` and ``next_fit`` may be dictionaries of ``FitConfig``
+            fields.
 
     Raises:
         ValueError: an unknown field.
@@ -122,13 +131,27 @@ _SAC: dict[str, Any] = {
     "learning_starts": 0,
     "train_freq": 1,
     "gradient_steps": 8,
-    "target_entropy": -3.0,
-    "policy_kwargs": {"optimizer_kwargs": {"fused": True}},
+    "gamma": 0.98,
+    "tau": 0.02,
+    "buffer_size": 200_000,
+    "policy_kwargs": {"net_arch": [128, 128], "optimizer_kwargs": {"fused": True}},
 }
 
 _RECIPES: dict[str, dict[str, Any]] = {
     "HalfCheetah-v5": {"hyperparameters": _SAC},
-    "InvertedPendulum-v5": {"hyperparameters": _SAC},
+    "InvertedPendulum-v5": {
+        "algorithm": "PPO",
+        "hyperparameters": {"n_steps": 32, "batch_size": 1_024, "n_epochs": 8, "learning_rate": 1e-3},
+        "real_steps": 1_000,
+        "first_steps": 300,
+        "round_steps": 200,
+        "calibration_steps": 100,
+        "collect_limit": 100,
+        "imagined_steps": 300_000,
+        "last_imagined_steps": 600_000,
+        "num_envs": 256,
+        "horizon": 200,
+    },
 }
 
 
@@ -145,9 +168,10 @@ class RunResult:
 def run(
     config: RunConfig, out: str | os.PathLike[str], *, progress: bool = False, say: Say | None = None
 ) -> RunResult:
-    """Run the line in directory ``out``; killed anywhere, the same call continues from the last finished stage.
+    """Run the line in directory ``out``; killed anywhere, the same call goes on from the last finished stage.
 
-    Leaves ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and one folder a round.
+    Leaves ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and one folder a
+    round.
 
     Raises:
         ValueError: ``out`` holds a run with other settings.
@@ -165,13 +189,14 @@ class _Line:
         from wmgym import sb3  # an optional dependency, asked for before any work is done
 
         self.sb3, self.config, self.out, self.progress, self.say = sb3, config, out, progress, say
+        self.task = make_task(config.env_id)
+        sb3.check_agent(self.task.make(), self._train_config())
         out.mkdir(parents=True, exist_ok=True)
         wanted = config_dict(config)
         settings = out / "config.json"
         if settings.exists() and store.read_json(settings) != wanted:
             raise ValueError(f"{out} holds a run with other settings; choose another --out or remove it")
         store.write_json(settings, wanted)
-        self.task = make_task(config.env_id)
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
         self.data: list[Transitions] = []
         self.world: WorldModel | None = None
@@ -183,7 +208,7 @@ class _Line:
         steps, seed = self.config.batches[index], self.config.seed * 1_000 + index
         with self._stage(folder / "collect.json", "collect") as stage:
             if stage.todo:
-                self._collect(steps, seed, explore=True).save(folder / "data")
+                self._collect(steps, seed).save(folder / "data")
                 stage.note(real_steps=steps)
         self.data.append(Transitions.load(folder / "data"))
         with self._stage(folder / "fit.json", "fit") as stage:
@@ -203,33 +228,48 @@ class _Line:
         self.world = archive.load(folder / "world")
         with self._stage(folder / "train.json", "train") as stage:
             if stage.todo:
-                self._train(folder, seed, stage)
+                self._train(folder, seed, index == len(self.config.batches) - 1, stage)
         self.agent, _ = store.read_directory(folder / "agent", kind="agent")
         self.say(f"round {index + 1}/{len(self.config.batches)}: {sum(map(len, self.data)):,} real steps")
 
-    def _collect(self, steps: int, seed: int, *, explore: bool) -> Transitions:
-        limit = self.config.collect_limit
+    def _collect(self, steps: int, seed: int) -> Transitions:
         return collect(
-            self.task, self._policy(seed, explore), steps=steps, seed=seed, max_episode_steps=limit, workers=1,
+            self.task,
+            self._policies(seed),
+            steps=steps,
+            seed=seed,
+            max_episode_steps=self.config.collect_limit,
+            workers=1,
             progress=self.progress,
-        )  # fmt: skip
+        )
 
-    def _policy(self, seed: int, explore: bool) -> PolicyFn | None:
+    def _policies(self, seed: int) -> dict[str, PolicyFn] | None:
         if self.agent is None:
             return None
         model = self.sb3.new_agent(self.task.make(), self._train_config(), seed)
         self.sb3.load_agent(model, self.agent)
-        return lambda obs: model.predict(obs, deterministic=not explore)
+        return {
+            "explore": lambda obs: model.predict(obs, deterministic=False),
+            "greedy": lambda obs: model.predict(obs, deterministic=True),
+        }
 
-    def _train_config(self) -> Any:
+    def _train_config(self, *, last: bool = False) -> Any:
         c = self.config
-        return self.sb3.TrainConfig(c.algorithm, c.imagined_steps, c.num_envs, c.horizon, c.hyperparameters)
+        steps = c.last_imagined_steps if last else c.imagined_steps
+        return self.sb3.TrainConfig(
+            c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.mode, c.hyperparameters
+        )
 
-    def _train(self, folder: Path, seed: int, stage: _Stage) -> None:
+    def _train(self, folder: Path, seed: int, last: bool, stage: _Stage) -> None:
         assert self.world is not None
         starts = np.concatenate([part.core for part in self.data]) if self.config.branch else None
         model = self.sb3.train(
-            self.world, self._train_config(), seed, starts=starts, agent=self.agent, progress=self.progress
+            self.world,
+            self._train_config(last=last),
+            seed,
+            starts=starts,
+            agent=self.agent,
+            progress=self.progress,
         )
         store.write_directory(
             folder / "agent", kind="agent", arrays=self.sb3.agent_arrays(model), document={"seed": seed}
@@ -245,7 +285,7 @@ class _Line:
         with self._stage(self.out / "calibrate.json", "calibrate") as stage:
             if stage.todo:
                 assert self.world is not None
-                fresh = self._collect(self.config.calibration_steps, seed, explore=True)
+                fresh = self._collect(self.config.calibration_steps, seed)
                 fresh.save(self.out / "calibration-data")
                 archive.save(
                     calibrate(self.world, fresh, seed=seed, progress=self.progress), self.out / "world"
@@ -256,7 +296,12 @@ class _Line:
         with self._stage(self.out / "score.json", "score") as stage:
             if stage.todo:
                 report = score(
-                    world, {policy.name: policy}, self.config.score_episodes, seed, progress=self.progress
+                    world,
+                    {policy.name: policy},
+                    self.config.score_episodes,
+                    seed,
+                    mode=self.config.mode,
+                    progress=self.progress,
                 )
                 report.save(self.out / "report.json")
                 stage.note(scored_real_steps=report.real_steps, scored_imagined_steps=report.imagined_steps)
@@ -294,20 +339,7 @@ class _Stage:
                 self.ledger[key] = self.ledger.get(key, 0) + value
 
 
-def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: Mapping[str, float]) -> None:
-    """Leave what was run, with what, and what it cost."""
-    store.write_json(
-        out / "run.json",
-        {"command": command, "config": dict(config), "versions": library_versions(), "ledger": dict(ledger)},
-    )
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and its finished children."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def config_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON values."""
-    return dataclasses.asdict(config)
+def config_dict(config: RunConfig) -> dict[str, Any]:
+    """Settings as JSON values, so that they compare equal to what a file gives back."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return settings

@@ -15,7 +15,7 @@ from wmgym import store
 from wmgym.collecting import PolicyFn, apply_policy, collect, random_actions
 from wmgym.env import ImaginedVectorEnv
 from wmgym.progress import track
-from wmgym.world import WorldModel
+from wmgym.world import Mode, WorldModel
 
 RANDOM = "random"
 
@@ -126,6 +126,7 @@ def score(
     real_episodes: int = 20,
     seed: int = 0,
     *,
+    mode: Mode = "sample",
     workers: int | None = None,
     progress: bool = False,
 ) -> GapReport:
@@ -136,6 +137,7 @@ def score(
         policies: callables by name; each takes a batch of observations.
         real_episodes: episodes a policy on either side; imagined ones start from the real ones' start states.
         seed: decides start states and all draws.
+        mode: of the imagined env; see ``WorldModel.step``.
         workers: processes for the real env; None uses every core where that pays.
         progress: show a bar on a terminal.
 
@@ -155,7 +157,7 @@ def score(
         runs[name] = (
             real.returns,
             real.lengths,
-            *_imagine(world, policy, real.core[real.first], seed, progress),
+            *_imagine(world, policy, real.core[real.first], seed, mode, progress),
         )
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
@@ -180,10 +182,10 @@ def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def _imagine(
-    world: WorldModel, policy: PolicyFn | None, starts: np.ndarray, seed: int, progress: bool
+    world: WorldModel, policy: PolicyFn | None, starts: np.ndarray, seed: int, mode: Mode, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns, lengths and divergence ``(n,)`` of one imagined episode from each start."""
-    env = ImaginedVectorEnv(world, len(starts))
+    env = ImaginedVectorEnv(world, len(starts), mode=mode)
     obs, _ = env.reset(seed=seed, options={"state": starts})
     rng = np.random.default_rng(seed)
     returns, lengths, diverged = (

@@ -16,34 +16,48 @@ it parses them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import json
-import math
 import os
 import re
-import secrets
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-StrPath = str | os.PathLike[str]
+from wmgym.files import (
+    MissingError,
+    StoreError,
+    StrPath,
+    decode_json,
+    encode_json,
+    is_temporary,
+    make_directory,
+    one_line,
+    read_bytes,
+    read_json,
+    replace,
+    sweep_temporaries,
+    write_errors,
+    write_json,
+)
+
+__all__ = [
+    "StoreError",
+    "check_place",
+    "exists",
+    "read_directory",
+    "read_json",
+    "write_directory",
+    "write_json",
+]
 
 _MANIFEST = "manifest.json"
 _PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")
-_TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,8})-[0-9a-f]{16}")  # the number is the writer's process id
-_STALE_SECONDS = 3600.0
-
-
-class StoreError(ValueError):
-    """An artefact cannot be written or read; the message is one line that names the path and the cure."""
 
 
 def write_directory(
@@ -70,20 +84,20 @@ def write_directory(
     directory = Path(path)
     payloads = {
         "arrays": _encode_arrays(directory, arrays),
-        "document": _encode_json(directory, document),
+        "document": encode_json(directory, document),
     }
     manifest = _describe(directory, kind, payloads)
-    with _write_errors(directory):
-        _make_directory(directory)
+    with write_errors(directory):
+        make_directory(directory)
         with _turn_to_write(directory):
             _refuse_foreign(directory, kind)
             try:
-                _replace(directory / manifest.files.arrays.name, payloads["arrays"])
-                _replace(directory / manifest.files.document.name, payloads["document"])
-                _replace(directory / _MANIFEST, _encode_json(directory, manifest.model_dump()))
+                replace(directory / manifest.files.arrays.name, payloads["arrays"])
+                replace(directory / manifest.files.document.name, payloads["document"])
+                replace(directory / _MANIFEST, encode_json(directory, manifest.model_dump()))
             finally:
                 _sweep_payloads(directory)
-                _sweep_temporaries(directory)
+                sweep_temporaries(directory)
     return directory
 
 
@@ -107,17 +121,20 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
     failed: _Manifest | None = None
     while True:
         manifest = _read_manifest(directory)
-        _require_kind(directory, manifest, kind)
+        if manifest.kind != kind:
+            raise StoreError(
+                f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another path"
+            )
         try:
             arrays = _read_payload(directory, manifest.files.arrays)
             document = _read_payload(directory, manifest.files.document)
-        except _MissingError:
+        except MissingError:
             # A writer may have swept this payload since the manifest was read: then there is a new manifest.
             if manifest == failed:
                 raise
             failed = manifest
         else:
-            return _decode_arrays(directory, arrays), _decode_json(directory, document)
+            return _decode_arrays(directory, arrays), _parse(directory, document)
 
 
 def exists(path: StrPath, *, kind: str) -> bool:
@@ -128,39 +145,25 @@ def exists(path: StrPath, *, kind: str) -> bool:
         return False
 
 
-def write_json(path: StrPath, document: Mapping[str, Any]) -> Path:
-    """Replace one JSON file atomically and durably, in sorted, indented form with a trailing newline.
+def check_place(path: StrPath, *, kind: str | None = None) -> None:
+    """Refuse, before any work, a directory that could not be written.
 
     Args:
-        path: The file; its directory is created with its parents when missing.
-        document: What `json.dumps` takes, with string keys and finite numbers only.
-
-    Returns:
-        `path` as a `Path`.
+        path: The directory; it may be missing.
+        kind: What `write_directory` will be asked to write there; None where it is other files.
 
     Raises:
-        StoreError: The path cannot be written, or the document is not strict JSON.
+        StoreError: The path is no writable directory, or it holds something else than such an artefact.
     """
-    target = Path(path)
-    payload = _encode_json(target, document)
-    with _write_errors(target):
-        _make_directory(target.parent)
-        _sweep_temporaries(target.parent)
-        _replace(target, payload)
-    return target
-
-
-def read_json(path: StrPath) -> dict[str, Any]:
-    """Read one JSON object strictly: duplicate keys and numbers that are not finite are refused.
-
-    Raises:
-        StoreError: The file cannot be read or is not such an object.
-    """
-    return _decode_json(Path(path), _read_bytes(Path(path)))
-
-
-class _MissingError(StoreError):
-    """A file is not there."""
+    directory = Path(path)
+    there = next(place for place in (directory, *directory.absolute().parents) if os.path.lexists(place))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise StoreError(
+            f"{directory} cannot be written ({there} is no writable directory); choose another --out"
+        )
+    if kind is not None and there == directory:
+        with write_errors(directory):
+            _refuse_foreign(directory, kind)
 
 
 class _Strict(BaseModel):
@@ -216,9 +219,9 @@ def _read_manifest(directory: Path) -> _Manifest:
     """Return the manifest, refusing any byte that a save of the same content would not have written."""
     path = directory / _MANIFEST
     try:
-        payload = _read_bytes(path)
-        manifest = _Manifest.model_validate(_decode_json(path, payload))
-    except _MissingError as error:
+        payload = read_bytes(path)
+        manifest = _Manifest.model_validate(_parse(path, payload))
+    except MissingError as error:
         raise StoreError(f"{directory} holds no wmgym artefact; check the path or write it first") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -226,7 +229,7 @@ def _read_manifest(directory: Path) -> _Manifest:
         if where == "version":
             raise StoreError(f"{path} is of another wmgym version; install the one that wrote it") from error
         raise _damaged(path, f"{where}: {first['msg']}") from error
-    if _encode_json(path, manifest.model_dump()) != payload:
+    if encode_json(path, manifest.model_dump()) != payload:
         raise _damaged(path, "it is not in canonical form")
     for role, file in (("arrays", manifest.files.arrays), ("document", manifest.files.document)):
         if file.name != _payload_name(role, file.sha256):
@@ -234,15 +237,10 @@ def _read_manifest(directory: Path) -> _Manifest:
     return manifest
 
 
-def _require_kind(directory: Path, manifest: _Manifest, kind: str) -> None:
-    if manifest.kind != kind:
-        raise StoreError(f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another path")
-
-
 def _read_payload(directory: Path, file: _File) -> bytes:
     """Return the bytes of a payload file once they are verified."""
     path = directory / file.name
-    payload = _read_bytes(path)
+    payload = read_bytes(path)
     if len(payload) != file.size:
         raise _damaged(path, f"it has {len(payload)} bytes instead of {file.size}")
     if hashlib.sha256(payload).hexdigest() != file.sha256:
@@ -250,19 +248,15 @@ def _read_payload(directory: Path, file: _File) -> bytes:
     return payload
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # reading a named pipe would wait for ever
-            raise StoreError(f"{path} is not a regular file; choose another path")
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _MissingError(f"{path} is missing; check the path or write it again") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-
-
 def _damaged(path: Path, why: str) -> StoreError:
     return StoreError(f"{path} is damaged ({why}); delete it and write it again")
+
+
+def _parse(path: Path, payload: bytes) -> dict[str, Any]:
+    try:
+        return decode_json(payload)
+    except ValueError as error:
+        raise _damaged(path, f"no strict JSON: {error}") from error
 
 
 def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -277,105 +271,16 @@ def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
     try:
         return safetensors.numpy.save(stored)
     except (safetensors.SafetensorError, ValueError) as error:
-        raise StoreError(f"{directory}: cannot store the arrays ({_one_line(error)}); rename them") from error
+        raise StoreError(f"{directory}: cannot store the arrays ({one_line(error)}); rename them") from error
 
 
 def _decode_arrays(directory: Path, payload: bytes) -> dict[str, np.ndarray]:
     try:
         arrays = safetensors.numpy.load(payload)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise _damaged(directory, f"its arrays are no safetensors: {_one_line(error)}") from error
+        raise _damaged(directory, f"its arrays are no safetensors: {one_line(error)}") from error
     # Copies, for views on the payload are read-only and not aligned.
     return {name: arrays[name].copy() for name in sorted(arrays)}
-
-
-def _encode_json(path: Path, document: Mapping[str, Any]) -> bytes:
-    try:
-        _require_string_keys(document)
-        text = json.dumps(dict(document), allow_nan=False, sort_keys=True, indent=2)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(
-            f"{path}: the document is not strict JSON ({_one_line(error)}); convert or drop that value"
-        ) from error
-    return f"{text}\n".encode("ascii")
-
-
-def _require_string_keys(value: object) -> None:
-    """Refuse keys that `json.dumps` would silently turn into strings."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"key {key!r} is not a string")
-            _require_string_keys(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _require_string_keys(item)
-
-
-def _decode_json(path: Path, payload: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(
-            payload.decode("utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"no strict JSON: {_one_line(error)}") from error
-    if not isinstance(document, dict):
-        raise _damaged(path, "its JSON is not an object")
-    return document
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large for a float")
-    return value
-
-
-def _replace(target: Path, payload: bytes) -> None:
-    """Give `target` this content in one step, durably: it holds the old content or the new."""
-    temporary = target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(target.parent)
-
-
-def _make_directory(directory: Path) -> None:
-    """Create a directory and its parents, durably."""
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"{directory} is a file")
-    if not directory.exists():
-        _make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -403,8 +308,11 @@ def _refuse_foreign(directory: Path, kind: str) -> None:
             raise StoreError(
                 f"{directory} holds a damaged or foreign {_MANIFEST}; choose another --out"
             ) from error
-        _require_kind(directory, manifest, kind)
-    elif not all(_PAYLOAD.fullmatch(name) or _TEMPORARY.fullmatch(name) for name in names):
+        if manifest.kind != kind:
+            raise StoreError(
+                f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another --out"
+            )
+    elif not all(_PAYLOAD.fullmatch(name) or is_temporary(name) for name in names):
         raise StoreError(f"{directory} is not empty and holds no wmgym artefact; choose another --out")
 
 
@@ -418,37 +326,3 @@ def _sweep_payloads(directory: Path) -> None:
         if _PAYLOAD.fullmatch(name) and name not in (files.arrays.name, files.document.name):
             with contextlib.suppress(OSError):
                 (directory / name).unlink()
-
-
-def _sweep_temporaries(directory: Path) -> None:
-    """Remove what killed writers left: temporary files of dead processes, and any older than an hour."""
-    for name in os.listdir(directory):
-        match = _TEMPORARY.fullmatch(name)
-        if match is None:
-            continue
-        with contextlib.suppress(OSError):
-            age = time.time() - (directory / name).stat().st_mtime
-            if age > _STALE_SECONDS or not _is_alive(int(match[1])):
-                (directory / name).unlink()
-
-
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextlib.contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

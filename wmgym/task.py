@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from wmgym.tasks import Array, Core, Known, UnknownOptionError, identity_core, lookup
 
@@ -146,7 +146,6 @@ def _describe(
     if core is None:
         core = known.core if known is not None else identity_core(int(np.prod(observation_space.shape)))
     given = reward_fn is not None or terminated_fn is not None
-    limit = env.spec.max_episode_steps if env.spec is not None else None
     dt = known.dt if known is not None else float(getattr(env.unwrapped, "dt", 1.0))
     return Task(
         env_id=env_id,
@@ -154,7 +153,7 @@ def _describe(
         observation_space=observation_space,
         action_space=action_space,
         dt=dt,
-        max_episode_steps=limit,
+        max_episode_steps=_time_limit(env),
         core=core,
         reward=_on_core(core, reward_fn) if reward_fn is not None else (known.reward if known else None),
         terminated=_ends_on_core(core, terminated_fn)
@@ -196,6 +195,18 @@ def stored_task(
         terminated=known.terminated if known is not None else None,
         from_table=from_table,
     )
+
+
+def _time_limit(env: gym.Env[Any, Any]) -> int | None:
+    """The tightest ``TimeLimit`` around the env, or what its spec says."""
+    limits, inner = [], env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, TimeLimit):
+            limits.append(inner._max_episode_steps)
+        inner = inner.env
+    if limits:
+        return min(limits)
+    return env.spec.max_episode_steps if env.spec is not None else None
 
 
 def _known(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from torch.nn import functional
 from wmgym.dynamics import Dynamics, Prediction
 from wmgym.task import Task
 
-Mode: TypeAlias = Literal["mean", "sample"]
+Mode: TypeAlias = Literal["mean", "member", "sample"]
+"""Mean of all members; one member an episode; one member an episode and its noise at every step."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class WorldState:
 
     Attributes:
         core: ``(batch, core_dim)``, raw units.
-        member: ``(batch,)`` int64, the ensemble member each episode believes in (sample mode only).
+        member: ``(batch,)`` int64, the ensemble member each episode believes in; mean mode asks them all.
     """
 
     core: Tensor
@@ -196,7 +198,8 @@ class WorldModel:
             action: ``(batch, *action_shape)``, or ``(batch,)`` int64 for Discrete; clipped to its bounds
                 before the dynamics see it, as an actuator does.
             mode: "sample" follows each episode's member and adds its noise (TS-infinity of arXiv:1805.12114);
-                "mean" takes the mean of all members and no noise.
+                "member" leaves the noise out, as a deterministic simulator asks for; "mean" takes the mean of
+                all members and costs as many times more.
             generator: source of the noise; needed in sample mode.
         """
         encoded = self.encode_action(action)
@@ -204,14 +207,15 @@ class WorldModel:
             prediction = self.dynamics.predict(state.core, encoded)
             target = prediction.mean.mean(0)
             logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
-        elif mode == "sample":
-            if generator is None:
-                raise ValueError("sample mode draws noise; pass generator=torch.Generator(), or mode='mean'")
+        elif mode in MODES:
             own = self.dynamics.predict_assigned(state.core, encoded, state.member)
-            target = sample(own, self._std_scale, generator)
-            logit = own.end_logit
+            target, logit = own.mean, own.end_logit
+            if mode == "sample":
+                if generator is None:
+                    raise ValueError("sample mode draws noise; pass generator=torch.Generator()")
+                target = sample(own, self._std_scale, generator)
         else:
-            raise ValueError(f"mode must be 'mean' or 'sample', got {mode!r}")
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         return self._finish(state, action, target, logit, mode, generator)
 
     def _finish(
@@ -240,7 +244,7 @@ class WorldModel:
             terminated = self.task.terminated(state.core, flat_action, next_core)
         elif end_logit is None:
             raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
-        elif mode == "mean":
+        elif mode != "sample":
             terminated = end_logit > 0
         else:
             draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)

@@ -6,7 +6,16 @@ except ImportError as error:
     raise ImportError("wmgym.sb3 needs Stable-Baselines3: pip install 'wmgym[sb3]'") from error
 
 from wmgym.sb3.export import to_policy
-from wmgym.sb3.training import TrainConfig, agent_arrays, load_agent, new_agent, train
+from wmgym.sb3.training import TrainConfig, agent_arrays, check_agent, load_agent, new_agent, train
 from wmgym.sb3.vec_env import ImaginedVecEnv
 
-__all__ = ["ImaginedVecEnv", "TrainConfig", "agent_arrays", "load_agent", "new_agent", "to_policy", "train"]
+__all__ = [
+    "ImaginedVecEnv",
+    "TrainConfig",
+    "agent_arrays",
+    "check_agent",
+    "load_agent",
+    "new_agent",
+    "to_policy",
+    "train",
+]

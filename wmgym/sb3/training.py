@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from wmgym.progress import Advance, track
+from wmgym.sb3.export import to_policy
 from wmgym.sb3.vec_env import ImaginedVecEnv
-from wmgym.world import WorldModel
+from wmgym.world import MODES, Mode, WorldModel
 
 ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
 
@@ -27,9 +30,13 @@ class TrainConfig:
 
     Attributes:
         algorithm: SB3 class; None takes SAC for Box actions and PPO for Discrete ones.
-        steps: imagined env steps, over all envs.
+        steps: imagined env steps, over all envs; SB3 finishes the rollout that it is in.
         num_envs: imagined episodes side by side.
         horizon: imagined steps an episode; None takes the real env's time limit.
+        prefill: of these steps, how many fill the replay buffer before the first update (off-policy
+            algorithms).
+        mode: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own doubt;
+            a policy trained without it did better in the real env. Take "sample" where the real env is noisy.
         hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default.
     """
 
@@ -37,14 +44,18 @@ class TrainConfig:
     steps: int = 200_000
     num_envs: int = 64
     horizon: int | None = None
+    prefill: int = 0
+    mode: Mode = "member"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what SB3 cannot run."""
         if self.algorithm is not None and self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
-        if self.steps < 1 or self.num_envs < 1:
-            raise ValueError("steps and num_envs must be at least 1")
+        if self.steps < 1 or self.num_envs < 1 or self.prefill < 0:
+            raise ValueError("steps and num_envs must be at least 1, and prefill at least 0")
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
 
 
 def train(
@@ -69,14 +80,28 @@ def train(
         progress: show a bar on a terminal.
     """
     config = config or TrainConfig()
-    venv = ImaginedVecEnv(world, config.num_envs, max_episode_steps=config.horizon, starts=starts)
+    venv = ImaginedVecEnv(
+        world, config.num_envs, max_episode_steps=config.horizon, starts=starts, mode=config.mode
+    )
     model = new_agent(venv, config, seed)
     if agent is not None:
         load_agent(model, agent)
+    prefill = min(config.prefill, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     with track("train", config.steps, show=progress) as advance:
-        # SB3 takes None for "never", though it annotates an int.
-        model.learn(config.steps, callback=_Progress(advance, config.num_envs), log_interval=None)  # type: ignore[arg-type]
+        report = _Progress(advance, config.num_envs)
+        if prefill:
+            # A warm agent that updates on a nearly empty buffer forgets what it knew.
+            updates, model.gradient_steps = model.gradient_steps, 0  # type: ignore[attr-defined]
+            _learn(model, prefill, report)
+            model.gradient_steps = updates  # type: ignore[attr-defined]
+        if config.steps > model.num_timesteps:
+            _learn(model, config.steps - model.num_timesteps, report)
     return model
+
+
+def _learn(model: BaseAlgorithm, steps: int, report: BaseCallback) -> None:
+    # SB3 takes None for "never", though it annotates an int.
+    model.learn(steps, callback=report, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int) -> BaseAlgorithm:
@@ -87,6 +112,22 @@ def new_agent(env: Any, config: TrainConfig, seed: int) -> BaseAlgorithm:
     keywords = copy.deepcopy(dict(config.hyperparameters))  # SB3 writes into policy_kwargs
     model: BaseAlgorithm = build("MlpPolicy", env, seed=seed, device="cpu", **keywords)
     return model
+
+
+def check_agent(env: Any, config: TrainConfig) -> None:
+    """Refuse, before hours of training, keywords that SB3 does not take and agents that cannot be saved.
+
+    Raises:
+        ValueError: what SB3 or the export says, in one line.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training itself will repeat them
+        try:
+            agent = new_agent(env, config, 0)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(f"{config.algorithm or 'SB3'} refuses: {reason[0]}") from error
+        to_policy(agent)
 
 
 def agent_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
