@@ -190,6 +190,7 @@ def coverage(seed: int) -> list[Row]:
     import torch
 
     from wmgym.calibrating import replay_errors
+    from wmgym.world import MODES
 
     torch.set_num_threads(1)
     folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"
@@ -207,7 +208,7 @@ def coverage(seed: int) -> list[Row]:
     assert world.calibration is not None
     starts = test.window_starts(max(HORIZONS))[:: max(HORIZONS) // 4]
     rows = []
-    for mode in ("mean", "sample"):
+    for mode in MODES:
         errors = replay_errors(world, test, starts, max(HORIZONS), mode, seed=seed + 1)
         for h, error in enumerate(errors, start=1):
             if h not in HORIZONS:

@@ -114,13 +114,14 @@ def test_infos_of_an_end(ending_world: WorldModel) -> None:
     assert kinds == {True, False}
 
 
-def test_divergence_counts_as_truncation() -> None:
-    env = ImaginedVecEnv(toy.world(toy.Stub([np.nan, 0.0, 0.0])), 2)
+@pytest.mark.parametrize("halt", [False, True])
+def test_divergence_counts_as_truncation_unless_halted(halt: bool) -> None:
+    env = ImaginedVecEnv(toy.world(toy.Stub([np.nan, 0.0, 0.0])), 2, halt=halt)
     env.reset()
     _, _, dones, infos = env.step(np.zeros((2, 2), np.float32))
     assert dones.all()
     for info in infos:
-        assert info["TimeLimit.truncated"] is True
+        assert info["TimeLimit.truncated"] is not halt
         assert info["diverged"]
         assert np.isfinite(info["terminal_observation"]).all()
 

@@ -19,7 +19,6 @@ from wmgym.world import Provenance, WorldModel
 
 _STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
 _CONSTANT = 1e-8  # a standard deviation below this is none
-_MARGIN = 1.0  # imagined states may leave the data's range by this share of it before they count as diverged
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class FitConfig:
         patience: looks without improvement before stopping.
         validation: share of the training steps held out for those looks, by whole episodes.
         rollout: steps of the open-loop rollouts that decide.
+        margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
     members: int = 8
@@ -51,6 +51,7 @@ class FitConfig:
     patience: int = 8
     validation: float = 0.1
     rollout: int = 16
+    margin: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
@@ -66,8 +67,10 @@ class FitConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not (0 < self.validation < 1 and self.learning_rate > 0 and self.weight_decay >= 0):
-            raise ValueError("need 0 < validation < 1, learning_rate > 0 and weight_decay >= 0")
+        if not (
+            0 < self.validation < 1 and self.learning_rate > 0 and min(self.weight_decay, self.margin) >= 0
+        ):
+            raise ValueError("need 0 < validation < 1, learning_rate > 0, weight_decay >= 0 and margin >= 0")
 
 
 def fit(
@@ -113,7 +116,7 @@ def fit(
     judge = _RolloutError(train, held, config, seed)
     history = _optimise(model, inputs, targets, ends, config, generator, judge, progress)
     bank = train.core[train.first] if starts is None else np.array(starts, np.float32)
-    low, high = _range(train)
+    low, high = _range(train, config.margin)
     earlier = initial.provenance.fingerprints if initial is not None else ()
     provenance = Provenance(
         fingerprints=tuple(dict.fromkeys([*train.fingerprints(), *earlier])),
@@ -323,13 +326,13 @@ def _loss(model: EnsembleMLP, outputs: Tensor, targets: Tensor, ends: Tensor) ->
     return loss
 
 
-def _range(train: Transitions) -> tuple[np.ndarray, np.ndarray]:
+def _range(train: Transitions, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest core and displacement allowed; angles on the circle are not limited."""
     seen = np.concatenate([train.core, train.displacement.astype(np.float32)], 1)
     last = np.concatenate([train.next_core, train.displacement.astype(np.float32)], 1)
     low, high = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
     span = np.maximum(high - low, 1e-3)
-    low, high = low - _MARGIN * span, high + _MARGIN * span
+    low, high = low - margin * span, high + margin * span
     angles = list(train.task.core.angles)
     low[angles], high[angles] = -np.inf, np.inf
     return low.astype(np.float32), high.astype(np.float32)

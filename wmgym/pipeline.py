@@ -51,6 +51,7 @@ class RunConfig:
         prefill: of the imagined steps, how many fill the replay buffer before the first update.
         branch: start imagined episodes from all real states, not from start states alone.
         mode: of the imagined env, in training and in the score; see ``WorldModel.step``.
+        halt: count leaving the range of the data as failure; see ``wmgym.sb3.ImaginedVecEnv``.
         hyperparameters: keywords of the SB3 class.
         score_episodes: real episodes of the final score.
     """
@@ -72,6 +73,7 @@ class RunConfig:
     prefill: int = 5_120
     branch: bool = True
     mode: Mode = "member"
+    halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     score_episodes: int = 20
 
@@ -147,6 +149,10 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "round_steps": 200,
         "calibration_steps": 100,
         "collect_limit": 100,
+        # Else the cart drifts, unpunished, to the end of its rail, which random data never shows.
+        "halt": True,
+        "first_fit": FitConfig(max_updates=400, eval_every=50, margin=0.1),
+        "next_fit": FitConfig(max_updates=300, eval_every=50, margin=0.1),
         "imagined_steps": 300_000,
         "last_imagined_steps": 600_000,
         "num_envs": 256,
@@ -257,7 +263,7 @@ class _Line:
         c = self.config
         steps = c.last_imagined_steps if last else c.imagined_steps
         return self.sb3.TrainConfig(
-            c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.mode, c.hyperparameters
+            c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.mode, c.halt, c.hyperparameters
         )
 
     def _train(self, folder: Path, seed: int, last: bool, stage: _Stage) -> None:

@@ -37,6 +37,7 @@ class TrainConfig:
             algorithms).
         mode: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own doubt;
             a policy trained without it did better in the real env. Take "sample" where the real env is noisy.
+        halt: count leaving the range of the data as failure; see ``ImaginedVecEnv``.
         hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default.
     """
 
@@ -46,6 +47,7 @@ class TrainConfig:
     horizon: int | None = None
     prefill: int = 0
     mode: Mode = "member"
+    halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,12 @@ def train(
     """
     config = config or TrainConfig()
     venv = ImaginedVecEnv(
-        world, config.num_envs, max_episode_steps=config.horizon, starts=starts, mode=config.mode
+        world,
+        config.num_envs,
+        max_episode_steps=config.horizon,
+        starts=starts,
+        mode=config.mode,
+        halt=config.halt,
     )
     model = new_agent(venv, config, seed)
     if agent is not None:

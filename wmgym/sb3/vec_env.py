@@ -22,8 +22,18 @@ class ImaginedVecEnv(VecEnv):
     ``(core_dim,)``.
     """
 
-    def __init__(self, world: Source, num_envs: int = 64, **kwargs: Any) -> None:
-        """Make the env; keywords as for ``ImaginedVectorEnv``."""
+    def __init__(self, world: Source, num_envs: int = 64, *, halt: bool = False, **kwargs: Any) -> None:
+        """Make the env; further keywords as for ``ImaginedVectorEnv``.
+
+        Args:
+            world: a world or the directory of a saved one.
+            num_envs: episodes side by side.
+            halt: report ``diverged`` ends as failures (``TimeLimit.truncated`` false), so that SB3 gives what
+                lies beyond the data no value: the HALT state of MOReL (Kidambi et al. 2020,
+                arXiv:2005.05951). For tasks that pay for staying alive.
+            kwargs: keywords of ``ImaginedVectorEnv``.
+        """
+        self._halt = halt
         self.render_mode = None
         self.venv = ImaginedVectorEnv(world, num_envs, **kwargs)
         super().__init__(num_envs, self.venv.single_observation_space, self.venv.single_action_space)
@@ -52,11 +62,12 @@ class ImaginedVecEnv(VecEnv):
         rows = self._rows(infos)
         self._returns += reward
         self._lengths += 1
+        failed = infos["final_info"]["diverged"] if dones.any() else dones
         for i in np.flatnonzero(dones):
             rows[i] = {
                 **{key: value[i] for key, value in infos["final_info"].items() if not key.startswith("_")},
                 "terminal_observation": infos["final_obs"][i],
-                "TimeLimit.truncated": bool(truncated[i]),
+                "TimeLimit.truncated": bool(truncated[i] and not (self._halt and failed[i])),
                 "episode": {
                     "r": float(self._returns[i]),
                     "l": int(self._lengths[i]),
