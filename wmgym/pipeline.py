@@ -43,8 +43,9 @@ class RunConfig:
         first_fit: how the first world is fitted.
         next_fit: how each later one continues from the one before.
         algorithm: SB3 class.
-        imagined_per_real: imagined steps of a round for each real step known by then, so that most training
-            happens on the better, later worlds.
+        imagined_steps: imagined steps a round.
+        last_imagined_steps: imagined steps of the last round, on the best world; earlier ones only lead the
+            data on.
         num_envs: imagined episodes side by side.
         horizon: steps of an imagined episode; None takes the real time limit.
         prefill: of the imagined steps, how many fill the replay buffer before the first update.
@@ -65,7 +66,8 @@ class RunConfig:
     first_fit: FitConfig = field(default_factory=lambda: FitConfig(max_updates=400, eval_every=50))
     next_fit: FitConfig = field(default_factory=lambda: FitConfig(max_updates=300, eval_every=50))
     algorithm: str = "SAC"
-    imagined_per_real: float = 10.0
+    imagined_steps: int = 36_000
+    last_imagined_steps: int = 200_000
     num_envs: int = 128
     horizon: int | None = 30
     prefill: int = 5_120
@@ -151,7 +153,8 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "halt": True,
         "first_fit": FitConfig(max_updates=400, eval_every=50, margin=0.1),
         "next_fit": FitConfig(max_updates=300, eval_every=50, margin=0.1),
-        "imagined_per_real": 600.0,
+        "imagined_steps": 300_000,
+        "last_imagined_steps": 600_000,
         "num_envs": 256,
         "horizon": 200,
     },
@@ -193,7 +196,6 @@ class _Line:
 
         self.sb3, self.config, self.out, self.progress, self.say = sb3, config, out, progress, say
         self.task = make_task(config.env_id)
-        self.data: list[Transitions] = []
         sb3.check_agent(self.task.make(), self._train_config())
         out.mkdir(parents=True, exist_ok=True)
         wanted = config_dict(config)
@@ -202,6 +204,7 @@ class _Line:
             raise ValueError(f"{out} holds a run with other settings; choose another --out or remove it")
         store.write_json(settings, wanted)
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
+        self.data: list[Transitions] = []
         self.world: WorldModel | None = None
         self.agent: dict[str, np.ndarray] | None = None
 
@@ -231,7 +234,7 @@ class _Line:
         self.world = archive.load(folder / "world")
         with self._stage(folder / "train.json", "train") as stage:
             if stage.todo:
-                self._train(folder, seed, stage)
+                self._train(folder, seed, index == len(self.config.batches) - 1, stage)
         self.agent, _ = store.read_directory(folder / "agent", kind="agent")
         self.say(f"round {index + 1}/{len(self.config.batches)}: {sum(map(len, self.data)):,} real steps")
 
@@ -256,19 +259,19 @@ class _Line:
             "greedy": lambda obs: model.predict(obs, deterministic=True),
         }
 
-    def _train_config(self) -> Any:
+    def _train_config(self, *, last: bool = False) -> Any:
         c = self.config
-        steps = max(1, round(c.imagined_per_real * sum(len(part) for part in self.data)))
+        steps = c.last_imagined_steps if last else c.imagined_steps
         return self.sb3.TrainConfig(
             c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.mode, c.halt, c.hyperparameters
         )
 
-    def _train(self, folder: Path, seed: int, stage: _Stage) -> None:
+    def _train(self, folder: Path, seed: int, last: bool, stage: _Stage) -> None:
         assert self.world is not None
         starts = np.concatenate([part.core for part in self.data]) if self.config.branch else None
         model = self.sb3.train(
             self.world,
-            self._train_config(),
+            self._train_config(last=last),
             seed,
             starts=starts,
             agent=self.agent,
