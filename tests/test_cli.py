@@ -24,7 +24,8 @@ FIT = {"members": 2, "width": 32, "max_updates": 20, "eval_every": 10}
 PPO = {"n_steps": 64, "batch_size": 64, "n_epochs": 1}
 RUN = {
     "real_steps": 400, "first_steps": 200, "round_steps": 100, "calibration_steps": 100, "collect_limit": 50,
-    "first_fit": FIT, "next_fit": FIT, "algorithm": "PPO", "imagined_steps": 512, "num_envs": 8,
+    "first_fit": FIT, "next_fit": FIT, "algorithm": "PPO", "imagined_steps": 512,
+    "last_imagined_steps": 512, "num_envs": 8,
     "horizon": 10, "hyperparameters": PPO, "score_episodes": 2,
 }  # fmt: skip
 
