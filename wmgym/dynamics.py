@@ -72,7 +72,7 @@ class EnsembleConfig:
 class EnsembleMLP(nn.Module):
     """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
 
-    Layers are Linear, LayerNorm (without gain and bias, which cost time and bought nothing), SiLU. Inputs and
+    Layers are Linear, LayerNorm (without gain and bias), SiLU. Inputs and
     targets are normalised by buffers that travel with the weights. Differentiable in core and action.
     """
 

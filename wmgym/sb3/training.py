@@ -35,8 +35,8 @@ class TrainConfig:
         horizon: imagined steps an episode; None takes the real env's time limit.
         prefill: of these steps, how many fill the replay buffer before the first update (off-policy
             algorithms).
-        mode: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own doubt;
-            a policy trained without it did better in the real env. Take "sample" where the real env is noisy.
+        mode: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own doubt,
+            and the default leaves it out. Take "sample" where the real env is noisy.
         halt: count leaving the range of the data as failure; see ``ImaginedVecEnv``.
         hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default.
     """
