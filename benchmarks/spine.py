@@ -21,7 +21,7 @@ import numpy as np
 from common import ROOT, RUNS, Row, Units, target
 
 import wmgym
-from wmgym import pipeline
+from wmgym import pipeline, recipes
 
 SEEDS = [0, 1, 2]
 ENVS = ("HalfCheetah-v5", "InvertedPendulum-v5")
@@ -56,7 +56,7 @@ def run_line(env_id: str, seed: int) -> list[Row]:
     import torch
 
     torch.set_num_threads(1)
-    config = pipeline.recipe(env_id, seed=seed)
+    config = recipes.recipe(env_id, seed=seed)
     result = pipeline.run(config, RUNS / "spine" / f"{env_id}-{seed}", say=print)
     mine = result.report[result.policy.name]
     return [
@@ -79,7 +79,7 @@ def run_sac(env_id: str, seed: int) -> list[Row]:
     from stable_baselines3 import SAC
 
     torch.set_num_threads(1)
-    steps = pipeline.recipe(env_id, seed=seed).real_steps
+    steps = recipes.recipe(env_id, seed=seed).real_steps
     began = time.perf_counter()
     model = SAC("MlpPolicy", env_id, seed=seed, device="cpu")
     model.learn(steps)

@@ -20,12 +20,14 @@ from wmgym import cli, collecting, doctor, pipeline, sb3, store
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = "InvertedPendulum-v5"
-FIT = {"members": 2, "width": 32, "max_updates": 20, "eval_every": 10}
+FIT = {"members": 2, "width": 32, "eval_every": 10}
 PPO = {"n_steps": 64, "batch_size": 64, "n_epochs": 1}
 RUN = {
-    "real_steps": 400, "first_steps": 200, "round_steps": 100, "calibration_steps": 100, "collect_limit": 50,
-    "first_fit": FIT, "next_fit": FIT, "algorithm": "PPO", "imagined_steps": 512,
-    "last_imagined_steps": 512, "num_envs": 8,
+    "rounds": [
+        {"real_steps": 200, "fit_updates": 20, "imagined_steps": 512},
+        {"real_steps": 100, "fit_updates": 20, "imagined_steps": 512},
+    ],
+    "calibration_steps": 100, "collect_limit": 50, "fit": FIT, "algorithm": "PPO", "num_envs": 8,
     "horizon": 10, "hyperparameters": PPO, "score_episodes": 2,
 }  # fmt: skip
 
@@ -199,15 +201,20 @@ def test_a_run_interrupted_in_every_stage_ends_like_an_uninterrupted_one(
 
 
 def test_steps_go_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[pipeline.RunConfig] = []
+    seen: list[wmgym.RunConfig] = []
     monkeypatch.setattr(pipeline, "run", lambda config, *rest, **more: seen.append(config) or 1 / 0)
     config = write(tmp_path / "c.json", RUN)
-    for steps in ((), ("--steps", 350)):
+    for steps in ((), ("--steps", 350), ("--steps", 650)):
         assert isinstance(
             call("run", ENV, "--config", config, "--out", tmp_path / "r", *steps).exception, ZeroDivisionError
         )
-    assert [c.real_steps for c in seen] == [400, 350]
-    assert seen[0].first_fit == wmgym.FitConfig(**FIT)
+    assert [c.real_steps for c in seen] == [400, 350, 650]
+    assert [[each.real_steps for each in c.rounds] for c in seen] == [
+        [200, 100],
+        [200, 50],
+        [200, 100, 100, 100, 50],
+    ]
+    assert seen[0].fit == wmgym.FitConfig(**FIT)
 
 
 # Mistakes: exit 1, one line on stderr, nothing on stdout, nothing left behind
@@ -262,7 +269,11 @@ MISTAKES = {
     "score: damaged manifest": (_score("{tmp}/damaged-manifest"), "is damaged"),
     "run: unknown env": ("run Foo-v0 --out {tmp}/o", "Foo"),
     "run: unknown key": ("run " + ENV + " --config {tmp}/unknown.json --out {tmp}/o", "unknown key 'hue'"),
-    "run: unknown nested key": ("run " + ENV + " --config {tmp}/nested.json --out {tmp}/o", "first_fit: "),
+    "run: unknown nested key": ("run " + ENV + " --config {tmp}/nested.json --out {tmp}/o", "fit: "),
+    "run: unknown budget": ("run " + ENV + " --config {tmp}/budget.json --out {tmp}/o", "hue"),
+    "run: empty round": ("run " + ENV + " --config {tmp}/round.json --out {tmp}/o", "at least 1"),
+    "run: no rounds": ("run " + ENV + " --config {tmp}/rounds.json --out {tmp}/o", "at least one"),
+    "run: no such schedule": ("run " + ENV + " --config {tmp}/schedule.json --out {tmp}/o", "lin_"),
     "run: unknown keyword": ("run " + ENV + " --config {tmp}/keyword.json --out {tmp}/o", "'hue'"),
     "run: too few steps": ("run " + ENV + " --steps 10 --out {tmp}/o", "real_steps=10"),
     "run: out is under a file": ("run " + ENV + " --out {tmp}/file/o", "cannot be written"),
@@ -280,7 +291,12 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     (tmp_path / "foreign/notes.txt").write_text("mine")
     write(tmp_path / "unknown.json", {"hue": 1})
     write(tmp_path / "typed.json", {"members": "two"})
-    write(tmp_path / "nested.json", {"first_fit": {"hue": 1}})
+    write(tmp_path / "nested.json", {"fit": {"hue": 1}})
+    budgets = {"real_steps": 1, "fit_updates": 1, "imagined_steps": 1}
+    write(tmp_path / "budget.json", {"rounds": [budgets | {"hue": 1}]})
+    write(tmp_path / "round.json", {"rounds": [budgets | {"real_steps": 0}]})
+    write(tmp_path / "rounds.json", {"rounds": []})
+    write(tmp_path / "schedule.json", {"hyperparameters": {"learning_rate": "fast"}})
     write(tmp_path / "keyword.json", {"hyperparameters": {"hue": 1}})
     write(tmp_path / "sde.json", {"use_sde": True})
     if "{tmp}/damaged-" in command:

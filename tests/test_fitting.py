@@ -182,62 +182,6 @@ def test_a_constant_reward_is_learned_all_but_exactly(value: float) -> None:
         np.testing.assert_allclose(reward, value, rtol=1e-3, atol=1e-5)
 
 
-# Continuing
-
-
-def test_continuing_starts_from_the_initial_weights(train: Transitions) -> None:
-    world = fit(train, SMALL)
-    barely = replace(SMALL, learning_rate=1e-12, max_updates=1)
-    wider = toy.episodes(20, 5, sigma=0.5)  # other data, other spread
-    continued = fit(wider, barely, seed=9, initial=world)
-    core, action = torch.tensor(train.core[:64]), torch.tensor(train.action[:64])
-    before, after = world.dynamics.predict(core, action), continued.dynamics.predict(core, action)
-    torch.testing.assert_close(before.mean, after.mean, rtol=1e-3, atol=1e-4)
-
-
-VARIED = np.random.default_rng(0).normal(5.0, 2.0, 600)
-
-
-@pytest.mark.parametrize(
-    ("before", "now"), [(np.ones(600), VARIED), (VARIED, np.ones(600)), (np.ones(600), np.full(600, 2.0))]
-)
-def test_continuing_where_a_target_was_or_becomes_constant(before: np.ndarray, now: np.ndarray) -> None:
-    first, then = rewarded(before), rewarded(now, seed=1)
-    world = fit(first, TINY)
-    continued = fit(then, replace(TINY, learning_rate=1e-12, max_updates=1), initial=world)
-    core, action = torch.tensor(first.core[:64]), torch.tensor(first.action[:64])
-    old, new = (each.dynamics.predict(core, action).mean for each in (world, continued))
-    torch.testing.assert_close(old[..., :3], new[..., :3], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(new[..., 3], now.mean(), rtol=1e-5)
-    learned = fit(then, SMALL, initial=fit(first, SMALL))
-    found = learned.dynamics.predict(core, action)
-    assert torch.isfinite(found.mean).all()
-    assert (found.mean[..., 3] - now.mean()).abs().mean() < max(2.0 * now.std(), 1e-3)
-    assert float(found.std[..., 3].mean()) == pytest.approx(now.std(), rel=0.5, abs=2e-3)
-
-
-def test_continuing_leaves_the_initial_world_alone_and_pays(train: Transitions) -> None:
-    world = fit(train, TINY)
-    before = {key: value.clone() for key, value in weights(world).items()}
-    continued = fit(train, TINY, initial=world)
-    assert all(torch.equal(before[key], value) for key, value in weights(world).items())
-    assert continued.provenance.fit["rollout_error"][-1] < world.provenance.fit["rollout_error"][-1]
-
-
-def test_continuing_remembers_what_the_initial_world_saw(train: Transitions) -> None:
-    other = toy.episodes(5, 7, sigma=0.02)
-    continued = fit(other, TINY, initial=fit(train, TINY))
-    for seen in (train, other):
-        with pytest.raises(ValueError, match="were used by fit"):
-            calibrate(continued, seen.select([0]))
-
-
-@pytest.mark.parametrize("change", [{"width": 9}, {"members": 3}, {"depth": 2}])
-def test_another_architecture_is_refused(train: Transitions, change: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="another architecture"):
-        fit(train, replace(TINY, **change), initial=fit(train, TINY))
-
-
 # Refusals
 
 

@@ -24,11 +24,12 @@ RANK = {
     "archive": 7, "calibrating": 7, "fitting": 7,
     "env": 8,
     "sb3": 9, "scoring": 9,
-    "pipeline": 10,
-    "__init__": 11,
-    "console": 12, "doctor": 12, "report": 12,
-    "cli": 13,
-    "__main__": 14,
+    "recipes": 10,
+    "pipeline": 11,
+    "__init__": 12,
+    "console": 13, "doctor": 13, "report": 13,
+    "cli": 14,
+    "__main__": 15,
 }  # fmt: skip
 """Layer of every module and subpackage: it imports from lower ones, and a subpackage from itself."""
 

@@ -218,6 +218,21 @@ def test_default_algorithm(pendulum_world: WorldModel, cartpole_world: WorldMode
     assert type(new_agent(env, TrainConfig(), 0)).__name__ == name
 
 
+def test_a_linear_learning_rate_falls_to_zero_over_both_parts_of_a_training() -> None:
+    keywords = QUICK["SAC"] | {"learning_rate": "lin_1e-3", "learning_starts": 0}
+    model = train(toy.world(), TrainConfig("SAC", steps=64, num_envs=2, prefill=32, hyperparameters=keywords))
+    assert model.lr_schedule(1.0) == 1e-3
+    assert model.actor.optimizer.param_groups[0]["lr"] < 1e-4
+
+
+@pytest.mark.parametrize("value", ["fast", "lin_", "lin_x", "xlin_1"])
+def test_what_is_no_schedule_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="lin_1e-3"):
+        new_agent(
+            ImaginedVecEnv(toy.world(), 2), TrainConfig("SAC", hyperparameters={"learning_rate": value}), 0
+        )
+
+
 def test_hyperparameters_are_left_alone() -> None:
     given = {"policy_kwargs": {"net_arch": [16]}, "learning_starts": 999}
     new_agent(ImaginedVecEnv(toy.world(), 2), TrainConfig("SAC", hyperparameters=given), 0)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from wmgym.env import ImaginedEnv, ImaginedVectorEnv
     from wmgym.files import StoreError
     from wmgym.fitting import FitConfig, fit
-    from wmgym.pipeline import RunConfig, run
+    from wmgym.pipeline import run
     from wmgym.policy import MLPPolicy, load_policy
+    from wmgym.recipes import Round, RunConfig
     from wmgym.sb3 import train
     from wmgym.scoring import GapReport, score
     from wmgym.task import Task, make_task
@@ -40,7 +41,8 @@ _HOME = {
     "ImaginedVectorEnv": "env",
     "MLPPolicy": "policy",
     "Prediction": "dynamics",
-    "RunConfig": "pipeline",
+    "Round": "recipes",
+    "RunConfig": "recipes",
     "StoreError": "files",
     "Task": "task",
     "Transitions": "data",
@@ -69,6 +71,7 @@ __all__ = [
     "ImaginedVectorEnv",
     "MLPPolicy",
     "Prediction",
+    "Round",
     "RunConfig",
     "StoreError",
     "Task",

@@ -256,11 +256,10 @@ def run(
     Example: wmgym run HalfCheetah-v5 --out runs/demo
     """
     with console.job("run", out, as_json) as job:
-        from wmgym import pipeline
+        from wmgym import pipeline, recipes
 
-        changes = console.read_settings(config, pipeline.RunConfig, fixed=("env_id", "seed"))
-        listed = changes.pop("real_steps", None)
-        settings = pipeline.recipe(env, seed=seed, real_steps=steps or listed, **changes)
+        changes = console.read_settings(config, recipes.RunConfig, fixed=("env_id", "seed"))
+        settings = recipes.recipe(env, seed=seed, real_steps=steps, **changes)
         say = None if as_json else console.stderr().print
         done = pipeline.run(settings, out, progress=not as_json, say=say)
         job.answer(done.report.to_dict(), done.ledger, console.score_table(done.report))

@@ -223,7 +223,10 @@ def _require_fields(where: str, document: Mapping[str, Any], kind: type, fixed: 
             continue
         try:
             TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
-        except ValidationError:
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] == "value_error":  # the record's own refusal says more
+                raise ValueError(f"{where}: {key}: {first['ctx']['error']}") from None
             wanted = getattr(hints[key], "__name__", str(hints[key]))
             raise ValueError(f"{where}: {key} must be of type {wanted}, got {json.dumps(value)}") from None
 

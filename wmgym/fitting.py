@@ -78,7 +78,6 @@ def fit(
     config: FitConfig | None = None,
     seed: int = 0,
     *,
-    initial: WorldModel | None = None,
     starts: np.ndarray | None = None,
     progress: bool = False,
 ) -> WorldModel:
@@ -90,7 +89,6 @@ def fit(
         train: transitions to learn from.
         config: architecture and optimiser; None takes the defaults.
         seed: decides initial weights, batches and the held-out episodes.
-        initial: a world of the same architecture to continue from.
         starts: ``(n, core_dim)`` start states for the bank; None takes the first state of every episode.
         progress: show a bar on a terminal.
 
@@ -110,16 +108,13 @@ def fit(
     model = EnsembleMLP(_ensemble_config(train, config), generator)
     rows, held = _hold_out(train, config, seed)
     inputs, targets, ends = _prepare(train, model)
-    if initial is not None:
-        _continue_from(initial, model)
     inputs, targets, ends = inputs[rows], targets[rows], ends[rows]
     judge = _RolloutError(train, held, config, seed)
     history = _optimise(model, inputs, targets, ends, config, generator, judge, progress)
     bank = train.core[train.first] if starts is None else np.array(starts, np.float32)
     low, high = _range(train, config.margin)
-    earlier = initial.provenance.fingerprints if initial is not None else ()
     provenance = Provenance(
-        fingerprints=tuple(dict.fromkeys([*train.fingerprints(), *earlier])),
+        fingerprints=train.fingerprints(),
         steps=len(train),
         source=train.source,
         versions=library_versions(),
@@ -140,34 +135,6 @@ def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
         width=config.width,
         depth=config.depth,
     )
-
-
-def _continue_from(initial: WorldModel, model: EnsembleMLP) -> None:
-    """Put another world's weights behind this model's normalisers, so that both predict the same mean.
-
-    Of a target that is constant in one world's data alone, the new data's mean is predicted instead.
-    """
-    if not isinstance(initial.dynamics, EnsembleMLP) or initial.dynamics.config != model.config:
-        raise ValueError(
-            "initial= has another architecture; use the same FitConfig and task, or leave it out"
-        )
-    old, d = initial.dynamics, model.target_dim
-    with torch.no_grad():
-        for mine, theirs in zip(model.parameters(), old.parameters(), strict=True):
-            mine.copy_(theirs)
-        first, last = model.weights[0], model.weights[-1]
-        shift = (model.input_mean - old.input_mean) / old.input_std
-        model.biases[0].add_((shift @ first)[:, None])  # (members, 1, width)
-        first.mul_((model.input_std / old.input_std)[:, None])
-        ratio = old.target_std / model.target_std
-        moved = (old.target_mean - model.target_mean) / model.target_std
-        # So different a unit means that the target was or is constant: it starts again, from the data's mean.
-        same = (ratio > 1e-2) & (ratio < 1e2) & (moved.abs() < 1e2)
-        last[..., : 2 * d].mul_(same.repeat(2))
-        model.biases[-1][..., : 2 * d].mul_(same.repeat(2))
-        last[..., :d].mul_(ratio)
-        model.biases[-1][..., :d].mul_(ratio).add_(moved * same)
-        model.biases[-1][..., d : 2 * d].add_(ratio.log() * same)
 
 
 def _encoded_actions(train: Transitions) -> Tensor:

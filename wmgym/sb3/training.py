@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 
 from wmgym.progress import Advance, track
 from wmgym.sb3.export import to_policy
@@ -38,7 +39,9 @@ class TrainConfig:
         mode: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own doubt,
             and the default leaves it out. Take "sample" where the real env is noisy.
         halt: count leaving the range of the data as failure; see ``ImaginedVecEnv``.
-        hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default.
+        hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default. A
+            ``learning_rate`` or ``clip_range`` such as ``"lin_1e-3"`` falls linearly to zero over the
+            training, as in RL Baselines3 Zoo.
     """
 
     algorithm: str | None = None
@@ -117,8 +120,22 @@ def new_agent(env: Any, config: TrainConfig, seed: int) -> BaseAlgorithm:
     name = config.algorithm or ("PPO" if discrete else "SAC")
     build = getattr(stable_baselines3, name)
     keywords = copy.deepcopy(dict(config.hyperparameters))  # SB3 writes into policy_kwargs
+    for key in ("learning_rate", "clip_range"):
+        value = keywords.get(key)
+        if isinstance(value, str):
+            keywords[key] = _linear(key, value)
     model: BaseAlgorithm = build("MlpPolicy", env, seed=seed, device="cpu", **keywords)
     return model
+
+
+def _linear(key: str, value: str) -> LinearSchedule:
+    prefix, _, start = value.partition("lin_")
+    try:
+        if prefix:
+            raise ValueError
+        return LinearSchedule(float(start), 0.0, 1.0)
+    except ValueError:
+        raise ValueError(f"{key} must be a number or such as 'lin_1e-3', got {value!r}") from None
 
 
 def check_agent(env: Any, config: TrainConfig) -> None:
