@@ -44,7 +44,7 @@ class FitConfig:
     width: int = 256
     depth: int = 3
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-4
     max_updates: int = 3_000
     eval_every: int = 100

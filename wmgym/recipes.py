@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wmgym.fitting import FitConfig
@@ -32,7 +32,13 @@ class Round:
             raise ValueError(f"a round needs at least 1 of each of its budgets, got {self}")
 
 
-_ROUNDS = (Round(1_500, 500, 36_000), *[Round(1_000, 500, 36_000)] * 3, *[Round(1_500, 1_500, 130_000)] * 3)
+_EARLY, _LATE = Round(500, 400, 48_000), Round(1_500, 1_500, 130_000)
+_ROUNDS = (
+    replace(_EARLY, real_steps=1_000),
+    *[_EARLY] * 7,
+    *[_LATE] * 2,
+    replace(_LATE, imagined_steps=250_000),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class RunConfig:
     seed: int = 0
     rounds: tuple[Round, ...] = _ROUNDS
     calibration_steps: int = 1_000
-    collect_limit: int = 250
+    collect_limit: int = 125
     fit: FitConfig = field(default_factory=FitConfig)
     algorithm: str = "SAC"
     num_envs: int = 128
@@ -112,7 +118,7 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
     config = RunConfig(env_id=env_id, seed=seed, **chosen)
     if real_steps is None:
         return config
-    return dataclasses.replace(config, rounds=_meeting(config, real_steps))
+    return replace(config, rounds=_meeting(config, real_steps))
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
     left, rounds = real_steps - config.calibration_steps, list[Round]()
     while left > 0:
         each = config.rounds[min(len(rounds), len(config.rounds) - 1)]
-        rounds.append(dataclasses.replace(each, real_steps=min(each.real_steps, left)))
+        rounds.append(replace(each, real_steps=min(each.real_steps, left)))
         left -= rounds[-1].real_steps
     return tuple(rounds)
 
@@ -159,7 +165,7 @@ _SAC: dict[str, Any] = {
 }
 
 _RECIPES: dict[str, dict[str, Any]] = {
-    "HalfCheetah-v5": {"hyperparameters": _SAC},
+    "HalfCheetah-v5": {"fit": FitConfig(learning_rate=8e-3), "hyperparameters": _SAC},
     "InvertedPendulum-v5": {
         "rounds": (Round(300, 400, 300_000), *[Round(200, 400, 300_000)] * 2, Round(200, 400, 600_000)),
         "calibration_steps": 100,
