@@ -13,6 +13,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -111,7 +112,8 @@ def read_bytes(path: Path) -> bytes:
         StoreError: It is something else, or cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():  # reading a named pipe would wait for ever
+        # One look, since a writer may sweep the file between two. Reading a named pipe would wait for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
             raise StoreError(f"{path} is not a regular file; choose another path")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
