@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gymnasium import spaces
+
 from wmgym.fitting import FitConfig
+from wmgym.task import make_task
 from wmgym.world import Mode
 
 
@@ -107,7 +110,10 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
     Raises:
         ValueError: an unknown field, or fewer real steps than the first round and the calibration take.
     """
-    chosen = {**_RECIPES.get(env_id, {}), **changes}
+    chosen = dict(_RECIPES.get(env_id) or _general(env_id))
+    if changes.get("algorithm", chosen.get("algorithm")) != chosen.get("algorithm"):
+        del chosen["hyperparameters"]  # they are another algorithm's
+    chosen |= changes
     _require(chosen, RunConfig)
     if isinstance(chosen.get("fit"), Mapping):
         chosen["fit"] = _record(FitConfig, chosen["fit"])
@@ -119,6 +125,13 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
     if real_steps is None:
         return config
     return replace(config, rounds=_meeting(config, real_steps))
+
+
+def _general(env_id: str) -> dict[str, Any]:
+    """SAC as it works on HalfCheetah, and PPO where it cannot go."""
+    if isinstance(make_task(env_id).action_space, spaces.Discrete):
+        return {"algorithm": "PPO", "hyperparameters": _PPO}
+    return {"algorithm": "SAC", "hyperparameters": _SAC}
 
 
 def config_dict(config: RunConfig) -> dict[str, Any]:
@@ -164,15 +177,21 @@ _SAC: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [128, 128], "optimizer_kwargs": {"fused": True}},
 }
 
+_PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 1_024, "n_epochs": 8, "learning_rate": 1e-3}
+
 _RECIPES: dict[str, dict[str, Any]] = {
-    "HalfCheetah-v5": {"fit": FitConfig(learning_rate=8e-3), "hyperparameters": _SAC},
+    "HalfCheetah-v5": {
+        "fit": FitConfig(learning_rate=8e-3),
+        "algorithm": "SAC",
+        "hyperparameters": _SAC,
+    },
     "InvertedPendulum-v5": {
         "rounds": (Round(300, 400, 300_000), *[Round(200, 400, 300_000)] * 2, Round(200, 400, 600_000)),
         "calibration_steps": 100,
         "collect_limit": 100,
         "fit": FitConfig(eval_every=50, margin=0.1),
         "algorithm": "PPO",
-        "hyperparameters": {"n_steps": 32, "batch_size": 1_024, "n_epochs": 8, "learning_rate": 1e-3},
+        "hyperparameters": _PPO,
         "num_envs": 256,
         "horizon": 200,
         # Else the cart drifts, unpunished, to the end of its rail, which random data never shows.
