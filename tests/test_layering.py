@@ -136,9 +136,13 @@ def test_every_public_name_is_there_and_has_one_home() -> None:
 
 
 def calls(tree: ast.AST) -> Iterator[str]:
+    """Names of the functions called; reading tensors alone is another thing than unpickling."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func)
+            safe = any(
+                word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords
+            )
+            yield ast.unparse(node.func) + safe * " of tensors"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import nn, tensor
 
 from wmgym import store
-from wmgym.policy import Activation, Head, MLPPolicy, action_bounds, load_policy
+from wmgym.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds, load_policy
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "leaky_relu": nn.LeakyReLU}
@@ -97,6 +97,52 @@ def test_a_saved_policy_acts_the_same(tmp_path: Path, head: Head, activation: Ac
     found = load_policy(mine.save(tmp_path / "mine"))
     np.testing.assert_array_equal(found(OBS), mine(OBS))
     assert (found.name, found.head, found.activation) == ("mine", head, activation)
+
+
+CARD = PolicyCard(
+    algorithm="SAC", hyperparameters={"tau": 0.1}, seed=3, real_steps=10, versions={"numpy": "2"},
+    env_id="Hopper-v5", return_mean=1.5, return_std=0.5, episodes=50, score_seed=1, split="held-out",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("weight", [None, np.full((8, 2), 0.1, np.float32)])
+def test_a_stochastic_policy_draws_around_its_mean_and_is_saved(
+    tmp_path: Path, weight: np.ndarray | None
+) -> None:
+    bias = np.float32([-1, -2])
+    mine = replace(policy("clip"), stochastic=True, log_std_bias=bias, log_std_weight=weight, card=CARD)
+    mine = replace(mine, low=np.full(2, -np.inf), high=np.full(2, np.inf))
+    obs = np.tile(OBS[:1], (20_000, 1))
+    drawn = mine(obs, np.random.default_rng(0))
+    hidden = np.maximum(OBS[:1].astype(np.float32) @ mine.weights[0] + mine.biases[0], 0)
+    std = np.exp(bias + (0 if weight is None else (hidden @ weight)[0]))
+    np.testing.assert_allclose(drawn.std(0), std, rtol=0.03)
+    np.testing.assert_allclose(drawn.mean(0), mine(OBS[0]), atol=4 * std.max() / np.sqrt(len(obs)))
+    found = load_policy(mine.save(tmp_path / "mine"))
+    np.testing.assert_array_equal(found(obs, np.random.default_rng(0)), drawn)
+    assert found.card == CARD
+
+
+def test_argmax_draws_from_the_softmax() -> None:
+    mine = replace(policy("argmax"), stochastic=True)
+    logits = np.log([0.2, 0.8])
+    mine = replace(mine, weights=(np.zeros((3, 2), np.float32),), biases=(logits.astype(np.float32),))
+    drawn = mine(np.zeros((20_000, 3)), np.random.default_rng(0))
+    assert (drawn == 6).mean() == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stochastic": True}, {"log_std_bias": np.zeros(2)},
+        {"stochastic": True, "log_std_bias": np.zeros(3)},
+        {"stochastic": True, "log_std_bias": np.zeros(2), "log_std_weight": np.zeros((3, 2))},
+        {"log_std_weight": np.zeros((8, 2))},
+    ],
+)  # fmt: skip
+def test_a_deviation_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="log standard deviation"):
+        replace(policy(), **change)
 
 
 def test_a_changed_byte_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import scipy.stats
 import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -19,12 +20,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from tests import toy
 from wmgym.calibrating import calibrate
 from wmgym.env import ImaginedEnv, ImaginedVectorEnv
-from wmgym.sb3 import ImaginedVecEnv, TrainConfig, agent_arrays, load_agent, new_agent, to_policy, train
+from wmgym.policy import load_policy
+from wmgym.sb3 import (
+    ImaginedVecEnv,
+    TrainConfig,
+    agent_arrays,
+    export_policy,
+    load_agent,
+    new_agent,
+    to_policy,
+    train,
+)
 from wmgym.world import MODES, Mode, WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -397,6 +409,43 @@ class Doubled(BaseFeaturesExtractor):
 def test_export_refuses_what_it_cannot_express(algorithm: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"no plain MLP|not supported"):
         to_policy(agent(toy.world(), algorithm, **changes))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "discrete"), [("SAC", False), ("PPO", False), ("PPO", True), ("A2C", False)]
+)
+def test_drawn_actions_have_sb3s_distribution(
+    pendulum_world: WorldModel, cartpole_world: WorldModel, algorithm: str, discrete: bool
+) -> None:
+    model = agent(cartpole_world if discrete else pendulum_world, algorithm)
+    obs = np.tile(np.float32([0.1, -0.05, 0.2, 0.4]), (4_000, 1))
+    torch.manual_seed(0)
+    expected, _ = model.predict(obs, deterministic=False)
+    found = to_policy(model)(obs, np.random.default_rng(0))
+    assert found.shape == expected.shape
+    assert scipy.stats.ks_2samp(found.ravel(), expected.ravel()).pvalue > 0.01
+    assert len(np.unique(found)) > 1
+
+
+@pytest.mark.parametrize("algorithm", ["TD3", "DQN"])
+def test_a_deterministic_agent_draws_nothing(
+    pendulum_world: WorldModel, cartpole_world: WorldModel, algorithm: str
+) -> None:
+    policy = to_policy(agent(cartpole_world if algorithm == "DQN" else pendulum_world, algorithm))
+    with pytest.raises(ValueError, match="is deterministic"):
+        policy(np.zeros(4), np.random.default_rng(0))
+
+
+def test_export_puts_the_normaliser_into_the_policy(tmp_path: Path) -> None:
+    normalizer = VecNormalize(DummyVecEnv([lambda: gym.make("InvertedPendulum-v5")]), clip_obs=np.inf)
+    model = stable_baselines3.PPO("MlpPolicy", normalizer, n_steps=64, batch_size=64, seed=0, device="cpu")
+    model.learn(256)
+    policy = export_policy(model, tmp_path / "p", name="mine", normalizer=normalizer)
+    obs = np.random.default_rng(0).normal(size=(1_000, 4)) * 2
+    expected, _ = model.predict(normalizer.normalize_obs(obs), deterministic=True)
+    for each in (policy, load_policy(tmp_path / "p")):
+        np.testing.assert_allclose(each(obs), expected, atol=1e-4)
+    assert np.abs(to_policy(model)(obs) - expected).max() > 1e-2  # else there was nothing to put in
 
 
 # The optional dependency

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from gymnasium import spaces
+from pydantic import JsonValue
 
 from wmgym import store
 from wmgym.records import Record
@@ -18,9 +19,39 @@ Activation = Literal["relu", "tanh", "elu", "leaky_relu"]
 Head = Literal["squash", "clip", "argmax"]
 
 
+class PolicyCard(Record):
+    """Where a policy comes from and what it is worth in the real env.
+
+    Attributes:
+        algorithm: that trained it, or how it was made by hand.
+        hyperparameters: as JSON; what is not named was the library's default.
+        seed: of the training.
+        real_steps: real env steps it learned from.
+        versions: of the libraries that made it.
+        env_id: the real env.
+        return_mean: mean return over whole real episodes, deterministic actions.
+        return_std: their standard deviation.
+        episodes: how many.
+        score_seed: ``collect``'s seed of those episodes.
+        split: "held-out" policies are never used to fit or calibrate anything that they judge.
+    """
+
+    algorithm: str
+    hyperparameters: dict[str, JsonValue]
+    seed: int
+    real_steps: int
+    versions: dict[str, str]
+    env_id: str
+    return_mean: float
+    return_std: float
+    episodes: int
+    score_seed: int
+    split: Literal["pool", "held-out"]
+
+
 @dataclass(frozen=True)
 class MLPPolicy:
-    """A deterministic multi-layer perceptron.
+    """A multi-layer perceptron: deterministic, and stochastic where its algorithm was.
 
     Attributes:
         name: what reports call it.
@@ -31,6 +62,10 @@ class MLPPolicy:
             A2C), "argmax" picks a Discrete action.
         low: ``action_shape`` lower bounds; for "argmax" the first action.
         high: upper bounds; for "argmax" the last action.
+        stochastic: whether a generator draws actions: Gaussian before the head, softmax for "argmax".
+        log_std_bias: ``(outputs,)`` log standard deviation of that Gaussian; for Box actions only.
+        log_std_weight: ``(hidden, outputs)`` its dependence on the last hidden layer (SAC); None is none.
+        card: origin and worth, where it is known.
     """
 
     name: str
@@ -40,6 +75,10 @@ class MLPPolicy:
     head: Head
     low: np.ndarray
     high: np.ndarray
+    stochastic: bool = False
+    log_std_bias: np.ndarray | None = None
+    log_std_weight: np.ndarray | None = None
+    card: PolicyCard | None = None
 
     def __post_init__(self) -> None:
         """Refuse layers that do not fit each other or the actions."""
@@ -54,13 +93,32 @@ class MLPPolicy:
         )
         if not (fits and self.weights[0].ndim == 2 and inner[-1] == (self._outputs,)):
             raise ValueError(f"policy {self.name!r}: weights, biases and action bounds do not fit each other")
+        bias, weight = self.log_std_bias, self.log_std_weight
+        drawn = self.stochastic and self.head != "argmax"
+        fits = (bias is not None) == drawn and (weight is None or drawn)
+        fits = fits and (bias is None or bias.shape == inner[-1])
+        if not (fits and (weight is None or weight.shape == self.weights[-1].shape)):
+            raise ValueError(f"policy {self.name!r}: its log standard deviation does not fit the rest")
 
     @property
     def _outputs(self) -> int:
         return int(self.high - self.low) + 1 if self.head == "argmax" and not self.low.ndim else self.low.size
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions ``(n, *action_shape)`` for observations ``(n, *obs_shape)``; one alone gives one action."""
+    def __call__(self, obs: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
+        """Actions for observations, drawn from ``generator`` where one is given.
+
+        Args:
+            obs: ``(n, *obs_shape)``, or one observation alone.
+            generator: source of a stochastic policy's noise; None takes the most likely action.
+
+        Returns:
+            ``(n, *action_shape)``, or one action alone.
+
+        Raises:
+            ValueError: observations of another size, or a generator for a policy that has no distribution.
+        """
+        if generator is not None and not self.stochastic:
+            raise ValueError(f"policy {self.name!r} is deterministic; leave the generator out")
         inputs = self.weights[0].shape[0]
         array = np.asarray(obs, np.float32)
         single = array.size == inputs and (array.ndim == 1 or len(array) != 1)
@@ -71,8 +129,22 @@ class MLPPolicy:
             )
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = _ACTIVATIONS[self.activation](hidden @ weight + bias)
-        action = self._head(hidden @ self.weights[-1] + self.biases[-1])
+        output = hidden @ self.weights[-1] + self.biases[-1]
+        if generator is not None:
+            output = output + self._noise(hidden, output.shape, generator)
+        action = self._head(output)
         return np.asarray(action[0]) if single else action
+
+    def _noise(
+        self, hidden: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator
+    ) -> np.ndarray:
+        if self.head == "argmax":  # the largest of logits with Gumbel noise is a draw from their softmax
+            return generator.gumbel(size=shape)
+        assert self.log_std_bias is not None
+        log_std = self.log_std_bias
+        if self.log_std_weight is not None:
+            log_std = np.clip(hidden @ self.log_std_weight + log_std, *_LOG_STD_RANGE)
+        return np.asarray(np.exp(log_std) * generator.standard_normal(shape))
 
     def _head(self, output: np.ndarray) -> np.ndarray:
         if self.head == "argmax":
@@ -87,8 +159,15 @@ class MLPPolicy:
         arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
         arrays |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
         arrays |= {"low": self.low, "high": self.high}
+        noise = {"log_std_bias": self.log_std_bias, "log_std_weight": self.log_std_weight}
+        arrays |= {key: value for key, value in noise.items() if value is not None}
         record = _PolicyRecord(
-            name=self.name, layers=len(self.weights), activation=self.activation, head=self.head
+            name=self.name,
+            layers=len(self.weights),
+            activation=self.activation,
+            head=self.head,
+            stochastic=self.stochastic,
+            card=self.card,
         )
         return store.write_directory(
             path, kind="policy", arrays=arrays, document=record.model_dump(mode="json")
@@ -108,6 +187,10 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
             head=record.head,
             low=arrays["low"],
             high=arrays["high"],
+            stochastic=record.stochastic,
+            log_std_bias=arrays.get("log_std_bias"),
+            log_std_weight=arrays.get("log_std_weight"),
+            card=record.card,
         )
     except (ValueError, KeyError) as error:
         raise store.StoreError(f"{path}: not a policy of this version of wmgym; export it again") from error
@@ -125,7 +208,11 @@ class _PolicyRecord(Record):
     layers: int
     activation: Activation
     head: Head
+    stochastic: bool
+    card: PolicyCard | None
 
+
+_LOG_STD_RANGE = (-20.0, 2.0)  # SAC's own limits, in SB3 and in the paper's code
 
 _ACTIVATIONS: Mapping[Activation, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),

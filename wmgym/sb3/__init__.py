@@ -5,7 +5,8 @@ try:
 except ImportError as error:
     raise ImportError("wmgym.sb3 needs Stable-Baselines3: pip install 'wmgym[sb3]'") from error
 
-from wmgym.sb3.export import to_policy
+from wmgym.sb3.export import export_policy, to_policy
+from wmgym.sb3.importing import import_sb3
 from wmgym.sb3.training import TrainConfig, agent_arrays, check_agent, load_agent, new_agent, train
 from wmgym.sb3.vec_env import ImaginedVecEnv
 
@@ -14,6 +15,8 @@ __all__ = [
     "TrainConfig",
     "agent_arrays",
     "check_agent",
+    "export_policy",
+    "import_sb3",
     "load_agent",
     "new_agent",
     "to_policy",
