@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import random
 import signal
 import warnings
 from collections.abc import Callable
@@ -17,7 +20,8 @@ from gymnasium import spaces
 
 from wmgym.collecting import MUJOCO_WARNINGS, CollectError, collect
 from wmgym.data import Transitions
-from wmgym.policy import MLPPolicy
+from wmgym.files import StoreError
+from wmgym.policy import MLPPolicy, PolicyCard
 from wmgym.task import make_task
 
 COLUMNS = (
@@ -188,6 +192,31 @@ def test_children_leave_ctrl_c_to_their_parent() -> None:
     assert pids == {parent}  # children keep their own copy
 
 
+def test_a_child_that_dies_is_reported() -> None:
+    def fatal(obs: np.ndarray) -> np.ndarray:
+        if os.getpid() != parent:
+            os._exit(9)
+        return still(obs)
+
+    parent = os.getpid()
+    with pytest.raises(RuntimeError, match="died"):
+        collect("Hopper-v5", fatal, steps=80, seed=0, max_episode_steps=20, workers=2)
+
+
+def test_an_error_in_one_child_never_waits_for_another_that_is_sending() -> None:
+    """A pool with shared queues hung here now and then."""
+
+    def wrong(obs: np.ndarray) -> np.ndarray:
+        if len(obs) < 4 and random.random() < 0.3:
+            raise ValueError("wrong")
+        return still(obs)
+
+    for _ in range(20):
+        with contextlib.suppress(ValueError):
+            collect("Hopper-v5", wrong, steps=400, seed=0, max_episode_steps=40, workers=2)
+    assert not multiprocessing.active_children()
+
+
 def test_pythons_warning_about_forking_with_threads_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     fork = os.fork
 
@@ -247,6 +276,40 @@ def test_named_policies_share_the_steps() -> None:
 )
 def test_policies_are_recorded_by_name(policy: Any, name: str) -> None:
     assert set(collect("Hopper-v5", policy, steps=3, seed=0).episode_policy) == {name}
+
+
+def pool(path: Path) -> Path:
+    """Three policies of Hopper, one of them held out."""
+    for name, split in (("a", "pool"), ("b", "held-out"), ("c", "pool")):
+        card = PolicyCard(
+            algorithm="by hand", hyperparameters={}, seed=0, real_steps=0, versions={}, env_id="Hopper-v5",
+            return_mean=1.0, return_std=1.0, episodes=50, score_seed=1, split=split,
+        )  # fmt: skip
+        weights, bias = (np.zeros((11, 3), np.float32),), (np.float32([0.1, 0.2, 0.3]),)
+        MLPPolicy(name, weights, bias, "relu", "clip", -np.ones(3), np.ones(3), card=card).save(path / name)
+    return path
+
+
+def test_a_pool_takes_equal_steps_and_leaves_held_out_policies_alone(tmp_path: Path) -> None:
+    data = collect("Hopper-v5", pool(tmp_path / "pool"), steps=101, seed=0, noise=0.1)
+    taken = {
+        name: int(data.lengths[[p == name for p in data.episode_policy]].sum())
+        for name in set(data.episode_policy)
+    }
+    assert taken == {"a": 51, "c": 50}
+    assert np.ptp(data.action, 0).min() > 0  # the noise
+    again = collect("Hopper-v5", str(tmp_path / "pool"), steps=101, seed=0, noise=0.1)
+    np.testing.assert_array_equal(data.obs, again.obs)
+    assert len(set(data.episode_seed)) == data.num_episodes
+    by_episode = collect("Hopper-v5", tmp_path / "pool", episodes=5, seed=0)
+    assert sorted(by_episode.episode_policy) == ["a", "a", "a", "c", "c"]
+
+
+def test_a_pool_needs_policies_and_steps_for_each(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no policies"):
+        collect("Hopper-v5", tmp_path / "none", steps=10, seed=0)
+    with pytest.raises(ValueError, match="too few for 2 policies"):
+        collect("Hopper-v5", pool(tmp_path / "pool"), steps=1, seed=0)
 
 
 def test_a_policy_may_answer_as_sb3_does() -> None:

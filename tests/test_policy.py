@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import nn, tensor
 
 from wmgym import store
-from wmgym.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds, load_policy
+from wmgym.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds, load_policy, load_pool
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "leaky_relu": nn.LeakyReLU}
@@ -155,6 +155,26 @@ def test_a_changed_byte_is_refused(tmp_path: Path) -> None:
                 load_policy(path)
         file.write_bytes(kept)
     load_policy(path)
+
+
+def test_a_pool_is_read_by_split(tmp_path: Path) -> None:
+    replace(policy(), name="b").save(tmp_path / "1")
+    replace(policy(), name="a", card=CARD).save(tmp_path / "2")
+    (tmp_path / "README.md").write_text("not a policy")
+    assert list(load_pool(tmp_path)) == ["b"]
+    assert list(load_pool(tmp_path, "held-out")) == ["a"]
+    assert list(load_pool(tmp_path, None)) == ["b", "a"]
+    replace(policy(), name="b").save(tmp_path / "3")
+    with pytest.raises(store.StoreError, match="two policies are named 'b'"):
+        load_pool(tmp_path)
+
+
+def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
+    policy().save(tmp_path / "1")
+    with pytest.raises(store.StoreError, match="no policies of split 'held-out'"):
+        load_pool(tmp_path, "held-out")
+    with pytest.raises(store.StoreError, match="holds no policies"):
+        load_pool(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

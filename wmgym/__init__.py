@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wmgym.files import StoreError
     from wmgym.fitting import FitConfig, fit
     from wmgym.pipeline import run
-    from wmgym.policy import MLPPolicy, load_policy
+    from wmgym.policy import MLPPolicy, PolicyCard, load_policy, load_pool
     from wmgym.recipes import Round, RunConfig
     from wmgym.sb3 import train
     from wmgym.scoring import GapReport, score
@@ -40,6 +40,7 @@ _HOME = {
     "ImaginedEnv": "env",
     "ImaginedVectorEnv": "env",
     "MLPPolicy": "policy",
+    "PolicyCard": "policy",
     "Prediction": "dynamics",
     "Round": "recipes",
     "RunConfig": "recipes",
@@ -54,6 +55,7 @@ _HOME = {
     "from_arrays": "data",
     "load": "archive",
     "load_policy": "policy",
+    "load_pool": "policy",
     "make_task": "task",
     "run": "pipeline",
     "score": "scoring",
@@ -70,6 +72,7 @@ __all__ = [
     "ImaginedEnv",
     "ImaginedVectorEnv",
     "MLPPolicy",
+    "PolicyCard",
     "Prediction",
     "Round",
     "RunConfig",
@@ -84,6 +87,7 @@ __all__ = [
     "from_arrays",
     "load",
     "load_policy",
+    "load_pool",
     "make_task",
     "run",
     "sb3",

@@ -77,7 +77,9 @@ def collect(
     steps: Annotated[int, typer.Option(min=1, help="Real env steps.", show_default=False)],
     policy: Annotated[
         list[Path] | None,
-        typer.Option(help="Saved policy; repeat for several, which take turns; without one, random."),
+        typer.Option(
+            help="Saved policy; repeat for several, which take turns. Or a directory of them. None: random."
+        ),
     ] = None,
     noise: Annotated[float, typer.Option(min=0, help="Action noise, as a share of half the range.")] = 0.0,
     seed: Seed = 0,
@@ -90,7 +92,7 @@ def collect(
     with console.job("collect", out, as_json, kind="transitions") as job:
         from wmgym import collecting
 
-        policies = _load_policies(policy or [])
+        policies = _pool(policy) or _load_policies(policy or [])
         data = collecting.collect(
             env, policies or None, steps=steps, seed=seed, noise=noise, progress=not as_json
         )
@@ -286,6 +288,12 @@ def doctor(as_json: AsJson = False) -> None:
             table.add_row(Text(f.name), Text(f.status, color[f.status]), Text(f.detail), Text(f.cure))
         console.stdout().print(table)
     raise typer.Exit(1 if failed else 0)
+
+
+def _pool(paths: Sequence[Path] | None) -> Path | None:
+    """The one directory given, where it holds policies and is none."""
+    whole = len(paths or ()) == 1 and paths is not None and any(paths[0].glob("*/manifest.json"))
+    return paths[0] if whole and paths is not None else None
 
 
 def _load_policies(paths: Sequence[Path]) -> dict[str, MLPPolicy]:

@@ -9,13 +9,15 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.pool import Pool
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data import Transitions, store_action
+from wmgym.data import Transitions, concat, store_action
+from wmgym.policy import load_pool
 from wmgym.progress import Advance, track
 from wmgym.records import library_versions
 from wmgym.task import EnvFactory, Task, make_task
@@ -41,7 +43,7 @@ class CollectError(RuntimeError):
 
 def collect(
     env: str | EnvFactory | Task,
-    policy: PolicyFn | Mapping[str, PolicyFn | None] | None = None,
+    policy: PolicyFn | Mapping[str, PolicyFn | None] | str | os.PathLike[str] | None = None,
     *,
     steps: int | None = None,
     episodes: int | None = None,
@@ -59,7 +61,9 @@ def collect(
 
     Args:
         env: an id, a function that makes the env, or a task.
-        policy: one policy, several by name (episodes take turns), or None for uniform random actions.
+        policy: one policy, several by name (episodes take turns), None for uniform random actions, or the
+            directory of a pool, whose policies each take an equal number of steps or episodes; held-out ones
+            stay out (``wmgym.load_pool`` gives them by name).
         steps: total number of env steps; the last episodes are cut to meet it.
         episodes: number of episodes instead, each run to its end.
         seed: decides resets, random actions and noise.
@@ -79,6 +83,18 @@ def collect(
         raise ValueError("noise must be >= 0, and 0 for Discrete actions")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if isinstance(policy, (str, os.PathLike)):
+        return _collect_pool(
+            task,
+            load_pool(policy),
+            steps,
+            episodes,
+            seed,
+            noise=noise,
+            max_episode_steps=max_episode_steps,
+            workers=workers,
+            progress=progress,
+        )
     policies = dict(policy) if isinstance(policy, Mapping) else {_name(policy): policy}
     if not policies:
         raise ValueError("no policies in the mapping; pass at least one, or None for random actions")
@@ -94,6 +110,27 @@ def collect(
     with track("collect", expected, show=progress) as advance:
         done = _run_all(plan, workers, advance)
     return _assemble(task, done)
+
+
+def _collect_pool(
+    task: Task,
+    pool: Mapping[str, PolicyFn],
+    steps: int | None,
+    episodes: int | None,
+    seed: int,
+    **rest: Any,
+) -> Transitions:
+    """Each policy its share, the first ones one more where it does not divide."""
+    total = steps or episodes or 0
+    if total < len(pool):
+        raise ValueError(f"{total} steps or episodes are too few for {len(pool)} policies; ask for more")
+    parts = []
+    for index, (name, policy) in enumerate(pool.items()):
+        share = total // len(pool) + (index < total % len(pool))
+        own = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+        amount = (share, None) if steps is not None else (None, share)
+        parts.append(collect(task, {name: policy}, steps=amount[0], episodes=amount[1], seed=own, **rest))
+    return concat(parts)
 
 
 def apply_policy(policy: PolicyFn, obs: np.ndarray) -> np.ndarray:
@@ -238,39 +275,67 @@ def _plan(
 def _run_all(plan: list[_Group], workers: int, advance: Advance) -> list[_Episode]:
     if workers <= 1 or len(plan) == 1 or "fork" not in multiprocessing.get_all_start_methods():
         return [episode for group in plan for episode in _run_group(group, advance)]
-    # Forked children inherit the policies, lambdas and closures included, and run no main module again.
-    global _PLAN
-    _PLAN = plan
+    done: list[list[_Episode]] = []
+    for at in range(0, len(plan), workers):
+        done.extend(_run_forked(plan[at : at + workers], advance))
+    return [episode for episodes in done for episode in episodes]
+
+
+def _run_forked(plan: list[_Group], advance: Advance) -> list[list[_Episode]]:
+    """Run every group in a process of its own; the first error stops them all.
+
+    Each child has its own pipe: one that is killed while it sends cannot hold a lock that others wait for, as
+    in ``multiprocessing.Pool``. Forked children inherit the policies, lambdas and closures included, and run
+    no main module again.
+    """
+    context = multiprocessing.get_context("fork")
+    children: dict[Connection, tuple[int, ForkProcess]] = {}
+    done: dict[int, list[_Episode]] = {}
     try:
-        with _fork(min(workers, len(plan))) as pool:
-            done = []
-            for episodes in pool.imap(_run_planned, range(len(plan))):
-                done.extend(episodes)
-                advance(sum(len(episode) for episode in episodes))
-            return done
+        for index, group in enumerate(plan):
+            mine, theirs = context.Pipe(duplex=False)
+            child = context.Process(target=_report_group, args=(group, theirs), daemon=True)
+            with warnings.catch_warnings():  # the children use none of their parent's threads
+                warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.* may lead to deadlocks")
+                child.start()
+            theirs.close()
+            children[mine] = index, child
+        while len(done) < len(plan):
+            for ready in wait([mine for mine, (index, _) in children.items() if index not in done]):
+                assert isinstance(ready, Connection)
+                answer = _receive(ready)
+                if isinstance(answer, BaseException):
+                    raise answer
+                done[children[ready][0]] = answer
+                advance(sum(len(episode) for episode in answer))
     finally:
-        _PLAN = []
+        for mine, (_, child) in children.items():
+            child.kill()
+            child.join()
+            mine.close()
+    return [done[index] for index in range(len(plan))]
 
 
-_PLAN: list[_Group] = []
-
-
-def _fork(workers: int) -> Pool:
-    """Start processes without Python's warning about threads: the children use none of their parent's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.* may lead to deadlocks")
-        return multiprocessing.get_context("fork").Pool(workers, _settle_child)
-
-
-def _settle_child() -> None:
-    """A forked child must not enter its parent's thread pool, and leaves Ctrl-C to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _report_group(group: _Group, to: Connection) -> None:
+    """In the child: run a group and send its episodes, or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].set_num_threads(1)  # never enter the parent's thread pool
+    try:
+        answer: Any = _run_group(group, lambda amount, note="": None)
+    except Exception as error:
+        answer = error
+    try:
+        to.send(answer)
+    except Exception:  # what cannot be pickled fails in many ways, and an error may hold anything
+        to.send(RuntimeError(f"{type(answer).__name__}: {answer}"))
 
 
-def _run_planned(index: int) -> list[_Episode]:
-    return _run_group(_PLAN[index], lambda amount, note="": None)
+def _receive(ready: Connection) -> Any:
+    try:
+        return ready.recv()
+    except EOFError:
+        return RuntimeError("a process that collected died; is memory short?")
 
 
 def _run_group(group: _Group, advance: Advance) -> list[_Episode]:

@@ -196,6 +196,34 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
         raise store.StoreError(f"{path}: not a policy of this version of wmgym; export it again") from error
 
 
+def load_pool(
+    path: str | os.PathLike[str], split: Literal["pool", "held-out"] | None = "pool"
+) -> dict[str, MLPPolicy]:
+    """Every policy in the directories right under ``path``, by name, in the order of their directories.
+
+    Args:
+        path: a directory of directories that ``MLPPolicy.save`` wrote.
+        split: only those whose card says so; a policy without a card counts as "pool". None takes all.
+
+    Raises:
+        StoreError: no such policy, two of one name, or a damaged one.
+    """
+    found: dict[str, MLPPolicy] = {}
+    for directory in sorted(entry for entry in Path(path).glob("*") if entry.is_dir()):
+        policy = load_policy(directory)
+        if policy.name in found:
+            raise store.StoreError(f"{path}: two policies are named {policy.name!r}; rename one")
+        found[policy.name] = policy
+    chosen = {
+        name: policy
+        for name, policy in found.items()
+        if split is None or split == (policy.card.split if policy.card else "pool")
+    }
+    if not chosen:
+        raise store.StoreError(f"{path} holds no policies{f' of split {split!r}' if split else ''}")
+    return chosen
+
+
 def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.ndarray]:
     """Bounds as ``MLPPolicy`` keeps them."""
     if isinstance(space, spaces.Discrete):
