@@ -201,8 +201,9 @@ def coverage(seed: int) -> list[Row]:
         raise SystemExit(
             f"coverage needs the policies of the run: benchmarks/spine.py --only run --seed {seed}"
         )
-    data = wmgym.collect("HalfCheetah-v5", policies, steps=72_000, seed=seed, noise=0.1)
-    train, calib, test = data.split((0.5, 0.25, 0.25), seed=seed)
+    data = wmgym.collect("HalfCheetah-v5", policies, steps=240_000, seed=seed, noise=0.1)
+    # Episodes are what varies: with 18 to calibrate on and 18 to test, the share itself moves by +-4 %.
+    train, calib, test = data.split((0.15, 0.425, 0.425), seed=seed)
     world = wmgym.fit(train, wmgym.FitConfig(max_updates=1_500), seed=seed)
     world = wmgym.calibrate(world, calib, horizon=max(HORIZONS), seed=seed)
     assert world.calibration is not None
