@@ -236,8 +236,8 @@ class _PolicyRecord(Record):
     layers: int
     activation: Activation
     head: Head
-    stochastic: bool
-    card: PolicyCard | None
+    stochastic: bool = False
+    card: PolicyCard | None = None
 
 
 _LOG_STD_RANGE = (-20.0, 2.0)  # SAC's own limits, in SB3 and in the paper's code
