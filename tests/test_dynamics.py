@@ -123,3 +123,16 @@ def test_gradients_reach_core_and_action(model: EnsembleMLP) -> None:
     for leaf in (core, action):
         assert leaf.grad is not None
         assert (leaf.grad != 0).any(1).all()
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_members_changed_in_place_are_noticed(model: EnsembleMLP, inference: bool) -> None:
+    with torch.inference_mode(inference):
+        core, action, member = batch(20)
+        before = model.predict_assigned(core, action, member).mean.clone()
+        torch.testing.assert_close(model.predict_assigned(core, action, member).mean, before, rtol=0, atol=0)
+        member[:] = 4
+        expected = model.predict(core, action).mean[4]
+        torch.testing.assert_close(
+            model.predict_assigned(core, action, member).mean, expected, rtol=1e-5, atol=1e-6
+        )

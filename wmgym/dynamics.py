@@ -69,6 +69,25 @@ class EnsembleConfig:
         return self.core_dim + len(self.angles) + self.action_dim
 
 
+@dataclass(frozen=True)
+class _Packing:
+    """Rows sorted by member, for one ``member`` tensor as it was at ``version``.
+
+    Attributes:
+        source: ``(members * room,)`` row that each place takes.
+        back: ``(batch,)`` place of each row.
+        room: places a member.
+        only: the one member that all rows have, if so.
+    """
+
+    member: Tensor
+    version: int
+    source: Tensor
+    back: Tensor
+    room: int
+    only: int | None
+
+
 class EnsembleMLP(nn.Module):
     """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
 
@@ -88,6 +107,7 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.config = config
         self.num_members, self.target_dim = config.members, config.target_dim
+        self._packing: _Packing | None = None
         outputs = 2 * config.target_dim + int(config.learns_termination)
         sizes = [config.input_dim, *[config.width] * config.depth, outputs]
         shapes = list(itertools.pairwise(sizes))
@@ -109,7 +129,16 @@ class EnsembleMLP(nn.Module):
 
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         """Each row by its own member: leading shape ``(batch,)``."""
-        inputs = self.encode(core, action)
+        plan = self._pack(member)
+        packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.config.input_dim)
+        outputs = self.network(packed, plan.only).flatten(0, 1)
+        return self._in_raw_units(outputs[plan.back])
+
+    def _pack(self, member: Tensor) -> _Packing:
+        """Where each row goes; the same episodes keep their members for many steps."""
+        last = self._packing
+        if last is not None and last.member is member and last.version == member._version:
+            return last
         order = torch.argsort(member, stable=True)
         counts = torch.bincount(member, minlength=self.num_members)
         most = int(counts.max())
@@ -120,10 +149,14 @@ class EnsembleMLP(nn.Module):
         only = int(sorted_member[0]) if bool(sorted_member[0] == sorted_member[-1]) else None
         place = slot if only is not None else sorted_member * room + slot
         members = 1 if only is not None else self.num_members
-        packed = inputs.new_zeros(members * room, inputs.shape[1]).index_copy(0, place, inputs[order])
-        outputs = self.network(packed.view(members, room, -1), only).flatten(0, 1)
+        # Empty places repeat the first row, whose outputs there nobody reads.
+        source = torch.zeros(members * room, dtype=torch.int64, device=order.device)
+        source = source.index_copy(0, place, order)
         back = torch.empty_like(place).index_copy_(0, order, place)
-        return self._in_raw_units(outputs[back])
+        if member.is_inference():  # keeps no version, so a change in place would go unnoticed
+            return _Packing(member, -1, source, back, room, only)
+        self._packing = _Packing(member, member._version, source, back, room, only)
+        return self._packing
 
     def encode(self, core: Tensor, action: Tensor) -> Tensor:
         """Normalised network input ``(batch, input_dim)``."""
@@ -144,7 +177,9 @@ class EnsembleMLP(nn.Module):
         hidden = inputs
         for i in range(self.config.depth):
             hidden = torch.baddbmm(self.biases[i][pick], hidden, self.weights[i][pick])
-            hidden = functional.silu(functional.layer_norm(hidden, hidden.shape[-1:]))
+            hidden = functional.layer_norm(hidden, hidden.shape[-1:])
+            # In place where no gradient needs what was there.
+            hidden = functional.silu(hidden, inplace=not torch.is_grad_enabled())
         return torch.baddbmm(self.biases[-1][pick], hidden, self.weights[-1][pick])
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -160,7 +195,7 @@ class EnsembleMLP(nn.Module):
         padded = _pad(outputs, -rows % 32)  # exp rounds differently in the tail of a CPU vector
         mean, log_std, end_logit = self.split(padded)
         return Prediction(
-            mean=(mean * self.target_std + self.target_mean)[..., :rows, :],
+            mean=torch.addcmul(self.target_mean, mean, self.target_std)[..., :rows, :],
             std=(log_std.exp() * self.target_std)[..., :rows, :],
             end_logit=None if end_logit is None else end_logit[..., :rows],
         )

@@ -133,7 +133,8 @@ class WorldModel:
                 object.__setattr__(self, name, array.copy())
                 getattr(self, name).setflags(write=False)
         device = self.device
-        low, high = (torch.tensor(side, device=device) for side in (self.low, self.high))
+        # Finite, so that an infinite prediction differs from what it is clamped to, as NaN does.
+        low, high = (torch.nan_to_num(torch.tensor(side, device=device)) for side in (self.low, self.high))
         scale = np.ones(self.dynamics.target_dim, np.float32)
         if self.calibration is not None:
             scale = self.calibration.std_scale.astype(np.float32)
@@ -230,10 +231,11 @@ class WorldModel:
         core_dim, moved_dim = self.task.core.dim, self.task.core.displacement_dim
         low, high = self._bounds
         raw = torch.cat([state.core + target[:, :core_dim], target[:, core_dim : core_dim + moved_dim]], -1)
-        rest = torch.cat([state.core, torch.zeros_like(raw[:, core_dim:])], -1)
-        finite = torch.isfinite(raw)
-        sound = torch.minimum(torch.maximum(torch.where(finite, raw, rest), low), high)
+        sound = torch.clamp(raw, low, high)
         diverged = (sound != raw).any(-1)  # NaN differs from everything
+        if bool(diverged.any()):
+            rest = torch.cat([state.core, torch.zeros_like(raw[:, core_dim:])], -1)
+            sound = torch.clamp(torch.where(torch.isfinite(raw), raw, rest), low, high)
         next_core, displacement = sound[:, :core_dim], sound[:, core_dim:]
         flat_action = action if action.ndim == 1 else action.flatten(1)
         if self.task.reward is not None:
@@ -263,7 +265,7 @@ class WorldModel:
 def sample(prediction: Prediction, std_scale: Tensor, generator: torch.Generator) -> Tensor:
     """Draw one target per row."""
     noise = torch.randn(prediction.mean.shape, generator=generator, device=prediction.mean.device)
-    return prediction.mean + std_scale * prediction.std * noise
+    return torch.addcmul(prediction.mean, std_scale * prediction.std, noise)
 
 
 def _action_bounds(space: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
