@@ -113,6 +113,8 @@ class EnsembleMLP(nn.Module):
         shapes = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
+        # The same parameters; a ParameterList is slow to index.
+        self._layers = tuple(zip(self.weights, self.biases, strict=True))
         self.register_buffer("input_mean", torch.zeros(config.input_dim))
         self.register_buffer("input_std", torch.ones(config.input_dim))
         self.register_buffer("target_mean", torch.zeros(config.target_dim))
@@ -173,14 +175,17 @@ class EnsembleMLP(nn.Module):
 
     def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
         """Raw outputs ``(members, rows, outputs)``; ``only`` runs that one member's weights."""
-        pick = slice(None) if only is None else slice(only, only + 1)
+        layers = self._layers
+        if only is not None:
+            layers = tuple((weight[only : only + 1], bias[only : only + 1]) for weight, bias in layers)
         hidden = inputs
-        for i in range(self.config.depth):
-            hidden = torch.baddbmm(self.biases[i][pick], hidden, self.weights[i][pick])
+        for weight, bias in layers[:-1]:
+            hidden = torch.baddbmm(bias, hidden, weight)
             hidden = functional.layer_norm(hidden, hidden.shape[-1:])
             # In place where no gradient needs what was there.
             hidden = functional.silu(hidden, inplace=not torch.is_grad_enabled())
-        return torch.baddbmm(self.biases[-1][pick], hidden, self.weights[-1][pick])
+        weight, bias = layers[-1]
+        return torch.baddbmm(bias, hidden, weight)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised mean, log std softly bounded on both sides, and the termination logit."""

@@ -202,10 +202,10 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 or ((array < space.start) | (array >= space.start + space.n)).any()
             ):
                 raise ValueError(f"actions must be integers of {space}")
-            return torch.as_tensor(array.astype(np.int64), device=self.world.device)
+            return torch.as_tensor(array.astype(np.int64), device=self._starts.device)
         if not np.isfinite(array).all():
             raise ValueError("actions are not finite; check the policy that made them")
-        return torch.as_tensor(array.astype(np.float32), device=self.world.device)
+        return torch.as_tensor(array.astype(np.float32), device=self._starts.device)
 
     def _observe(self, core: torch.Tensor) -> np.ndarray:
         space = self.single_observation_space
