@@ -95,6 +95,7 @@ class EnsembleMLP(nn.Module):
     targets are normalised by buffers that travel with the weights. Differentiable in core and action.
     """
 
+    _angles: Tensor
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
@@ -115,6 +116,7 @@ class EnsembleMLP(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
         # The same parameters; a ParameterList is slow to index.
         self._layers = tuple(zip(self.weights, self.biases, strict=True))
+        self.register_buffer("_angles", torch.tensor(config.angles, dtype=torch.int64), persistent=False)
         self.register_buffer("input_mean", torch.zeros(config.input_dim))
         self.register_buffer("input_std", torch.ones(config.input_dim))
         self.register_buffer("target_mean", torch.zeros(config.target_dim))
@@ -168,10 +170,9 @@ class EnsembleMLP(nn.Module):
         """Input before normalisation ``(batch, input_dim)``: core, angles as cosine and sine, action."""
         if not self.config.angles:
             return torch.cat([core, action], -1)
-        angles = list(self.config.angles)
-        straight = core.clone()
-        straight[..., angles] = torch.cos(core[..., angles])
-        return torch.cat([straight, torch.sin(core[..., angles]), action], -1)
+        angle = core.index_select(-1, self._angles)
+        straight = core.index_copy(-1, self._angles, torch.cos(angle))
+        return torch.cat([straight, torch.sin(angle), action], -1)
 
     def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
         """Raw outputs ``(members, rows, outputs)``; ``only`` runs that one member's weights."""
@@ -196,13 +197,15 @@ class EnsembleMLP(nn.Module):
         return mean, log_std, outputs[..., 2 * d] if self.config.learns_termination else None
 
     def _in_raw_units(self, outputs: Tensor) -> Prediction:
-        rows = outputs.shape[-2]
+        rows, d = outputs.shape[-2], self.target_dim
         padded = _pad(outputs, -rows % 32)  # exp rounds differently in the tail of a CPU vector
-        mean, log_std, end_logit = self.split(padded)
+        # exp of ``split``'s bounded log std, without its two softplus.
+        bounded = torch.sigmoid(padded[..., d : 2 * d] - self.log_std_high)
+        low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
         return Prediction(
-            mean=torch.addcmul(self.target_mean, mean, self.target_std)[..., :rows, :],
-            std=(log_std.exp() * self.target_std)[..., :rows, :],
-            end_logit=None if end_logit is None else end_logit[..., :rows],
+            mean=torch.addcmul(self.target_mean, padded[..., :d], self.target_std)[..., :rows, :],
+            std=torch.addcmul(low, bounded, high)[..., :rows, :],
+            end_logit=padded[..., :rows, 2 * d] if self.config.learns_termination else None,
         )
 
 
