@@ -187,8 +187,12 @@ def test_children_leave_ctrl_c_to_their_parent() -> None:
         return still(obs)
 
     parent, pids = os.getpid(), set[int]()
-    for workers in (1, 2):
-        collect("Hopper-v5", observed, steps=80, seed=0, max_episode_steps=20, workers=workers)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        for workers in (1, 2):
+            collect("Hopper-v5", observed, steps=80, seed=0, max_episode_steps=20, workers=workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert pids == {parent}  # children keep their own copy
 
 
