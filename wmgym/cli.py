@@ -92,7 +92,7 @@ def collect(
     with console.job("collect", out, as_json, kind="transitions") as job:
         from wmgym import collecting
 
-        policies = _pool(policy) or _load_policies(policy or [])
+        policies = _pool(policy or []) or _load_policies(policy or [])
         data = collecting.collect(
             env, policies or None, steps=steps, seed=seed, noise=noise, progress=not as_json
         )
@@ -290,10 +290,9 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(1 if failed else 0)
 
 
-def _pool(paths: Sequence[Path] | None) -> Path | None:
+def _pool(paths: Sequence[Path]) -> Path | None:
     """The one directory given, where it holds policies and is none."""
-    whole = len(paths or ()) == 1 and paths is not None and any(paths[0].glob("*/manifest.json"))
-    return paths[0] if whole and paths is not None else None
+    return paths[0] if len(paths) == 1 and any(paths[0].glob("*/manifest.json")) else None
 
 
 def _load_policies(paths: Sequence[Path]) -> dict[str, MLPPolicy]:

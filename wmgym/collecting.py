@@ -128,8 +128,8 @@ def _collect_pool(
     for index, (name, policy) in enumerate(pool.items()):
         share = total // len(pool) + (index < total % len(pool))
         own = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-        amount = (share, None) if steps is not None else (None, share)
-        parts.append(collect(task, {name: policy}, steps=amount[0], episodes=amount[1], seed=own, **rest))
+        own_steps, own_episodes = (share, None) if episodes is None else (None, share)
+        parts.append(collect(task, {name: policy}, steps=own_steps, episodes=own_episodes, seed=own, **rest))
     return concat(parts)
 
 
@@ -289,31 +289,31 @@ def _run_forked(plan: list[_Group], advance: Advance) -> list[list[_Episode]]:
     no main module again.
     """
     context = multiprocessing.get_context("fork")
-    children: dict[Connection, tuple[int, ForkProcess]] = {}
-    done: dict[int, list[_Episode]] = {}
+    children: dict[Connection, ForkProcess] = {}
+    done: dict[Connection, list[_Episode]] = {}
     try:
-        for index, group in enumerate(plan):
+        for group in plan:
             mine, theirs = context.Pipe(duplex=False)
             child = context.Process(target=_report_group, args=(group, theirs), daemon=True)
             with warnings.catch_warnings():  # the children use none of their parent's threads
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.* may lead to deadlocks")
                 child.start()
             theirs.close()
-            children[mine] = index, child
+            children[mine] = child
         while len(done) < len(plan):
-            for ready in wait([mine for mine, (index, _) in children.items() if index not in done]):
+            for ready in wait([mine for mine in children if mine not in done]):
                 assert isinstance(ready, Connection)
                 answer = _receive(ready)
                 if isinstance(answer, BaseException):
                     raise answer
-                done[children[ready][0]] = answer
+                done[ready] = answer
                 advance(sum(len(episode) for episode in answer))
     finally:
-        for mine, (_, child) in children.items():
+        for mine, child in children.items():
             child.kill()
             child.join()
             mine.close()
-    return [done[index] for index in range(len(plan))]
+    return [done[mine] for mine in children]
 
 
 def _report_group(group: _Group, to: Connection) -> None:
