@@ -196,7 +196,7 @@ def test_a_document_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "change", [{"width": 9}, {"members": 3}, {"depth": 2}, {"members": -1}, {"core_dim": 4}, {"extra": 1}]
+    "change", [{"width": 9}, {"members": 3}, {"depth": 2}, {"members": -1}, {"action_dim": 4}, {"extra": 1}]
 )
 def test_an_architecture_that_does_not_fit_is_refused(
     toy_dir: Path, tmp_path: Path, change: dict[str, int]

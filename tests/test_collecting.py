@@ -25,7 +25,7 @@ from wmgym.policy import MLPPolicy, PolicyCard
 from wmgym.task import make_task
 
 COLUMNS = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "displacement",
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
     "episode",
 )  # fmt: skip
 BOX = spaces.Box(-1.0, 1.0, (2,))

@@ -20,7 +20,7 @@ from wmgym.store import StoreError
 from wmgym.task import Task, make_task
 
 COLUMNS = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "displacement",
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
     "episode",
 )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_attributes_cannot_be_replaced() -> None:
         log().reward = None  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs", "displacement"])
+@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs", "hidden"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_with_their_row(
     hopper: Transitions, name: str, bad: float
@@ -352,7 +352,7 @@ def test_from_arrays_neither_keeps_nor_changes_what_it_is_given() -> None:
         "episode": np.zeros(2, np.int64),
         "terminated": np.zeros(2, bool),
         "reward": np.zeros(2),
-        "displacement": np.zeros((2, 0)),
+        "hidden": np.zeros((2, 0)),
     }
     data = from_arrays(TASK, **given)
     for name, array in given.items():
@@ -372,7 +372,7 @@ def test_from_arrays_takes_lists_and_unflattened_arrays() -> None:
         next_obs=np.zeros((2, 11)),
         episode=[0, 0],  # type: ignore[arg-type]
         terminated=[False, True],  # type: ignore[arg-type]
-        displacement=np.zeros((2, 1)),
+        hidden=np.zeros((2, 1)),
         policy_name="mine",
     )
     assert (data.action.shape, data.action.dtype) == ((2, 3), np.float32)
@@ -390,7 +390,7 @@ def test_from_arrays_takes_lists_and_unflattened_arrays() -> None:
         ({"action": np.zeros((9, 2))}, "action"),
         ({"reward": np.zeros(9)}, "reward"),
         ({"terminated": np.zeros(9, bool)}, "terminated"),
-        ({"displacement": np.zeros((10, 1))}, "displacement"),
+        ({"hidden": np.zeros((10, 1))}, "hidden"),
         ({"episode": np.zeros(0, np.int64)}, "no transitions"),
         ({"obs": np.full((10, 3), np.nan)}, "obs is not finite in row 0"),
         ({"terminated": np.ones(10, bool)}, "row 0 ends an episode"),
@@ -404,8 +404,8 @@ def test_from_arrays_asks_for_a_displacement_that_is_paid_for() -> None:
     n = {"obs": np.zeros((1, 11)), "next_obs": np.zeros((1, 11)), "action": np.zeros((1, 3))}
     ends = {"episode": np.zeros(1, int), "terminated": np.zeros(1, bool)}
     task = make_task("Hopper-v5")
-    assert_refused(lambda: from_arrays(task, **n, **ends), "pass displacement=")
-    assert_refused(lambda: from_arrays(task, **n, **ends, displacement=np.zeros((1, 2))), "^displacement has")
+    assert_refused(lambda: from_arrays(task, **n, **ends), "pass hidden=")
+    assert_refused(lambda: from_arrays(task, **n, **ends, hidden=np.zeros((1, 2))), "^hidden has")
 
 
 @pytest.mark.parametrize("shape", [(10,), (10, 1)])

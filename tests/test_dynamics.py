@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from wmgym.dynamics import EnsembleConfig, EnsembleMLP
+from wmgym.tasks import Geometry
 
 CONFIG = EnsembleConfig(
-    core_dim=5,
+    geometry=Geometry(5, angles=(1, 3)),
     action_dim=2,
     target_dim=6,
-    angles=(1, 3),
     learns_termination=True,
     members=5,
     width=64,
@@ -83,9 +83,9 @@ def test_an_assigned_row_does_not_depend_on_its_place(model: EnsembleMLP) -> Non
 def test_angles_enter_as_cosine_and_sine(model: EnsembleMLP) -> None:
     core, action, _ = batch(4)
     features = model.features(core, action)
-    assert features.shape == (4, CONFIG.input_dim)
-    assert torch.equal(features[:, [0, 2, 4]], core[:, [0, 2, 4]])
-    assert torch.equal(features[:, [1, 3]], core[:, [1, 3]].cos())
+    assert features.shape == (4, model.input_dim)
+    assert torch.equal(features[:, :3], core[:, [0, 2, 4]])
+    assert torch.equal(features[:, 3:5], core[:, [1, 3]].cos())
     assert torch.equal(features[:, 5:7], core[:, [1, 3]].sin())
     assert torch.equal(features[:, 7:], action)
 

@@ -198,7 +198,7 @@ def test_only_the_ended_rows_restart() -> None:
 
 
 def test_every_row_keeps_its_own_time(toy_world: WorldModel) -> None:
-    ends = replace(toy_world.task, terminated=lambda core, action, next_core: next_core[:, 0] > 0.5)
+    ends = replace(toy_world.task, terminated=lambda core, action, next_core, hidden: next_core[:, 0] > 0.5)
     env = ImaginedVectorEnv(replace(toy_world, task=ends), 5, max_episode_steps=9)
     env.reset(seed=0)
     age = np.zeros(5, int)

@@ -19,7 +19,7 @@ RANK = {
     "records": 2,
     "data": 3, "ledger": 3,
     "groundtruth": 4, "policy": 4,
-    "collecting": 5, "dynamics": 5,
+    "chart": 4, "collecting": 5, "dynamics": 5,
     "world": 6,
     "archive": 7, "calibrating": 7, "fitting": 7,
     "env": 8,

@@ -114,7 +114,7 @@ def test_nothing_counts_after_an_episodes_end() -> None:
     task = replace(
         world.task,
         reward=lambda core, action, next_core, moved: 1 + 0 * core[:, 0],
-        terminated=lambda core, action, next_core: next_core[:, 0] > 0.4,
+        terminated=lambda core, action, next_core, hidden: next_core[:, 0] > 0.4,
     )
     entry = score(replace(world, task=task), {"idle": idle}, 20, workers=1)["idle"]
     assert entry.imagined_mean == entry.imagined_length  # paid one a step

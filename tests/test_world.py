@@ -11,7 +11,7 @@ from torch import Tensor
 from tests import toy
 from wmgym.dynamics import EnsembleConfig, EnsembleMLP
 from wmgym.task import Task
-from wmgym.tasks import identity_core
+from wmgym.tasks import Geometry, identity_core
 from wmgym.world import MODES, Calibration, WorldModel, WorldStep
 
 
@@ -25,7 +25,7 @@ def step(world: WorldModel, core: Tensor, action: Tensor, mode: str = "sample", 
 
 
 def network_world() -> WorldModel:
-    config = EnsembleConfig(core_dim=3, action_dim=2, target_dim=3, members=3, width=16, depth=2)
+    config = EnsembleConfig(Geometry(3), action_dim=2, target_dim=3, members=3, width=16, depth=2)
     return toy.world(EnsembleMLP(config, rng()).double())
 
 
@@ -225,7 +225,7 @@ def test_discrete_actions_count_from_their_start() -> None:
         max_episode_steps=4,
         core=identity_core(2),
         reward=reward,
-        terminated=lambda core, action, next_core: next_core[..., 0] > 9,
+        terminated=lambda core, action, next_core, hidden: next_core[..., 0] > 9,
     )
     stub = toy.Stub([0.0, 0.0])
     step(toy.world(stub, described), torch.zeros(3, 2), torch.tensor([5, 7, 6]))

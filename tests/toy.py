@@ -125,7 +125,7 @@ def world(
     """A world around any dynamics; its bank holds ten starts."""
     described = described or task()
     limits = described.core.dim + described.core.displacement_dim
-    starts = np.random.default_rng(7).normal(size=(10, described.core.dim)).astype(np.float32)
+    starts = np.random.default_rng(7).normal(size=(10, described.core.state_dim)).astype(np.float32)
     bounds = (np.full(limits, side, np.float32) for side in (low, high))
     return WorldModel(
         described, dynamics or LinearGaussian(), starts, *bounds, Provenance(seen, 0, "real", {})

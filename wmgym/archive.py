@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +16,26 @@ from wmgym import store
 from wmgym.dynamics import EnsembleConfig, EnsembleMLP
 from wmgym.records import Record, TaskRecord, rebuild_task, record_task
 from wmgym.task import Task
+from wmgym.tasks import Geometry
 from wmgym.world import MODES, Calibration, Provenance, WorldModel
 
 
+class _GeometryRecord(Record):
+    dim: int
+    displacement_dim: int
+    angles: list[int]
+    fixed: list[int]
+    free: list[int]
+    quaternion: int | None
+    pitch: list[int] | None
+    positions: list[list[int]]
+    velocities: list[list[int]]
+
+
 class _EnsembleRecord(Record):
-    core_dim: int
+    geometry: _GeometryRecord
     action_dim: int
     target_dim: int
-    angles: list[int]
     learns_termination: bool
     members: int
     width: int
@@ -45,16 +59,22 @@ class _CalibrationRecord(Record):
 class _WorldRecord(Record):
     task: TaskRecord
     ensemble: _EnsembleRecord
+    readout: _EnsembleRecord | None
     provenance: _ProvenanceRecord
     calibration: _CalibrationRecord | None
 
 
 def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
     """Write a world to a directory; an interrupted save leaves the old world or the new one, whole."""
-    dynamics = world.dynamics
-    if not isinstance(dynamics, EnsembleMLP):
-        raise ValueError(f"only EnsembleMLP worlds can be saved, this one has {type(dynamics).__name__}")
-    arrays = {f"dynamics.{key}": value.cpu().numpy() for key, value in dynamics.state_dict().items()}
+    arrays: dict[str, np.ndarray] = {}
+    ensembles: dict[str, _EnsembleRecord] = {}
+    for name, model in (("dynamics", world.dynamics), ("readout", world.readout)):
+        if model is None:
+            continue
+        if not isinstance(model, EnsembleMLP):
+            raise ValueError(f"only EnsembleMLP worlds can be saved, this one has {type(model).__name__}")
+        arrays |= {f"{name}.{key}": value.cpu().numpy() for key, value in model.state_dict().items()}
+        ensembles[name] = _EnsembleRecord.model_validate(json.loads(json.dumps(asdict(model.config))))
     arrays |= {"starts": world.starts, "low": world.low, "high": world.high}
     calibration = world.calibration
     if calibration is not None:
@@ -66,10 +86,11 @@ def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
         for mode in MODES:
             arrays[f"calibration.half_width.{mode}"] = calibration.half_width[mode]
             arrays[f"calibration.coverage.{mode}"] = calibration.coverage[mode]
-    config, origin = dynamics.config, world.provenance
+    origin = world.provenance
     record = _WorldRecord(
         task=record_task(world.task),
-        ensemble=_EnsembleRecord(**{**vars(config), "angles": list(config.angles)}),
+        ensemble=ensembles["dynamics"],
+        readout=ensembles.get("readout"),
         provenance=_ProvenanceRecord(
             fingerprints=list(origin.fingerprints),
             steps=origin.steps,
@@ -111,12 +132,8 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
 
 
 def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | None) -> WorldModel:
-    settings: dict[str, Any] = record.ensemble.model_dump()
-    dynamics = EnsembleMLP(EnsembleConfig(**{**settings, "angles": tuple(settings["angles"])}))
-    prefix = "dynamics."
-    dynamics.load_state_dict(
-        {key[len(prefix) :]: torch.tensor(value) for key, value in arrays.items() if key.startswith(prefix)}
-    )
+    dynamics = _rebuild_ensemble(record.ensemble, arrays, "dynamics.")
+    readout = None if record.readout is None else _rebuild_ensemble(record.readout, arrays, "readout.")
     calibration = None
     if record.calibration is not None:
         calibration = Calibration(
@@ -131,10 +148,10 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
         )
     origin = record.provenance
     rebuilt = rebuild_task(record.task, task)
-    _check_shapes(rebuilt, dynamics.config, calibration, arrays)
+    _check_shapes(rebuilt, dynamics.config, None if readout is None else readout.config, calibration, arrays)
     return WorldModel(
         task=rebuilt,
-        dynamics=dynamics.requires_grad_(False).eval(),
+        dynamics=dynamics,
         starts=arrays["starts"],
         low=arrays["low"],
         high=arrays["high"],
@@ -145,22 +162,46 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
             versions=origin.versions,
             fit=dict(origin.fit),
         ),
+        readout=readout,
         calibration=calibration,
     )
 
 
+def _rebuild_ensemble(record: _EnsembleRecord, arrays: dict[str, np.ndarray], prefix: str) -> EnsembleMLP:
+    settings: dict[str, Any] = record.model_dump()
+    geometry = Geometry(**{key: _as_tuples(value) for key, value in settings.pop("geometry").items()})
+    model = EnsembleMLP(EnsembleConfig(geometry=geometry, **settings))
+    model.load_state_dict(
+        {key[len(prefix) :]: torch.tensor(value) for key, value in arrays.items() if key.startswith(prefix)}
+    )
+    return model.requires_grad_(False).eval()
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def _check_shapes(
-    task: Task, config: EnsembleConfig, calibration: Calibration | None, arrays: dict[str, np.ndarray]
+    task: Task,
+    config: EnsembleConfig,
+    readout: EnsembleConfig | None,
+    calibration: Calibration | None,
+    arrays: dict[str, np.ndarray],
 ) -> None:
     """Refuse arrays that do not belong to this task; torch has checked the weights."""
     core, limits = task.core.dim, task.core.dim + task.core.displacement_dim
-    shapes = {"low": (limits,), "high": (limits,), "starts": (max(len(arrays["starts"]), 1), core)}
+    bank = (max(len(arrays["starts"]), 1), task.core.state_dim)
+    shapes = {"low": (limits,), "high": (limits,), "starts": bank}
     if calibration is not None:
         shapes |= {"calibration.std_scale": (config.target_dim,), "calibration.data_std": (core,)}
         shapes |= {"calibration.windows": (calibration.horizon,)}
         for mode in MODES:
             shapes[f"calibration.half_width.{mode}"] = (calibration.horizon, core)
             shapes[f"calibration.coverage.{mode}"] = (calibration.horizon,)
-    found = {name: array.shape for name, array in arrays.items() if not name.startswith("dynamics.")}
-    if found != shapes or (config.core_dim, config.action_dim) != (core, task.action_dim):
+    found = {
+        name: array.shape for name, array in arrays.items() if not name.startswith(("dynamics.", "readout."))
+    }
+    predicted = 0 if readout is None else readout.target_dim
+    ours = (config.geometry, config.action_dim, predicted)
+    if found != shapes or ours != (task.core.geometry, task.action_dim, task.core.readout_dim):
         raise RuntimeError("its arrays do not fit its task")

@@ -10,9 +10,10 @@ import torch
 from gymnasium import spaces
 
 from wmgym.data import Transitions
+from wmgym.dynamics import targets
 from wmgym.progress import Advance, track
 from wmgym.task import Task
-from wmgym.world import MODES, Calibration, Mode, WorldModel, WorldState
+from wmgym.world import MODES, Calibration, Mode, WorldModel
 
 _MAX_WINDOWS = 256  # starts replayed, spread evenly over the held-out data
 _ONE_SIGMA = 0.6827
@@ -84,14 +85,13 @@ def replay_errors(
     """
     device = world.device
     generator = torch.Generator(device).manual_seed(seed)
-    state = world.init(torch.tensor(real.core[starts], device=device), generator)
+    state = world.init(torch.tensor(real.state[starts], device=device), generator)
     left = _steps_left(real)[starts]
     going = np.arange(len(starts))
     for h in range(horizon):
         keep = left[going] > h
         if not keep.all():  # replay only what can still be compared
-            mask = torch.tensor(keep, device=device)
-            state, going = WorldState(state.core[mask], state.member[mask]), going[keep]
+            state, going = state[torch.tensor(keep, device=device)], going[keep]
         error = np.full((len(starts), real.core.shape[1]), np.nan, np.float32)
         if len(going):
             rows = starts[going] + h
@@ -152,10 +152,7 @@ def _noise_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
     core = torch.tensor(calib.core, device=world.device)
     with torch.no_grad():
         prediction = world.dynamics.predict(core, encoded)  # (members, n, target_dim)
-    parts = [calib.next_core - calib.core, calib.displacement.astype(np.float32)]
-    if world.task.reward is None and calib.reward is not None:
-        parts.append(calib.reward.astype(np.float32)[:, None])
-    target = np.concatenate(parts, 1)
+    target = targets(calib).numpy()
     mean, std = (x.cpu().numpy()[..., : target.shape[1]] for x in (prediction.mean, prediction.std))
     scale = np.ones(world.dynamics.target_dim, np.float32)
     scale[: target.shape[1]] = std_scale(((target - mean) / std).reshape(-1, target.shape[1]))

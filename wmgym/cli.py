@@ -314,7 +314,7 @@ def _real_states(path: Path, env_id: str) -> Any:
     data = Transitions.load(path)
     if data.task.env_id != env_id:
         raise ValueError(f"{path} is of {data.task.env_id!r}, the world imagines {env_id!r}")
-    return data.core
+    return data.state
 
 
 def _texts(paths: Sequence[Path] | None) -> list[str]:

@@ -214,7 +214,7 @@ class _Stream:
         if not ((self.obs >= space.low) & (self.obs <= space.high)).all():
             self._stop("the observation is outside observation_space")
         self.core = self.task.read_core(self.env, self.obs)
-        self.position = self.task.read_position(self.env)
+        self.hidden = self.task.read_hidden(self.env)
 
     def _stop(self, why: str) -> None:
         raise CollectError(
@@ -223,7 +223,7 @@ class _Stream:
         )
 
     def step(self, action: Any) -> None:
-        obs, core, position = self.obs, self.core, self.position
+        obs, core, before = self.obs, self.core, self.hidden
         shown, reward, terminated, truncated, _ = self.env.step(action)
         self.obs = np.array(shown)
         row = [obs, action, reward, self.obs, terminated, truncated]
@@ -232,7 +232,9 @@ class _Stream:
         self.left = None if self.left is None else self.left - 1
         cut = self.left == 0 or len(self.episode.rows) == self.group.limit
         row[5] = (truncated or cut) and not terminated
-        self.episode.rows[-1] = (*row, core, self.core, self.position - position)
+        hidden, moved = self.hidden.copy(), self.task.core.displacement_dim
+        hidden[:moved] -= before[:moved]
+        self.episode.rows[-1] = (*row, core, self.core, hidden)
         if terminated or row[5]:
             self.episode.columns = tuple(np.array(column) for column in zip(*self.episode.rows, strict=True))
             self.episode.rows = []  # arrays cross a process boundary far faster than rows
@@ -387,7 +389,7 @@ def _require_usable(name: str, chosen: np.ndarray, n: int, space: spaces.Box | s
 
 def _assemble(task: Task, episodes: list[_Episode]) -> Transitions:
     episodes = sorted(episodes, key=lambda episode: episode.index)
-    obs, action, reward, next_obs, terminated, truncated, core, next_core, moved = (
+    obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden = (
         np.concatenate(column) for column in zip(*(episode.columns for episode in episodes), strict=True)
     )
     n = len(obs)
@@ -401,7 +403,7 @@ def _assemble(task: Task, episodes: list[_Episode]) -> Transitions:
         truncated=truncated.astype(bool),
         core=core.astype(np.float32),
         next_core=next_core.astype(np.float32),
-        displacement=moved.astype(np.float64).reshape(n, -1),
+        hidden=hidden.astype(np.float64).reshape(n, -1),
         episode=np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes]),
         episode_seed=tuple(episode.seed for episode in episodes),
         episode_policy=tuple(episode.policy for episode in episodes),

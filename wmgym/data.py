@@ -18,7 +18,7 @@ from wmgym.records import Record, TaskRecord, library_versions, rebuild_task, re
 from wmgym.task import Task
 
 _PER_STEP = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "displacement",
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
     "episode",
 )  # fmt: skip
 
@@ -37,7 +37,7 @@ class Transitions:
         truncated: ``(n,)`` bool; also true where collecting stopped inside an episode.
         core: ``(n, core_dim)`` float32, raw units, unclipped.
         next_core: likewise, one step later.
-        displacement: ``(n, displacement_dim)`` float64, metres.
+        hidden: ``(n, hidden_dim)`` float64, paid for and not shown: displacement of the step, then readouts.
         episode: ``(n,)`` int64, index into the two tuples below, non-decreasing.
         episode_seed: the seed each episode was reset with; -1 where unknown.
         episode_policy: the name of the policy that drove each episode.
@@ -54,7 +54,7 @@ class Transitions:
     truncated: np.ndarray
     core: np.ndarray
     next_core: np.ndarray
-    displacement: np.ndarray
+    hidden: np.ndarray
     episode: np.ndarray
     episode_seed: tuple[int, ...]
     episode_policy: tuple[str, ...]
@@ -100,6 +100,27 @@ class Transitions:
     def first(self) -> np.ndarray:
         """Row of each episode's first transition: ``(num_episodes,)``."""
         return np.flatnonzero(np.diff(self.episode, prepend=-1))
+
+    @property
+    def state(self) -> np.ndarray:
+        """Cores with the readouts that the observation shows beside them: ``(n, state_dim)`` float32."""
+        return self.task.state(self.core, self.obs)
+
+    @property
+    def next_state(self) -> np.ndarray:
+        """Likewise, one step later."""
+        return self.task.state(self.next_core, self.next_obs)
+
+    @property
+    def displacement(self) -> np.ndarray:
+        """How far the root moved: ``(n, displacement_dim)`` float64, metres."""
+        return self.hidden[:, : self.task.core.displacement_dim]
+
+    @property
+    def readout(self) -> np.ndarray:
+        """What is predicted from ``next_core``: hidden readouts, then shown ones, ``(n, readout_dim)``."""
+        core = self.task.core
+        return np.concatenate([self.hidden[:, core.displacement_dim :], self.next_state[:, core.dim :]], 1)
 
     @property
     def returns(self) -> np.ndarray:
@@ -269,15 +290,15 @@ def from_arrays(
     episode: np.ndarray,
     terminated: np.ndarray,
     reward: np.ndarray | None = None,
-    displacement: np.ndarray | None = None,
+    hidden: np.ndarray | None = None,
     policy_name: str = "log",
     source: Literal["real", "imagined"] = "real",
 ) -> Transitions:
     """Transitions from a log of one's own; rows sorted by ``episode``, which counts up from 0.
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, or a task that is paid for a displacement the
-            log lacks.
+        ValueError: wrong shapes, values that are not finite, or a task that is paid for something hidden that
+            the log lacks.
     """
     ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
     n = len(ids)
@@ -285,9 +306,10 @@ def from_arrays(
     flat_next = _rows("next_obs", next_obs, n, np.float32).reshape(n, -1)
     if flat_obs.shape[1] != task.obs_dim or flat_next.shape[1] != task.obs_dim:
         raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
-    if displacement is None and task.core.displacement_dim:
+    if hidden is None and task.core.hidden_dim:
         raise ValueError(
-            f"{task.env_id} is paid for a displacement its observation omits; pass displacement="
+            f"{task.env_id} is paid for what its observation omits; "
+            f"pass hidden= with {task.core.hidden_dim} columns, {task.core.displacement_dim} of displacement"
         )
     ended = _rows("terminated", terminated, n, bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0
@@ -300,9 +322,9 @@ def from_arrays(
         next_obs=flat_next,
         terminated=ended,
         truncated=last & ~ended,
-        core=np.array(task.core.from_obs(flat_obs), np.float32),
-        next_core=np.array(task.core.from_obs(flat_next), np.float32),
-        displacement=np.zeros((n, 0)) if displacement is None else np.array(displacement, np.float64),
+        core=np.array(task.core.from_obs(flat_obs)[:, : task.core.dim], np.float32),
+        next_core=np.array(task.core.from_obs(flat_next)[:, : task.core.dim], np.float32),
+        hidden=np.zeros((n, 0)) if hidden is None else np.array(hidden, np.float64),
         episode=ids,
         episode_seed=(-1,) * count,
         episode_policy=(policy_name,) * count,
@@ -334,7 +356,7 @@ def _shapes(task: Task, n: int) -> dict[str, tuple[int, ...]]:
         "next_obs": task.obs_dim,
         "core": task.core.dim,
         "next_core": task.core.dim,
-        "displacement": task.core.displacement_dim,
+        "hidden": task.core.hidden_dim,
         **({} if discrete else {"action": task.action_dim}),
     }
     return {name: (n, widths[name]) if name in widths else (n,) for name in _PER_STEP}

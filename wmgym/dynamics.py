@@ -1,8 +1,9 @@
 """Dynamics: the protocol a learned model implements, and an ensemble of networks that implements it.
 
-A dynamics model predicts a Gaussian over the *target* of one step: the change of the core state, the hidden
-world displacement, then the reward where no formula for it is known; and the logit of termination where that
-is learned. It says nothing of time, sampling or trust; those live in ``world.py``.
+A dynamics model predicts a Gaussian over the *target* of one step: the change of the core and the hidden
+displacement in the coordinates of a ``Chart``, then the reward where no formula for it is known; and the
+logit of termination where that is learned. It says nothing of time, sampling or trust, which live in
+``world.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wmgym.chart import Chart
+from wmgym.data import Transitions
+from wmgym.tasks import Geometry
+
 MULTIPLE = 8
 """Rows a member are padded to this, since CPU matrix products of odd sizes differ in the last bit."""
 
@@ -25,7 +30,7 @@ class Prediction:
     """What ensemble members say of one step, in raw units.
 
     Attributes:
-        mean: ``(..., target_dim)``, the change of the core first.
+        mean: ``(..., target_dim)``, the change first.
         std: ``(..., target_dim)``, of the target's own noise; > 0.
         end_logit: ``(...)`` logit of termination, or None where the task's formula decides.
     """
@@ -54,19 +59,13 @@ class Dynamics(Protocol):
 class EnsembleConfig:
     """Architecture of ``EnsembleMLP``; stored with a world."""
 
-    core_dim: int
+    geometry: Geometry
     action_dim: int
     target_dim: int
-    angles: tuple[int, ...] = ()
     learns_termination: bool = False
     members: int = 8
     width: int = 256
     depth: int = 3
-
-    @property
-    def input_dim(self) -> int:
-        """Angles enter as cosine and sine."""
-        return self.core_dim + len(self.angles) + self.action_dim
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ class EnsembleMLP(nn.Module):
     targets are normalised by buffers that travel with the weights. Differentiable in core and action.
     """
 
-    _angles: Tensor
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
@@ -110,15 +108,16 @@ class EnsembleMLP(nn.Module):
         self.num_members, self.target_dim = config.members, config.target_dim
         self._packing: _Packing | None = None
         outputs = 2 * config.target_dim + int(config.learns_termination)
-        sizes = [config.input_dim, *[config.width] * config.depth, outputs]
+        self.chart = Chart(config.geometry)
+        self.input_dim = self.chart.feature_dim + config.action_dim
+        sizes = [self.input_dim, *[config.width] * config.depth, outputs]
         shapes = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
         # The same parameters; a ParameterList is slow to index.
         self._layers = tuple(zip(self.weights, self.biases, strict=True))
-        self.register_buffer("_angles", torch.tensor(config.angles, dtype=torch.int64), persistent=False)
-        self.register_buffer("input_mean", torch.zeros(config.input_dim))
-        self.register_buffer("input_std", torch.ones(config.input_dim))
+        self.register_buffer("input_mean", torch.zeros(self.input_dim))
+        self.register_buffer("input_std", torch.ones(self.input_dim))
         self.register_buffer("target_mean", torch.zeros(config.target_dim))
         self.register_buffer("target_std", torch.ones(config.target_dim))
         self.register_buffer("log_std_low", torch.full((config.target_dim,), math.log(1e-3)))
@@ -134,7 +133,7 @@ class EnsembleMLP(nn.Module):
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         """Each row by its own member: leading shape ``(batch,)``."""
         plan = self._pack(member)
-        packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.config.input_dim)
+        packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.input_dim)
         outputs = self.network(packed, plan.only).flatten(0, 1)
         return self._in_raw_units(outputs[plan.back])
 
@@ -167,12 +166,8 @@ class EnsembleMLP(nn.Module):
         return (self.features(core, action) - self.input_mean) / self.input_std
 
     def features(self, core: Tensor, action: Tensor) -> Tensor:
-        """Input before normalisation ``(batch, input_dim)``: core, angles as cosine and sine, action."""
-        if not self.config.angles:
-            return torch.cat([core, action], -1)
-        angle = core.index_select(-1, self._angles)
-        straight = core.index_copy(-1, self._angles, torch.cos(angle))
-        return torch.cat([straight, torch.sin(angle), action], -1)
+        """Input before normalisation ``(batch, input_dim)``: the core in the chart's coordinates, action."""
+        return torch.cat([self.chart.features(core), action], -1)
 
     def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
         """Raw outputs ``(members, rows, outputs)``; ``only`` runs that one member's weights."""
@@ -207,6 +202,20 @@ class EnsembleMLP(nn.Module):
             std=torch.addcmul(low, bounded, high)[..., :rows, :],
             end_logit=padded[..., :rows, 2 * d] if self.config.learns_termination else None,
         )
+
+
+def targets(data: Transitions) -> Tensor:
+    """What a dynamics model should have predicted: ``(n, target_dim)`` float32, raw units.
+
+    The reward is among it only where the task knows none and the data has it.
+    """
+    core, next_core = torch.tensor(data.core), torch.tensor(data.next_core)
+    change = Chart(data.task.core.geometry).difference(
+        core, next_core, torch.tensor(data.displacement).float()
+    )
+    if data.task.reward is not None or data.reward is None:
+        return change
+    return torch.cat([change, torch.tensor(data.reward).float()[:, None]], 1)
 
 
 def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> Tensor:

@@ -54,7 +54,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             max_episode_steps: time limit; None takes the real env's.
             mode: "sample" for episodes with the model's own noise, "member" without it, "mean" for the mean
                 of all ensemble members; see ``WorldModel.step``.
-            starts: ``(n, core_dim)`` start states to draw from; None takes the world's bank.
+            starts: ``(n, state_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
         """
         from wmgym.archive import load
@@ -68,8 +68,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
         task = self.world.task
         bank = self.world.starts if starts is None else np.asarray(starts, np.float32)
-        if bank.ndim != 2 or bank.shape[1] != task.core.dim or len(bank) == 0:
-            raise ValueError(f"starts must have shape (n, {task.core.dim}) with n >= 1, got {bank.shape}")
+        if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
+            raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
         self.num_envs, self.mode = num_envs, mode
         self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
         self.observation_space = batch_space(task.observation_space, num_envs)
@@ -90,16 +90,17 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Args:
             seed: decides everything random from here on; ``num_envs`` seeds do so together, None left out.
             options: ``{"obs": ...}`` starts from one observation or ``num_envs`` of them, ``{"state": ...}``
-                from core states ``(core_dim,)`` or ``(num_envs, core_dim)``; without either the bank decides.
+                from one core ``(core_dim,)``, one state ``(state_dim,)`` with the shown readouts, or
+                ``num_envs`` of either; without these the bank decides.
         """
         if isinstance(seed, list):
             seed = self._combine(seed)
         if seed is not None:
             self._generator.manual_seed(seed)
-        core = self._start_from(options or {})
-        self._state = self.world.init(core, self._generator)
+        with torch.no_grad():
+            self._state = self.world.init(self._start_from(options or {}), self._generator)
         self._elapsed[:] = 0
-        return self._observe(core), self._infos(np.zeros(self.num_envs, bool))
+        return self._observe(self._state), self._infos(np.zeros(self.num_envs, bool))
 
     def step(
         self, actions: np.ndarray
@@ -120,7 +121,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if ended.any():
             obs = self._restart(outcome, ended, infos)
         else:
-            self._state, obs = outcome.state, self._observe(outcome.state.core)
+            self._state, obs = outcome.state, self._observe(outcome.state)
         return obs, reward, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -134,7 +135,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _restart(self, outcome: WorldStep, ended: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
         """Put ``ended`` rows at new starts; their last observation and info go into ``infos``."""
-        final = self._observe(outcome.state.core)
+        final = self._observe(outcome.state)
         last = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
             last[i] = final[i]
@@ -145,16 +146,17 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos |= {"final_obs": last, "_final_obs": ended.copy(), "final_info": _masked(final_info, ended)}
         infos["_final_info"] = ended.copy()
         rows = torch.as_tensor(ended, device=outcome.state.core.device)
-        core, member = outcome.state.core.clone(), outcome.state.member.clone()
-        count = int(ended.sum())
-        core[rows] = self._draw_starts(count)
+        core, shown, member = (x.clone() for x in vars(outcome.state).values())
+        count, dim = int(ended.sum()), core.shape[1]
+        start = self._draw_starts(count)
+        core[rows], shown[rows] = start[:, :dim], start[:, dim:]
         member[rows] = self.world.deal_members(member[~rows], count, self._generator)
-        self._state = WorldState(core, member)
+        self._state = WorldState(core, shown, member)
         self._elapsed[ended] = 0
         for key, value in self._infos(np.zeros(self.num_envs, bool)).items():
             if not key.startswith("_"):
                 infos[key] = np.where(_as_rows(ended, value), value, infos[key])
-        return np.where(_as_rows(ended, final), self._observe(core), final)
+        return np.where(_as_rows(ended, final), self._observe(self._state), final)
 
     def _combine(self, seeds: list[int | None]) -> int | None:
         """One seed made of one for each env, since all share a generator."""
@@ -171,14 +173,14 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _start_from(self, options: dict[str, Any]) -> torch.Tensor:
         if not options:
             return self._draw_starts(self.num_envs)
-        if set(options) == {"obs"}:
-            shape = self.single_observation_space.shape or ()
-        elif set(options) == {"state"}:
-            shape = (self.world.task.core.dim,)
-        else:
+        layout = self.world.task.core
+        if set(options) not in ({"obs"}, {"state"}):
             raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
         ((name, given),) = options.items()
         array = np.asarray(given, np.float64)
+        shape: tuple[int, ...] = self.single_observation_space.shape or ()
+        if name == "state":
+            shape = (layout.dim,) if array.shape[-1:] == (layout.dim,) else (layout.state_dim,)
         if array.shape == shape:
             array = np.broadcast_to(array, (self.num_envs, *shape))
         if array.shape != (self.num_envs, *shape) or not np.isfinite(array).all():
@@ -186,8 +188,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"options[{name!r}] must be finite, of shape {shape} or {(self.num_envs, *shape)}"
             )
         flat = array.reshape(self.num_envs, -1)
-        core = flat if name == "state" else self.world.task.core.from_obs(flat)
-        return torch.tensor(np.array(core, np.float32), device=self.world.device)
+        state = flat if name == "state" else layout.from_obs(flat)
+        return torch.tensor(np.array(state, np.float32), device=self.world.device)
 
     def _check(self, actions: Any) -> torch.Tensor:
         space = self.single_action_space
@@ -207,9 +209,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError("actions are not finite; check the policy that made them")
         return torch.as_tensor(array.astype(np.float32), device=self._starts.device)
 
-    def _observe(self, core: torch.Tensor) -> np.ndarray:
+    def _observe(self, state: WorldState) -> np.ndarray:
         space = self.single_observation_space
-        flat = self.world.task.core.observe(core).cpu().numpy()
+        flat = self.world.task.core.observe(state.full).cpu().numpy()
         return np.array(flat, space.dtype).reshape(len(flat), *(space.shape or ()))
 
     def _infos(self, diverged: np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.chart import Chart
 from wmgym.data import Transitions
-from wmgym.dynamics import EnsembleConfig, EnsembleMLP
+from wmgym.dynamics import EnsembleConfig, EnsembleMLP, targets
 from wmgym.progress import track
 from wmgym.records import library_versions
+from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
 
 _STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
@@ -89,7 +92,7 @@ def fit(
         train: transitions to learn from.
         config: architecture and optimiser; None takes the defaults.
         seed: decides initial weights, batches and the held-out episodes.
-        starts: ``(n, core_dim)`` start states for the bank; None takes the first state of every episode.
+        starts: ``(n, state_dim)`` start states for the bank; None takes the first state of every episode.
         progress: show a bar on a terminal.
 
     Raises:
@@ -107,11 +110,13 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     model = EnsembleMLP(_ensemble_config(train, config), generator)
     rows, held = _hold_out(train, config, seed)
-    inputs, targets, ends = _prepare(train, model)
-    inputs, targets, ends = inputs[rows], targets[rows], ends[rows]
+    inputs, labels, ends = _prepare(train, model)
     judge = _RolloutError(train, held, config, seed)
-    history = _optimise(model, inputs, targets, ends, config, generator, judge, progress)
-    bank = train.core[train.first] if starts is None else np.array(starts, np.float32)
+    history = _optimise(
+        model, inputs[rows], labels[rows], ends[rows], config, generator, judge, progress, "fit"
+    )
+    readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
+    bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
     low, high = _range(train, config.margin)
     provenance = Provenance(
         fingerprints=train.fingerprints(),
@@ -120,21 +125,58 @@ def fit(
         versions=library_versions(),
         fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
     )
-    return WorldModel(task, model.requires_grad_(False).eval(), bank, low, high, provenance)
+    return WorldModel(task, model.requires_grad_(False).eval(), bank, low, high, provenance, readout)
 
 
 def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
     task = train.task
     return EnsembleConfig(
-        core_dim=task.core.dim,
+        geometry=task.core.geometry,
         action_dim=task.action_dim,
-        target_dim=task.core.dim + task.core.displacement_dim + int(task.reward is None),
-        angles=task.core.angles,
+        target_dim=Chart(task.core.geometry).change_dim + int(task.reward is None),
         learns_termination=task.terminated is None,
         members=config.members,
         width=config.width,
         depth=config.depth,
     )
+
+
+def _fit_readout(
+    train: Transitions,
+    rows: Tensor,
+    held: np.ndarray,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: bool,
+) -> EnsembleMLP:
+    """One network from the next core and the action to the readouts, which are given in world axes."""
+    core = train.task.core
+    model = EnsembleMLP(
+        EnsembleConfig(
+            # In world axes, so the heading counts; where the root stands does not.
+            geometry=Geometry(core.dim, angles=core.geometry.angles, free=core.geometry.free),
+            action_dim=train.task.action_dim,
+            target_dim=core.readout_dim,
+            members=1,
+            width=config.width,
+            depth=config.depth,
+        ),
+        generator,
+    )
+    features = model.features(torch.tensor(train.next_core), _encoded_actions(train))
+    labels = _normalise(model, features, torch.tensor(train.readout).float())
+    inputs = (features - model.input_mean) / model.input_std
+
+    def held_out_error(model: EnsembleMLP) -> float:
+        with torch.no_grad():
+            mean, _, _ = model.split(model.network(inputs[held][None]))
+        return float((mean[0] - labels[held]).square().mean().sqrt())
+
+    none = torch.zeros(len(rows))
+    _optimise(
+        model, inputs[rows], labels[rows], none, config, generator, held_out_error, progress, "fit readouts"
+    )
+    return model.requires_grad_(False).eval()
 
 
 def _encoded_actions(train: Transitions) -> Tensor:
@@ -146,21 +188,22 @@ def _encoded_actions(train: Transitions) -> Tensor:
 
 
 def _prepare(train: Transitions, model: EnsembleMLP) -> tuple[Tensor, Tensor, Tensor]:
-    """Set the normalisers; return normalised inputs, normalised targets and termination labels."""
-    core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
-    features = model.features(core, _encoded_actions(train))
-    parts = [next_core - core, torch.tensor(train.displacement).float()]
-    if train.task.reward is None:
-        parts.append(torch.tensor(train.reward).float()[:, None])
-    target = torch.cat(parts, 1)  # (n, target_dim), raw units
+    """Normalised inputs, normalised targets and termination labels."""
+    features = model.features(torch.tensor(train.core), _encoded_actions(train))
+    labels = _normalise(model, features, targets(train))
+    inputs = (features - model.input_mean) / model.input_std
+    return inputs, labels, torch.tensor(train.terminated).float()
+
+
+def _normalise(model: EnsembleMLP, features: Tensor, target: Tensor) -> Tensor:
+    """Set the normalisers; return normalised targets."""
     with torch.no_grad():
         model.input_mean.copy_(features.mean(0))
         model.input_std.copy_(_safe_std(features))
         model.target_mean.copy_(target.mean(0))
         model.target_std.copy_(_target_unit(target))
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
-    inputs = (features - model.input_mean) / model.input_std
-    return inputs, (target - model.target_mean) / model.target_std, torch.tensor(train.terminated).float()
+    return (target - model.target_mean) / model.target_std
 
 
 def _safe_std(values: Tensor) -> Tensor:
@@ -215,7 +258,7 @@ class _RolloutError:
         total = 0.0
         for h in range(self.action.shape[1]):
             change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
-            core = core + change[:, : core.shape[1]]
+            core = model.chart.move(core, change[:, : model.chart.change_dim])[0]
             error = (core - self.next_core[:, h].repeat(members, 1)) / self.std
             total += float(error.square().mean(1).sqrt().clamp(max=10.0).nan_to_num(10.0).mean())
         return total / self.action.shape[1]
@@ -224,12 +267,13 @@ class _RolloutError:
 def _optimise(
     model: EnsembleMLP,
     inputs: Tensor,
-    targets: Tensor,
+    labels: Tensor,
     ends: Tensor,
     config: FitConfig,
     generator: torch.Generator,
-    judge: _RolloutError,
+    judge: Callable[[EnsembleMLP], float],
     progress: bool,
+    name: str,
 ) -> list[float]:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -239,11 +283,11 @@ def _optimise(
     )
     batches = _Batches(len(inputs), config, generator)
     best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
-    with track("fit", config.max_updates, show=progress) as advance:
+    with track(name, config.max_updates, show=progress) as advance:
         for update in range(1, config.max_updates + 1):
             rows = batches.draw()  # (members, batch)
             outputs = model.network(inputs[rows])
-            loss = _loss(model, outputs, targets[rows], ends[rows])
+            loss = _loss(model, outputs, labels[rows], ends[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0, foreach=True)
@@ -253,7 +297,7 @@ def _optimise(
             if update % config.eval_every == 0 or update == config.max_updates:
                 error = judge(model)
                 history.append(error)
-                note = f"rollout error {error:.3f}"
+                note = f"error {error:.3f}"
                 if error < best_error:
                     best, best_error, since = copy.deepcopy(model.state_dict()), error, 0
                 else:
@@ -281,10 +325,10 @@ class _Batches:
         return rows
 
 
-def _loss(model: EnsembleMLP, outputs: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
+def _loss(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
     """Beta-NLL (Seitzer et al. 2022, arXiv:2203.09168, beta = 1/2) and termination entropy, over members."""
     mean, log_std, end_logit = model.split(outputs)
-    nll = 0.5 * ((targets - mean) * (-log_std).exp()).square() + log_std
+    nll = 0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std
     loss = (nll * log_std.detach().exp()).mean((1, 2)).sum()
     if end_logit is not None:
         loss = loss + functional.binary_cross_entropy_with_logits(end_logit, ends, reduction="mean") * len(
@@ -294,12 +338,14 @@ def _loss(model: EnsembleMLP, outputs: Tensor, targets: Tensor, ends: Tensor) ->
 
 
 def _range(train: Transitions, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest core and displacement allowed; angles on the circle are not limited."""
+    """Smallest and largest core and displacement allowed; places and directions are not limited."""
     seen = np.concatenate([train.core, train.displacement.astype(np.float32)], 1)
     last = np.concatenate([train.next_core, train.displacement.astype(np.float32)], 1)
     low, high = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
     span = np.maximum(high - low, 1e-3)
     low, high = low - margin * span, high + margin * span
-    angles = list(train.task.core.angles)
-    low[angles], high[angles] = -np.inf, np.inf
+    geometry = train.task.core.geometry
+    base = [] if geometry.quaternion is None else range(geometry.quaternion, geometry.quaternion + 4)
+    unlimited = [*geometry.angles, *geometry.free, *base]
+    low[unlimited], high[unlimited] = -np.inf, np.inf
     return low.astype(np.float32), high.astype(np.float32)

@@ -86,7 +86,7 @@ class _Line:
         with self._stage(folder / "fit.json", "fit") as stage:
             if stage.todo:
                 settings = replace(self.config.fit, max_updates=budgets.fit_updates)
-                starts = self.data[0].core[self.data[0].first] if index else None
+                starts = self.data[0].state[self.data[0].first] if index else None
                 world = fit(concat(self.data), settings, seed, starts=starts, progress=self.progress)
                 archive.save(world, folder / "world")
                 stage.note(rollout_error=min(world.provenance.fit["rollout_error"]))
@@ -127,7 +127,7 @@ class _Line:
 
     def _train(self, folder: Path, seed: int, steps: int, stage: _Stage) -> None:
         assert self.world is not None
-        starts = np.concatenate([part.core for part in self.data]) if self.config.branch else None
+        starts = np.concatenate([part.state for part in self.data]) if self.config.branch else None
         model = self.sb3.train(
             self.world,
             self._train_config(steps),

@@ -157,7 +157,7 @@ def score(
         runs[name] = (
             real.returns,
             real.lengths,
-            *_imagine(world, policy, real.core[real.first], seed, mode, progress),
+            *_imagine(world, policy, real.state[real.first], seed, mode, progress),
         )
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean

@@ -30,8 +30,9 @@ class Task:
         dt: seconds of simulated time a step; 1.0 where the env does not say.
         max_episode_steps: the env's time limit, or None.
         core: state layout; the observation itself unless the task is known.
-        reward: known reward ``(core, action, next_core, displacement) -> (batch,)``, or None: learned.
-        terminated: known termination ``(core, action, next_core) -> (batch,)`` bool, or None: learned.
+        reward: known reward ``(state, action, next_state, hidden) -> (batch,)``, or None: learned; a state is
+            a core and the readouts that the observation shows beside it.
+        terminated: likewise known termination, bool, or None: learned.
         from_table: reward and termination are the table's, so that a saved world can find them again.
         factory: makes the real env where ``env_id`` alone cannot.
     """
@@ -44,7 +45,7 @@ class Task:
     max_episode_steps: int | None
     core: Core
     reward: Callable[[Array, Array, Array, Array], Array] | None = None
-    terminated: Callable[[Array, Array, Array], Array] | None = None
+    terminated: Callable[[Array, Array, Array, Array], Array] | None = None
     from_table: bool = False
     factory: EnvFactory | None = field(default=None, compare=False, repr=False)
 
@@ -75,11 +76,17 @@ class Task:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
         if self.core.read is not None:
             return self.core.read(env)
-        return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))
+        return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))[: self.core.dim]
 
-    def read_position(self, env: gym.Env[Any, Any]) -> np.ndarray:
-        """World positions whose change is the hidden displacement: ``(displacement_dim,)`` float64."""
-        return self.core.position(env) if self.core.position is not None else np.zeros(0)
+    def read_hidden(self, env: gym.Env[Any, Any]) -> np.ndarray:
+        """World positions whose change is the displacement, then hidden readouts ``(hidden_dim,)``."""
+        return self.core.read_hidden(env) if self.core.read_hidden is not None else np.zeros(0)
+
+    def state(self, core: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        """States ``(n, state_dim)``: cores with the readouts of flat observations beside them."""
+        if not self.core.shown_dim:
+            return core
+        return np.concatenate([core, self.core.from_obs(obs)[..., self.core.dim :]], -1)
 
 
 def make_task(
@@ -156,7 +163,7 @@ def _describe(
         max_episode_steps=_time_limit(env),
         core=core,
         reward=_on_core(core, reward_fn) if reward_fn is not None else (known.reward if known else None),
-        terminated=_ends_on_core(core, terminated_fn)
+        terminated=_on_core(core, terminated_fn)
         if terminated_fn is not None
         else (known.terminated if known else None),
         from_table=known is not None and not given,
@@ -217,18 +224,11 @@ def _known(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
         return None
 
 
-def _on_core(core: Core, reward_fn: UserRewardFn) -> Callable[[Array, Array, Array, Array], Array]:
-    def reward(core_now: Array, action: Array, next_core: Array, displacement: Array) -> Array:
-        return reward_fn(core.observe(core_now), action, core.observe(next_core))
+def _on_core(core: Core, function: UserRewardFn) -> Callable[[Array, Array, Array, Array], Array]:
+    def on_core(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return function(core.observe(state), action, core.observe(next_state))
 
-    return reward
-
-
-def _ends_on_core(core: Core, terminated_fn: UserRewardFn) -> Callable[[Array, Array, Array], Array]:
-    def terminated(core_now: Array, action: Array, next_core: Array) -> Array:
-        return terminated_fn(core.observe(core_now), action, core.observe(next_core))
-
-    return terminated
+    return on_core
 
 
 def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:

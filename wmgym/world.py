@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.chart import Chart
 from wmgym.dynamics import Dynamics, Prediction
 from wmgym.task import Task
 
@@ -75,11 +76,22 @@ class WorldState:
 
     Attributes:
         core: ``(batch, core_dim)``, raw units.
+        shown: ``(batch, shown_dim)``, the readouts that the observation shows beside the core.
         member: ``(batch,)`` int64, the ensemble member each episode believes in; mean mode asks them all.
     """
 
     core: Tensor
+    shown: Tensor
     member: Tensor
+
+    @property
+    def full(self) -> Tensor:
+        """Core and readouts ``(batch, state_dim)``, as the task's functions take them."""
+        return torch.cat([self.core, self.shown], 1) if self.shown.shape[1] else self.core
+
+    def __getitem__(self, rows: Tensor) -> WorldState:
+        """Some of the episodes."""
+        return WorldState(self.core[rows], self.shown[rows], self.member[rows])
 
 
 @dataclass(frozen=True)
@@ -107,11 +119,13 @@ class WorldModel:
     Attributes:
         task: the env it stands for.
         dynamics: the one-step model.
-        starts: ``(n, core_dim)`` float32 bank of real start states.
-        low: ``(target_low_dim,)`` float32, smallest core and displacement allowed; beyond it an episode
-            diverged.
+        starts: ``(n, state_dim)`` float32 bank of real start states.
+        low: ``(core_dim + displacement_dim,)`` float32, smallest core and displacement allowed; beyond it an
+            episode diverged.
         high: likewise the largest.
         provenance: data and settings behind it.
+        readout: predicts hidden and shown readouts from the next core and the action; None where the task
+            has none.
         calibration: error bounds, once ``calibrate`` has been run.
     """
 
@@ -121,7 +135,9 @@ class WorldModel:
     low: np.ndarray
     high: np.ndarray
     provenance: Provenance
+    readout: Dynamics | None = None
     calibration: Calibration | None = None
+    _chart: Chart = field(init=False, repr=False, compare=False)
     _bounds: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
     _std_scale: Tensor = field(init=False, repr=False, compare=False)
 
@@ -138,6 +154,7 @@ class WorldModel:
         scale = np.ones(self.dynamics.target_dim, np.float32)
         if self.calibration is not None:
             scale = self.calibration.std_scale.astype(np.float32)
+        object.__setattr__(self, "_chart", Chart(self.task.core.geometry).to(device))
         object.__setattr__(self, "_bounds", (low, high))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
 
@@ -152,10 +169,11 @@ class WorldModel:
         """A copy of this world on another device."""
         import copy
 
-        dynamics = copy.deepcopy(self.dynamics)
-        if isinstance(dynamics, torch.nn.Module):
-            dynamics = dynamics.to(device)
-        return replace(self, dynamics=dynamics)
+        dynamics, readout = copy.deepcopy(self.dynamics), copy.deepcopy(self.readout)
+        for model in (dynamics, readout):
+            if isinstance(model, torch.nn.Module):
+                model.to(device)
+        return replace(self, dynamics=dynamics, readout=readout)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a directory; ``wmgym.load`` reads it back. A crash leaves the old world or the new one."""
@@ -167,12 +185,29 @@ class WorldModel:
         """The same model with error bounds."""
         return replace(self, calibration=calibration)
 
-    def init(self, core: Tensor, generator: torch.Generator) -> WorldState:
-        """Start episodes from ``core`` ``(batch, core_dim)``; members are dealt out evenly."""
-        if core.ndim != 2 or core.shape[1] != self.task.core.dim:
-            raise ValueError(f"core must have shape (batch, {self.task.core.dim}), got {tuple(core.shape)}")
-        none = torch.zeros(0, dtype=torch.int64, device=core.device)
-        return WorldState(core, self.deal_members(none, core.shape[0], generator))
+    def init(self, state: Tensor, generator: torch.Generator) -> WorldState:
+        """Start episodes from states ``(batch, state_dim)``; members are dealt out evenly.
+
+        From cores alone ``(batch, core_dim)`` the readouts are those predicted without an action.
+        """
+        core = self.task.core
+        if state.ndim != 2 or state.shape[1] not in (core.dim, core.state_dim):
+            raise ValueError(f"states must have shape (batch, {core.state_dim}), got {tuple(state.shape)}")
+        none = torch.zeros(0, dtype=torch.int64, device=state.device)
+        members = self.deal_members(none, state.shape[0], generator)
+        shown = state[:, core.dim :]
+        if state.shape[1] < core.state_dim:
+            rest = torch.zeros(len(state), self.task.action_dim, device=state.device)
+            shown = self._read_out(state, rest)[:, core.readout_dim - core.shown_dim :]
+        return WorldState(state[:, : core.dim], shown, members)
+
+    def _read_out(self, core: Tensor, encoded: Tensor) -> Tensor:
+        """Hidden, then shown readouts ``(batch, readout_dim)``."""
+        if not self.task.core.readout_dim:
+            return core[:, :0]
+        if self.readout is None:
+            raise ValueError(f"{self.task.env_id} has readouts and this world predicts none; fit it again")
+        return self.readout.predict(core, encoded).mean[0]
 
     def deal_members(self, held: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Members for ``count`` new episodes beside those ``held``: the least used first, ties at random."""
@@ -217,33 +252,39 @@ class WorldModel:
                 target = sample(own, self._std_scale, generator)
         else:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-        return self._finish(state, action, target, logit, mode, generator)
+        return self._finish(state, action, encoded, target, logit, mode, generator)
 
     def _finish(
         self,
         state: WorldState,
         action: Tensor,
+        encoded: Tensor,
         target: Tensor,
         end_logit: Tensor | None,
         mode: Mode,
         generator: torch.Generator | None,
     ) -> WorldStep:
-        core_dim, moved_dim = self.task.core.dim, self.task.core.displacement_dim
+        core_dim, change_dim = self.task.core.dim, self._chart.change_dim
         low, high = self._bounds
-        raw = torch.cat([state.core + target[:, :core_dim], target[:, core_dim : core_dim + moved_dim]], -1)
+        raw = torch.cat(self._chart.move(state.core, target[:, :change_dim]), -1)
         sound = torch.clamp(raw, low, high)
         diverged = (sound != raw).any(-1)  # NaN differs from everything
         if bool(diverged.any()):
             rest = torch.cat([state.core, torch.zeros_like(raw[:, core_dim:])], -1)
             sound = torch.clamp(torch.where(torch.isfinite(raw), raw, rest), low, high)
-        next_core, displacement = sound[:, :core_dim], sound[:, core_dim:]
+        next_core, hidden = sound[:, :core_dim], sound[:, core_dim:]
+        readout = self._read_out(next_core, encoded)
+        shown_from = readout.shape[1] - self.task.core.shown_dim
+        if shown_from:
+            hidden = torch.cat([hidden, readout[:, :shown_from]], 1)
+        next_state = WorldState(next_core, readout[:, shown_from:], state.member)
         flat_action = action if action.ndim == 1 else action.flatten(1)
         if self.task.reward is not None:
-            reward = self.task.reward(state.core, flat_action, next_core, displacement)
+            reward = self.task.reward(state.full, flat_action, next_state.full, hidden)
         else:
-            reward = torch.nan_to_num(target[:, core_dim + moved_dim], 0.0, 0.0, 0.0)
+            reward = torch.nan_to_num(target[:, change_dim], 0.0, 0.0, 0.0)
         if self.task.terminated is not None:
-            terminated = self.task.terminated(state.core, flat_action, next_core)
+            terminated = self.task.terminated(state.full, flat_action, next_state.full, hidden)
         elif end_logit is None:
             raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
         elif mode != "sample":
@@ -251,7 +292,7 @@ class WorldModel:
         else:
             draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
             terminated = draw < torch.sigmoid(end_logit)
-        return WorldStep(WorldState(next_core, state.member), reward, terminated, diverged)
+        return WorldStep(next_state, reward, terminated, diverged)
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""

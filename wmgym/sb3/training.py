@@ -78,7 +78,7 @@ def train(
         world: where to train.
         config: algorithm, budget and hyperparameters.
         seed: decides SB3's networks and draws, and the imagined episodes.
-        starts: ``(n, core_dim)`` start states; real states from anywhere in the data make short horizons
+        starts: ``(n, state_dim)`` start states; real states from anywhere in the data make short horizons
             cover it (branched rollouts, Janner et al. 2019, arXiv:1906.08253). None takes the world's bank of
             true starts.
         agent: arrays of ``agent_arrays`` to continue from.

@@ -2,6 +2,10 @@
 
 Every function here works on NumPy arrays and on torch tensors alike, batched over leading axes, so that one
 formula serves the imagined env (torch, differentiable) and the check against the real one (NumPy, float64).
+
+The *state* of a task is its core, which the dynamics step, followed by the readouts that the observation
+shows beside it (contact forces, the tip of an arm), which are predicted from the core and never fed back.
+*Hidden* quantities are paid for and not shown: first the displacement of the root over a step, then readouts.
 """
 
 from __future__ import annotations
@@ -17,7 +21,36 @@ Array: TypeAlias = Any
 """A NumPy array or a torch tensor; functions return the kind they were given."""
 
 RewardFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
-TerminatedFn: TypeAlias = Callable[[Array, Array, Array], Array]
+TerminatedFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
+Env: TypeAlias = gym.Env[Any, Any]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the numbers of a core mean in space; indices count core dimensions.
+
+    Attributes:
+        dim: number of core dimensions.
+        displacement_dim: root displacements predicted beside the core.
+        angles: in radians, on the circle.
+        fixed: do not change within an episode.
+        free: the dynamics do not depend on them: where the root is on a plane, and which way it points.
+        quaternion: first of the four numbers (w, x, y, z) that give a floating base its orientation.
+        pitch: angle by which a planar robot's frame is turned, and the sense of it: 1 turns the first axis of
+            a pair towards the second.
+        positions: pairs or triples that form vectors in world axes; counted on from ``dim``, displacements.
+        velocities: likewise; these are also seen in the body's frame.
+    """
+
+    dim: int
+    displacement_dim: int = 0
+    angles: tuple[int, ...] = ()
+    fixed: tuple[int, ...] = ()
+    free: tuple[int, ...] = ()
+    quaternion: int | None = None
+    pitch: tuple[int, int] | None = None
+    positions: tuple[tuple[int, ...], ...] = ()
+    velocities: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -25,22 +58,44 @@ class Core:
     """The part of the simulator state that the dynamics step, and its relation to the observation.
 
     Attributes:
-        dim: number of core dimensions.
-        observe: core ``(..., dim)`` to the flat observation ``(..., obs_dim)``.
-        from_obs: flat observation to core; exact unless the env clips what it shows.
+        geometry: what its numbers mean in space.
+        observe: state ``(..., state_dim)`` to the flat observation ``(..., obs_dim)``.
+        from_obs: flat observation to state; exact unless the env clips or omits what is asked for.
         read: live env to core ``(dim,)`` in float64; None reads the observation through ``from_obs``.
-        angles: core dimensions in radians that live on the circle.
-        displacement_dim: world displacements a reward is paid for and the observation omits.
-        position: live env to the world positions ``(displacement_dim,)`` whose change is that displacement.
+        to_mujoco: core ``(..., dim)`` to ``qpos`` and ``qvel``, roots that it omits at 0; None where unknown.
+        shown_dim: readouts in the observation.
+        hidden_dim: hidden quantities, the displacement first.
+        read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
     """
 
-    dim: int
+    geometry: Geometry
     observe: Callable[[Array], Array]
     from_obs: Callable[[Array], Array]
-    read: Callable[[gym.Env[Any, Any]], np.ndarray] | None = None
-    angles: tuple[int, ...] = ()
-    displacement_dim: int = 0
-    position: Callable[[gym.Env[Any, Any]], np.ndarray] | None = None
+    read: Callable[[Env], np.ndarray] | None = None
+    to_mujoco: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+    shown_dim: int = 0
+    hidden_dim: int = 0
+    read_hidden: Callable[[Env], np.ndarray] | None = None
+
+    @property
+    def dim(self) -> int:
+        """Number of core dimensions."""
+        return self.geometry.dim
+
+    @property
+    def displacement_dim(self) -> int:
+        """World displacements that a reward is paid for and the observation omits."""
+        return self.geometry.displacement_dim
+
+    @property
+    def state_dim(self) -> int:
+        """Core and shown readouts."""
+        return self.dim + self.shown_dim
+
+    @property
+    def readout_dim(self) -> int:
+        """What is predicted from the next core: hidden readouts, then shown ones."""
+        return self.hidden_dim - self.displacement_dim + self.shown_dim
 
 
 @dataclass(frozen=True)
@@ -50,8 +105,8 @@ class Known:
     Attributes:
         core: the state layout.
         dt: seconds of simulated time a step.
-        reward: ``(core, action, next_core, displacement) -> (batch,)`` with the action as the agent gave it.
-        terminated: ``(core, action, next_core) -> (batch,)`` of bool.
+        reward: ``(state, action, next_state, hidden) -> (batch,)`` with the action as the agent gave it.
+        terminated: ``(state, action, next_state, hidden) -> (batch,)`` of bool.
     """
 
     core: Core
@@ -62,8 +117,13 @@ class Known:
 
 def identity_core(dim: int) -> Core:
     """The core of an env whose whole observation is its state."""
-    return Core(dim=dim, observe=_same, from_obs=_same)
+    return Core(geometry=Geometry(dim), observe=_same, from_obs=_same)
 
 
 def _same(array: Array) -> Array:
     return array
+
+
+def never(state: Array) -> Array:
+    """False everywhere, of the caller's array kind."""
+    return state[..., 0] != state[..., 0]

@@ -1,0 +1,186 @@
+"""Robots with a floating base: Ant, Humanoid and HumanoidStandup.
+
+Positions that MuJoCo reports after a step belong to its last stage of integration, not to the state after it,
+so displacements are read from the env and not computed from the core.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never
+
+
+def ant(
+    *,
+    frame_skip: int = 5,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 0.5,
+    contact_cost_weight: float = 5e-4,
+    healthy_reward: float = 1.0,
+    main_body: int | str = 1,
+    terminate_when_unhealthy: bool = True,
+    healthy_z_range: tuple[float, float] = (0.2, 1.0),
+    contact_force_range: tuple[float, float] = (-1.0, 1.0),
+    exclude_current_positions_from_observation: bool = True,
+    include_cfrc_ext_in_observation: bool = True,
+) -> Known:
+    """Paid for moving forward, staying up and treading lightly."""
+    dt = 0.01 * frame_skip
+    at = 0 if exclude_current_positions_from_observation else 2
+
+    def forces(env: Any) -> np.ndarray:
+        return np.array([np.square(np.clip(env.data.cfrc_ext, *contact_force_range)).sum()])
+
+    def read_hidden(env: Env) -> np.ndarray:
+        ant: Any = env.unwrapped
+        return np.concatenate([ant.data.body(main_body).xpos, forces(ant)])
+
+    def healthy(state: Array) -> Array:
+        height, core = state[..., at], state[..., : 27 + at]
+        finite = (abs(core) < float("inf")).all(-1)
+        return finite & (healthy_z_range[0] <= height) & (height <= healthy_z_range[1])
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        paid = forward_reward_weight * hidden[..., 0] / dt + healthy_reward * healthy(next_state)
+        return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * hidden[..., 3]
+
+    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
+
+    core = _floating(8, at, 78 * include_cfrc_ext_in_observation, displacement_dim=3, read_hidden=read_hidden)
+    return Known(core, dt, reward, terminated)
+
+
+def humanoid(
+    *,
+    frame_skip: int = 5,
+    forward_reward_weight: float = 1.25,
+    ctrl_cost_weight: float = 0.1,
+    contact_cost_weight: float = 5e-7,
+    contact_cost_range: tuple[float, float] = (-float("inf"), 10.0),
+    healthy_reward: float = 5.0,
+    terminate_when_unhealthy: bool = True,
+    healthy_z_range: tuple[float, float] = (1.0, 2.0),
+    exclude_current_positions_from_observation: bool = True,
+    include_cinert_in_observation: bool = True,
+    include_cvel_in_observation: bool = True,
+    include_qfrc_actuator_in_observation: bool = True,
+    include_cfrc_ext_in_observation: bool = True,
+) -> Known:
+    """Paid for moving its centre of mass forward, staying up and treading lightly."""
+    dt = 0.003 * frame_skip
+    at = 0 if exclude_current_positions_from_observation else 2
+
+    def read_hidden(env: Env) -> np.ndarray:
+        body: Any = env.unwrapped
+        mass = body.model.body_mass
+        return np.concatenate([mass @ body.data.xipos / mass.sum(), _impact(body)])
+
+    def healthy(state: Array) -> Array:
+        return (healthy_z_range[0] < state[..., at]) & (state[..., at] < healthy_z_range[1])
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        paid = forward_reward_weight * hidden[..., 0] / dt + healthy_reward * healthy(next_state)
+        cost = (contact_cost_weight * hidden[..., 3]).clip(*contact_cost_range)
+        return paid - ctrl_cost_weight * (action**2).sum(-1) - cost
+
+    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
+
+    shown = _humanoid_readouts(
+        include_cinert_in_observation,
+        include_cvel_in_observation,
+        include_qfrc_actuator_in_observation,
+        include_cfrc_ext_in_observation,
+    )
+    return Known(
+        _floating(17, at, shown, displacement_dim=3, read_hidden=read_hidden), dt, reward, terminated
+    )
+
+
+def humanoid_standup(
+    *,
+    frame_skip: int = 5,
+    uph_cost_weight: float = 1.0,  # no effect in Gymnasium 1.4 either
+    ctrl_cost_weight: float = 0.1,
+    impact_cost_weight: float = 5e-7,
+    impact_cost_range: tuple[float, float] = (-float("inf"), 10.0),
+    exclude_current_positions_from_observation: bool = True,
+    include_cinert_in_observation: bool = True,
+    include_cvel_in_observation: bool = True,
+    include_qfrc_actuator_in_observation: bool = True,
+    include_cfrc_ext_in_observation: bool = True,
+) -> Known:
+    """Paid for the height of its torso; never ends."""
+    timestep = 0.003
+    at = 0 if exclude_current_positions_from_observation else 2
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        impact = (impact_cost_weight * hidden[..., 0]).clip(*impact_cost_range)
+        return next_state[..., at] / timestep - ctrl_cost_weight * (action**2).sum(-1) - impact + 1
+
+    shown = _humanoid_readouts(
+        include_cinert_in_observation,
+        include_cvel_in_observation,
+        include_qfrc_actuator_in_observation,
+        include_cfrc_ext_in_observation,
+    )
+    core = _floating(
+        17,
+        at,
+        shown,
+        displacement_dim=0,
+        read_hidden=lambda env: _impact(env.unwrapped),
+    )
+    return Known(
+        core,
+        timestep * frame_skip,
+        reward,
+        lambda state, action, next_state, hidden: never(next_state),
+    )
+
+
+def _impact(env: Any) -> np.ndarray:
+    return np.array([np.square(env.data.cfrc_ext).sum()])
+
+
+def _humanoid_readouts(cinert: bool, cvel: bool, qfrc_actuator: bool, cfrc_ext: bool) -> int:
+    return 130 * cinert + 78 * cvel + 17 * qfrc_actuator + 78 * cfrc_ext
+
+
+def _floating(joints: int, at: int, shown: int, *, displacement_dim: int, read_hidden: Any) -> Core:
+    """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
+    positions = at + 5 + joints  # where velocities begin
+    dim = positions + 6 + joints
+    linear = tuple(range(positions, positions + 3))
+    moved = [tuple(range(dim, dim + 3))] if displacement_dim else []
+    geometry = Geometry(
+        dim=dim,
+        displacement_dim=displacement_dim,
+        free=tuple(range(at)),
+        quaternion=at + 1,
+        positions=tuple(moved + ([(0, 1, 2)] if at else [])),
+        velocities=(linear,),  # the angular velocity is in the body's frame already
+    )
+
+    def read(env: Env) -> np.ndarray:
+        mujoco_env: Any = env.unwrapped
+        return np.concatenate([mujoco_env.data.qpos[2 - at :], mujoco_env.data.qvel])
+
+    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        roots = np.zeros((*core.shape[:-1], 2 - at), core.dtype)
+        return np.concatenate([roots, core[..., :positions]], -1), core[..., positions:]
+
+    return Core(
+        geometry=geometry,
+        observe=lambda state: state,
+        from_obs=lambda obs: obs,
+        read=read,
+        to_mujoco=to_mujoco,
+        shown_dim=shown,
+        hidden_dim=displacement_dim + 1,
+        read_hidden=read_hidden,
+    )

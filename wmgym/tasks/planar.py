@@ -1,0 +1,169 @@
+"""Robots that move in a plane: HalfCheetah, Hopper, Walker2d and Swimmer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never
+
+
+def half_cheetah(
+    *,
+    frame_skip: int = 5,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 0.1,
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for moving forward; never ends."""
+    dt = 0.01 * frame_skip
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
+
+    # Only the root can turn over; the legs have stops.
+    core = _walking(9, turns_over=True, excluded=exclude_current_positions_from_observation)
+    return Known(core, dt, reward, lambda state, action, next_state, hidden: never(next_state))
+
+
+def hopper(
+    *,
+    frame_skip: int = 4,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 1e-3,
+    healthy_reward: float = 1.0,
+    terminate_when_unhealthy: bool = True,
+    healthy_state_range: tuple[float, float] = (-100.0, 100.0),
+    healthy_z_range: tuple[float, float] = (0.7, float("inf")),
+    healthy_angle_range: tuple[float, float] = (-0.2, 0.2),
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for moving forward and for staying up; ends where it does not."""
+    dt = 0.002 * frame_skip
+    at = 0 if exclude_current_positions_from_observation else 1
+
+    def healthy(state: Array) -> Array:
+        height, pitch, rest = state[..., at], state[..., at + 1], state[..., at + 1 :]
+        inside = ((healthy_state_range[0] < rest) & (rest < healthy_state_range[1])).all(-1)
+        inside = inside & (healthy_z_range[0] < height) & (height < healthy_z_range[1])
+        return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        forward = forward_reward_weight * hidden[..., 0] / dt
+        return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
+
+    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
+
+    core = _walking(6, clip=10.0, excluded=exclude_current_positions_from_observation)
+    return Known(core, dt, reward, terminated)
+
+
+def walker2d(
+    *,
+    frame_skip: int = 4,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 1e-3,
+    healthy_reward: float = 1.0,
+    terminate_when_unhealthy: bool = True,
+    healthy_z_range: tuple[float, float] = (0.8, 2.0),
+    healthy_angle_range: tuple[float, float] = (-1.0, 1.0),
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for moving forward and for staying up; ends where it does not."""
+    dt = 0.002 * frame_skip
+    at = 0 if exclude_current_positions_from_observation else 1
+
+    def healthy(state: Array) -> Array:
+        height, pitch = state[..., at], state[..., at + 1]
+        inside = (healthy_z_range[0] < height) & (height < healthy_z_range[1])
+        return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        forward = forward_reward_weight * hidden[..., 0] / dt
+        return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
+
+    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
+
+    core = _walking(9, clip=10.0, excluded=exclude_current_positions_from_observation)
+    return Known(core, dt, reward, terminated)
+
+
+def swimmer(
+    *,
+    frame_skip: int = 4,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 1e-4,
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for swimming along the x axis; never ends."""
+    dt = 0.01 * frame_skip
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
+
+    shown = 0 if exclude_current_positions_from_observation else 2
+    roots = tuple(range(shown))
+    heading, velocity = shown, shown + 3
+    geometry = Geometry(
+        dim=8 + shown,
+        displacement_dim=2,
+        free=(*roots, heading),  # the water looks the same everywhere and in every direction
+        pitch=(heading, 1),
+        positions=((8 + shown, 9 + shown), *([roots] if roots else [])),
+        velocities=((velocity, velocity + 1),),
+    )
+    core = _planar(geometry, n=5, hidden=2 - shown, moves=2)
+    return Known(core, dt, reward, lambda state, action, next_state, hidden: never(next_state))
+
+
+def _walking(n: int, *, excluded: bool, turns_over: bool = False, clip: float | None = None) -> Core:
+    """Core of a robot whose root is x, z and a pitch about y, which turns z towards x."""
+    at = 0 if excluded else 1  # index of the height
+    dim = 2 * n - 1 + at
+    velocity = n - 1 + at
+    geometry = Geometry(
+        dim=dim,
+        displacement_dim=1,
+        angles=(at + 1,) if turns_over else (),
+        free=() if excluded else (0,),
+        pitch=(at + 1, -1),
+        positions=((dim if excluded else 0, at),),
+        velocities=((velocity, velocity + 1),),
+    )
+    return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip)
+
+
+def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float | None = None) -> Core:
+    """Core ``[qpos[hidden:], qvel]`` of ``n`` joints; the env may clip the velocities it shows."""
+
+    def observe(state: Array) -> Array:
+        if clip is None:
+            return state
+        shown = state.clone() if hasattr(state, "clone") else state.copy()
+        shown[..., n - hidden :] = shown[..., n - hidden :].clip(-clip, clip)
+        return shown
+
+    def read(env: Env) -> np.ndarray:
+        mujoco_env: Any = env.unwrapped
+        return np.concatenate([mujoco_env.data.qpos[hidden:], mujoco_env.data.qvel])
+
+    def read_hidden(env: Env) -> np.ndarray:
+        mujoco_env: Any = env.unwrapped
+        return np.array(mujoco_env.data.qpos[:moves])
+
+    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        roots = np.zeros((*core.shape[:-1], hidden), core.dtype)
+        return np.concatenate([roots, core[..., : n - hidden]], -1), core[..., n - hidden :]
+
+    return Core(
+        geometry=geometry,
+        observe=observe,
+        from_obs=lambda obs: obs,
+        read=read,
+        to_mujoco=to_mujoco,
+        hidden_dim=moves,
+        read_hidden=read_hidden,
+    )
