@@ -16,10 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data import Transitions, concat, store_action
+from wmgym.data import Transitions, concat, from_steps
 from wmgym.policy import load_pool
 from wmgym.progress import Advance, track
-from wmgym.records import library_versions
 from wmgym.task import EnvFactory, Task, make_task
 
 PolicyFn: TypeAlias = Callable[[np.ndarray], Any]
@@ -109,7 +108,13 @@ def collect(
         workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
     with track("collect", expected, show=progress) as advance:
         done = _run_all(plan, workers, advance)
-    return _assemble(task, done)
+    done.sort(key=lambda episode: episode.index)
+    return from_steps(
+        task,
+        [episode.columns for episode in done],
+        seeds=tuple(episode.seed for episode in done),
+        policies=tuple(episode.policy for episode in done),
+    )
 
 
 def _collect_pool(
@@ -385,31 +390,6 @@ def _require_usable(name: str, chosen: np.ndarray, n: int, space: spaces.Box | s
         raise ValueError(
             f"policy {name!r} gave actions of shape {chosen.shape}, or not finite ones; expected {expected}"
         )
-
-
-def _assemble(task: Task, episodes: list[_Episode]) -> Transitions:
-    episodes = sorted(episodes, key=lambda episode: episode.index)
-    obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden = (
-        np.concatenate(column) for column in zip(*(episode.columns for episode in episodes), strict=True)
-    )
-    n = len(obs)
-    return Transitions(
-        task=task,
-        obs=obs.astype(np.float32).reshape(n, -1),
-        action=store_action(task, action),
-        reward=reward.astype(np.float64),
-        next_obs=next_obs.astype(np.float32).reshape(n, -1),
-        terminated=terminated.astype(bool),
-        truncated=truncated.astype(bool),
-        core=core.astype(np.float32),
-        next_core=next_core.astype(np.float32),
-        hidden=hidden.astype(np.float64).reshape(n, -1),
-        episode=np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes]),
-        episode_seed=tuple(episode.seed for episode in episodes),
-        episode_policy=tuple(episode.policy for episode in episodes),
-        source="real",
-        versions=library_versions(),
-    )
 
 
 def _name(policy: PolicyFn | None) -> str:

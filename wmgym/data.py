@@ -282,6 +282,39 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
     )
 
 
+def from_steps(
+    task: Task,
+    episodes: Sequence[tuple[np.ndarray, ...]],
+    seeds: tuple[int, ...],
+    policies: tuple[str, ...],
+) -> Transitions:
+    """Transitions of real episodes, each given by its columns.
+
+    These are obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden.
+    """
+    obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden = (
+        np.concatenate(column) for column in zip(*episodes, strict=True)
+    )
+    n = len(obs)
+    return Transitions(
+        task=task,
+        obs=obs.astype(np.float32).reshape(n, -1),
+        action=store_action(task, action),
+        reward=reward.astype(np.float64),
+        next_obs=next_obs.astype(np.float32).reshape(n, -1),
+        terminated=terminated.astype(bool),
+        truncated=truncated.astype(bool),
+        core=core.astype(np.float32),
+        next_core=next_core.astype(np.float32),
+        hidden=hidden.astype(np.float64).reshape(n, -1),
+        episode=np.repeat(np.arange(len(episodes)), [len(columns[0]) for columns in episodes]),
+        episode_seed=seeds,
+        episode_policy=policies,
+        source="real",
+        versions=library_versions(),
+    )
+
+
 def from_arrays(
     task: Task,
     obs: np.ndarray,

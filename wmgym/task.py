@@ -74,8 +74,9 @@ class Task:
 
     def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
-        if self.core.read is not None:
-            return self.core.read(env)
+        if self.core.from_mujoco is not None:
+            data: Any = env.unwrapped.data  # type: ignore[attr-defined]
+            return self.core.from_mujoco(data.qpos, data.qvel)
         return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))[: self.core.dim]
 
     def read_hidden(self, env: gym.Env[Any, Any]) -> np.ndarray:

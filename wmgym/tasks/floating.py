@@ -166,9 +166,8 @@ def _floating(joints: int, at: int, shown: int, *, displacement_dim: int, read_h
         velocities=(linear,),  # the angular velocity is in the body's frame already
     )
 
-    def read(env: Env) -> np.ndarray:
-        mujoco_env: Any = env.unwrapped
-        return np.concatenate([mujoco_env.data.qpos[2 - at :], mujoco_env.data.qvel])
+    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        return np.concatenate([qpos[..., 2 - at :], qvel], -1)
 
     def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         roots = np.zeros((*core.shape[:-1], 2 - at), core.dtype)
@@ -178,7 +177,7 @@ def _floating(joints: int, at: int, shown: int, *, displacement_dim: int, read_h
         geometry=geometry,
         observe=lambda state: state,
         from_obs=lambda obs: obs,
-        read=read,
+        from_mujoco=from_mujoco,
         to_mujoco=to_mujoco,
         shown_dim=shown,
         hidden_dim=displacement_dim + 1,

@@ -21,7 +21,7 @@ def inverted_pendulum(*, frame_skip: int = 2) -> Known:
             geometry=Geometry(4),
             observe=lambda state: state,
             from_obs=lambda obs: obs,
-            read=_read_joints,
+            from_mujoco=_all_joints,
             to_mujoco=lambda core: (core[..., :2], core[..., 2:]),
         ),
         dt=0.02 * frame_skip,
@@ -60,7 +60,7 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         geometry=Geometry(6, angles=(1, 2)),
         observe=observe,
         from_obs=from_obs,
-        read=_read_joints,
+        from_mujoco=_all_joints,
         to_mujoco=lambda core: (core[..., :3], core[..., 3:]),
         shown_dim=1,  # the force of the rail's stops
         hidden_dim=2,
@@ -84,10 +84,6 @@ def reacher(
         state[..., 0:2] = _arctan2(obs[..., 2:4], obs[..., 0:2])
         return state
 
-    def read(env: Env) -> np.ndarray:
-        mujoco_env: Any = env.unwrapped
-        return np.concatenate([mujoco_env.data.qpos, mujoco_env.data.qvel[:2]])
-
     def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
         near = reward_dist_weight * (next_state[..., 6:8] ** 2).sum(-1) ** 0.5
         return -near - reward_control_weight * (action**2).sum(-1)
@@ -96,7 +92,7 @@ def reacher(
         geometry=Geometry(6, angles=(0, 1), fixed=(2, 3)),
         observe=observe,
         from_obs=from_obs,
-        read=read,
+        from_mujoco=lambda qpos, qvel: np.concatenate([qpos, qvel[..., :2]], -1),
         to_mujoco=lambda core: (core[..., :4], _pad(core[..., 4:], 2)),
         shown_dim=2,  # from the target to the fingertip
     )
@@ -127,10 +123,6 @@ def pusher(
         state[..., 16:18] = 0  # how fast the object moves is not shown
         return state
 
-    def read(env: Env) -> np.ndarray:
-        mujoco_env: Any = env.unwrapped
-        return np.concatenate([mujoco_env.data.qpos[:9], mujoco_env.data.qvel[:9]])
-
     def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
         tip, thing, goal = next_state[..., 18:21], next_state[..., 21:24], next_state[..., 24:27]
         near = ((thing - tip) ** 2).sum(-1) ** 0.5
@@ -142,16 +134,15 @@ def pusher(
         geometry=Geometry(18),
         observe=observe,
         from_obs=from_obs,
-        read=read,
+        from_mujoco=lambda qpos, qvel: np.concatenate([qpos[..., :9], qvel[..., :9]], -1),
         to_mujoco=lambda core: (_pad(core[..., :9], 2), _pad(core[..., 9:], 2)),
         shown_dim=9,  # where the hand, the object and the goal are
     )
     return Known(core, 0.01 * frame_skip, reward, lambda state, action, next_state, hidden: never(next_state))
 
 
-def _read_joints(env: Env) -> np.ndarray:
-    mujoco_env: Any = env.unwrapped
-    return np.concatenate([mujoco_env.data.qpos, mujoco_env.data.qvel])
+def _all_joints(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+    return np.concatenate([qpos, qvel], -1)
 
 
 def _pad(rows: np.ndarray, count: int) -> np.ndarray:

@@ -61,8 +61,9 @@ class Core:
         geometry: what its numbers mean in space.
         observe: state ``(..., state_dim)`` to the flat observation ``(..., obs_dim)``.
         from_obs: flat observation to state; exact unless the env clips or omits what is asked for.
-        read: live env to core ``(dim,)`` in float64; None reads the observation through ``from_obs``.
-        to_mujoco: core ``(..., dim)`` to ``qpos`` and ``qvel``, roots that it omits at 0; None where unknown.
+        from_mujoco: ``qpos`` and ``qvel`` ``(..., nq)``, ``(..., nv)`` to core, unclipped; None reads the
+            observation through ``from_obs``.
+        to_mujoco: core ``(..., dim)`` to ``qpos`` and ``qvel``, what it omits at 0; None where unknown.
         shown_dim: readouts in the observation.
         hidden_dim: hidden quantities, the displacement first.
         read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
@@ -71,7 +72,7 @@ class Core:
     geometry: Geometry
     observe: Callable[[Array], Array]
     from_obs: Callable[[Array], Array]
-    read: Callable[[Env], np.ndarray] | None = None
+    from_mujoco: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     to_mujoco: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     shown_dim: int = 0
     hidden_dim: int = 0

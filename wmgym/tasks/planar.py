@@ -146,9 +146,8 @@ def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float 
         shown[..., n - hidden :] = shown[..., n - hidden :].clip(-clip, clip)
         return shown
 
-    def read(env: Env) -> np.ndarray:
-        mujoco_env: Any = env.unwrapped
-        return np.concatenate([mujoco_env.data.qpos[hidden:], mujoco_env.data.qvel])
+    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        return np.concatenate([qpos[..., hidden:], qvel], -1)
 
     def read_hidden(env: Env) -> np.ndarray:
         mujoco_env: Any = env.unwrapped
@@ -162,7 +161,7 @@ def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float 
         geometry=geometry,
         observe=observe,
         from_obs=lambda obs: obs,
-        read=read,
+        from_mujoco=from_mujoco,
         to_mujoco=to_mujoco,
         hidden_dim=moves,
         read_hidden=read_hidden,

@@ -1,0 +1,256 @@
+"""Exact MuJoCo: snapshot and restore a live env, branch from it, replay many episodes at once, render a core.
+
+The only module that imports mujoco. A snapshot holds what MuJoCo integrates from (``mjSTATE_INTEGRATION``,
+warm start included), the env's elapsed steps, and the quantities that an env reads between two steps and
+MuJoCo computes only during one; so whatever follows a ``restore`` is equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import mujoco.rollout
+import numpy as np
+from gymnasium.wrappers import TimeLimit
+
+from wmgym.data import Transitions, concat, from_steps
+from wmgym.task import Task
+
+_INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
+_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
+_DERIVED = (
+    "xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat",
+    "subtree_com", "cinert", "cvel", "cfrc_ext", "qfrc_actuator", "qfrc_constraint", "ten_length",
+    "ten_velocity", "light_xpos", "light_xdir", "cam_xpos", "cam_xmat",
+)  # fmt: skip
+_CHUNK_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a MuJoCo env's future depends on.
+
+    Attributes:
+        state: ``(nstate,)`` float64, mjSTATE_INTEGRATION.
+        derived: what the env may read before the next step computes it anew.
+        elapsed: steps counted by the env's time limit; None where it has none.
+    """
+
+    state: np.ndarray
+    derived: dict[str, np.ndarray]
+    elapsed: int | None
+
+
+class DivergedError(RuntimeError):
+    """MuJoCo warned during a replay, or gave numbers that are not finite."""
+
+
+def snapshot(env: gym.Env[Any, Any]) -> Snapshot:
+    """Everything needed to go on from here later.
+
+    Raises:
+        ValueError: not a MuJoCo env.
+    """
+    model, data = _simulation(env)
+    state = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
+    mujoco.mj_getState(model, data, state, _INTEGRATION)
+    derived = {name: np.array(getattr(data, name)) for name in _DERIVED}
+    limit = _time_limit(env)
+    return Snapshot(state, derived, None if limit is None else limit._elapsed_steps)
+
+
+def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
+    """Put a live env, of the same task and reset at least once, back to a snapshot."""
+    model, data = _simulation(env)
+    if at.state.shape != (mujoco.mj_stateSize(model, _INTEGRATION),):
+        raise ValueError(f"the snapshot has {len(at.state)} numbers and belongs to another model")
+    mujoco.mj_setState(model, data, at.state, _INTEGRATION)
+    for name, value in at.derived.items():
+        getattr(data, name)[...] = value
+    limit = _time_limit(env)
+    if limit is not None and at.elapsed is not None:
+        limit._elapsed_steps = at.elapsed  # type: ignore[assignment]
+
+
+def branch(
+    task: Task, at: Snapshot, actions: np.ndarray, env: gym.Env[Any, Any] | None = None
+) -> Transitions:
+    """What the real env does from a snapshot, given actions; ends early where the env does.
+
+    Args:
+        task: the task of the env that was snapshot.
+        at: where to start.
+        actions: ``(steps, *action_shape)``.
+        env: a live env of the task to use and leave wherever it ends; None makes one.
+    """
+    own = task.make() if env is None else env
+    try:
+        if env is None:
+            own.reset(seed=0)
+        restore(own, at)
+        unwrapped: Any = own.unwrapped
+        obs = np.array(unwrapped._get_obs())
+        core, before = task.read_core(own, obs), task.read_hidden(own)
+        moved, rows = task.core.displacement_dim, []
+        for step, action in enumerate(actions, start=1):
+            next_obs, reward, terminated, truncated, _ = own.step(action)
+            next_core, after = task.read_core(own, next_obs), task.read_hidden(own)
+            hidden = np.concatenate([after[:moved] - before[:moved], after[moved:]])
+            last = (bool(truncated) or step == len(actions)) and not terminated
+            rows.append((obs, action, reward, next_obs, terminated, last, core, next_core, hidden))
+            obs, core, before = np.array(next_obs), next_core, after
+            if terminated or truncated:
+                break
+    finally:
+        if env is None:
+            own.close()
+    columns = tuple(np.array(column) for column in zip(*rows, strict=True))
+    return from_steps(task, [columns], seeds=(-1,), policies=("actions",))
+
+
+def fork(task: Task, at: Snapshot, plans: Sequence[np.ndarray]) -> Transitions:
+    """``branch`` for several sequences of actions, one episode each."""
+    env = task.make()
+    try:
+        env.reset(seed=0)
+        return concat([branch(task, at, actions, env) for actions in plans])
+    finally:
+        env.close()
+
+
+def replay(
+    task: Task,
+    starts: Sequence[Snapshot] | np.ndarray,
+    actions: np.ndarray,
+    *,
+    workers: int | None = None,
+) -> np.ndarray:
+    """Open-loop replay of many action sequences on all cores, through ``mujoco.rollout``.
+
+    Terminations and time limits do not stop it. Bit-equal to the env's own steps from snapshots; from cores
+    MuJoCo's warm start is missing, which matters little.
+
+    Args:
+        task: a known MuJoCo task.
+        starts: ``n`` snapshots, or cores ``(n, core_dim)``.
+        actions: ``(n, steps, action_dim)``, given to the actuators as they are.
+        workers: threads; None uses every core.
+
+    Returns:
+        Cores after each step ``(n, steps, core_dim)`` float64.
+
+    Raises:
+        DivergedError: a state that is not finite; MuJoCo would have reset it silently.
+        ValueError: not a known MuJoCo task.
+    """
+    env = task.make()
+    try:
+        model, data = _simulation(env)
+        skip = int(getattr(env.unwrapped, "frame_skip", 1))
+        initial, warmstart = _initial(task, model, data, starts)
+        datas = [data, *(mujoco.MjData(model) for _ in range((workers or os.cpu_count() or 1) - 1))]
+        count, steps = actions.shape[:2]
+        size = max(1, _CHUNK_BYTES // (8 * initial.shape[1] * steps * skip))
+        cores = np.empty((count, steps, task.core.dim))
+        with mujoco.rollout.Rollout(nthread=len(datas)) as pool:
+            for at in range(0, count, size):
+                rows = slice(at, at + size)
+                control = np.repeat(np.asarray(actions[rows], np.float64), skip, axis=1)
+                states, _ = pool.rollout(
+                    model, datas, initial[rows], control, initial_warmstart=warmstart[rows]
+                )
+                # MuJoCo answers a state that is not finite by a reset, clock included.
+                late = initial[rows, 0] + steps * skip * model.opt.timestep
+                if not (np.isfinite(states).all() and np.allclose(states[:, -1, 0], late)):
+                    raise DivergedError("a replay became unstable; limit its actions or its start states")
+                cores[rows] = _cores(task, model, states[:, skip - 1 :: skip])
+    finally:
+        env.close()
+    return cores
+
+
+class Renderer:
+    """Draws cores with the real env's own camera: for videos of imagined episodes."""
+
+    def __init__(self, task: Task, **options: Any) -> None:
+        """Open the real env for drawing only; ``options`` are its keywords, as ``width`` and ``height``."""
+        if task.core.to_mujoco is None:
+            raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
+        self.task = task
+        self._env = task.make(render_mode="rgb_array", **options)
+        self._env.reset(seed=0)
+
+    def frame(self, core: np.ndarray, place: np.ndarray | None = None) -> np.ndarray:
+        """Picture ``(height, width, 3)`` uint8 of one core ``(core_dim,)``.
+
+        Args:
+            core: raw units.
+            place: world coordinates of the root that the core omits; None puts it at the origin.
+        """
+        unwrapped: Any = self._env.unwrapped
+        qpos, qvel = to_mujoco(self.task, np.asarray(core, np.float64), place)
+        unwrapped.set_state(qpos, qvel)
+        return np.asarray(self._env.render())
+
+    def close(self) -> None:
+        """Release the drawing context."""
+        self._env.close()
+
+
+def to_mujoco(task: Task, core: np.ndarray, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """``qpos`` and ``qvel`` of cores ``(..., core_dim)``; ``place`` gives the coordinates that they omit."""
+    if task.core.to_mujoco is None:
+        raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
+    qpos, qvel = task.core.to_mujoco(core)
+    omitted = qpos.shape[-1] + qvel.shape[-1] - task.core.dim
+    if place is not None and task.core.displacement_dim:
+        count = min(omitted, len(place))
+        qpos = qpos.copy()
+        qpos[..., :count] = place[:count]
+    return qpos, qvel
+
+
+def _simulation(env: gym.Env[Any, Any]) -> tuple[Any, Any]:
+    unwrapped: Any = env.unwrapped
+    if not hasattr(unwrapped, "model") or not isinstance(getattr(unwrapped, "data", None), mujoco.MjData):
+        raise ValueError(f"{type(unwrapped).__name__} is no MuJoCo env: it has no model and data")
+    return unwrapped.model, unwrapped.data
+
+
+def _time_limit(env: gym.Env[Any, Any]) -> TimeLimit[Any, Any] | None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            return env
+        env = env.env
+    return None
+
+
+def _initial(
+    task: Task, model: Any, data: Any, starts: Sequence[Snapshot] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Full physics states ``(n, nstate)`` and warm starts ``(n, nv)``."""
+    initial = np.empty((len(starts), mujoco.mj_stateSize(model, _PHYSICS)))
+    warmstart = np.zeros((len(starts), model.nv))
+    mujoco.mj_resetData(model, data)
+    if isinstance(starts, np.ndarray):
+        for row, qpos, qvel in zip(initial, *to_mujoco(task, starts.astype(np.float64)), strict=True):
+            data.qpos[:], data.qvel[:] = qpos, qvel
+            mujoco.mj_getState(model, data, row, _PHYSICS)
+        return initial, warmstart
+    for row, warm, start in zip(initial, warmstart, starts, strict=True):
+        mujoco.mj_setState(model, data, start.state, _INTEGRATION)
+        mujoco.mj_getState(model, data, row, _PHYSICS)
+        warm[:] = data.qacc_warmstart
+    return initial, warmstart
+
+
+def _cores(task: Task, model: Any, states: np.ndarray) -> np.ndarray:
+    """Cores ``(..., core_dim)`` of full physics states: time, qpos, qvel and what follows."""
+    assert task.core.from_mujoco is not None
+    qpos = states[..., 1 : 1 + model.nq]
+    return task.core.from_mujoco(qpos, states[..., 1 + model.nq : 1 + model.nq + model.nv])
