@@ -20,9 +20,12 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import wmgym  # noqa: F401  (registers the ids)
 from tests import toy
+from wmgym.archive import load
 from wmgym.calibrating import calibrate
+from wmgym.collecting import collect
 from wmgym.dynamics import Prediction
 from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+from wmgym.fitting import FitConfig, fit
 from wmgym.world import MODES, WorldModel
 
 ID = "wmgym/InvertedPendulum-v5"
@@ -516,3 +519,84 @@ def test_actions_are_left_alone() -> None:
     action.setflags(write=False)
     env.step(action)
     assert (action == 5.0).all()
+
+
+# Readouts and pictures
+
+
+@pytest.fixture(scope="module")
+def ant_world() -> WorldModel:
+    data = collect("Ant-v5", steps=1_500, seed=0, workers=1)
+    return fit(data, FitConfig(members=2, width=32, depth=2, max_updates=150, eval_every=50))
+
+
+def test_readouts_have_their_place_in_the_observation(ant_world: WorldModel) -> None:
+    env = ImaginedVectorEnv(ant_world, 5, mode="member")
+    obs, _ = env.reset(seed=0)
+    assert any(np.array_equal(obs[0], start.astype(np.float64)) for start in ant_world.starts)
+    for _ in range(30):
+        obs, reward, *_ = env.step(env.action_space.sample())
+        assert obs.shape == (5, 105)
+        assert np.isfinite(obs).all()
+        assert np.isfinite(reward).all()
+    np.testing.assert_array_equal(obs[:, :27].astype(np.float32), env.core())
+    assert obs[:, 27:].std() > 0
+
+
+def test_an_episode_starts_from_a_core_a_state_or_an_observation(ant_world: WorldModel) -> None:
+    env = ImaginedVectorEnv(ant_world, 2)
+    real, _ = ant_world.task.make().reset(seed=5)
+    shown = real.astype(np.float32)
+    for name in ("obs", "state"):
+        obs, _ = env.reset(seed=0, options={name: real})
+        np.testing.assert_array_equal(obs, np.broadcast_to(shown, (2, 105)))
+    obs, _ = env.reset(seed=0, options={"state": real[:27]})
+    np.testing.assert_array_equal(obs[:, :27], np.broadcast_to(shown[:27], (2, 27)))
+    assert np.isfinite(obs).all()
+    with pytest.raises(ValueError, match="must be finite, of shape"):
+        env.reset(options={"state": real[:50]})
+
+
+def test_readouts_are_learned() -> None:
+    """The reach from fingertip to target, on data that fit never saw; the target itself stays put."""
+    data = collect("Reacher-v5", steps=2_000, seed=0, workers=1)
+    world = fit(data, FitConfig(members=2, width=64, depth=2, max_updates=400))
+    env, test = ImaginedVectorEnv(world, 40, mode="mean"), collect("Reacher-v5", steps=40, seed=9, workers=1)
+    first, _ = env.reset(seed=0, options={"state": test.state})
+    obs, reward, *_ = env.step(test.action)
+    np.testing.assert_array_equal(obs[:, 4:6], first[:, 4:6])
+    error = np.square(obs[:, 8:] - test.next_obs[:, 8:]).mean(0)
+    assert (error < 0.02 * test.next_obs[:, 8:].var(0)).all()
+    assert test.reward is not None
+    assert np.abs(reward - test.reward).mean() < 0.1 * test.reward.std()
+
+
+def test_pictures_follow_the_imagined_robot(ant_world: WorldModel) -> None:
+    env = ImaginedEnv(ant_world, render_mode="rgb_array")
+    assert env.metadata["render_fps"] == 20
+    env.reset(seed=0)
+    first = env.render()
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    then = env.render()
+    assert first is not None
+    assert then is not None
+    assert first.dtype == np.uint8
+    assert first.shape == then.shape == (480, 480, 3)
+    assert (first != then).mean() > 0.001
+    env.close()
+    assert ImaginedEnv(ant_world).render() is None
+    with pytest.raises(ValueError, match="rgb_array"):
+        ImaginedVectorEnv(ant_world, 1, render_mode="human")  # type: ignore[arg-type]
+
+
+def test_a_world_with_readouts_survives_storage(ant_world: WorldModel, tmp_path: Any) -> None:
+    ant_world.save(tmp_path / "ant")
+    again = load(tmp_path / "ant")
+    runs = []
+    for world in (ant_world, again):
+        env = ImaginedVectorEnv(world, 3)
+        env.reset(seed=1)
+        env.action_space.seed(1)
+        runs.append([env.step(env.action_space.sample())[0] for _ in range(10)])
+    np.testing.assert_array_equal(runs[0], runs[1])

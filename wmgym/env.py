@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +13,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from wmgym.world import MODES, Mode, WorldModel, WorldState, WorldStep
+
+if TYPE_CHECKING:
+    from wmgym.groundtruth import Renderer
 
 Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, or the directory of a saved one."""
@@ -31,10 +34,13 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - ``diverged`` ``(num_envs,)``: the model left the range of its data or was not finite; the episode is
       truncated at the nearest state allowed.
 
-    The time limit is ``truncated``, never ``terminated``.
+    The time limit is ``truncated``, never ``terminated``. ``render`` draws the imagined states with MuJoCo.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": ["rgb_array"],
+    }
 
     def __init__(
         self,
@@ -45,6 +51,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         mode: Mode = "sample",
         starts: np.ndarray | None = None,
         device: str = "cpu",
+        render_mode: Literal["rgb_array"] | None = None,
     ) -> None:
         """Make the env.
 
@@ -56,6 +63,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 of all ensemble members; see ``WorldModel.step``.
             starts: ``(n, state_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
+            render_mode: "rgb_array" to draw imagined states in the real env's model; known MuJoCo tasks only.
         """
         from wmgym.archive import load
 
@@ -70,13 +78,18 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         bank = self.world.starts if starts is None else np.asarray(starts, np.float32)
         if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
             raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
-        self.num_envs, self.mode = num_envs, mode
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}")
+        self.num_envs, self.mode, self.render_mode = num_envs, mode, render_mode
+        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / task.dt))}
         self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
         self.observation_space = batch_space(task.observation_space, num_envs)
         self.action_space = batch_space(task.action_space, num_envs)
         self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._starts = torch.tensor(bank, device=self.world.device)
         self._elapsed = np.zeros(num_envs, np.int64)
+        self._place = np.zeros((num_envs, task.core.displacement_dim))  # of the root, kept for pictures
+        self._renderer: Renderer | None = None
         self._state: WorldState | None = None
         self._generator = torch.Generator(self.world.device)
         self._generator.seed()
@@ -99,7 +112,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._generator.manual_seed(seed)
         with torch.no_grad():
             self._state = self.world.init(self._start_from(options or {}), self._generator)
-        self._elapsed[:] = 0
+        self._elapsed[:], self._place[:] = 0, 0
         return self._observe(self._state), self._infos(np.zeros(self.num_envs, bool))
 
     def step(
@@ -111,6 +124,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         with torch.no_grad():
             outcome = self.world.step(self._state, self._check(actions), self.mode, self._generator)
         self._elapsed += 1
+        if self.render_mode is not None:
+            self._place += outcome.displacement.cpu().numpy()
         terminated = outcome.terminated.cpu().numpy().copy()
         diverged = outcome.diverged.cpu().numpy()
         late = self._elapsed >= self.max_episode_steps if self.max_episode_steps is not None else False
@@ -124,8 +139,22 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._state, obs = outcome.state, self._observe(outcome.state)
         return obs, reward, terminated, truncated, infos
 
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One picture ``(height, width, 3)`` uint8 an env; None without a ``render_mode``."""
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            from wmgym.groundtruth import Renderer
+
+            self._renderer = Renderer(self.world.task)
+        draw = self._renderer.frame
+        return tuple(draw(core, place) for core, place in zip(self.core(), self._place, strict=True))
+
     def close_extras(self, **kwargs: Any) -> None:
-        """Nothing to release."""
+        """Release the drawing context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
     def core(self) -> np.ndarray:
         """Current core state ``(num_envs, core_dim)`` float32, raw units."""
@@ -152,7 +181,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         core[rows], shown[rows] = start[:, :dim], start[:, dim:]
         member[rows] = self.world.deal_members(member[~rows], count, self._generator)
         self._state = WorldState(core, shown, member)
-        self._elapsed[ended] = 0
+        self._elapsed[ended], self._place[ended] = 0, 0
         for key, value in self._infos(np.zeros(self.num_envs, bool)).items():
             if not key.startswith("_"):
                 infos[key] = np.where(_as_rows(ended, value), value, infos[key])
@@ -227,7 +256,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
     Its infos hold the vector env's ``error_bound`` ``(core_dim,)`` and ``diverged``.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
@@ -235,7 +264,8 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         self.world = self._venv.world
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
-        self.render_mode = None
+        self.render_mode = self._venv.render_mode
+        self.metadata = {key: self._venv.metadata[key] for key in ("render_modes", "render_fps")}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -257,6 +287,15 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
                 _first(infos["final_info"]),
             )
         return obs[0], float(reward[0]), False, False, _first(infos)
+
+    def render(self) -> np.ndarray | None:
+        """A picture ``(height, width, 3)`` uint8 of the imagined state; None without a ``render_mode``."""
+        frames = self._venv.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Release the drawing context."""
+        self._venv.close()
 
 
 def make_env(world: Source, env_id: str, **kwargs: Any) -> ImaginedEnv:

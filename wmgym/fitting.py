@@ -150,14 +150,14 @@ def _fit_readout(
     progress: bool,
 ) -> EnsembleMLP:
     """One network from the next core and the action to the readouts, which are given in world axes."""
-    core = train.task.core
+    config, core = dataclasses.replace(config, members=1), train.task.core
     model = EnsembleMLP(
         EnsembleConfig(
             # In world axes, so the heading counts; where the root stands does not.
             geometry=Geometry(core.dim, angles=core.geometry.angles, free=core.geometry.free),
             action_dim=train.task.action_dim,
             target_dim=core.readout_dim,
-            members=1,
+            members=config.members,
             width=config.width,
             depth=config.depth,
         ),

@@ -100,6 +100,7 @@ class WorldStep:
 
     Attributes:
         state: the next state; always finite.
+        displacement: ``(batch, displacement_dim)``, how far the root moved in world axes.
         reward: ``(batch,)``.
         terminated: ``(batch,)`` bool.
         diverged: ``(batch,)`` bool: the prediction was not finite or left the range of the data; the state
@@ -107,6 +108,7 @@ class WorldStep:
     """
 
     state: WorldState
+    displacement: Tensor
     reward: Tensor
     terminated: Tensor
     diverged: Tensor
@@ -272,7 +274,8 @@ class WorldModel:
         if bool(diverged.any()):
             rest = torch.cat([state.core, torch.zeros_like(raw[:, core_dim:])], -1)
             sound = torch.clamp(torch.where(torch.isfinite(raw), raw, rest), low, high)
-        next_core, hidden = sound[:, :core_dim], sound[:, core_dim:]
+        next_core, displacement = sound[:, :core_dim], sound[:, core_dim:]
+        hidden = displacement
         readout = self._read_out(next_core, encoded)
         shown_from = readout.shape[1] - self.task.core.shown_dim
         if shown_from:
@@ -292,7 +295,7 @@ class WorldModel:
         else:
             draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
             terminated = draw < torch.sigmoid(end_logit)
-        return WorldStep(next_state, reward, terminated, diverged)
+        return WorldStep(next_state, displacement, reward, terminated, diverged)
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
