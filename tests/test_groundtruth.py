@@ -8,7 +8,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from wmgym.groundtruth import DivergedError, Renderer, Snapshot, branch, fork, replay, restore, snapshot
+from wmgym.groundtruth import (
+    DivergedError,
+    Renderer,
+    Snapshot,
+    branch,
+    fork,
+    inspect,
+    replay,
+    restore,
+    snapshot,
+)
 from wmgym.task import make_task
 from wmgym.tasks.mujoco_v5 import TABLE
 
@@ -154,3 +164,41 @@ def _reset(env_id: str) -> gym.Env[Any, Any]:
     env = gym.make(env_id)
     env.reset(seed=0)
     return env
+
+
+def test_inspection_sees_what_the_env_is_in() -> None:
+    task = make_task("Hopper-v5")
+    env: Any = task.make()
+    env.reset(seed=0)
+    cores, touching, deep = [], [], []
+    for action in random_plan(env, 300, seed=0):
+        obs, _, terminated, _, _ = env.step(action)
+        cores.append(task.read_core(env, obs))
+        inner = env.unwrapped
+        inner.set_state(inner.data.qpos.copy(), inner.data.qvel.copy())
+        touching.append(any(contact.dist < 0 for contact in inner.data.contact))
+        deep.append(max([0.0, *(-contact.dist for contact in inner.data.contact)]))
+        if terminated:
+            env.reset()
+    found = inspect(task, np.array(cores))
+    assert found.geoms[0] == "floor"
+    np.testing.assert_array_equal(found.contact.any(1), touching)
+    np.testing.assert_allclose(found.penetration, deep, atol=1e-12)
+    assert 0.05 < found.contact[:, found.geoms.index("foot_geom")].mean() < 0.95
+    core = np.zeros((2, 11))
+    core[:, 0] = 5.0  # in the air; joints bent back by 0.3 past their stops in the second
+    core[1, 3] = 0.3
+    flying = inspect(task, core)
+    assert not flying.contact.any()
+    np.testing.assert_allclose(flying.limit, [0.0, 0.3])
+
+
+def test_energy_is_conserved_in_free_flight() -> None:
+    task = make_task("Ant-v5")
+    core = np.zeros((1, 27))
+    core[0, 0], core[0, 1] = 50.0, 1.0
+    core[0, 5:13] = [0, 1, 0, -1, 0, -1, 0, 1]  # between their stops
+    core[0, 13:16] = [3.0, 0.0, 8.0]
+    path = replay(task, core, np.zeros((1, 10, 8)))[0]
+    energy = inspect(task, np.concatenate([core, path])).energy
+    assert np.ptp(energy) < 0.01 * abs(energy[0])

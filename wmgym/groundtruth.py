@@ -46,6 +46,25 @@ class Snapshot:
     elapsed: int | None
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What MuJoCo's kinematics say of ``n`` cores, whoever made them.
+
+    Attributes:
+        contact: ``(n, ngeom)`` bool, geoms that touch another body or the floor.
+        penetration: ``(n,)`` metres that the deepest contact reaches into a body.
+        limit: ``(n,)`` radians or metres by which the worst joint is past its stops.
+        energy: ``(n,)`` joules, potential and kinetic.
+        geoms: names of the geoms, in order.
+    """
+
+    contact: np.ndarray
+    penetration: np.ndarray
+    limit: np.ndarray
+    energy: np.ndarray
+    geoms: tuple[str, ...]
+
+
 class DivergedError(RuntimeError):
     """MuJoCo warned during a replay, or gave numbers that are not finite."""
 
@@ -172,6 +191,35 @@ def replay(
     finally:
         env.close()
     return cores
+
+
+def inspect(task: Task, cores: np.ndarray) -> Inspection:
+    """Put each core ``(n, core_dim)`` into MuJoCo and look: contacts, penetration, joint stops, energy."""
+    env = task.make()
+    try:
+        model, data = _simulation(env)
+        limited = np.flatnonzero(model.jnt_limited)
+        limited = limited[model.jnt_type[limited] >= int(mujoco.mjtJoint.mjJNT_SLIDE)]  # slides and hinges
+        low, high = model.jnt_range[limited].T
+        count = len(cores)
+        contact = np.zeros((count, model.ngeom), bool)
+        penetration, limit, energy = np.zeros(count), np.zeros(count), np.zeros(count)
+        for row, (qpos, qvel) in enumerate(zip(*to_mujoco(task, cores.astype(np.float64)), strict=True)):
+            data.qpos[:], data.qvel[:] = qpos, qvel
+            mujoco.mj_fwdPosition(model, data)
+            mujoco.mj_fwdVelocity(model, data)
+            mujoco.mj_energyPos(model, data)
+            mujoco.mj_energyVel(model, data)
+            energy[row] = data.energy.sum()
+            depth = -data.contact.dist
+            contact[row, data.contact.geom[depth > 0].ravel()] = True
+            penetration[row] = max(0.0, depth.max(initial=0.0))
+            at = data.qpos[model.jnt_qposadr[limited]]
+            limit[row] = np.maximum(low - at, at - high).max(initial=0.0)
+        names = tuple(model.geom(i).name or f"geom{i}" for i in range(model.ngeom))
+    finally:
+        env.close()
+    return Inspection(contact, penetration, limit, energy, names)
 
 
 class Renderer:
