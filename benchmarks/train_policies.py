@@ -43,8 +43,8 @@ actions jump from step to step, a small one lets them follow the body slowly."""
 
 LEARNED_MANY = (
     ("SAC", 10_000), ("SAC", 25_000), ("SAC", 60_000), ("SAC", 250_000),
-    ("TQC", 15_000), ("TQC", 60_000),
-    ("TD3", 30_000), ("TD3", 100_000),
+    ("TQC", 15_000), ("TQC", 40_000),
+    ("TD3", 30_000), ("TD3", 60_000),
     ("PPO", 50_000), ("PPO", 200_000), ("PPO", 600_000), ("PPO", 2_000_000),
 )  # fmt: skip
 LEARNED_FEW: dict[str, tuple[tuple[str, int], ...]] = {
@@ -63,7 +63,7 @@ LEARNED_FEW: dict[str, tuple[tuple[str, int], ...]] = {
     ),
     "Humanoid-v5": (
         ("PPO", 100_000), ("PPO", 500_000), ("PPO", 2_000_000), ("SAC", 20_000), ("SAC", 60_000),
-        ("TQC", 100_000),
+        ("TQC", 50_000),
     ),
 }  # fmt: skip
 

@@ -1,0 +1,160 @@
+"""The gap between imagined and real returns of policies that no fit saw, over whole episodes.
+
+    python benchmarks/return_gap.py                     # all tasks, then benchmarks/results/return_gap.json
+    python benchmarks/return_gap.py --only Hopper-v5    # finished tasks are skipped
+
+Imagined episodes start where the real ones did. Gaps are shares of the range of real mean returns over all
+policies of the task. The two-sample test (arXiv:1610.06545) is a small network that tells imagined from real
+transitions of the same policies: an AUC of 0.5 means that it cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from common import Row, Units, target
+from scipy import stats
+from worlds import LARGE, TASKS, fitted, policies
+
+import wmgym
+from wmgym.collecting import apply_policy
+from wmgym.policy import MLPPolicy
+
+EPISODES = 20
+SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")
+MODES = ("mean", "member", "sample")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    units = Units("return_gap")
+    for env_id in args.only:
+        units.do(env_id, lambda e=env_id: measure(e))
+    print(units.write(goals, [0]))
+
+
+def measure(env_id: str) -> list[Row]:
+    world, held = fitted(env_id), policies(env_id, "held-out")
+    real = {
+        name: wmgym.collect(world.task, {name: policy}, episodes=EPISODES, seed=55_000 + i)
+        for i, (name, policy) in enumerate(held.items())
+    }
+    means = [data.returns.mean() for data in real.values()]
+    if env_id != "HumanoidStandup-v5":  # its policies were made, and scored, for another task
+        cards = [policy.card for split in ("pool", "held-out") for policy in policies(env_id, split).values()]
+        means += [card.return_mean for card in cards if card is not None]
+    scale = float(max(means) - min(means))
+    found: list[Row] = []
+    for mode in MODES:
+        seen = []
+        for name, policy in held.items():
+            returns, lengths, diverged, rows = imagine(
+                world, policy, real[name].state[real[name].first], mode
+            )
+            seen.append(rows)
+            gap = (returns - real[name].returns) / scale
+            found.append(
+                {
+                    "section": "gap", "env": env_id, "mode": mode, "policy": name,
+                    "real": float(real[name].returns.mean()), "imagined": float(returns.mean()),
+                    "real_length": float(real[name].lengths.mean()),
+                    "imagined_length": float(lengths.mean()),
+                    "gap": float(gap.mean()), "gap_sem": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+                    "diverged": float(diverged.mean()), "range": scale,
+                }
+            )  # fmt: skip
+        truth = np.concatenate([np.concatenate([d.core, d.action], 1) for d in real.values()])
+        found.append(
+            {
+                "section": "distribution", "env": env_id, "mode": mode,
+                **compare(world, truth, np.concatenate(seen)),
+            }
+        )  # fmt: skip
+    return found
+
+
+@torch.no_grad()
+def imagine(
+    world: wmgym.WorldModel, policy: MLPPolicy, starts: np.ndarray, mode: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns, lengths, divergence ``(n,)`` and the rows ``[core, action]`` met on the way."""
+    env = wmgym.ImaginedVectorEnv(world, len(starts), mode=mode)
+    obs, _ = env.reset(seed=0, options={"state": starts})
+    returns, lengths = np.zeros(len(starts)), np.zeros(len(starts), np.int64)
+    diverged, going, rows = np.zeros(len(starts), bool), np.ones(len(starts), bool), []
+    while going.any():
+        core = env.core()
+        action = apply_policy(policy, obs)
+        rows.append(np.concatenate([core, action.reshape(len(core), -1)], 1)[going])
+        obs, reward, terminated, truncated, infos = env.step(action)
+        returns += reward * going
+        lengths += going
+        diverged |= going & infos.get("final_info", infos)["diverged"].astype(bool)
+        going &= ~(terminated | truncated)
+    return returns, lengths, diverged, np.concatenate(rows)
+
+
+def compare(world: wmgym.WorldModel, real: np.ndarray, imagined: np.ndarray) -> Row:
+    """AUC of a classifier on fresh rows, and distances between marginal quantiles in units of the std."""
+    rng, count = np.random.default_rng(0), min(len(real), len(imagined), 20_000)
+    real, imagined = (x[rng.permutation(len(x))[:count]] for x in (real, imagined))
+    std = real.std(0) + 1e-8
+    levels = np.linspace(0.01, 0.99, 99)
+    moving = real.std(0) > 1e-6
+    distance = np.abs(np.quantile(real, levels, 0) - np.quantile(imagined, levels, 0)).mean(0) / std
+    x = torch.tensor((np.concatenate([real, imagined]) - real.mean(0)) / std).float().clamp(-20, 20)
+    y = torch.cat([torch.zeros(count), torch.ones(count)])
+    order = torch.tensor(rng.permutation(len(x)))
+    train, test = order[: len(order) // 2], order[len(order) // 2 :]
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(),
+        torch.nn.Linear(64, 1),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=1e-4)
+    with torch.enable_grad():
+        for _ in range(1_500):
+            rows = train[torch.randint(len(train), (256,))]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(net(x[rows])[:, 0], y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    score = net(x[test])[:, 0].detach().numpy()
+    label = y[test].numpy() > 0
+    ranked = stats.mannwhitneyu(score[label], score[~label]).statistic
+    return {
+        "auc": float(ranked / (label.sum() * (~label).sum())),
+        "quantile_distance": float(distance[moving].mean()),
+        "worst_quantile_distance": float(distance[moving].max()),
+    }
+
+
+def goals(rows: list[Row]) -> list[Row]:
+    """The issue's targets beside what was measured, in the env's default mode."""
+    gaps = [r for r in rows if r["section"] == "gap" and r["mode"] == "sample"]
+    mean = {
+        env: round(float(np.mean([abs(r["gap"]) for r in gaps if r["env"] == env])), 4)
+        for env in dict.fromkeys(r["env"] for r in gaps)
+    }
+    found = []
+    for names, most in ((LARGE, 0.05), (SMALL, 0.02)):
+        mine = {env: gap for env, gap in mean.items() if env in names}
+        found.append(
+            target(
+                "return gap, held-out policies, mean absolute, share of the pool's return range",
+                f"<= {most}", mine, len(mine) == len(names) and max(mine.values()) <= most,
+            )
+        )  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()

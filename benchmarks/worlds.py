@@ -1,0 +1,108 @@
+"""What the fidelity benchmarks share: data of the pool, worlds fitted to it, and held-out episodes.
+
+Everything is kept under ``runs/fidelity`` and made again only where it is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from common import ROOT, RUNS
+
+import wmgym
+from wmgym import store
+from wmgym.data import Transitions, concat
+from wmgym.policy import MLPPolicy, load_pool
+from wmgym.tasks.mujoco_v5 import TABLE
+
+TASKS = tuple(TABLE)
+LARGE = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")
+STEPS = 300_000
+MIX = ((0.45, 0.0), (0.25, 0.1), (0.2, 0.3))
+"""Share of the steps and action noise of the pool's policies; the rest are uniform random actions."""
+
+FIT = wmgym.FitConfig(max_updates=20_000, eval_every=500, patience=40)
+
+
+def policies(env_id: str, split: str) -> dict[str, MLPPolicy]:
+    """Policies of ``policies/``; HumanoidStandup has none of its own and borrows the other humanoid's."""
+    own = "Humanoid-v5" if env_id == "HumanoidStandup-v5" else env_id
+    return load_pool(ROOT / "policies" / own, split=split)  # type: ignore[arg-type]
+
+
+def pool_data(env_id: str, steps: int = STEPS) -> Transitions:
+    """``steps`` transitions, an equal number a policy of the pool in every part of the mix."""
+    path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}"
+    if store.exists(path, kind="transitions"):
+        return Transitions.load(path)
+    task, pool = wmgym.make_task(env_id), policies(env_id, "pool")
+    parts, left = [], steps
+    for index, (share, noise) in enumerate(MIX):
+        each = int(share * steps / len(pool))
+        for number, (name, policy) in enumerate(pool.items()):
+            seed = 1_000 * index + number
+            parts.append(wmgym.collect(task, {name: policy}, steps=each, seed=seed, noise=noise))
+            left -= each
+    parts.append(wmgym.collect(task, steps=left, seed=9_999))
+    data = concat(parts)
+    data.save(path)
+    return data
+
+
+def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
+    """Whole episodes of every held-out policy."""
+    path = RUNS / "fidelity" / "data" / f"{env_id}-held-out-{episodes}"
+    if store.exists(path, kind="transitions"):
+        return Transitions.load(path)
+    held = policies(env_id, "held-out")
+    data = concat(
+        [
+            wmgym.collect(env_id, {name: policy}, episodes=episodes, seed=77_000 + number)
+            for number, (name, policy) in enumerate(held.items())
+        ]
+    )
+    data.save(path)
+    return data
+
+
+def fitted(
+    env_id: str,
+    name: str = "base",
+    fit: Callable[[Transitions], wmgym.WorldModel] | None = None,
+    data: Callable[[], Transitions] | None = None,
+) -> wmgym.WorldModel:
+    """The world called ``name``, fitted where it is missing; ``cost`` is told by its provenance."""
+    path = RUNS / "fidelity" / "worlds" / f"{env_id}-{name}"
+    if store.exists(path, kind="world"):
+        return wmgym.load(path)
+    train = (data or (lambda: pool_data(env_id)))()
+    began = time.perf_counter()
+    world = (fit or (lambda found: wmgym.fit(found, FIT, seed=0)))(train)
+    minutes = (time.perf_counter() - began) / 60
+    origin = dataclasses.replace(world.provenance, fit={**world.provenance.fit, "minutes": round(minutes, 2)})
+    world = dataclasses.replace(world, provenance=origin)
+    world.save(path)
+    print(f"{env_id}-{name}: fitted in {minutes:.1f} minutes", flush=True)
+    return world
+
+
+def core_error(task: Any, found: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Difference of cores ``(..., core_dim)``: angles the short way round, quaternions of like sign."""
+    geometry, error = task.core.geometry, found - real
+    angles = [*geometry.angles]
+    error[..., angles] = (error[..., angles] + np.pi) % (2 * np.pi) - np.pi
+    if geometry.quaternion is not None:
+        at = slice(geometry.quaternion, geometry.quaternion + 4)
+        sign = np.sign((found[..., at] * real[..., at]).sum(-1, keepdims=True))
+        error[..., at] = np.where(sign < 0, -1, 1) * found[..., at] - real[..., at]
+    return error
+
+
+def spread(data: Transitions) -> np.ndarray:
+    """Standard deviation ``(core_dim,)``, the unit of normalised errors; 1 where nothing moves."""
+    std = data.core.std(0)
+    return np.where(std < 1e-8, 1.0, std)
