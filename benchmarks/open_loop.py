@@ -69,11 +69,12 @@ def measure(env_id: str) -> list[Row]:
         "plain MLP": imagine(fitted(env_id, "plain", plain), state, actions),
         "MuJoCo, start off by 1e-3 std": simulate(world.task, core + nudge, actions),
     }
+    shown = readout_error(world, test)
     found: list[Row] = [
         {
             "section": "fit", "env": env_id, "transitions": len(train),
             "minutes": world.provenance.fit["minutes"], "policies": len(set(train.episode_policy)),
-            "held_out": len(set(test.episode_policy)), "windows": len(starts),
+            "held_out": len(set(test.episode_policy)), "windows": len(starts), "readout_error": shown,
         }
     ]  # fmt: skip
     error = {name: core_error(world.task, path, real) / std for name, path in predictors.items()}
@@ -198,6 +199,17 @@ def groups(world: wmgym.WorldModel, error: np.ndarray) -> Row:
     }
 
 
+@torch.no_grad()
+def readout_error(world: wmgym.WorldModel, test: Transitions) -> float | None:
+    """RMSE of readouts given the true next core, over readouts that vary, in units of their std."""
+    if world.readout is None:
+        return None
+    action, truth = world.encode_action(torch.tensor(test.action)), test.readout
+    found = world.readout.predict(torch.tensor(test.next_core), action).mean[0].numpy()
+    varies = truth.std(0) > 1e-6
+    return float(np.sqrt(((found - truth)[:, varies] / truth.std(0)[varies]) ** 2).mean())
+
+
 def contacts(env_id: str, world: wmgym.WorldModel, test: Transitions, std: np.ndarray) -> list[Row]:
     """One step ahead: error with and without contact, and whether each foot's contact is foreseen."""
     if env_id not in FEET:
@@ -219,8 +231,31 @@ def contacts(env_id: str, world: wmgym.WorldModel, test: Transitions, std: np.nd
             "share_in_contact": float(touching.mean()),
             "error_in_contact": float(rmse[touching].mean()),
             "error_in_flight": float(rmse[~touching].mean()) if (~touching).any() else None,
+            **touchdown(world, test, feet),
         }
     ]  # fmt: skip
+
+
+def touchdown(world: wmgym.WorldModel, test: Transitions, feet: list[int], horizon: int = 64) -> Row:
+    """From states in the air: when the first foot lands, imagined against real, over 64 steps."""
+    starts = test.window_starts(horizon)
+    starts = np.random.default_rng(1).choice(starts, size=min(400, len(starts)), replace=False)
+    starts = starts[~groundtruth.inspect(world.task, test.core[starts]).contact[:, feet].any(1)][:60]
+    if not len(starts):
+        return {"touchdowns": 0}
+    rows = starts[:, None] + np.arange(horizon)
+    path = imagine(world, test.state[starts], test.action[rows])
+    landed = []
+    for cores in (test.next_core[rows], path):
+        flat = cores.reshape(-1, cores.shape[-1])
+        on = groundtruth.inspect(world.task, flat).contact[:, feet].any(1).reshape(rows.shape)
+        landed.append(np.where(on.any(1), on.argmax(1), horizon))
+    real, guess = landed
+    met = real < horizon
+    return {
+        "touchdowns": int(met.sum()),
+        "touchdown_error_s": float(np.abs(guess - real)[met].mean() * world.task.dt),
+    }
 
 
 def goals(rows: list[Row]) -> list[Row]:

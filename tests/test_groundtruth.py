@@ -200,5 +200,7 @@ def test_energy_is_conserved_in_free_flight() -> None:
     core[0, 5:13] = [0, 1, 0, -1, 0, -1, 0, 1]  # between their stops
     core[0, 13:16] = [3.0, 0.0, 8.0]
     path = replay(task, core, np.zeros((1, 10, 8)))[0]
-    energy = inspect(task, np.concatenate([core, path])).energy
-    assert np.ptp(energy) < 0.01 * abs(energy[0])
+    found = inspect(task, np.concatenate([core, path]))
+    assert np.ptp(found.energy) < 0.01 * abs(found.energy[0])
+    falling = np.diff(found.com_velocity[:, 2]) / task.dt
+    np.testing.assert_allclose(falling, -9.81, rtol=1e-3)

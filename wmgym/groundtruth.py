@@ -55,6 +55,7 @@ class Inspection:
         penetration: ``(n,)`` metres that the deepest contact reaches into a body.
         limit: ``(n,)`` radians or metres by which the worst joint is past its stops.
         energy: ``(n,)`` joules, potential and kinetic.
+        com_velocity: ``(n, 3)`` m/s of the robot's centre of mass; in free flight gravity alone changes it.
         geoms: names of the geoms, in order.
     """
 
@@ -62,6 +63,7 @@ class Inspection:
     penetration: np.ndarray
     limit: np.ndarray
     energy: np.ndarray
+    com_velocity: np.ndarray
     geoms: tuple[str, ...]
 
 
@@ -204,13 +206,15 @@ def inspect(task: Task, cores: np.ndarray) -> Inspection:
         count = len(cores)
         contact = np.zeros((count, model.ngeom), bool)
         penetration, limit, energy = np.zeros(count), np.zeros(count), np.zeros(count)
+        com_velocity = np.zeros((count, 3))
         for row, (qpos, qvel) in enumerate(zip(*to_mujoco(task, cores.astype(np.float64)), strict=True)):
             data.qpos[:], data.qvel[:] = qpos, qvel
             mujoco.mj_fwdPosition(model, data)
             mujoco.mj_fwdVelocity(model, data)
             mujoco.mj_energyPos(model, data)
             mujoco.mj_energyVel(model, data)
-            energy[row] = data.energy.sum()
+            mujoco.mj_subtreeVel(model, data)
+            energy[row], com_velocity[row] = data.energy.sum(), data.subtree_linvel[0]
             depth = -data.contact.dist
             contact[row, data.contact.geom[depth > 0].ravel()] = True
             penetration[row] = max(0.0, depth.max(initial=0.0))
@@ -219,7 +223,7 @@ def inspect(task: Task, cores: np.ndarray) -> Inspection:
         names = tuple(model.geom(i).name or f"geom{i}" for i in range(model.ngeom))
     finally:
         env.close()
-    return Inspection(contact, penetration, limit, energy, names)
+    return Inspection(contact, penetration, limit, energy, com_velocity, names)
 
 
 class Renderer:

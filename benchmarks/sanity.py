@@ -1,0 +1,152 @@
+"""Do imagined robots stay robots? Two minutes of simulated time, looked at by MuJoCo's kinematics.
+
+    python benchmarks/sanity.py                     # all tasks, then benchmarks/results/sanity.json
+    python benchmarks/sanity.py --only Hopper-v5    # finished tasks are skipped
+
+A validator knows from real data how far joints go past their stops, how deep feet sink in and how fast each
+velocity gets. A state outside the ranges seen is rejected; the outer bounds are twice as wide. In free
+flight nothing but gravity may change the velocity of the centre of mass.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from common import Row, Units, target
+from worlds import TASKS, fitted, policies, pool_data
+
+import wmgym
+from wmgym import groundtruth
+from wmgym.collecting import apply_policy
+from wmgym.data import Transitions
+
+ENVS, SECONDS = 256, 120.0
+LOOKS = 2_000  # states that MuJoCo looks at
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    units = Units("sanity")
+    for env_id in args.only:
+        units.do(env_id, lambda e=env_id: measure(e))
+    print(units.write(goals, [0]))
+
+
+def measure(env_id: str) -> list[Row]:
+    train, world = pool_data(env_id), fitted(env_id)
+    steps = round(SECONDS / world.task.dt)
+    endless = wmgym.make_task(env_id, env_kwargs={"max_episode_steps": steps})
+    bounds = Bounds(world.task, train)
+    entrants: dict[str, Any] = {"random": None, **policies(env_id, "held-out")}
+    found = []
+    for name, policy in entrants.items():
+        real = wmgym.collect(endless, {name: policy}, steps=4 * steps, seed=88_000, workers=2)
+        pairs, finite, variance = imagine(world, policy, steps)
+        seen = groundtruth.inspect(world.task, pairs[:, 0])
+        next_seen = groundtruth.inspect(world.task, pairs[:, 1])
+        rows = np.random.default_rng(0).choice(len(real), size=min(LOOKS, len(real)), replace=False)
+        before, after = (groundtruth.inspect(world.task, x[rows]) for x in (real.core, real.next_core))
+        moving = real.core.var(0) > 1e-10
+        ratio = variance[moving] / real.core.var(0)[moving]
+        found.append(
+            {
+                "env": env_id, "policy": name, "seconds": SECONDS, "envs": ENVS, "finite": finite,
+                "rejected_states": bounds.outside(pairs[:, 0], seen, 0.0),
+                "rejected_states_real": bounds.outside(real.core[rows], before, 0.0),
+                "outside_outer_bounds": bounds.outside(pairs[:, 0], seen, 1.0),
+                "variance_ratio_median": float(np.median(ratio)),
+                "variance_ratio_low": float(ratio.min()), "variance_ratio_high": float(ratio.max()),
+                "flight_error": flight_error(world.task, seen, next_seen),
+                "flight_error_real": flight_error(world.task, before, after),
+            }
+        )  # fmt: skip
+        print(f"  {found[-1]}", flush=True)
+    return found
+
+
+@torch.no_grad()
+def imagine(world: wmgym.WorldModel, policy: Any, steps: int) -> tuple[np.ndarray, bool, np.ndarray]:
+    """Pairs of successive cores ``(n, 2, core_dim)``, whether all was finite, and each core's variance."""
+    env = wmgym.ImaginedVectorEnv(world, ENVS, max_episode_steps=steps)
+    env.action_space.seed(0)
+    rng = np.random.default_rng(0)
+    obs, _ = env.reset(seed=0)
+    pairs, finite, count = [], True, 0
+    total, squares = np.zeros(world.task.core.dim), np.zeros(world.task.core.dim)
+    each = -(-LOOKS // steps) if steps < LOOKS else 1
+    looks = set(np.linspace(0, steps - 1, min(steps, LOOKS)).astype(int).tolist())
+    for t in range(steps):
+        core = env.core()
+        action = env.action_space.sample() if policy is None else apply_policy(policy, obs)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        finite &= bool(np.isfinite(obs).all() and np.isfinite(reward).all())
+        total += core.sum(0, dtype=np.float64)
+        squares += np.square(core, dtype=np.float64).sum(0)
+        count += len(core)
+        if t in looks:
+            going = np.flatnonzero(~(terminated | truncated))
+            rows = rng.choice(going, size=min(each, len(going)), replace=False)
+            pairs += [np.stack([core[i], env.core()[i]]) for i in rows]
+    variance = squares / count - (total / count) ** 2
+    return np.array(pairs), finite, variance
+
+
+class Bounds:
+    """What real data allows: ranges of penetration, of stops and of every velocity."""
+
+    def __init__(self, task: wmgym.Task, train: Transitions) -> None:
+        assert task.core.to_mujoco is not None
+        rows = np.random.default_rng(1).choice(len(train), size=min(20_000, len(train)), replace=False)
+        real = groundtruth.inspect(task, train.core[rows])
+        self.penetration, self.limit = real.penetration.max(), real.limit.max()
+        _, velocity = task.core.to_mujoco(np.arange(1, task.core.dim + 1)[None])
+        self.velocity = np.isin(np.arange(1, task.core.dim + 1), velocity)
+        self.speed = np.abs(train.core[:, self.velocity]).max(0)
+
+    def outside(self, cores: np.ndarray, seen: groundtruth.Inspection, margin: float) -> float:
+        """Share of states beyond the ranges seen, widened by a share of themselves."""
+        wide = 1 + margin
+        bad = (seen.penetration > wide * self.penetration + 1e-6) | (seen.limit > wide * self.limit + 1e-6)
+        bad |= (np.abs(cores[:, self.velocity]) > wide * self.speed + 1e-6).any(1)
+        return float(bad.mean())
+
+
+def flight_error(task: wmgym.Task, now: Any, then: Any) -> float | None:
+    """Median error of the centre of mass's vertical acceleration in free flight, as a share of gravity."""
+    flying = ~(now.contact.any(1) | then.contact.any(1))
+    if task.env_id in ("Swimmer-v5", "Reacher-v5", "Pusher-v5") or "Inverted" in task.env_id:
+        return None  # nothing flies there
+    if flying.sum() < 20:
+        return None
+    change = (then.com_velocity - now.com_velocity)[flying, 2] / task.dt
+    return float(np.median(np.abs(change / 9.81 + 1)))
+
+
+def goals(rows: list[Row]) -> list[Row]:
+    """The issue's targets beside what was measured."""
+    envs = list(dict.fromkeys(r["env"] for r in rows))
+    worst = {e: max(r["outside_outer_bounds"] for r in rows if r["env"] == e) for e in envs}
+    ratio = {
+        e: [round(f(r["variance_ratio_median"] for r in rows if r["env"] == e), 2) for f in (min, max)]
+        for e in envs
+    }
+    what = "120 s of simulated time, 256 envs, random and held-out policies, 11 tasks: "
+    return [
+        target(what + "finite", "100 %", all(r["finite"] for r in rows), all(r["finite"] for r in rows)),
+        target(what + "share of states outside the validator's outer bounds", "0", worst,
+               len(envs) == len(TASKS) and max(worst.values()) == 0),
+        target(what + "state variance against MuJoCo's, median over dimensions, by policy", "within 2x",
+               ratio, all(low >= 0.5 and high <= 2 for low, high in ratio.values())),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
