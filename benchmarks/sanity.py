@@ -74,7 +74,7 @@ def measure(env_id: str) -> list[Row]:
 
 @torch.no_grad()
 def imagine(world: wmgym.WorldModel, policy: Any, steps: int) -> tuple[np.ndarray, bool, np.ndarray]:
-    """Pairs of successive cores ``(n, 2, core_dim)``, whether all was finite, and each core's variance."""
+    """Pairs of successive cores ``(n, 2, core_dim)``, whether all was finite, the variances."""
     env = wmgym.ImaginedVectorEnv(world, ENVS, max_episode_steps=steps)
     env.action_space.seed(0)
     rng = np.random.default_rng(0)
