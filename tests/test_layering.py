@@ -127,7 +127,7 @@ def test_importing_wmgym_loads_little_and_fast() -> None:
 
 
 def test_every_public_name_is_there_and_has_one_home() -> None:
-    assert set(wmgym.__all__) == {*wmgym._HOME, "sb3"}
+    assert set(wmgym.__all__) == {*wmgym._HOME, "groundtruth", "sb3"}
     for name in wmgym.__all__:
         value = getattr(wmgym, name)
         assert name == "sb3" or value.__module__.startswith(f"wmgym.{wmgym._HOME[name]}")

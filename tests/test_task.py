@@ -18,6 +18,7 @@ from wmgym.data import Transitions
 from wmgym.records import TaskRecord, rebuild_task, record_task
 from wmgym.task import Task, make_task
 from wmgym.tasks import Core, Geometry, identity_core
+from wmgym.tasks.mujoco_v5 import TABLE
 
 INF = float("inf")
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -494,3 +495,9 @@ def test_stored_transitions_rebuild_their_task(tmp_path: Any) -> None:
     data = collect(make_task("InvertedPendulum-v5", env_kwargs={"frame_skip": 5}), steps=20, seed=0)
     data.save(tmp_path)
     assert_formulas_hold(Transitions.load(tmp_path).task, columns_of(data))
+
+
+def test_every_registered_task_is_known() -> None:
+    import wmgym
+
+    assert set(wmgym.MUJOCO_IDS) == set(TABLE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
-    from wmgym import sb3
+    from wmgym import groundtruth, sb3
     from wmgym.archive import load
     from wmgym.calibrating import calibrate
     from wmgym.collecting import CollectError, collect
@@ -85,6 +85,7 @@ __all__ = [
     "concat",
     "fit",
     "from_arrays",
+    "groundtruth",
     "load",
     "load_policy",
     "load_pool",
@@ -103,8 +104,8 @@ MUJOCO_IDS = (
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sb3":
-        return importlib.import_module("wmgym.sb3")
+    if name in ("groundtruth", "sb3"):
+        return importlib.import_module(f"wmgym.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'wmgym' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wmgym.{_HOME[name]}"), name)
