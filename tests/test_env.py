@@ -252,6 +252,58 @@ def test_infos_have_the_form_of_sync_vector_env(
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("steps", [700, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("autoreset", AutoresetMode)
+@pytest.mark.parametrize("num_envs", [1, 2, 7, 64])
+def test_sync_vector_env_over_single_envs_does_the_same_to_the_last_bit(
+    pendulum_world: WorldModel, num_envs: int, autoreset: AutoresetMode, steps: int
+) -> None:
+    """One start state and no noise, since every env object has a generator of its own."""
+    options: dict[str, Any] = {"mode": "mean", "starts": pendulum_world.starts[:1], "max_episode_steps": 40}
+    ours = ImaginedVectorEnv(pendulum_world, num_envs, autoreset_mode=autoreset, **options)
+    oracle = SyncVectorEnv(
+        [lambda: ImaginedEnv(pendulum_world, **options)] * num_envs, autoreset_mode=autoreset
+    )
+    ours.action_space.seed(0)
+    np.testing.assert_array_equal(ours.reset(seed=0)[0], oracle.reset(seed=0)[0])
+    over, ends = np.zeros(num_envs, bool), np.zeros(2, int)
+    for _ in range(-(-steps // num_envs)):
+        if autoreset is AutoresetMode.DISABLED and over.any():
+            found, real = (env.reset(options={"reset_mask": over.copy()}) for env in (ours, oracle))
+            np.testing.assert_array_equal(found[0], real[0])
+            np.testing.assert_array_equal(found[1]["_diverged"], over)
+        action = ours.action_space.sample()
+        found, real = ours.step(action), oracle.step(action)
+        for mine, theirs in zip(found[:4], real[:4], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        over = found[2] | found[3]
+        ends += [found[2].sum(), found[3].sum()]
+        if autoreset is AutoresetMode.SAME_STEP and over.any():
+            for i in np.flatnonzero(over):
+                np.testing.assert_array_equal(found[4]["final_obs"][i], real[4]["final_obs"][i])
+    assert ends[0] > 0
+
+
+def test_disabled_autoreset_waits_for_a_mask() -> None:
+    env = ImaginedVectorEnv(toy.world(), 3, max_episode_steps=1, autoreset_mode="Disabled")
+    with pytest.raises(gym.error.ResetNeeded, match="once without"):
+        env.reset(options={"reset_mask": np.array([True, False, False])})
+    env.reset(seed=0)
+    env.step(np.zeros((3, 2), np.float32))
+    with pytest.raises(gym.error.ResetNeeded, match=r"episodes \[0, 1, 2\] are over"):
+        env.step(np.zeros((3, 2), np.float32))
+    before = env.core()
+    mask = np.array([True, False, True])
+    obs, infos = env.reset(options={"reset_mask": mask, "state": np.array([7.0, 8.0, 9.0])})
+    np.testing.assert_array_equal(obs, np.where(mask[:, None], [7.0, 8.0, 9.0], before))
+    np.testing.assert_array_equal(infos["_diverged"], mask)
+    with pytest.raises(gym.error.ResetNeeded, match=r"episodes \[1\] are over"):
+        env.step(np.zeros((3, 2), np.float32))
+    for bad in (np.ones(2, bool), np.ones(3), np.zeros(3, bool)):
+        with pytest.raises(ValueError, match="reset_mask"):
+            env.reset(options={"reset_mask": bad})
+
+
 def test_gymnasiums_episode_statistics_agree() -> None:
     env = RecordEpisodeStatistics(ImaginedVectorEnv(toy.world(), 2, max_episode_steps=5))
     env.reset(seed=0)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.world import MODES, Mode, WorldModel, WorldState, WorldStep
+from wmgym.world import MODES, Mode, WorldModel, WorldState
 
 if TYPE_CHECKING:
     from wmgym.groundtruth import Renderer
@@ -24,8 +24,10 @@ Source: TypeAlias = WorldModel | str | os.PathLike[str]
 class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """``num_envs`` imagined episodes side by side: same spaces and time limit as the real env.
 
-    Autoreset is SAME_STEP: an ending step returns the next episode's first observation and puts the last one
-    in ``infos["final_obs"]`` and its info in ``infos["final_info"]``. Infos of every step:
+    Autoreset is Gymnasium's, SAME_STEP unless asked for otherwise: an ending step returns the next episode's
+    first observation and puts the last one in ``infos["final_obs"]`` and its info in ``infos["final_info"]``.
+    With NEXT_STEP the next step, whose action is ignored, returns that observation with reward 0; with
+    DISABLED ended envs wait for ``reset(options={"reset_mask": ended})``. Infos of every step:
 
     - ``error_bound`` ``(num_envs, core_dim)``, once the world is calibrated: with probability
       ``world.calibration.level`` the real simulator, started where this episode started and given the same
@@ -52,6 +54,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         starts: np.ndarray | None = None,
         device: str = "cpu",
         render_mode: Literal["rgb_array"] | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         """Make the env.
 
@@ -64,6 +67,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             starts: ``(n, state_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
             render_mode: "rgb_array" to draw imagined states in the real env's model; known MuJoCo tasks only.
+            autoreset_mode: what follows an episode's end; a ``gymnasium.vector.AutoresetMode``.
         """
         from wmgym.archive import load
 
@@ -81,13 +85,16 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}")
         self.num_envs, self.mode, self.render_mode = num_envs, mode, render_mode
-        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / task.dt))}
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        fps = max(1, round(1 / task.dt))
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": fps}
         self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
         self.observation_space = batch_space(task.observation_space, num_envs)
         self.action_space = batch_space(task.action_space, num_envs)
         self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._starts = torch.tensor(bank, device=self.world.device)
         self._elapsed = np.zeros(num_envs, np.int64)
+        self._ended = np.zeros(num_envs, bool)  # episodes over and not yet started anew
         self._place = np.zeros((num_envs, task.core.displacement_dim))  # of the root, kept for pictures
         self._renderer: Renderer | None = None
         self._state: WorldState | None = None
@@ -98,22 +105,26 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start all episodes.
+        """Start all episodes, or those of a mask.
 
         Args:
             seed: decides everything random from here on; ``num_envs`` seeds do so together, None left out.
             options: ``{"obs": ...}`` starts from one observation or ``num_envs`` of them, ``{"state": ...}``
                 from one core ``(core_dim,)``, one state ``(state_dim,)`` with the shown readouts, or
-                ``num_envs`` of either; without these the bank decides.
+                ``num_envs`` of either; without these the bank decides. ``{"reset_mask": ...}``, bool of shape
+                ``(num_envs,)``, leaves the other episodes as they are.
         """
+        options = dict(options or {})
+        mask = self._mask(options.pop("reset_mask", None))
         if isinstance(seed, list):
             seed = self._combine(seed)
         if seed is not None:
             self._generator.manual_seed(seed)
         with torch.no_grad():
-            self._state = self.world.init(self._start_from(options or {}), self._generator)
-        self._elapsed[:], self._place[:] = 0, 0
-        return self._observe(self._state), self._infos(np.zeros(self.num_envs, bool))
+            fresh = self.world.init(self._start_from(options), self._generator)
+        self._state = fresh if self._state is None or mask.all() else _merge(self._state, fresh, mask)
+        self._elapsed[mask], self._place[mask], self._ended[mask] = 0, 0, False
+        return self._observe(self._state), self._infos(np.zeros(self.num_envs, bool), mask)
 
     def step(
         self, actions: np.ndarray
@@ -121,6 +132,12 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Advance every episode by one step."""
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
+        waiting = self._ended
+        if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
+            raise gym.error.ResetNeeded(
+                f"episodes {np.flatnonzero(waiting).tolist()} are over; reset them with "
+                "options={'reset_mask': ended}"
+            )
         with torch.no_grad():
             outcome = self.world.step(self._state, self._check(actions), self.mode, self._generator)
         self._elapsed += 1
@@ -128,15 +145,22 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._place += outcome.displacement.cpu().numpy()
         terminated = outcome.terminated.cpu().numpy().copy()
         diverged = outcome.diverged.cpu().numpy()
+        reward = outcome.reward.double().cpu().numpy()
+        state = outcome.state
+        if waiting.any():  # NEXT_STEP: this step starts them anew, whatever the action
+            state = self._begin(state, waiting)
+            reward = np.where(waiting, 0.0, reward)
+            terminated, diverged = terminated & ~waiting, diverged & ~waiting
         late = self._elapsed >= self.max_episode_steps if self.max_episode_steps is not None else False
         truncated = (late | diverged) & ~terminated
         infos = self._infos(diverged)
         ended = terminated | truncated
-        reward = outcome.reward.double().cpu().numpy()
-        if ended.any():
-            obs = self._restart(outcome, ended, infos)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            if ended.any():
+                state = self._restart(state, ended, infos)
         else:
-            self._state, obs = outcome.state, self._observe(outcome.state)
+            self._ended = ended
+        self._state, obs = state, self._observe(state)
         return obs, reward, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -162,9 +186,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise gym.error.ResetNeeded("call reset() before core()")
         return self._state.core.cpu().numpy().copy()
 
-    def _restart(self, outcome: WorldStep, ended: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
+    def _restart(self, state: WorldState, ended: np.ndarray, infos: dict[str, Any]) -> WorldState:
         """Put ``ended`` rows at new starts; their last observation and info go into ``infos``."""
-        final = self._observe(outcome.state)
+        final = self._observe(state)
         last = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
             last[i] = final[i]
@@ -174,18 +198,35 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         }
         infos |= {"final_obs": last, "_final_obs": ended.copy(), "final_info": _masked(final_info, ended)}
         infos["_final_info"] = ended.copy()
-        rows = torch.as_tensor(ended, device=outcome.state.core.device)
-        core, shown, member = (x.clone() for x in vars(outcome.state).values())
-        count, dim = int(ended.sum()), core.shape[1]
-        start = self._draw_starts(count)
-        core[rows], shown[rows] = start[:, :dim], start[:, dim:]
-        member[rows] = self.world.deal_members(member[~rows], count, self._generator)
-        self._state = WorldState(core, shown, member)
-        self._elapsed[ended], self._place[ended] = 0, 0
+        state = self._begin(state, ended)
         for key, value in self._infos(np.zeros(self.num_envs, bool)).items():
             if not key.startswith("_"):
                 infos[key] = np.where(_as_rows(ended, value), value, infos[key])
-        return np.where(_as_rows(ended, final), self._observe(self._state), final)
+        return state
+
+    def _begin(self, state: WorldState, mask: np.ndarray) -> WorldState:
+        """The state with ``mask`` rows at new starts of the bank."""
+        rows = torch.as_tensor(mask, device=state.core.device)
+        core, shown, member = state.core.clone(), state.shown.clone(), state.member.clone()
+        count, dim = int(mask.sum()), core.shape[1]
+        start = self._draw_starts(count)
+        core[rows], shown[rows] = start[:, :dim], start[:, dim:]
+        member[rows] = self.world.deal_members(member[~rows], count, self._generator)
+        self._elapsed[mask], self._place[mask] = 0, 0
+        return WorldState(core, shown, member)
+
+    def _mask(self, given: Any) -> np.ndarray:
+        """Episodes to start: those asked for, or all."""
+        if given is None:
+            return np.ones(self.num_envs, bool)
+        mask = np.asarray(given)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] must be bool, of shape ({self.num_envs},), and true somewhere"
+            )
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() once without a reset_mask")
+        return mask
 
     def _combine(self, seeds: list[int | None]) -> int | None:
         """One seed made of one for each env, since all share a generator."""
@@ -243,11 +284,11 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         flat = self.world.task.core.observe(state.full).cpu().numpy()
         return np.array(flat, space.dtype).reshape(len(flat), *(space.shape or ()))
 
-    def _infos(self, diverged: np.ndarray) -> dict[str, Any]:
+    def _infos(self, diverged: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
         infos: dict[str, Any] = {"diverged": diverged}
         if self.world.calibration is not None:
             infos["error_bound"] = self.world.calibration.error_bound(self._elapsed, self.mode)
-        return _masked(infos, np.ones(self.num_envs, bool))
+        return _masked(infos, np.ones(self.num_envs, bool) if mask is None else mask)
 
 
 class ImaginedEnv(gym.Env[np.ndarray, Any]):
@@ -317,6 +358,17 @@ def _demand(world: WorldModel, env_id: str) -> None:
         raise ValueError(
             f"this world imagines {world.task.env_id!r}, not {env_id!r}; use wmgym/{world.task.env_id}"
         )
+
+
+def _merge(old: WorldState, new: WorldState, mask: np.ndarray) -> WorldState:
+    """Rows of ``new`` where the mask is true, of ``old`` elsewhere."""
+    rows = torch.as_tensor(mask, device=old.core.device)
+    wide = rows[:, None]
+    return WorldState(
+        torch.where(wide, new.core, old.core),
+        torch.where(wide, new.shown, old.shown),
+        torch.where(rows, new.member, old.member),
+    )
 
 
 def _as_rows(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
