@@ -652,3 +652,54 @@ def test_a_world_with_readouts_survives_storage(ant_world: WorldModel, tmp_path:
         env.action_space.seed(1)
         runs.append([env.step(env.action_space.sample())[0] for _ in range(10)])
     np.testing.assert_array_equal(runs[0], runs[1])
+
+
+# Snapshots
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_follows_a_restore_is_the_same_to_the_last_bit(pendulum_world: WorldModel, mode: Any) -> None:
+    env = ImaginedVectorEnv(pendulum_world, 5, mode=mode, max_episode_steps=30)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    plan = [env.action_space.sample() for _ in range(120)]
+    for action in plan[:20]:
+        env.step(action)
+    at = env.snapshot()
+    runs = []
+    for _ in range(2):
+        env.restore(at)
+        runs.append([env.step(action)[:4] for action in plan])
+    other = ImaginedVectorEnv(pendulum_world, 5, mode=mode, max_episode_steps=30)
+    other.restore(at)
+    runs.append([other.step(action)[:4] for action in plan])
+    for run in runs[1:]:
+        for mine, theirs in zip(run, runs[0], strict=True):
+            for a, b in zip(mine, theirs, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_forks_start_where_the_episode_is(pendulum_world: WorldModel) -> None:
+    env = gym.make(ID, world=pendulum_world, mode="mean").unwrapped
+    assert isinstance(env, ImaginedEnv)
+    env.reset(seed=0)
+    env.step(np.zeros(1, np.float32))
+    forks = env.fork(3)
+    actions = np.array([[0.0], [1.0], [-1.0]], np.float32)
+    obs = forks.step(actions)[0]
+    np.testing.assert_array_equal(env.step(actions[0])[0], obs[0])
+    assert len({row.tobytes() for row in obs}) == 3
+    twice = ImaginedVectorEnv(pendulum_world, 2)
+    twice.reset(seed=1)
+    np.testing.assert_array_equal(twice.fork(2).core(), np.repeat(twice.core(), 2, 0))
+
+
+def test_snapshots_of_other_envs_are_refused(pendulum_world: WorldModel) -> None:
+    env = ImaginedVectorEnv(pendulum_world, 2)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.snapshot()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"need \(3, 4\)"):
+        ImaginedVectorEnv(pendulum_world, 3).restore(env.snapshot())
+    with pytest.raises(ValueError, match="at least 1 copy"):
+        env.fork(0)

@@ -91,7 +91,8 @@ def replay_errors(
     for h in range(horizon):
         keep = left[going] > h
         if not keep.all():  # replay only what can still be compared
-            state, going = state[torch.tensor(keep, device=device)], going[keep]
+            mask = torch.tensor(keep, device=device)
+            state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
         error = np.full((len(starts), real.core.shape[1]), np.nan, np.float32)
         if len(going):
             rows = starts[going] + h

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, or the directory of a saved one."""
+
+
+@dataclass(frozen=True)
+class EnvSnapshot:
+    """Everything that the future of an imagined env depends on; see ``ImaginedVectorEnv.snapshot``."""
+
+    state: WorldState
+    elapsed: np.ndarray
+    ended: np.ndarray
+    place: np.ndarray
+    generator: torch.Tensor
 
 
 class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -53,7 +65,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         mode: Mode = "sample",
         starts: np.ndarray | None = None,
         device: str = "cpu",
-        render_mode: Literal["rgb_array"] | None = None,
+        render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         """Make the env.
@@ -185,6 +197,58 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before core()")
         return self._state.core.cpu().numpy().copy()
+
+    def snapshot(self) -> EnvSnapshot:
+        """Where all episodes are, draws to come included; ``restore`` goes on from there to the last bit."""
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before snapshot()")
+        return EnvSnapshot(
+            self._state.map(torch.Tensor.clone),
+            self._elapsed.copy(),
+            self._ended.copy(),
+            self._place.copy(),
+            self._generator.get_state(),
+        )
+
+    def restore(self, snapshot: EnvSnapshot) -> None:
+        """Go back to a snapshot of this env, or of one like it."""
+        shape = (self.num_envs, self.world.task.core.dim)
+        if tuple(snapshot.state.core.shape) != shape:
+            raise ValueError(f"the snapshot is of shape {tuple(snapshot.state.core.shape)}, need {shape}")
+        self._state = snapshot.state.map(torch.Tensor.clone)
+        self._elapsed, self._ended = snapshot.elapsed.copy(), snapshot.ended.copy()
+        self._place = snapshot.place.copy()
+        self._generator.set_state(snapshot.generator)
+
+    def fork(self, n: int) -> ImaginedVectorEnv:
+        """An env with ``n`` copies of every episode, side by side, each to be driven its own way.
+
+        The copies share the world. Their draws start where this env's stand, so a fork of one copy in mode
+        "mean" or "member" does what this env would have done.
+        """
+        here = self.snapshot()
+        if n < 1:
+            raise ValueError(f"fork into at least 1 copy, got n={n}")
+        other = ImaginedVectorEnv(
+            self.world,
+            self.num_envs * n,
+            max_episode_steps=self.max_episode_steps,
+            mode=self.mode,
+            starts=self._starts.cpu().numpy(),
+            device=str(self.world.device),
+            render_mode=self.render_mode,
+            autoreset_mode=self.autoreset_mode,
+        )
+        other.restore(
+            EnvSnapshot(
+                here.state.map(lambda rows: rows.repeat_interleave(n, 0)),
+                here.elapsed.repeat(n),
+                here.ended.repeat(n),
+                here.place.repeat(n, 0),
+                here.generator,
+            )
+        )
+        return other
 
     def _restart(self, state: WorldState, ended: np.ndarray, infos: dict[str, Any]) -> WorldState:
         """Put ``ended`` rows at new starts; their last observation and info go into ``infos``."""
@@ -337,6 +401,18 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
     def close(self) -> None:
         """Release the drawing context."""
         self._venv.close()
+
+    def snapshot(self) -> EnvSnapshot:
+        """Where the episode is; see ``ImaginedVectorEnv.snapshot``."""
+        return self._venv.snapshot()
+
+    def restore(self, snapshot: EnvSnapshot) -> None:
+        """Go back to a snapshot."""
+        self._venv.restore(snapshot)
+
+    def fork(self, n: int) -> ImaginedVectorEnv:
+        """A vector env of ``n`` copies of this episode; see ``ImaginedVectorEnv.fork``."""
+        return self._venv.fork(n)
 
 
 def make_env(world: Source, env_id: str, **kwargs: Any) -> ImaginedEnv:

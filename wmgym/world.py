@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -89,9 +90,9 @@ class WorldState:
         """Core and readouts ``(batch, state_dim)``, as the task's functions take them."""
         return torch.cat([self.core, self.shown], 1) if self.shown.shape[1] else self.core
 
-    def __getitem__(self, rows: Tensor) -> WorldState:
-        """Some of the episodes."""
-        return WorldState(self.core[rows], self.shown[rows], self.member[rows])
+    def map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
+        """The same done to all three: rows chosen, repeated or copied."""
+        return WorldState(change(self.core), change(self.shown), change(self.member))
 
 
 @dataclass(frozen=True)
