@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import wmgym  # noqa: F401  (registers the ids)
@@ -703,3 +704,25 @@ def test_snapshots_of_other_envs_are_refused(pendulum_world: WorldModel) -> None
         ImaginedVectorEnv(pendulum_world, 3).restore(env.snapshot())
     with pytest.raises(ValueError, match="at least 1 copy"):
         env.fork(0)
+
+
+def test_envs_survive_pickling_where_they_are(pendulum_world: WorldModel) -> None:
+    for env in (ImaginedEnv(pendulum_world), ImaginedVectorEnv(pendulum_world, 3)):
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        again = pickle.loads(pickle.dumps(env))
+        actions = [env.action_space.sample() for _ in range(20)]
+        for action in actions:
+            for mine, theirs in zip(env.step(action)[:4], again.step(action)[:4], strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ValueError, match="functions of yours"):
+        pickle.dumps(toy.world())
+
+
+def test_async_vector_env_runs_it_in_processes(pendulum_dir: str) -> None:
+    env = AsyncVectorEnv([lambda: gym.make(ID, world=pendulum_dir)] * 2)
+    env.reset(seed=0)
+    for _ in range(5):
+        obs = env.step(env.action_space.sample())[0]
+    assert obs in env.observation_space
+    env.close()

@@ -66,6 +66,16 @@ class _WorldRecord(Record):
 
 def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
     """Write a world to a directory; an interrupted save leaves the old world or the new one, whole."""
+    arrays, document = pack(world)
+    return store.write_directory(path, kind="world", arrays=arrays, document=document)
+
+
+def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All of a world as arrays and JSON values.
+
+    Raises:
+        ValueError: its dynamics is not an ``EnsembleMLP``, or a keyword of its env is no JSON value.
+    """
     arrays: dict[str, np.ndarray] = {}
     ensembles: dict[str, _EnsembleRecord] = {}
     for name, model in (("dynamics", world.dynamics), ("readout", world.readout)):
@@ -106,7 +116,7 @@ def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
             fingerprints=list(calibration.fingerprints),
         ),
     )
-    return store.write_directory(path, kind="world", arrays=arrays, document=record.model_dump(mode="json"))
+    return arrays, record.model_dump(mode="json")
 
 
 def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
@@ -121,13 +131,20 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
         StoreError: not a world, or a byte of it has changed.
     """
     arrays, document = store.read_directory(path, kind="world")
+    return unpack(arrays, document, task, name=os.fspath(path))
+
+
+def unpack(
+    arrays: dict[str, np.ndarray], document: dict[str, Any], task: Task | None = None, name: str = "world"
+) -> WorldModel:
+    """Rebuild what ``pack`` took apart; ``name`` is for the error."""
     try:
         record = _WorldRecord.model_validate(document)
         return _rebuild(record, arrays, task)
     except (ValidationError, KeyError, RuntimeError) as error:
         reason = error.title if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise store.StoreError(
-            f"{path}: not a world of this version of wmgym ({reason}); fit it again"
+            f"{name}: not a world of this version of wmgym ({reason}); fit it again"
         ) from error
 
 

@@ -18,6 +18,10 @@ from wmgym.world import MODES, Mode, WorldModel, WorldState
 if TYPE_CHECKING:
     from wmgym.groundtruth import Renderer
 
+if hasattr(os, "register_at_fork"):
+    # A forked child, as AsyncVectorEnv makes them, has none of its parent's threads and would wait for them.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, or the directory of a saved one."""
 
@@ -191,6 +195,10 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the drawing context, which is opened again where it is needed."""
+        return {**self.__dict__, "_renderer": None}
 
     def core(self) -> np.ndarray:
         """Current core state ``(num_envs, core_dim)`` float32, raw units."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from wmgym.chart import Chart
 from wmgym.dynamics import Dynamics, Prediction
+from wmgym.records import record_task
 from wmgym.task import Task
 
 Mode: TypeAlias = Literal["mean", "member", "sample"]
@@ -183,6 +184,16 @@ class WorldModel:
         from wmgym.archive import save
 
         save(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as what ``save`` writes; a task that holds functions of the caller's cannot."""
+        from wmgym.archive import pack, unpack
+
+        if "given" in {(record := record_task(self.task)).reward, record.terminated}:
+            raise ValueError(
+                "this world's task holds functions of yours and cannot be pickled; save and load it"
+            )
+        return unpack, pack(self)
 
     def with_calibration(self, calibration: Calibration) -> WorldModel:
         """The same model with error bounds."""
