@@ -12,6 +12,7 @@ import torch
 
 from tests import toy
 from wmgym.calibrating import calibrate, replay_errors
+from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
 from wmgym.dynamics import EnsembleMLP
 from wmgym.env import ImaginedVectorEnv
@@ -51,6 +52,27 @@ def test_rollout_error_falls_well_below_standing_still(train: Transitions) -> No
     history = world.provenance.fit["rollout_error"]
     assert len(history) == 6
     assert history[-1] < history[0]
+
+
+def test_fine_tuning_makes_rollouts_better() -> None:
+    data = collect("InvertedDoublePendulum-v5", steps=1_500, seed=0, workers=1)
+    test = collect("InvertedDoublePendulum-v5", steps=600, seed=1, workers=1)
+    starts, found = test.window_starts(6), []
+    for finetune_updates in (0, 150):
+        config = replace(SMALL, finetune_updates=finetune_updates, finetune_steps=4, rollout=4)
+        world = fit(data, config)
+        *_, error = replay_errors(world, test, starts, 4, "member")
+        found.append((error / data.core.std(0)).mean())
+    assert found[1] < 0.95 * found[0]
+
+
+def test_fine_tuning_takes_learned_heads_and_short_episodes() -> None:
+    data = collect("CartPole-v1", steps=200, seed=0, workers=1)
+    config = replace(TINY, finetune_updates=5)
+    world = fit(data, config)
+    assert len(world.provenance.fit["rollout_error"]) > len(fit(data, TINY).provenance.fit["rollout_error"])
+    assert equal(world, fit(data, config))
+    fit(data, replace(config, finetune_steps=500))  # no episode is that long: nothing to roll out
 
 
 def test_noise_is_learned(train: Transitions) -> None:

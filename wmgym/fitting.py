@@ -40,6 +40,9 @@ class FitConfig:
         patience: looks without improvement before stopping.
         validation: share of the training steps held out for those looks, by whole episodes.
         rollout: steps of the open-loop rollouts that decide.
+        finetune_updates: further gradient steps through rollouts, which see the states that the model itself
+            leads to (Venkatraman et al. 2015; Li et al. 2025, arXiv:2501.10100).
+        finetune_steps: steps of those rollouts.
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
@@ -54,6 +57,8 @@ class FitConfig:
     patience: int = 8
     validation: float = 0.1
     rollout: int = 16
+    finetune_updates: int = 0
+    finetune_steps: int = 8
     margin: float = 1.0
 
     def __post_init__(self) -> None:
@@ -67,13 +72,18 @@ class FitConfig:
             "eval_every",
             "patience",
             "rollout",
+            "finetune_steps",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (
-            0 < self.validation < 1 and self.learning_rate > 0 and min(self.weight_decay, self.margin) >= 0
+            0 < self.validation < 1
+            and self.learning_rate > 0
+            and min(self.weight_decay, self.margin, self.finetune_updates) >= 0
         ):
-            raise ValueError("need 0 < validation < 1, learning_rate > 0, weight_decay >= 0 and margin >= 0")
+            raise ValueError(
+                "need 0 < validation < 1, learning_rate > 0, and weight_decay, margin, finetune_updates >= 0"
+            )
 
 
 def fit(
@@ -115,6 +125,8 @@ def fit(
     history = _optimise(
         model, inputs[rows], labels[rows], ends[rows], config, generator, judge, progress, "fit"
     )
+    if config.finetune_updates:
+        history += _finetune(model, train, rows, labels, ends, config, generator, judge, progress)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
     bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
     low, high = _range(train, config.margin)
@@ -307,6 +319,67 @@ def _optimise(
                 break
     model.load_state_dict(best)
     return [round(x, 6) for x in history]
+
+
+def _finetune(
+    model: EnsembleMLP,
+    train: Transitions,
+    rows: Tensor,
+    labels: Tensor,
+    ends: Tensor,
+    config: FitConfig,
+    generator: torch.Generator,
+    judge: Callable[[EnsembleMLP], float],
+    progress: bool,
+) -> list[float]:
+    """Roll every member out over windows of the data; each step shall change its state into the true one.
+
+    The likelihood of that change is differentiated through the rollout, so that errors which add up cost more
+    than those which cancel. The weights that the judge likes best are kept, be they those before.
+    """
+    length = config.finetune_steps
+    inside = np.intersect1d(train.window_starts(length), rows.numpy())
+    starts = torch.tensor(inside[np.isin(inside + length - 1, rows.numpy())])
+    if not len(starts):
+        return []
+    core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
+    action, displacement = _encoded_actions(train), torch.tensor(train.displacement).float()
+    low, high = (torch.tensor(side)[: core.shape[1]] for side in _range(train, config.margin))
+    chart, changes = model.chart, model.chart.change_dim
+    unit, middle = model.target_std[:changes], model.target_mean[:changes]
+    rate, windows = config.learning_rate / 5, max(1, config.batch_size // 4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=config.weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, config.finetune_updates, eta_min=rate / 20
+    )
+    best, best_error, history = copy.deepcopy(model.state_dict()), judge(model), []
+    shape = (model.num_members, windows)
+    with track("fine-tune", config.finetune_updates, show=progress) as advance:
+        for update in range(1, config.finetune_updates + 1):
+            first = starts[torch.randint(len(starts), shape, generator=generator)].flatten()
+            state, loss = core[first], torch.zeros(())
+            for at in (first + step for step in range(length)):
+                outputs = model.network(model.encode(state, action[at]).view(*shape, -1))
+                wanted = chart.difference(state, next_core[at], displacement[at])
+                wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
+                loss = loss + _loss(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
+                change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
+                state = torch.clamp(chart.move(state, change)[0], low, high)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=True)
+            optimizer.step()
+            scheduler.step()
+            note = ""
+            if update % config.eval_every == 0 or update == config.finetune_updates:
+                error = judge(model)
+                history.append(round(error, 6))
+                note = f"error {error:.3f}"
+                if error < best_error:
+                    best, best_error = copy.deepcopy(model.state_dict()), error
+            advance(1, note)
+    model.load_state_dict(best)
+    return history
 
 
 class _Batches:
