@@ -1,0 +1,256 @@
+"""What makes a world good: one change at a time, judged open loop on policies that no fit saw.
+
+    python benchmarks/ablation.py                             # everything missing, then the result file
+    python benchmarks/ablation.py --env Ant-v5 --only base    # some of it
+
+Every unit fits one small world (4 members, 60,000 transitions, 3,000 updates unless the change says
+otherwise) and replays held-out policies' actions. The error is the normalised one of ``open_loop.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from common import Row, Units, target
+from torch import Tensor
+from torch.nn import functional
+from worlds import core_error, held_out_data, policies, pool_data, spread
+
+import wmgym
+from wmgym import fitting
+from wmgym.data import Transitions, concat
+from wmgym.dynamics import EnsembleMLP
+from wmgym.tasks import Geometry
+
+ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5")
+HORIZONS = (1, 8, 32, 128)
+STEPS = 60_000
+BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=100)
+
+
+class NoLayerNorm(EnsembleMLP):
+    """Linear and SiLU alone."""
+
+    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
+        return _layers(self, inputs, lambda x: functional.silu(x))
+
+
+class Relu(EnsembleMLP):
+    """ReLU in place of SiLU."""
+
+    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
+        return _layers(self, inputs, lambda x: functional.relu(functional.layer_norm(x, x.shape[-1:])))
+
+
+class Tanh(EnsembleMLP):
+    """Tanh in place of SiLU."""
+
+    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
+        return _layers(self, inputs, lambda x: torch.tanh(functional.layer_norm(x, x.shape[-1:])))
+
+
+class Spectral(EnsembleMLP):
+    """Every weight matrix divided by its largest singular value over 3, where that is above 1."""
+
+    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
+        hidden = inputs
+        for i, (weight, bias) in enumerate(self._layers):
+            norm = torch.linalg.matrix_norm(weight.detach(), 2)[:, None, None]
+            hidden = torch.baddbmm(bias, hidden, weight / (norm / 3).clamp(min=1))
+            if i < len(self._layers) - 1:
+                hidden = functional.silu(functional.layer_norm(hidden, hidden.shape[-1:]))
+        return hidden
+
+
+def _layers(model: EnsembleMLP, inputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    hidden = inputs
+    for weight, bias in model._layers[:-1]:
+        hidden = activation(torch.baddbmm(bias, hidden, weight))
+    weight, bias = model._layers[-1]
+    return torch.baddbmm(bias, hidden, weight)
+
+
+def squared_error(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+    """In place of the likelihood; the deviation is left as it starts."""
+    mean, _, _ = model.split(outputs)
+    return (labels - mean).square().mean((1, 2)).sum()
+
+
+def likelihood(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+    """Plain Gaussian likelihood, beta = 0."""
+    mean, log_std, _ = model.split(outputs)
+    return (0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std).mean((1, 2)).sum()
+
+
+@contextmanager
+def swapped(**names: Any) -> Iterator[None]:
+    """Other classes and functions in ``fitting``, for the length of one fit."""
+    usual = {name: getattr(fitting, name) for name in names}
+    for name, value in names.items():
+        setattr(fitting, name, value)
+    try:
+        yield
+    finally:
+        for name, value in usual.items():
+            setattr(fitting, name, value)
+
+
+def seen_as(data: Transitions, geometry: Geometry) -> Transitions:
+    core = dataclasses.replace(data.task.core, geometry=geometry)
+    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
+
+
+def other_frame(data: Transitions) -> Transitions:
+    """World axes where the body's are usual, and the other way round."""
+    g = data.task.core.geometry
+    if g.quaternion is not None or g.pitch is not None:
+        return seen_as(data, Geometry(g.dim, g.displacement_dim, angles=g.angles))
+    at = g.dim // 2  # first velocity of a planar robot, whose x is not in its core
+    return seen_as(
+        data,
+        dataclasses.replace(g, pitch=(1, -1), velocities=((at, at + 1),), positions=((g.dim, 0),)),
+    )
+
+
+def clipped(data: Transitions) -> Transitions:
+    """Velocities as the observation shows them."""
+    shown, then = (data.task.core.from_obs(x)[:, : data.task.core.dim] for x in (data.obs, data.next_obs))
+    return dataclasses.replace(data, core=shown.astype(np.float32), next_core=then.astype(np.float32))
+
+
+def mix(env_id: str, kind: str) -> Transitions:
+    """The same number of steps from other sources."""
+    task, pool = wmgym.make_task(env_id), policies(env_id, "pool")
+    if kind == "random":
+        return wmgym.collect(task, steps=STEPS, seed=1)
+    ranked = sorted(pool, key=lambda name: pool[name].card.return_mean)  # type: ignore[union-attr]
+    half = ranked[: len(ranked) // 2] if kind == "weak half" else ranked
+    noise = 0.3 if kind == "noisy" else 0.0
+    each = STEPS // len(half)
+    return concat(
+        [
+            wmgym.collect(task, {name: pool[name]}, steps=each, seed=i, noise=noise)
+            for i, name in enumerate(half)
+        ]
+    )
+
+
+def _fit(data: Transitions, **changes: Any) -> wmgym.WorldModel:
+    return wmgym.fit(data, dataclasses.replace(BASE, **changes), seed=0)
+
+
+def _with(names: dict[str, Any]) -> Callable[[str], wmgym.WorldModel]:
+    def fit(env_id: str) -> wmgym.WorldModel:
+        with swapped(**names):
+            return _fit(pool_data(env_id, STEPS))
+
+    return fit
+
+
+def _config(**changes: Any) -> Callable[[str], wmgym.WorldModel]:
+    return lambda env_id: _fit(pool_data(env_id, STEPS), **changes)
+
+
+CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
+    "base": _config(),
+    "no LayerNorm": _with({"EnsembleMLP": NoLayerNorm}),
+    "ReLU": _with({"EnsembleMLP": Relu}),
+    "tanh": _with({"EnsembleMLP": Tanh}),
+    "spectral norm": _with({"EnsembleMLP": Spectral}),
+    "squared error": _with({"_loss": squared_error}),
+    "likelihood, beta = 0": _with({"_loss": likelihood}),
+    "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
+    "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
+    "weight decay 0": _config(weight_decay=0.0),
+    "weight decay 0.01": _config(weight_decay=0.01),
+    "learning rate 1e-3": _config(learning_rate=1e-3),
+    "learning rate 1e-2": _config(learning_rate=1e-2),
+    "fine-tune, 8 steps": _config(finetune_updates=600),
+    "fine-tune, 16 steps": _config(finetune_updates=600, finetune_steps=16),
+    "fine-tune, 4 steps": _config(finetune_updates=600, finetune_steps=4),
+    "no clamp": _config(margin=1e6),
+    "clamp to the data's range": _config(margin=0.0),
+    "width 128": _config(width=128),
+    "width 512": _config(width=512),
+    "depth 2": _config(depth=2),
+    "depth 4": _config(depth=4),
+    "1 member": _config(members=1),
+    "8 members": _config(members=8),
+    "batch 64": _config(batch_size=64),
+    "batch 1,024": _config(batch_size=1_024),
+    "1,000 updates": _config(max_updates=1_000),
+    "10,000 updates": _config(max_updates=10_000),
+    "10k transitions": lambda env_id: _fit(pool_data(env_id, 10_000)),
+    "300k transitions": lambda env_id: _fit(pool_data(env_id, 300_000)),
+    "300k transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 300_000), max_updates=10_000),
+    "1M transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 1_000_000), max_updates=10_000),
+    "random actions only": lambda env_id: _fit(mix(env_id, "random")),
+    "pool without noise": lambda env_id: _fit(mix(env_id, "clean")),
+    "pool with noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),
+    "weak half of the pool": lambda env_id: _fit(mix(env_id, "weak half")),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--env", nargs="+", choices=ENVS, default=ENVS)
+    parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=tuple(CHANGES), metavar="CHANGE")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    units = Units("ablation")
+    for change in args.only:
+        for env_id in args.env:
+            name = f"{env_id}-{change}".replace(" ", "_").replace(",", "").replace("=", "").replace("'", "")
+            units.do(name, lambda e=env_id, c=change: [measure(e, c)])
+    print(units.write(goals, [0]))
+
+
+def measure(env_id: str, change: str) -> Row:
+    test, std = held_out_data(env_id), spread(pool_data(env_id, STEPS))
+    began = time.perf_counter()
+    world = CHANGES[change](env_id)
+    minutes = (time.perf_counter() - began) / 60
+    rng, found = np.random.default_rng(0), {}
+    for h in HORIZONS:
+        starts = test.window_starts(h)
+        starts = rng.choice(starts, size=min(200, len(starts)), replace=False)
+        path = roll(world, test, starts, h)
+        real = test.next_core[starts + h - 1].astype(np.float64)
+        error = core_error(world.task, path.astype(np.float64), real) / std
+        found[f"h={h}"] = float(np.sqrt(np.minimum(error**2, 1e4).mean(1)).mean())
+    return {"env": env_id, "change": change, "minutes": round(minutes, 2), **found}
+
+
+@torch.no_grad()
+def roll(world: wmgym.WorldModel, test: Transitions, starts: np.ndarray, steps: int) -> np.ndarray:
+    """Cores ``(n, core_dim)`` after ``steps`` steps of the ensemble's mean."""
+    state = world.init(torch.tensor(test.core[starts]), torch.Generator().manual_seed(0))
+    for t in range(steps):
+        state = world.step(state, torch.tensor(test.action[starts + t]), "mean").state
+    return state.core.numpy()
+
+
+def goals(rows: list[Row]) -> list[Row]:
+    """No target of its own: the best change of each env at h = 32."""
+    found = []
+    for env_id in dict.fromkeys(r["env"] for r in rows):
+        mine = {r["change"]: r["h=32"] for r in rows if r["env"] == env_id}
+        best, base = min(mine, key=lambda change: mine[change]), mine.get("base", float("nan"))
+        said = f"{best}: {mine[best]:.3f}, base {base:.3f}"
+        found.append(
+            target(f"{env_id}: best single change at h = 32", "below base", said, mine[best] <= base)
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()
