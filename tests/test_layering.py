@@ -14,7 +14,7 @@ import wmgym
 
 PACKAGE = Path(wmgym.__file__).resolve().parent
 RANK = {
-    "files": 0, "progress": 0, "tasks": 0,
+    "files": 0, "progress": 0, "rules": 0, "tasks": 0,
     "store": 1, "task": 1,
     "records": 2,
     "data": 3, "ledger": 3,
