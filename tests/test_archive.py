@@ -14,9 +14,9 @@ import torch
 from tests import toy
 from wmgym import archive, store
 from wmgym.calibrating import calibrate
-from wmgym.env import ImaginedVectorEnv
 from wmgym.fitting import FitConfig, fit
 from wmgym.task import make_task
+from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,8 +14,9 @@ from tests import toy
 from wmgym.calibrating import calibrate, grouped_quantile, replay_errors, std_scale
 from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
-from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+from wmgym.env import ImaginedEnv
 from wmgym.task import make_task
+from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, Calibration, Mode, WorldModel
 
 HORIZONS = (1, 8, 32)

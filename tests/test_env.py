@@ -25,8 +25,9 @@ from wmgym.archive import load
 from wmgym.calibrating import calibrate
 from wmgym.collecting import collect
 from wmgym.dynamics import Prediction
-from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+from wmgym.env import ImaginedEnv
 from wmgym.fitting import FitConfig, fit
+from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, WorldModel
 
 ID = "wmgym/InvertedPendulum-v5"

@@ -15,9 +15,9 @@ from wmgym.calibrating import calibrate, replay_errors
 from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
 from wmgym.dynamics import EnsembleMLP
-from wmgym.env import ImaginedVectorEnv
 from wmgym.fitting import FitConfig, fit
 from wmgym.task import make_task
+from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, WorldModel
 
 SMALL = FitConfig(members=2, width=32, depth=2, max_updates=300, eval_every=50, learning_rate=0.01)

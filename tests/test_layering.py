@@ -22,14 +22,15 @@ RANK = {
     "chart": 4, "collecting": 5, "dynamics": 5,
     "world": 6,
     "archive": 7, "calibrating": 7, "fitting": 7,
-    "env": 8,
-    "sb3": 9, "scoring": 9,
-    "recipes": 10,
-    "pipeline": 11,
-    "__init__": 12,
-    "console": 13, "doctor": 13, "report": 13,
-    "cli": 14,
-    "__main__": 15,
+    "vector_env": 8,
+    "env": 9,
+    "sb3": 10, "scoring": 10,
+    "recipes": 11,
+    "pipeline": 12,
+    "__init__": 13,
+    "console": 14, "doctor": 14, "report": 14,
+    "cli": 15,
+    "__main__": 16,
 }  # fmt: skip
 """Layer of every module and subpackage: it imports from lower ones, and a subpackage from itself."""
 

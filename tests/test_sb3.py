@@ -25,7 +25,7 @@ from torch import nn
 
 from tests import toy
 from wmgym.calibrating import calibrate
-from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+from wmgym.env import ImaginedEnv
 from wmgym.policy import load_policy
 from wmgym.sb3 import (
     ImaginedVecEnv,
@@ -37,6 +37,7 @@ from wmgym.sb3 import (
     to_policy,
     train,
 )
+from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, Mode, WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]

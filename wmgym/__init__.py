@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wmgym.collecting import CollectError, collect
     from wmgym.data import Transitions, concat, from_arrays
     from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
-    from wmgym.env import ImaginedEnv, ImaginedVectorEnv
+    from wmgym.env import ImaginedEnv
     from wmgym.files import StoreError
     from wmgym.fitting import FitConfig, fit
     from wmgym.pipeline import run
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wmgym.sb3 import train
     from wmgym.scoring import GapReport, score
     from wmgym.task import Task, make_task
+    from wmgym.vector_env import ImaginedVectorEnv
     from wmgym.world import Calibration, WorldModel
 
 __version__ = "0.1.0"
@@ -38,7 +39,7 @@ _HOME = {
     "FitConfig": "fitting",
     "GapReport": "scoring",
     "ImaginedEnv": "env",
-    "ImaginedVectorEnv": "env",
+    "ImaginedVectorEnv": "vector_env",
     "MLPPolicy": "policy",
     "PolicyCard": "policy",
     "Prediction": "dynamics",

@@ -1,7 +1,7 @@
 """Proper scoring rules: how good a stated uncertainty is, by what then happened.
 
-Pure functions of NumPy arrays. ``samples`` are draws ``(m, ..., d)`` of a forecast, ``truth`` is ``(..., d)``.
-A rule is proper where no other forecast than the true distribution does better on average (Gneiting & Raftery
+Pure functions of NumPy arrays. ``samples`` are draws ``(m, ..., d)`` of a forecast, ``truth`` ``(..., d)``. A
+rule is proper where no other forecast than the true distribution does better on average (Gneiting & Raftery
 2007, doi:10.1198/016214506000001437). Lower is better, in the unit of the data.
 """
 

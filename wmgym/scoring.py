@@ -13,8 +13,8 @@ from scipy import stats
 
 from wmgym import store
 from wmgym.collecting import PolicyFn, apply_policy, collect, random_actions
-from wmgym.env import ImaginedVectorEnv
 from wmgym.progress import track
+from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import Mode, WorldModel
 
 RANDOM = "random"
