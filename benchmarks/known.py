@@ -1,0 +1,102 @@
+"""Are the formulas of known tasks MuJoCo's own? 10,000 live transitions a task, random and by policies.
+
+    python benchmarks/known.py                     # all eleven tasks, then benchmarks/results/known.json
+    python benchmarks/known.py --only Hopper-v5    # finished tasks are skipped
+
+Reward, termination and observation are computed in float64 from the state read out of the live env.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+from common import Row, Units, target
+from worlds import TASKS, policies
+
+import wmgym
+
+STEPS = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    args = parser.parse_args()
+    units = Units("known")
+    for env_id in args.only:
+        units.do(env_id, lambda e=env_id: [measure(e)])
+    print(units.write(goals, [0]))
+
+
+def measure(env_id: str) -> Row:
+    task = wmgym.make_task(env_id)
+    assert task.reward is not None
+    assert task.terminated is not None
+    entrants = [None, *policies(env_id, "pool").values(), *policies(env_id, "held-out").values()]
+    rng, rows = np.random.default_rng(0), list[tuple[Any, ...]]()
+    env = task.make()
+    for index, policy in enumerate(entrants):
+        rows += live(task, env, policy, -(-STEPS // len(entrants)), rng, seed=index)
+    env.close()
+    state, action, next_state, hidden, reward, terminated, obs = (
+        np.array(column) for column in zip(*rows[:STEPS], strict=True)
+    )
+    step = (state, action.astype(np.float64), next_state, hidden)
+    error = np.abs(task.reward(*step) - reward) / np.maximum(np.abs(reward), 1.0)
+    return {
+        "env": env_id, "transitions": len(reward), "policies": len(entrants),
+        "max_relative_reward_error": float(error.max()),
+        "wrong_terminations": int((task.terminated(*step) != terminated).sum()),
+        "terminations": int(terminated.sum()),
+        "max_observation_error": float(np.abs(task.core.observe(next_state) - obs).max()),
+    }  # fmt: skip
+
+
+def live(
+    task: wmgym.Task, env: Any, policy: Any, steps: int, rng: np.random.Generator, seed: int
+) -> list[tuple[Any, ...]]:
+    """Steps of one policy with a little noise, read from the env in float64."""
+    rows, moved = list[tuple[Any, ...]](), task.core.displacement_dim
+
+    def look() -> tuple[np.ndarray, np.ndarray]:
+        core = task.read_core(env, obs)
+        return task.state(core[None], obs[None])[0], task.read_hidden(env)
+
+    obs, _ = env.reset(seed=seed)
+    state, before = look()
+    low, high = env.action_space.low, env.action_space.high
+    while len(rows) < steps:
+        action = rng.uniform(low, high) if policy is None else policy(obs) + 0.1 * rng.normal(size=low.shape)
+        action = np.clip(action, low, high).astype(np.float32)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        next_state, after = look()
+        hidden = np.concatenate([after[:moved] - before[:moved], after[moved:]])
+        rows.append((state, action, next_state, hidden, reward, terminated, obs))
+        state, before = next_state, after
+        if terminated or truncated:
+            obs, _ = env.reset()
+            state, before = look()
+    return rows
+
+
+def goals(rows: list[Row]) -> list[Row]:
+    """The issue's target beside what was measured."""
+    worst = max(r["max_relative_reward_error"] for r in rows)
+    wrong = sum(r["wrong_terminations"] for r in rows)
+    met = worst <= 1e-6 and wrong == 0 and len(rows) == len(TASKS)
+    return [
+        target(
+            "known reward and termination against MuJoCo, 10k mixed transitions, 11 tasks",
+            "max relative error 1e-6",
+            f"{worst:.1e}, {wrong} of {sum(r['terminations'] for r in rows)} terminations wrong",
+            met,
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main()
