@@ -20,8 +20,8 @@ from scipy import stats
 from worlds import LARGE, TASKS, fitted, policies
 
 import wmgym
-from wmgym.collecting import apply_policy
 from wmgym.policy import MLPPolicy
+from wmgym.streams import apply_policy
 
 EPISODES = 20
 SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")

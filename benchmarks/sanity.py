@@ -20,8 +20,8 @@ from worlds import TASKS, fitted, policies, pool_data
 
 import wmgym
 from wmgym import groundtruth
-from wmgym.collecting import apply_policy
 from wmgym.data import Transitions
+from wmgym.streams import apply_policy
 
 ENVS, SECONDS = 256, 120.0
 LOOKS = 2_000  # states that MuJoCo looks at

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import wmgym
-from wmgym import cli, collecting, doctor, pipeline, sb3, store
+from wmgym import cli, collecting, doctor, pipeline, sb3, store, streams
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = "InvertedPendulum-v5"
@@ -327,7 +327,7 @@ def test_wrong_usage_exits_2(command: str, tmp_path: Path) -> None:
 
 
 def test_an_env_that_misbehaves_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "collect", _raises(collecting.CollectError("step 3: not finite")))
+    monkeypatch.setattr(collecting, "collect", _raises(streams.CollectError("step 3: not finite")))
     result = call("collect", ENV, "--steps", 10, "--out", tmp_path / "o")
     assert (result.exit_code, result.stderr) == (1, "error: step 3: not finite\n")
 

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from wmgym.collecting import MUJOCO_WARNINGS, CollectError, collect
+from wmgym.collecting import collect
 from wmgym.data import Transitions
 from wmgym.files import StoreError
 from wmgym.policy import MLPPolicy, PolicyCard
+from wmgym.streams import MUJOCO_WARNINGS, CollectError
 from wmgym.task import make_task
 
 COLUMNS = (

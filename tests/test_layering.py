@@ -19,7 +19,7 @@ RANK = {
     "records": 2,
     "data": 3, "ledger": 3,
     "groundtruth": 4, "policy": 4,
-    "chart": 4, "collecting": 5, "dynamics": 5,
+    "streams": 2, "chart": 4, "collecting": 5, "dynamics": 5,
     "world": 6,
     "archive": 7, "calibrating": 7, "fitting": 7,
     "vector_env": 8,
@@ -35,7 +35,7 @@ RANK = {
 """Layer of every module and subpackage: it imports from lower ones, and a subpackage from itself."""
 
 UPWARD = {("world", "archive")}  # WorldModel.save, inside the function
-LIGHT = ("files", "store", "task", "tasks", "records", "data", "collecting", "policy", "progress")
+LIGHT = ("files", "store", "task", "tasks", "records", "data", "streams", "collecting", "policy", "progress")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wmgym import groundtruth, sb3
     from wmgym.archive import load
     from wmgym.calibrating import calibrate
-    from wmgym.collecting import CollectError, collect
+    from wmgym.collecting import collect
     from wmgym.data import Transitions, concat, from_arrays
     from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
     from wmgym.env import ImaginedEnv
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wmgym.recipes import Round, RunConfig
     from wmgym.sb3 import train
     from wmgym.scoring import GapReport, score
+    from wmgym.streams import CollectError
     from wmgym.task import Task, make_task
     from wmgym.vector_env import ImaginedVectorEnv
     from wmgym.world import Calibration, WorldModel
@@ -33,7 +34,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Calibration": "world",
-    "CollectError": "collecting",
+    "CollectError": "streams",
     "Dynamics": "dynamics",
     "EnsembleMLP": "dynamics",
     "FitConfig": "fitting",

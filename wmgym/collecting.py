@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -19,25 +18,12 @@ from gymnasium import spaces
 from wmgym.data import Transitions, concat, from_steps
 from wmgym.policy import load_pool
 from wmgym.progress import Advance, track
+from wmgym.streams import Episode, Group, PolicyFn, run_group
 from wmgym.task import EnvFactory, Task, make_task
-
-PolicyFn: TypeAlias = Callable[[np.ndarray], Any]
-"""Batch of observations ``(n, *obs_shape)`` to actions ``(n, ...)``; SB3's ``model.predict`` will do."""
-
-MUJOCO_WARNINGS = (
-    "inertia is singular", "contact buffer full", "constraint buffer full",
-    "position is not finite or too large", "velocity is not finite or too large",
-    "acceleration is not finite or too large", "control is not finite",
-)  # fmt: skip
-"""What MuJoCo's warning counters count, in their order."""
 
 _STREAMS = 8  # envs side by side
 _GROUP = 4  # envs that share a policy call; fixed, so that results do not depend on the number of processes
 _STEPS_WORTH_A_PROCESS = 4_000
-
-
-class CollectError(RuntimeError):
-    """The real env returned data that no model should be fitted to; names the episode and the step."""
 
 
 def collect(
@@ -138,115 +124,6 @@ def _collect_pool(
     return concat(parts)
 
 
-def apply_policy(policy: PolicyFn, obs: np.ndarray) -> np.ndarray:
-    """Actions of a policy that returns them bare or, as SB3's ``predict``, beside a recurrent state."""
-    answer = policy(obs)
-    return np.asarray(answer[0] if isinstance(answer, tuple) else answer)
-
-
-def random_actions(space: spaces.Box | spaces.Discrete, rng: np.random.Generator, n: int) -> np.ndarray:
-    """``n`` uniform actions."""
-    if isinstance(space, spaces.Discrete):
-        return rng.integers(space.start, space.start + space.n, size=n)
-    return rng.uniform(space.low, space.high, size=(n, *space.shape)).astype(space.dtype)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Envs stepped side by side in one process; stream ``s`` runs episodes ``s``, ``s + stride``, ..."""
-
-    task: Task
-    policies: Mapping[str, PolicyFn | None]
-    streams: tuple[int, ...]
-    stride: int
-    steps: int | None  # for each stream
-    episodes: int | None  # over all streams
-    limit: int | None  # steps of an episode
-    seed: int
-    noise: float
-
-
-@dataclass
-class _Episode:
-    index: int
-    policy: str
-    seed: int
-    rng: np.random.Generator
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    columns: tuple[np.ndarray, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-
-class _Stream:
-    """One real env: knows the episode it is in and checks every step."""
-
-    def __init__(self, group: _Group, index: int) -> None:
-        self.env, self.task = group.task.make(), group.task
-        self.group, self.left = group, group.steps
-        self.finished: list[_Episode] = []
-        self.data: Any = getattr(self.env.unwrapped, "data", None)
-        self.active = self._start(index)
-
-    def _start(self, index: int) -> bool:
-        if self.left == 0 or (self.group.episodes is not None and index >= self.group.episodes):
-            return False
-        source = np.random.SeedSequence((self.group.seed, index))
-        names = list(self.group.policies)
-        self.episode = _Episode(
-            index=index,
-            policy=names[index % len(names)],
-            seed=int(source.generate_state(1)[0]),
-            rng=np.random.default_rng(source.spawn(1)[0]),
-        )
-        obs, _ = self.env.reset(seed=self.episode.seed)
-        self.obs = np.array(obs)  # a copy, for the env may write into its own
-        self._look(0.0)
-        return True
-
-    def _look(self, reward: float) -> None:
-        """Check the step just taken and read the state behind it."""
-        space = self.task.observation_space
-        if hasattr(self.data, "warning"):  # a MujocoEnv; reading the counters needs no import of mujoco
-            counts = self.data.warning.number
-            if counts.any():
-                self._stop(f"MuJoCo warns: {MUJOCO_WARNINGS[int(np.argmax(counts > 0))]}")
-        if not np.isfinite(self.obs).all():
-            self._stop("the observation is not finite")
-        if not np.isfinite(reward):
-            self._stop("the reward is not finite")
-        if not ((self.obs >= space.low) & (self.obs <= space.high)).all():
-            self._stop("the observation is outside observation_space")
-        self.core = self.task.read_core(self.env, self.obs)
-        self.hidden = self.task.read_hidden(self.env)
-
-    def _stop(self, why: str) -> None:
-        raise CollectError(
-            f"episode {self.episode.index} (reset seed {self.episode.seed}, policy {self.episode.policy!r}), "
-            f"step {len(self.episode.rows)}: {why}; limit the actions or mend the env before fitting to it"
-        )
-
-    def step(self, action: Any) -> None:
-        obs, core, before = self.obs, self.core, self.hidden
-        shown, reward, terminated, truncated, _ = self.env.step(action)
-        self.obs = np.array(shown)
-        row = [obs, action, reward, self.obs, terminated, truncated]
-        self.episode.rows.append(())  # so that an error names this step
-        self._look(float(reward))
-        self.left = None if self.left is None else self.left - 1
-        cut = self.left == 0 or len(self.episode.rows) == self.group.limit
-        row[5] = (truncated or cut) and not terminated
-        hidden, moved = self.hidden.copy(), self.task.core.displacement_dim
-        hidden[:moved] -= before[:moved]
-        self.episode.rows[-1] = (*row, core, self.core, hidden)
-        if terminated or row[5]:
-            self.episode.columns = tuple(np.array(column) for column in zip(*self.episode.rows, strict=True))
-            self.episode.rows = []  # arrays cross a process boundary far faster than rows
-            self.finished.append(self.episode)
-            self.active = self._start(self.episode.index + self.group.stride)
-
-
 def _plan(
     task: Task,
     policies: Mapping[str, PolicyFn | None],
@@ -255,7 +132,7 @@ def _plan(
     limit: int | None,
     seed: int,
     noise: float,
-) -> list[_Group]:
+) -> list[Group]:
     if steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
         most = min(_STREAMS, max(1, steps // (limit or steps)))
         stride = next(n for n in range(most, 0, -1) if steps % n == 0)
@@ -264,7 +141,7 @@ def _plan(
     each = None if steps is None else steps // stride
     size = min(_GROUP, -(-stride // 2))
     return [
-        _Group(
+        Group(
             task,
             policies,
             tuple(range(at, min(at + size, stride))),
@@ -279,16 +156,16 @@ def _plan(
     ]
 
 
-def _run_all(plan: list[_Group], workers: int, advance: Advance) -> list[_Episode]:
+def _run_all(plan: list[Group], workers: int, advance: Advance) -> list[Episode]:
     if workers <= 1 or len(plan) == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        return [episode for group in plan for episode in _run_group(group, advance)]
-    done: list[list[_Episode]] = []
+        return [episode for group in plan for episode in run_group(group, advance)]
+    done: list[list[Episode]] = []
     for at in range(0, len(plan), workers):
         done.extend(_run_forked(plan[at : at + workers], advance))
     return [episode for episodes in done for episode in episodes]
 
 
-def _run_forked(plan: list[_Group], advance: Advance) -> list[list[_Episode]]:
+def _run_forked(plan: list[Group], advance: Advance) -> list[list[Episode]]:
     """Run every group in a process of its own; the first error stops them all.
 
     Each child has its own pipe: one that is killed while it sends cannot hold a lock that others wait for, as
@@ -297,7 +174,7 @@ def _run_forked(plan: list[_Group], advance: Advance) -> list[list[_Episode]]:
     """
     context = multiprocessing.get_context("fork")
     children: dict[Connection, ForkProcess] = {}
-    done: dict[Connection, list[_Episode]] = {}
+    done: dict[Connection, list[Episode]] = {}
     try:
         for group in plan:
             mine, theirs = context.Pipe(duplex=False)
@@ -323,13 +200,13 @@ def _run_forked(plan: list[_Group], advance: Advance) -> list[list[_Episode]]:
     return [done[mine] for mine in children]
 
 
-def _report_group(group: _Group, to: Connection) -> None:
+def _report_group(group: Group, to: Connection) -> None:
     """In the child: run a group and send its episodes, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # never enter the parent's thread pool
     try:
-        answer: Any = _run_group(group, lambda amount, note="": None)
+        answer: Any = run_group(group, lambda amount, note="": None)
     except Exception as error:
         answer = error
     try:
@@ -343,53 +220,6 @@ def _receive(ready: Connection) -> Any:
         return ready.recv()
     except EOFError:
         return RuntimeError("a process that collected died; is memory short?")
-
-
-def _run_group(group: _Group, advance: Advance) -> list[_Episode]:
-    streams: list[_Stream] = []
-    try:
-        streams.extend(_Stream(group, index) for index in group.streams)
-        while live := [stream for stream in streams if stream.active]:
-            for stream, action in zip(live, _act(group, live), strict=True):
-                stream.step(action)
-            advance(len(live))
-        return [episode for stream in streams for episode in stream.finished]
-    finally:
-        for stream in streams:
-            stream.env.close()
-
-
-def _act(group: _Group, live: list[_Stream]) -> list[np.ndarray]:
-    space = group.task.action_space
-    actions: list[Any] = [None] * len(live)
-    for name, policy in group.policies.items():
-        rows = [i for i, stream in enumerate(live) if stream.episode.policy == name]
-        if not rows:
-            continue
-        if policy is None:
-            chosen = np.concatenate([random_actions(space, live[i].episode.rng, 1) for i in rows])
-        else:
-            chosen = apply_policy(policy, np.stack([live[i].obs for i in rows]))
-            _require_usable(name, chosen, len(rows), space)
-        for i, action in zip(rows, chosen, strict=True):
-            actions[i] = action
-    if isinstance(space, spaces.Discrete):
-        return actions
-    if group.noise:
-        half = (space.high - space.low) / 2
-        for i, stream in enumerate(live):
-            actions[i] = actions[i] + group.noise * half * stream.episode.rng.normal(size=space.shape)
-    return [np.clip(action, space.low, space.high).astype(space.dtype) for action in actions]
-
-
-def _require_usable(name: str, chosen: np.ndarray, n: int, space: spaces.Box | spaces.Discrete) -> None:
-    if isinstance(space, spaces.Discrete) and chosen.dtype.kind not in "iu":
-        raise ValueError(f"policy {name!r} gave actions of type {chosen.dtype}, not integers")
-    expected = (n, *(space.shape or ()))
-    if chosen.shape != expected or not np.isfinite(chosen).all():
-        raise ValueError(
-            f"policy {name!r} gave actions of shape {chosen.shape}, or not finite ones; expected {expected}"
-        )
 
 
 def _name(policy: PolicyFn | None) -> str:

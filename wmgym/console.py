@@ -97,7 +97,7 @@ def plain_errors() -> Iterator[None]:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None
     except Exception as error:
-        from wmgym.collecting import CollectError
+        from wmgym.streams import CollectError
 
         if not isinstance(error, (ValueError, OSError, ImportError, CollectError)):
             raise

@@ -14,13 +14,14 @@ import numpy as np
 
 from wmgym import archive, store
 from wmgym.calibrating import calibrate
-from wmgym.collecting import PolicyFn, collect
+from wmgym.collecting import collect
 from wmgym.data import Transitions, concat
 from wmgym.fitting import fit
 from wmgym.ledger import cpu_seconds, write_run_json
 from wmgym.policy import MLPPolicy, load_policy
 from wmgym.recipes import Round, RunConfig, config_dict
 from wmgym.scoring import GapReport, score
+from wmgym.streams import PolicyFn
 from wmgym.task import make_task
 from wmgym.world import WorldModel
 

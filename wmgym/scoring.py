@@ -12,8 +12,9 @@ import numpy as np
 from scipy import stats
 
 from wmgym import store
-from wmgym.collecting import PolicyFn, apply_policy, collect, random_actions
+from wmgym.collecting import collect
 from wmgym.progress import track
+from wmgym.streams import PolicyFn, apply_policy, random_actions
 from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import Mode, WorldModel
 
