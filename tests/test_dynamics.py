@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -98,6 +99,21 @@ def test_a_full_turn_changes_nothing(model: EnsembleMLP) -> None:
         model.predict(core, action).mean, model.predict(turned, action).mean, rtol=1e-4, atol=1e-4
     )
     assert torch.equal(core, batch(4)[0])  # features() leaves its argument alone
+
+
+def test_bfloat16_stays_near_and_does_not_depend_on_the_batch(model: EnsembleMLP) -> None:
+    low = copy.deepcopy(model)
+    low.use_precision(torch.bfloat16)
+    core, action, member = batch(64)
+    exact, rough = model.predict(core, action).mean, low.predict(core, action).mean
+    assert exact.dtype == rough.dtype == torch.float32
+    assert 0 < (exact - rough).std() < 0.02 * exact.std()
+    for n in (1, 3, 13):
+        assert torch.equal(low.predict(core[:n], action[:n]).mean, rough[:, :n])
+        mine = low.predict_assigned(core, action, member).mean[:n]
+        assert torch.equal(low.predict_assigned(core[:n], action[:n], member[:n].clone()).mean, mine)
+    low.use_precision(torch.float32)
+    assert torch.equal(low.predict(core, action).mean, exact)
 
 
 def test_std_is_positive_and_bounded(model: EnsembleMLP) -> None:

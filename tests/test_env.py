@@ -112,6 +112,7 @@ def test_a_world_may_be_named_by_a_path(pendulum_dir: str) -> None:
     [
         ({"num_envs": 0}, "num_envs"),
         ({"mode": "median"}, "mode must be one of mean, member, sample"),
+        ({"precision": "float16"}, "precision must be float32 or bfloat16"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"starts": np.zeros((0, 3))}, "starts"),
         ({"starts": np.zeros((2, 4))}, "starts"),

@@ -114,14 +114,23 @@ class EnsembleMLP(nn.Module):
         shapes = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
-        # The same parameters; a ParameterList is slow to index.
-        self._layers = tuple(zip(self.weights, self.biases, strict=True))
+        self.use_precision(torch.float32)
         self.register_buffer("input_mean", torch.zeros(self.input_dim))
         self.register_buffer("input_std", torch.ones(self.input_dim))
         self.register_buffer("target_mean", torch.zeros(config.target_dim))
         self.register_buffer("target_std", torch.ones(config.target_dim))
         self.register_buffer("log_std_low", torch.full((config.target_dim,), math.log(1e-3)))
         self.register_buffer("log_std_high", torch.full((config.target_dim,), math.log(2.0)))
+
+    def use_precision(self, dtype: torch.dtype) -> None:
+        """Run the hidden layers in float32 or bfloat16; the first and the last stay in float32.
+
+        For prediction only: in bfloat16 the hidden weights are a copy, made now.
+        """
+        layers = list(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
+        if dtype != torch.float32:
+            layers[1:-1] = [(w.detach().to(dtype), b.detach().to(dtype)) for w, b in layers[1:-1]]
+        self._layers: tuple[tuple[Tensor, Tensor], ...] = tuple(layers)
 
     def predict(self, core: Tensor, action: Tensor) -> Prediction:
         """All members for all rows: leading shape ``(members, batch)``."""
@@ -176,12 +185,12 @@ class EnsembleMLP(nn.Module):
             layers = tuple((weight[only : only + 1], bias[only : only + 1]) for weight, bias in layers)
         hidden = inputs
         for weight, bias in layers[:-1]:
-            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = torch.baddbmm(bias, hidden.to(weight.dtype), weight)
             hidden = functional.layer_norm(hidden, hidden.shape[-1:])
             # In place where no gradient needs what was there.
             hidden = functional.silu(hidden, inplace=not torch.is_grad_enabled())
         weight, bias = layers[-1]
-        return torch.baddbmm(bias, hidden, weight)
+        return torch.baddbmm(bias, hidden.to(weight.dtype), weight)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised mean, log std softly bounded on both sides, and the termination logit."""

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.chart import Chart
-from wmgym.dynamics import Dynamics, Prediction
+from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
 from wmgym.records import record_task
 from wmgym.task import Task
 
 Mode: TypeAlias = Literal["mean", "member", "sample"]
 """Mean of all members; one member an episode; one member an episode and its noise at every step."""
 MODES: tuple[Mode, ...] = get_args(Mode)
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,16 @@ class WorldModel:
         first = next(iter(parameters()), None) if parameters is not None else None
         return torch.device("cpu") if first is None else first.device
 
-    def to(self, device: torch.device | str) -> WorldModel:
-        """A copy of this world on another device."""
+    def to(self, device: torch.device | str, precision: Precision = "float32") -> WorldModel:
+        """A copy of this world on another device; ``precision`` is that of its networks' hidden layers."""
         import copy
 
         dynamics, readout = copy.deepcopy(self.dynamics), copy.deepcopy(self.readout)
         for model in (dynamics, readout):
             if isinstance(model, torch.nn.Module):
                 model.to(device)
+            if isinstance(model, EnsembleMLP):
+                model.use_precision(getattr(torch, precision))
         return replace(self, dynamics=dynamics, readout=readout)
 
     def save(self, path: str | os.PathLike[str]) -> None:
