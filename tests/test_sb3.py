@@ -459,3 +459,8 @@ def test_without_sb3_there_is_an_install_hint() -> None:
     )
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "wmgym.sb3 needs Stable-Baselines3: pip install 'wmgym[sb3]'"
+
+
+def test_the_autoreset_mode_is_sb3s_own(pendulum_world: WorldModel) -> None:
+    with pytest.raises(ValueError, match="leave autoreset_mode out"):
+        ImaginedVecEnv(pendulum_world, 2, autoreset_mode="NextStep")

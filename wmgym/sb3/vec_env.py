@@ -31,8 +31,10 @@ class ImaginedVecEnv(VecEnv):
             halt: report ``diverged`` ends as failures (``TimeLimit.truncated`` false), so that SB3 gives what
                 lies beyond the data no value: the HALT state of MOReL (Kidambi et al. 2020,
                 arXiv:2005.05951). For tasks that pay for staying alive.
-            kwargs: keywords of ``ImaginedVectorEnv``.
+            kwargs: keywords of ``ImaginedVectorEnv`` but ``autoreset_mode``.
         """
+        if "autoreset_mode" in kwargs:
+            raise ValueError("an SB3 VecEnv always resets in the same step; leave autoreset_mode out")
         self._halt = halt
         self.render_mode = None
         self.venv = ImaginedVectorEnv(world, num_envs, **kwargs)
