@@ -24,7 +24,7 @@ from torch.nn import functional
 from worlds import core_error, held_out_data, policies, pool_data, spread
 
 import wmgym
-from wmgym import fitting
+from wmgym import fitting, optimising
 from wmgym.data import Transitions, concat
 from wmgym.dynamics import EnsembleMLP
 from wmgym.tasks import Geometry
@@ -91,15 +91,16 @@ def likelihood(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor
 
 @contextmanager
 def swapped(**names: Any) -> Iterator[None]:
-    """Other classes and functions in ``fitting``, for the length of one fit."""
-    usual = {name: getattr(fitting, name) for name in names}
+    """Another network in ``fitting``, or another loss in ``optimising``, for the length of one fit."""
+    homes = {name: fitting if hasattr(fitting, name) else optimising for name in names}
+    usual = {name: getattr(homes[name], name) for name in names}
     for name, value in names.items():
-        setattr(fitting, name, value)
+        setattr(homes[name], name, value)
     try:
         yield
     finally:
         for name, value in usual.items():
-            setattr(fitting, name, value)
+            setattr(homes[name], name, value)
 
 
 def seen_as(data: Transitions, geometry: Geometry) -> Transitions:
@@ -164,8 +165,8 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "ReLU": _with({"EnsembleMLP": Relu}),
     "tanh": _with({"EnsembleMLP": Tanh}),
     "spectral norm": _with({"EnsembleMLP": Spectral}),
-    "squared error": _with({"_loss": squared_error}),
-    "likelihood, beta = 0": _with({"_loss": likelihood}),
+    "squared error": _with({"loss_of": squared_error}),
+    "likelihood, beta = 0": _with({"loss_of": likelihood}),
     "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
     "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
     "weight decay 0": _config(weight_decay=0.0),

@@ -25,6 +25,7 @@ import wmgym
 from wmgym import fitting, groundtruth
 from wmgym.data import Transitions
 from wmgym.dynamics import EnsembleMLP, Prediction, targets
+from wmgym.optimising import encoded_actions
 from wmgym.tasks import Geometry
 
 HORIZONS = (1, 8, 32, 128, 368, 1_000)
@@ -144,7 +145,7 @@ class Linear(torch.nn.Module):
     def __init__(self, data: Transitions) -> None:
         super().__init__()
         self.like = EnsembleMLP(fitting._ensemble_config(data, FIT))
-        features = self.like.features(torch.tensor(data.core), fitting._encoded_actions(data)).double()
+        features = self.like.features(torch.tensor(data.core), encoded_actions(data)).double()
         target = targets(data).double()
         self.target_dim = target.shape[1]
         ones = torch.ones(len(features), 1, dtype=torch.float64)

@@ -10,7 +10,8 @@ import pytest
 from wmgym import archive
 from wmgym.calibrating import calibrate
 from wmgym.collecting import collect
-from wmgym.fitting import FitConfig, fit
+from wmgym.fitting import fit
+from wmgym.optimising import FitConfig
 from wmgym.world import WorldModel
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):

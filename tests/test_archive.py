@@ -14,7 +14,8 @@ import torch
 from tests import toy
 from wmgym import archive, store
 from wmgym.calibrating import calibrate
-from wmgym.fitting import FitConfig, fit
+from wmgym.fitting import fit
+from wmgym.optimising import FitConfig
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, WorldModel

@@ -26,7 +26,8 @@ from wmgym.calibrating import calibrate
 from wmgym.collecting import collect
 from wmgym.dynamics import Prediction
 from wmgym.env import ImaginedEnv
-from wmgym.fitting import FitConfig, fit
+from wmgym.fitting import fit
+from wmgym.optimising import FitConfig
 from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, WorldModel
 

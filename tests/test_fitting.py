@@ -15,7 +15,8 @@ from wmgym.calibrating import calibrate, replay_errors
 from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
 from wmgym.dynamics import EnsembleMLP
-from wmgym.fitting import FitConfig, fit
+from wmgym.fitting import fit
+from wmgym.optimising import FitConfig
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import MODES, WorldModel

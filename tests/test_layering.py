@@ -21,6 +21,7 @@ RANK = {
     "groundtruth": 4, "policy": 4,
     "streams": 2, "chart": 4, "collecting": 5, "dynamics": 5,
     "world": 6,
+    "optimising": 6,
     "archive": 7, "calibrating": 7, "fitting": 7,
     "vector_env": 8,
     "env": 9,

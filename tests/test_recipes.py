@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from wmgym.fitting import FitConfig
+from wmgym.optimising import FitConfig
 from wmgym.recipes import Round, RunConfig, config_dict, recipe
 
 ROUNDS = (Round(200, 20, 512), Round(100, 30, 1_024))

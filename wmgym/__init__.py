@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
     from wmgym.env import ImaginedEnv
     from wmgym.files import StoreError
-    from wmgym.fitting import FitConfig, fit
+    from wmgym.fitting import fit
+    from wmgym.optimising import FitConfig
     from wmgym.pipeline import run
     from wmgym.policy import MLPPolicy, PolicyCard, load_policy, load_pool
     from wmgym.recipes import Round, RunConfig
@@ -37,7 +38,7 @@ _HOME = {
     "CollectError": "streams",
     "Dynamics": "dynamics",
     "EnsembleMLP": "dynamics",
-    "FitConfig": "fitting",
+    "FitConfig": "optimising",
     "GapReport": "scoring",
     "ImaginedEnv": "env",
     "ImaginedVectorEnv": "vector_env",

@@ -119,8 +119,9 @@ def fit(
     with console.job("fit", out, as_json, kind="world") as job:
         from wmgym import archive, fitting
         from wmgym.data import Transitions
+        from wmgym.optimising import FitConfig
 
-        settings = fitting.FitConfig(**console.read_settings(config, fitting.FitConfig))
+        settings = FitConfig(**console.read_settings(config, FitConfig))
         if updates is not None:
             settings = dataclasses.replace(settings, max_updates=updates)
         world = fitting.fit(Transitions.load(data), settings, seed, progress=not as_json)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from wmgym.fitting import FitConfig
+from wmgym.optimising import FitConfig
 from wmgym.task import make_task
 from wmgym.world import Mode
 

@@ -1,0 +1,278 @@
+"""The gradient steps of a fit: likelihood of single steps, then of rollouts, and what tells when to stop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wmgym.data import Transitions
+from wmgym.dynamics import EnsembleMLP
+from wmgym.progress import track
+
+CONSTANT = 1e-8  # a standard deviation below this is none
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to fit.
+
+    Attributes:
+        members: ensemble members.
+        width: units a hidden layer.
+        depth: hidden layers.
+        batch_size: transitions a member and update.
+        learning_rate: Adam's, decayed by cosine to a tenth.
+        weight_decay: AdamW's.
+        max_updates: gradient steps at most.
+        eval_every: updates between two looks at the rollout error.
+        patience: looks without improvement before stopping.
+        validation: share of the training steps held out for those looks, by whole episodes.
+        rollout: steps of the open-loop rollouts that decide.
+        finetune_updates: further gradient steps through rollouts, which see the states that the model itself
+            leads to (Venkatraman et al. 2015; Li et al. 2025, arXiv:2501.10100).
+        finetune_steps: steps of those rollouts.
+        margin: imagined states may leave the data's range by this share of it before they count as diverged.
+    """
+
+    members: int = 8
+    width: int = 256
+    depth: int = 3
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-4
+    max_updates: int = 3_000
+    eval_every: int = 100
+    patience: int = 8
+    validation: float = 0.1
+    rollout: int = 16
+    finetune_updates: int = 0
+    finetune_steps: int = 8
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name in (
+            "members",
+            "width",
+            "depth",
+            "batch_size",
+            "max_updates",
+            "eval_every",
+            "patience",
+            "rollout",
+            "finetune_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not (
+            0 < self.validation < 1
+            and self.learning_rate > 0
+            and min(self.weight_decay, self.margin, self.finetune_updates) >= 0
+        ):
+            raise ValueError(
+                "need 0 < validation < 1, learning_rate > 0, and weight_decay, margin, finetune_updates >= 0"
+            )
+
+
+def optimise(
+    model: EnsembleMLP,
+    inputs: Tensor,
+    labels: Tensor,
+    ends: Tensor,
+    config: FitConfig,
+    generator: torch.Generator,
+    judge: Callable[[EnsembleMLP], float],
+    progress: bool,
+    name: str,
+) -> list[float]:
+    """Fit to single steps; stops early, keeps the weights that ``judge`` likes best, returns what it said."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, config.max_updates, eta_min=config.learning_rate / 10
+    )
+    batches = _Batches(len(inputs), config, generator)
+    best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
+    with track(name, config.max_updates, show=progress) as advance:
+        for update in range(1, config.max_updates + 1):
+            rows = batches.draw()  # (members, batch)
+            outputs = model.network(inputs[rows])
+            loss = loss_of(model, outputs, labels[rows], ends[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0, foreach=True)
+            optimizer.step()
+            scheduler.step()
+            note = ""
+            if update % config.eval_every == 0 or update == config.max_updates:
+                error = judge(model)
+                history.append(error)
+                note = f"error {error:.3f}"
+                if error < best_error:
+                    best, best_error, since = copy.deepcopy(model.state_dict()), error, 0
+                else:
+                    since += 1
+            advance(1, note)
+            if since >= config.patience:
+                break
+    model.load_state_dict(best)
+    return [round(x, 6) for x in history]
+
+
+def finetune(
+    model: EnsembleMLP,
+    train: Transitions,
+    rows: Tensor,
+    labels: Tensor,
+    ends: Tensor,
+    config: FitConfig,
+    generator: torch.Generator,
+    judge: Callable[[EnsembleMLP], float],
+    progress: bool,
+) -> list[float]:
+    """Roll every member out over windows of the data; each step shall change its state into the true one.
+
+    The likelihood of that change is differentiated through the rollout, so that errors which add up cost more
+    than those which cancel. The weights that the judge likes best are kept, be they those before.
+    """
+    length = config.finetune_steps
+    inside = np.intersect1d(train.window_starts(length), rows.numpy())
+    starts = torch.tensor(inside[np.isin(inside + length - 1, rows.numpy())])
+    if not len(starts):
+        return []
+    core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
+    action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
+    low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
+    chart, changes = model.chart, model.chart.change_dim
+    unit, middle = model.target_std[:changes], model.target_mean[:changes]
+    rate, windows = config.learning_rate / 5, max(1, config.batch_size // 4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=config.weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, config.finetune_updates, eta_min=rate / 20
+    )
+    best, best_error, history = copy.deepcopy(model.state_dict()), judge(model), []
+    shape = (model.num_members, windows)
+    with track("fine-tune", config.finetune_updates, show=progress) as advance:
+        for update in range(1, config.finetune_updates + 1):
+            first = starts[torch.randint(len(starts), shape, generator=generator)].flatten()
+            state, loss = core[first], torch.zeros(())
+            for at in (first + step for step in range(length)):
+                outputs = model.network(model.encode(state, action[at]).view(*shape, -1))
+                wanted = chart.difference(state, next_core[at], displacement[at])
+                wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
+                loss = loss + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
+                change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
+                state = torch.clamp(chart.move(state, change)[0], low, high)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=True)
+            optimizer.step()
+            scheduler.step()
+            note = ""
+            if update % config.eval_every == 0 or update == config.finetune_updates:
+                error = judge(model)
+                history.append(round(error, 6))
+                note = f"error {error:.3f}"
+                if error < best_error:
+                    best, best_error = copy.deepcopy(model.state_dict()), error
+            advance(1, note)
+    model.load_state_dict(best)
+    return history
+
+
+class RolloutError:
+    """Open-loop error of every member on held-out windows, in units of the data's std."""
+
+    def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
+        length = config.rollout
+        starts = np.intersect1d(train.window_starts(length), held)
+        starts = starts[np.isin(starts + length - 1, held)]
+        while len(starts) < 8 and length > 1:  # short episodes: judge by what there is
+            length //= 2
+            starts = np.intersect1d(train.window_starts(length), held)
+            starts = starts[np.isin(starts + length - 1, held)]
+        rng = np.random.default_rng(seed)
+        starts = rng.choice(starts, size=min(128, len(starts)), replace=False)
+        rows = starts[:, None] + np.arange(length)  # (windows, length)
+        self.core = torch.tensor(train.core[starts])
+        self.action = encoded_actions(train)[rows]
+        self.next_core = torch.tensor(train.next_core[rows])
+        self.std = safe_std(torch.tensor(train.core))
+
+    @torch.no_grad()
+    def __call__(self, model: EnsembleMLP) -> float:
+        """Mean over steps, windows and members."""
+        members, windows = model.num_members, len(self.core)
+        core = self.core.repeat(members, 1)
+        member = torch.arange(members).repeat_interleave(windows)
+        total = 0.0
+        for h in range(self.action.shape[1]):
+            change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
+            core = model.chart.move(core, change[:, : model.chart.change_dim])[0]
+            error = (core - self.next_core[:, h].repeat(members, 1)) / self.std
+            total += float(error.square().mean(1).sqrt().clamp(max=10.0).nan_to_num(10.0).mean())
+        return total / self.action.shape[1]
+
+
+def encoded_actions(train: Transitions) -> Tensor:
+    """Actions as the dynamics take them: ``(n, action_dim)`` floats, clipped or one-hot."""
+    task = train.task
+    if train.action.ndim == 1:
+        return functional.one_hot(torch.tensor(train.action), task.action_dim).float()
+    low, high = (side.reshape(-1) for side in (task.action_space.low, task.action_space.high))  # type: ignore[union-attr]
+    return torch.tensor(np.clip(train.action, low, high), dtype=torch.float32)
+
+
+def safe_std(values: Tensor) -> Tensor:
+    """Standard deviation, 1 for a dimension that never moves (a fixed target, say)."""
+    std = values.std(0)
+    return torch.where(std < CONSTANT, torch.ones_like(std), std)
+
+
+def data_range(train: Transitions, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest core and displacement allowed; places and directions are not limited."""
+    seen = np.concatenate([train.core, train.displacement.astype(np.float32)], 1)
+    last = np.concatenate([train.next_core, train.displacement.astype(np.float32)], 1)
+    low, high = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
+    span = np.maximum(high - low, 1e-3)
+    low, high = low - margin * span, high + margin * span
+    geometry = train.task.core.geometry
+    base = [] if geometry.quaternion is None else range(geometry.quaternion, geometry.quaternion + 4)
+    unlimited = [*geometry.angles, *geometry.free, *base]
+    low[unlimited], high[unlimited] = -np.inf, np.inf
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+class _Batches:
+    """Every member walks through its own permutation of the data."""
+
+    def __init__(self, n: int, config: FitConfig, generator: torch.Generator) -> None:
+        self.n, self.size, self.members = n, min(config.batch_size, n), config.members
+        self.generator, self.at = generator, n
+
+    def draw(self) -> Tensor:
+        if self.at + self.size > self.n:
+            noise = torch.rand(self.members, self.n, generator=self.generator)
+            self.order, self.at = noise.argsort(1), 0
+        rows = self.order[:, self.at : self.at + self.size]
+        self.at += self.size
+        return rows
+
+
+def loss_of(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+    """Beta-NLL (Seitzer et al. 2022, arXiv:2203.09168, beta = 1/2) and termination entropy, over members."""
+    mean, log_std, end_logit = model.split(outputs)
+    nll = 0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std
+    loss = (nll * log_std.detach().exp()).mean((1, 2)).sum()
+    if end_logit is not None:
+        loss = loss + functional.binary_cross_entropy_with_logits(end_logit, ends, reduction="mean") * len(
+            outputs
+        )
+    return loss
