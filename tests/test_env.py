@@ -104,6 +104,12 @@ def test_a_world_of_another_env_is_refused(make: Any, pendulum_dir: str) -> None
         make("wmgym/Hopper-v5", world=pendulum_dir)
 
 
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_a_world_is_asked_for(make: Any) -> None:
+    with pytest.raises(ValueError, match="pass world=, a world fitted to Hopper-v5"):
+        make("wmgym/Hopper-v5")
+
+
 def test_a_world_may_be_named_by_a_path(pendulum_dir: str) -> None:
     assert ImaginedEnv(Path(pendulum_dir)).reset(seed=0)[0].shape == (4,)
 

@@ -71,18 +71,26 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         return self._venv.fork(n)
 
 
-def make_env(world: Source, env_id: str, **kwargs: Any) -> ImaginedEnv:
+def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> ImaginedEnv:
     """Entry point of ``gym.make``, which adds the time limit itself."""
-    env = ImaginedEnv(world, max_episode_steps=2**62, **kwargs)
+    env = ImaginedEnv(_given(world, env_id), max_episode_steps=2**62, **kwargs)
     _demand(env.world, env_id)
     return env
 
 
-def make_vector_env(world: Source, env_id: str, num_envs: int = 1, **kwargs: Any) -> ImaginedVectorEnv:
+def make_vector_env(
+    env_id: str, world: Source | None = None, num_envs: int = 1, **kwargs: Any
+) -> ImaginedVectorEnv:
     """Entry point of ``gym.make_vec``."""
-    env = ImaginedVectorEnv(world, num_envs, **kwargs)
+    env = ImaginedVectorEnv(_given(world, env_id), num_envs, **kwargs)
     _demand(env.world, env_id)
     return env
+
+
+def _given(world: Source | None, env_id: str) -> Source:
+    if world is None:
+        raise ValueError(f"pass world=, a world fitted to {env_id} or the directory of one; none ships yet")
+    return world
 
 
 def _demand(world: WorldModel, env_id: str) -> None:
