@@ -60,7 +60,7 @@ def live(
     task: wmgym.Task, env: Any, policy: Any, steps: int, rng: np.random.Generator, seed: int
 ) -> list[tuple[Any, ...]]:
     """Steps of one policy with a little noise, read from the env in float64."""
-    rows, moved = list[tuple[Any, ...]](), task.core.displacement_dim
+    rows = list[tuple[Any, ...]]()
 
     def look() -> tuple[np.ndarray, np.ndarray]:
         core = task.read_core(env, obs)
@@ -74,7 +74,7 @@ def live(
         action = np.clip(action, low, high).astype(np.float32)
         obs, reward, terminated, truncated, _ = env.step(action)
         next_state, after = look()
-        hidden = np.concatenate([after[:moved] - before[:moved], after[moved:]])
+        hidden = task.hidden_over(before, after)
         rows.append((state, action, next_state, hidden, reward, terminated, obs))
         state, before = next_state, after
         if terminated or truncated:

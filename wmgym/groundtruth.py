@@ -117,11 +117,11 @@ def branch(
         unwrapped: Any = own.unwrapped
         obs = np.array(unwrapped._get_obs())
         core, before = task.read_core(own, obs), task.read_hidden(own)
-        moved, rows = task.core.displacement_dim, []
+        rows = []
         for step, action in enumerate(actions, start=1):
             next_obs, reward, terminated, truncated, _ = own.step(action)
             next_core, after = task.read_core(own, next_obs), task.read_hidden(own)
-            hidden = np.concatenate([after[:moved] - before[:moved], after[moved:]])
+            hidden = task.hidden_over(before, after)
             last = (bool(truncated) or step == len(actions)) and not terminated
             rows.append((obs, action, reward, next_obs, terminated, last, core, next_core, hidden))
             obs, core, before = np.array(next_obs), next_core, after

@@ -143,8 +143,7 @@ def finetune(
     than those which cancel. The weights that the judge likes best are kept, be they those before.
     """
     length = config.finetune_steps
-    inside = np.intersect1d(train.window_starts(length), rows.numpy())
-    starts = torch.tensor(inside[np.isin(inside + length - 1, rows.numpy())])
+    starts = torch.tensor(_windows(train, rows.numpy(), length))
     if not len(starts):
         return []
     core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
@@ -192,12 +191,10 @@ class RolloutError:
 
     def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
         length = config.rollout
-        starts = np.intersect1d(train.window_starts(length), held)
-        starts = starts[np.isin(starts + length - 1, held)]
+        starts = _windows(train, held, length)
         while len(starts) < 8 and length > 1:  # short episodes: judge by what there is
             length //= 2
-            starts = np.intersect1d(train.window_starts(length), held)
-            starts = starts[np.isin(starts + length - 1, held)]
+            starts = _windows(train, held, length)
         rng = np.random.default_rng(seed)
         starts = rng.choice(starts, size=min(128, len(starts)), replace=False)
         rows = starts[:, None] + np.arange(length)  # (windows, length)
@@ -248,6 +245,13 @@ def data_range(train: Transitions, margin: float) -> tuple[np.ndarray, np.ndarra
     unlimited = [*geometry.angles, *geometry.free, *base]
     low[unlimited], high[unlimited] = -np.inf, np.inf
     return low.astype(np.float32), high.astype(np.float32)
+
+
+def _windows(train: Transitions, rows: np.ndarray, length: int) -> np.ndarray:
+    """Starts of windows that begin and end in ``rows``."""
+    starts = np.intersect1d(train.window_starts(length), rows)
+    inside: np.ndarray = starts[np.isin(starts + length - 1, rows)]
+    return inside
 
 
 class _Batches:

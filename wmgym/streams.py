@@ -129,9 +129,7 @@ class Stream:
         self.left = None if self.left is None else self.left - 1
         cut = self.left == 0 or len(self.episode.rows) == self.group.limit
         row[5] = (truncated or cut) and not terminated
-        hidden, moved = self.hidden.copy(), self.task.core.displacement_dim
-        hidden[:moved] -= before[:moved]
-        self.episode.rows[-1] = (*row, core, self.core, hidden)
+        self.episode.rows[-1] = (*row, core, self.core, self.task.hidden_over(before, self.hidden))
         if terminated or row[5]:
             self.episode.columns = tuple(np.array(column) for column in zip(*self.episode.rows, strict=True))
             self.episode.rows = []  # arrays cross a process boundary far faster than rows

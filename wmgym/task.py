@@ -83,6 +83,11 @@ class Task:
         """World positions whose change is the displacement, then hidden readouts ``(hidden_dim,)``."""
         return self.core.read_hidden(env) if self.core.read_hidden is not None else np.zeros(0)
 
+    def hidden_over(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Hidden quantities of a step, of two readings: the displacement first, then readouts after it."""
+        moved = self.core.displacement_dim
+        return np.concatenate([after[:moved] - before[:moved], after[moved:]])
+
     def state(self, core: np.ndarray, obs: np.ndarray) -> np.ndarray:
         """States ``(n, state_dim)``: cores with the readouts of flat observations beside them."""
         if not self.core.shown_dim:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never
+from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never, unless
 
 
 def ant(
@@ -47,11 +47,8 @@ def ant(
         paid = forward_reward_weight * hidden[..., 0] / dt + healthy_reward * healthy(next_state)
         return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * hidden[..., 3]
 
-    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
-
     core = _floating(8, at, 78 * include_cfrc_ext_in_observation, displacement_dim=3, read_hidden=read_hidden)
-    return Known(core, dt, reward, terminated)
+    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
 def humanoid(
@@ -87,9 +84,6 @@ def humanoid(
         cost = (contact_cost_weight * hidden[..., 3]).clip(*contact_cost_range)
         return paid - ctrl_cost_weight * (action**2).sum(-1) - cost
 
-    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
-
     shown = _humanoid_readouts(
         include_cinert_in_observation,
         include_cvel_in_observation,
@@ -97,7 +91,10 @@ def humanoid(
         include_cfrc_ext_in_observation,
     )
     return Known(
-        _floating(17, at, shown, displacement_dim=3, read_hidden=read_hidden), dt, reward, terminated
+        _floating(17, at, shown, displacement_dim=3, read_hidden=read_hidden),
+        dt,
+        reward,
+        unless(healthy, terminate_when_unhealthy),
     )
 
 
@@ -139,7 +136,7 @@ def humanoid_standup(
         core,
         timestep * frame_skip,
         reward,
-        lambda state, action, next_state, hidden: never(next_state),
+        never,
     )
 
 

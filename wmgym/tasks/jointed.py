@@ -96,7 +96,7 @@ def reacher(
         to_mujoco=lambda core: (core[..., :4], _pad(core[..., 4:], 2)),
         shown_dim=2,  # from the target to the fingertip
     )
-    return Known(core, 0.01 * frame_skip, reward, lambda state, action, next_state, hidden: never(next_state))
+    return Known(core, 0.01 * frame_skip, reward, never)
 
 
 def pusher(
@@ -138,7 +138,7 @@ def pusher(
         to_mujoco=lambda core: (_pad(core[..., :9], 2), _pad(core[..., 9:], 2)),
         shown_dim=9,  # where the hand, the object and the goal are
     )
-    return Known(core, 0.01 * frame_skip, reward, lambda state, action, next_state, hidden: never(next_state))
+    return Known(core, 0.01 * frame_skip, reward, never)
 
 
 def _all_joints(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:

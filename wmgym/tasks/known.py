@@ -125,6 +125,11 @@ def _same(array: Array) -> Array:
     return array
 
 
-def never(state: Array) -> Array:
-    """False everywhere, of the caller's array kind."""
-    return state[..., 0] != state[..., 0]
+def never(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+    """The termination of tasks that have none: false, of the caller's array kind."""
+    return next_state[..., 0] != next_state[..., 0]
+
+
+def unless(healthy: Callable[[Array], Array], when: bool) -> TerminatedFn:
+    """The termination of tasks that end where ``healthy`` says no, or never where ``when`` is false."""
+    return (lambda state, action, next_state, hidden: ~healthy(next_state)) if when else never

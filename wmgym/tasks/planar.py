@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never
+from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never, unless
 
 
 def half_cheetah(
@@ -24,7 +24,7 @@ def half_cheetah(
 
     # Only the root can turn over; the legs have stops.
     core = _walking(9, turns_over=True, excluded=exclude_current_positions_from_observation)
-    return Known(core, dt, reward, lambda state, action, next_state, hidden: never(next_state))
+    return Known(core, dt, reward, never)
 
 
 def hopper(
@@ -53,11 +53,8 @@ def hopper(
         forward = forward_reward_weight * hidden[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
-    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
-
     core = _walking(6, clip=10.0, excluded=exclude_current_positions_from_observation)
-    return Known(core, dt, reward, terminated)
+    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
 def walker2d(
@@ -84,11 +81,8 @@ def walker2d(
         forward = forward_reward_weight * hidden[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
-    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return ~healthy(next_state) if terminate_when_unhealthy else never(next_state)
-
     core = _walking(9, clip=10.0, excluded=exclude_current_positions_from_observation)
-    return Known(core, dt, reward, terminated)
+    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
 def swimmer(
@@ -116,7 +110,7 @@ def swimmer(
         velocities=((velocity, velocity + 1),),
     )
     core = _planar(geometry, n=5, hidden=2 - shown, moves=2)
-    return Known(core, dt, reward, lambda state, action, next_state, hidden: never(next_state))
+    return Known(core, dt, reward, never)
 
 
 def _walking(n: int, *, excluded: bool, turns_over: bool = False, clip: float | None = None) -> Core:
