@@ -8,31 +8,18 @@ Reward, termination and observation are computed in float64 from the state read 
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
-from common import Row, Units, target
-from worlds import TASKS, policies
+from common import Row, target
+from worlds import TASKS, by_task, policies
 
 import wmgym
 
 STEPS = 10_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
-    args = parser.parse_args()
-    units = Units("known")
-    for env_id in args.only:
-        units.do(env_id, lambda e=env_id: [measure(e)])
-    print(units.write(goals, [0]))
-
-
-def measure(env_id: str) -> Row:
+def measure(env_id: str) -> list[Row]:
     task = wmgym.make_task(env_id)
     assert task.reward is not None
     assert task.terminated is not None
@@ -47,13 +34,14 @@ def measure(env_id: str) -> Row:
     )
     step = (state, action.astype(np.float64), next_state, hidden)
     error = np.abs(task.reward(*step) - reward) / np.maximum(np.abs(reward), 1.0)
-    return {
+    row = {
         "env": env_id, "transitions": len(reward), "policies": len(entrants),
         "max_relative_reward_error": float(error.max()),
         "wrong_terminations": int((task.terminated(*step) != terminated).sum()),
         "terminations": int(terminated.sum()),
         "max_observation_error": float(np.abs(task.core.observe(next_state) - obs).max()),
     }  # fmt: skip
+    return [row]
 
 
 def live(
@@ -99,4 +87,4 @@ def goals(rows: list[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    by_task("known", __doc__, measure, goals)

@@ -11,15 +11,14 @@ standard deviations, which no model can be expected to beat.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
 import numpy as np
 import torch
-from common import Row, Units, target
+from common import Row, target
 from torch import Tensor
 from torch.nn import functional
-from worlds import FIT, LARGE, TASKS, core_error, fitted, held_out_data, pool_data, spread
+from worlds import FIT, LARGE, by_task, core_error, fitted, held_out_data, pool_data, spread
 
 import wmgym
 from wmgym import fitting, groundtruth
@@ -37,19 +36,6 @@ FEET = {
     "Walker2d-v5": ("foot_geom", "foot_left_geom"),
     "Ant-v5": ("left_ankle_geom", "right_ankle_geom", "third_ankle_geom", "fourth_ankle_geom"),
 }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    units = Units("open_loop")
-    for env_id in args.only:
-        units.do(env_id, lambda e=env_id: measure(e))
-    print(units.write(goals, [0]))
 
 
 def measure(env_id: str) -> list[Row]:
@@ -299,4 +285,4 @@ def goals(rows: list[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    by_task("open_loop", __doc__, measure, goals)

@@ -10,14 +10,13 @@ transitions of the same policies: an AUC of 0.5 means that it cannot.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
 import torch
-from common import Row, Units, target
+from common import Row, target
 from scipy import stats
-from worlds import LARGE, TASKS, fitted, policies
+from worlds import LARGE, by_task, fitted, policies
 
 import wmgym
 from wmgym.policy import MLPPolicy
@@ -26,19 +25,6 @@ from wmgym.streams import apply_policy
 EPISODES = 20
 SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")
 MODES = ("mean", "member", "sample")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    units = Units("return_gap")
-    for env_id in args.only:
-        units.do(env_id, lambda e=env_id: measure(e))
-    print(units.write(goals, [0]))
 
 
 def measure(env_id: str) -> list[Row]:
@@ -157,4 +143,4 @@ def goals(rows: list[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    by_task("return_gap", __doc__, measure, goals)

@@ -10,13 +10,12 @@ flight nothing but gravity may change the velocity of the centre of mass.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
 import torch
-from common import Row, Units, target
-from worlds import TASKS, fitted, policies, pool_data
+from common import Row, target
+from worlds import TASKS, by_task, fitted, policies, pool_data
 
 import wmgym
 from wmgym import groundtruth
@@ -25,19 +24,6 @@ from wmgym.streams import apply_policy
 
 ENVS, SECONDS = 256, 120.0
 LOOKS = 2_000  # states that MuJoCo looks at
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    units = Units("sanity")
-    for env_id in args.only:
-        units.do(env_id, lambda e=env_id: measure(e))
-    print(units.write(goals, [0]))
 
 
 def measure(env_id: str) -> list[Row]:
@@ -149,4 +135,4 @@ def goals(rows: list[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    by_task("sanity", __doc__, measure, goals)

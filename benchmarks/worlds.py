@@ -5,13 +5,15 @@ Everything is kept under ``runs/fidelity`` and made again only where it is missi
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import ROOT, RUNS
+import torch
+from common import ROOT, RUNS, Row, Units
 
 import wmgym
 from wmgym import store
@@ -26,6 +28,23 @@ MIX = ((0.45, 0.0), (0.25, 0.1), (0.2, 0.3))
 """Share of the steps and action noise of the pool's policies; the rest are uniform random actions."""
 
 FIT = wmgym.FitConfig(max_updates=20_000, eval_every=500, patience=40, finetune_updates=2_000)
+
+
+def by_task(
+    script: str,
+    doc: str | None,
+    measure: Callable[[str], list[Row]],
+    goals: Callable[[list[Row]], list[Row]],
+) -> None:
+    """The command line of a benchmark with one unit a task; finished ones are skipped."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    units = Units(script)
+    for env_id in args.only:
+        units.do(env_id, lambda: measure(env_id))  # noqa: B023  (called at once)
+    print(units.write(goals, [0]))
 
 
 def policies(env_id: str, split: str) -> dict[str, MLPPolicy]:
