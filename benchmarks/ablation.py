@@ -21,7 +21,7 @@ import torch
 from common import Row, Units, target
 from torch import Tensor
 from torch.nn import functional
-from worlds import core_error, held_out_data, policies, pool_data, spread
+from worlds import core_error, held_out_data, imagine, policies, pool_data, spread
 
 import wmgym
 from wmgym import fitting, optimising
@@ -108,11 +108,16 @@ def seen_as(data: Transitions, geometry: Geometry) -> Transitions:
     return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
 
 
+def in_world_axes(data: Transitions) -> Transitions:
+    g = data.task.core.geometry
+    return seen_as(data, Geometry(g.dim, g.displacement_dim, angles=g.angles))
+
+
 def other_frame(data: Transitions) -> Transitions:
     """World axes where the body's are usual, and the other way round."""
     g = data.task.core.geometry
     if g.quaternion is not None or g.pitch is not None:
-        return seen_as(data, Geometry(g.dim, g.displacement_dim, angles=g.angles))
+        return in_world_axes(data)
     at = g.dim // 2  # first velocity of a planar robot, whose x is not in its core
     return seen_as(
         data,
@@ -224,20 +229,12 @@ def measure(env_id: str, change: str) -> Row:
     for h in HORIZONS:
         starts = test.window_starts(h)
         starts = rng.choice(starts, size=min(200, len(starts)), replace=False)
-        path = roll(world, test, starts, h)
+        actions = test.action[starts[:, None] + np.arange(h)]
+        path = imagine(world, test.state[starts], actions)[:, -1]
         real = test.next_core[starts + h - 1].astype(np.float64)
-        error = core_error(world.task, path.astype(np.float64), real) / std
+        error = core_error(world.task, path, real) / std
         found[f"h={h}"] = float(np.sqrt(np.minimum(error**2, 1e4).mean(1)).mean())
     return {"env": env_id, "change": change, "minutes": round(minutes, 2), **found}
-
-
-@torch.no_grad()
-def roll(world: wmgym.WorldModel, test: Transitions, starts: np.ndarray, steps: int) -> np.ndarray:
-    """Cores ``(n, core_dim)`` after ``steps`` steps of the ensemble's mean."""
-    state = world.init(torch.tensor(test.core[starts]), torch.Generator().manual_seed(0))
-    for t in range(steps):
-        state = world.step(state, torch.tensor(test.action[starts + t]), "mean").state
-    return state.core.numpy()
 
 
 def goals(rows: list[Row]) -> list[Row]:

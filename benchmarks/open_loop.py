@@ -15,17 +15,17 @@ import dataclasses
 
 import numpy as np
 import torch
+from ablation import NoLayerNorm, in_world_axes, swapped
 from common import Row, target
 from torch import Tensor
 from torch.nn import functional
-from worlds import FIT, LARGE, by_task, core_error, fitted, held_out_data, pool_data, spread
+from worlds import FIT, LARGE, by_task, core_error, fitted, held_out_data, imagine, pool_data, spread
 
 import wmgym
 from wmgym import fitting, groundtruth
 from wmgym.data import Transitions
 from wmgym.dynamics import EnsembleMLP, Prediction, targets
 from wmgym.optimising import encoded_actions
-from wmgym.tasks import Geometry
 
 HORIZONS = (1, 8, 32, 128, 368, 1_000)
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
@@ -107,17 +107,6 @@ def steps_left(data: Transitions) -> np.ndarray:
     return left
 
 
-@torch.no_grad()
-def imagine(world: wmgym.WorldModel, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Cores ``(n, steps, core_dim)`` that the mean of the ensemble predicts."""
-    at = world.init(torch.tensor(state), torch.Generator().manual_seed(0))
-    path = []
-    for t in range(actions.shape[1]):
-        at = world.step(at, torch.tensor(actions[:, t]), "mean").state
-        path.append(at.core.numpy())
-    return np.stack(path, 1).astype(np.float64)
-
-
 def simulate(task: wmgym.Task, core: np.ndarray, actions: np.ndarray) -> np.ndarray:
     low, high = task.action_space.low, task.action_space.high  # type: ignore[union-attr]
     return groundtruth.replay(task, core, np.clip(actions, low, high))
@@ -149,28 +138,10 @@ def linear(train: Transitions) -> wmgym.WorldModel:
     return dataclasses.replace(fitted(train.task.env_id), dynamics=Linear(train))
 
 
-class PlainMLP(EnsembleMLP):
-    """The same network without LayerNorm."""
-
-    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        hidden = inputs
-        for weight, bias in self._layers[:-1]:
-            hidden = functional.silu(torch.baddbmm(bias, hidden, weight))
-        weight, bias = self._layers[-1]
-        return torch.baddbmm(bias, hidden, weight)
-
-
 def plain(train: Transitions) -> wmgym.WorldModel:
     """Fit without LayerNorm and body frame."""
-    core, g = train.task.core, train.task.core.geometry
-    bare = Geometry(g.dim, g.displacement_dim, angles=g.angles)
-    task = dataclasses.replace(train.task, core=dataclasses.replace(core, geometry=bare))
-    usual = fitting.EnsembleMLP
-    fitting.EnsembleMLP = PlainMLP  # type: ignore[misc]
-    try:
-        return wmgym.fit(dataclasses.replace(train, task=task), FIT, seed=0)
-    finally:
-        fitting.EnsembleMLP = usual  # type: ignore[misc]
+    with swapped(EnsembleMLP=NoLayerNorm):
+        return wmgym.fit(in_world_axes(train), FIT, seed=0)
 
 
 def groups(world: wmgym.WorldModel, error: np.ndarray) -> Row:

@@ -109,6 +109,17 @@ def fitted(
     return world
 
 
+@torch.no_grad()
+def imagine(world: wmgym.WorldModel, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Cores ``(n, steps, core_dim)`` that the mean of the ensemble predicts."""
+    at = world.init(torch.tensor(state), torch.Generator().manual_seed(0))
+    path = []
+    for t in range(actions.shape[1]):
+        at = world.step(at, torch.tensor(actions[:, t]), "mean").state
+        path.append(at.core.numpy())
+    return np.stack(path, 1).astype(np.float64)
+
+
 def core_error(task: Any, found: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Difference of cores ``(..., core_dim)``: angles the short way round, quaternions of like sign."""
     geometry, error = task.core.geometry, found - real
