@@ -92,38 +92,15 @@ def optimise(
     name: str,
 ) -> list[float]:
     """Fit to single steps; stops early, keeps the weights that ``judge`` likes best, returns what it said."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, config.max_updates, eta_min=config.learning_rate / 10
-    )
     batches = _Batches(len(inputs), config, generator)
-    best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
-    with track(name, config.max_updates, show=progress) as advance:
-        for update in range(1, config.max_updates + 1):
-            rows = batches.draw()  # (members, batch)
-            outputs = model.network(inputs[rows])
-            loss = loss_of(model, outputs, labels[rows], ends[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0, foreach=True)
-            optimizer.step()
-            scheduler.step()
-            note = ""
-            if update % config.eval_every == 0 or update == config.max_updates:
-                error = judge(model)
-                history.append(error)
-                note = f"error {error:.3f}"
-                if error < best_error:
-                    best, best_error, since = copy.deepcopy(model.state_dict()), error, 0
-                else:
-                    since += 1
-            advance(1, note)
-            if since >= config.patience:
-                break
-    model.load_state_dict(best)
-    return [round(x, 6) for x in history]
+
+    def loss() -> Tensor:
+        rows = batches.draw()  # (members, batch)
+        return loss_of(model, model.network(inputs[rows]), labels[rows], ends[rows])
+
+    rate = config.learning_rate
+    plan = _Descent(name, config.max_updates, rate, rate / 10, clip=100.0, patience=config.patience)
+    return _descend(model, loss, plan, config, judge, progress)
 
 
 def finetune(
@@ -151,37 +128,71 @@ def finetune(
     low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
     chart, changes = model.chart, model.chart.change_dim
     unit, middle = model.target_std[:changes], model.target_mean[:changes]
-    rate, windows = config.learning_rate / 5, max(1, config.batch_size // 4)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=config.weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, config.finetune_updates, eta_min=rate / 20
+    shape = (model.num_members, max(1, config.batch_size // 4))
+
+    def loss() -> Tensor:
+        first = starts[torch.randint(len(starts), shape, generator=generator)].flatten()
+        state, total = core[first], torch.zeros(())
+        for at in (first + step for step in range(length)):
+            outputs = model.network(model.encode(state, action[at]).view(*shape, -1))
+            wanted = chart.difference(state, next_core[at], displacement[at])
+            wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
+            total = total + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
+            change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
+            state = torch.clamp(chart.move(state, change)[0], low, high)
+        return total
+
+    rate = config.learning_rate / 5
+    plan = _Descent("fine-tune", config.finetune_updates, rate, rate / 20, clip=10.0, patience=None)
+    return _descend(model, loss, plan, config, judge, progress)
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """How a descent goes: its name for people, updates, first and last rate, clip of the gradient's norm."""
+
+    name: str
+    updates: int
+    rate: float
+    last_rate: float
+    clip: float
+    patience: int | None  # looks without improvement before it stops
+
+
+def _descend(
+    model: EnsembleMLP,
+    loss_now: Callable[[], Tensor],
+    plan: _Descent,
+    config: FitConfig,
+    judge: Callable[[EnsembleMLP], float],
+    progress: bool,
+) -> list[float]:
+    """AdamW on a decaying rate; keeps the weights that ``judge`` likes best, and returns what it said."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=plan.rate, weight_decay=config.weight_decay, fused=True
     )
-    best, best_error, history = copy.deepcopy(model.state_dict()), judge(model), []
-    shape = (model.num_members, windows)
-    with track("fine-tune", config.finetune_updates, show=progress) as advance:
-        for update in range(1, config.finetune_updates + 1):
-            first = starts[torch.randint(len(starts), shape, generator=generator)].flatten()
-            state, loss = core[first], torch.zeros(())
-            for at in (first + step for step in range(length)):
-                outputs = model.network(model.encode(state, action[at]).view(*shape, -1))
-                wanted = chart.difference(state, next_core[at], displacement[at])
-                wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
-                loss = loss + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
-                change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
-                state = torch.clamp(chart.move(state, change)[0], low, high)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.updates, eta_min=plan.last_rate)
+    best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
+    with track(plan.name, plan.updates, show=progress) as advance:
+        for update in range(1, plan.updates + 1):
+            loss = loss_now()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=True)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip, foreach=True)
             optimizer.step()
             scheduler.step()
             note = ""
-            if update % config.eval_every == 0 or update == config.finetune_updates:
+            if update % config.eval_every == 0 or update == plan.updates:
                 error = judge(model)
                 history.append(round(error, 6))
                 note = f"error {error:.3f}"
                 if error < best_error:
-                    best, best_error = copy.deepcopy(model.state_dict()), error
+                    best, best_error, since = copy.deepcopy(model.state_dict()), error, 0
+                else:
+                    since += 1
             advance(1, note)
+            if plan.patience is not None and since >= plan.patience:
+                break
     model.load_state_dict(best)
     return history
 
