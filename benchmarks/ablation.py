@@ -133,10 +133,10 @@ def clipped(data: Transitions) -> Transitions:
 
 def mix(env_id: str, kind: str) -> Transitions:
     """The same number of steps from other sources."""
-    task, pool = wmgym.make_task(env_id), policies(env_id, "pool")
+    task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
     if kind == "random":
         return wmgym.collect(task, steps=STEPS, seed=1)
-    ranked = sorted(pool, key=lambda name: pool[name].card.return_mean)  # type: ignore[union-attr]
+    ranked = list(pool)  # by return
     half = ranked[: len(ranked) // 2] if kind == "weak half" else ranked
     noise = 0.3 if kind == "noisy" else 0.0
     each = STEPS // len(half)

@@ -35,7 +35,8 @@ def measure(env_id: str) -> list[Row]:
     }
     means = [data.returns.mean() for data in real.values()]
     if env_id != "HumanoidStandup-v5":  # its policies were made, and scored, for another task
-        cards = [policy.card for split in ("pool", "held-out") for policy in policies(env_id, split).values()]
+        roles = ("fit", "calibration", "held-out")
+        cards = [policy.card for role in roles for policy in policies(env_id, role).values()]
         means += [card.return_mean for card in cards if card is not None]
     scale = float(max(means) - min(means))
     found: list[Row] = []

@@ -47,18 +47,27 @@ def by_task(
     print(units.write(goals, [0]))
 
 
-def policies(env_id: str, split: str) -> dict[str, MLPPolicy]:
-    """Policies of ``policies/``; HumanoidStandup has none of its own and borrows the other humanoid's."""
+def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
+    """Policies of ``policies/`` for the "fit", for "calibration", or "held-out" ones to be judged by.
+
+    Every fourth of the pool, in order of return, is kept out of the fit: an error bound for policies that no
+    fit saw has to be calibrated on such. HumanoidStandup has no policies and borrows the other humanoid's.
+    """
     own = "Humanoid-v5" if env_id == "HumanoidStandup-v5" else env_id
-    return load_pool(ROOT / "policies" / own, split=split)  # type: ignore[arg-type]
+    found = load_pool(ROOT / "policies" / own, split="held-out" if role == "held-out" else "pool")
+    if role == "held-out":
+        return found
+    ranked = sorted(found, key=lambda name: found[name].card.return_mean)  # type: ignore[union-attr]
+    kept = ranked[2::4]
+    return {name: found[name] for name in ranked if (name in kept) == (role == "calibration")}
 
 
 def pool_data(env_id: str, steps: int = STEPS) -> Transitions:
-    """``steps`` transitions, an equal number a policy of the pool in every part of the mix."""
+    """``steps`` transitions, an equal number a policy of the fit in every part of the mix."""
     path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}"
     if store.exists(path, kind="transitions"):
         return Transitions.load(path)
-    task, pool = wmgym.make_task(env_id), policies(env_id, "pool")
+    task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
     parts, left = [], steps
     for index, (share, noise) in enumerate(MIX):
         each = int(share * steps / len(pool))

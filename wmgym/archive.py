@@ -30,6 +30,7 @@ class _GeometryRecord(Record):
     pitch: list[int] | None
     positions: list[list[int]]
     velocities: list[list[int]]
+    links: list[list[list[int]]]
 
 
 class _EnsembleRecord(Record):

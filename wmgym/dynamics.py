@@ -23,6 +23,8 @@ from wmgym.tasks import Geometry
 
 MULTIPLE = 8
 """Rows a member are padded to this, since CPU matrix products of odd sizes differ in the last bit."""
+VECTOR = 32
+"""Rows are padded to this where exp, cos and sin are taken, which round differently in a vector's tail."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,10 @@ class EnsembleMLP(nn.Module):
 
     def encode(self, core: Tensor, action: Tensor) -> Tensor:
         """Normalised network input ``(batch, input_dim)``."""
-        return (self.features(core, action) - self.input_mean) / self.input_std
+        rows = core.shape[0]
+        spare = -rows % VECTOR
+        inputs = (self.features(_pad(core, spare), _pad(action, spare)) - self.input_mean) / self.input_std
+        return inputs[:rows]
 
     def features(self, core: Tensor, action: Tensor) -> Tensor:
         """Input before normalisation ``(batch, input_dim)``: the core in the chart's coordinates, action."""
@@ -202,7 +207,7 @@ class EnsembleMLP(nn.Module):
 
     def _in_raw_units(self, outputs: Tensor) -> Prediction:
         rows, d = outputs.shape[-2], self.target_dim
-        padded = _pad(outputs, -rows % 32)  # exp rounds differently in the tail of a CPU vector
+        padded = _pad(outputs, -rows % VECTOR)
         # exp of ``split``'s bounded log std, without its two softplus.
         bounded = torch.sigmoid(padded[..., d : 2 * d] - self.log_std_high)
         low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
