@@ -36,6 +36,22 @@ def test_every_learning_run_is_its_own() -> None:
     assert len({(card.env_id, card.algorithm, card.seed) for card in cards}) == len(cards)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "least"),
+    [
+        *((env_id, 16) for env_id in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")),
+        *((f"{name}-v5", 8) for name in ("InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Pusher")),
+        ("Humanoid-v5", 8),
+    ],
+)
+def test_there_are_enough_and_a_quarter_is_held_out(env_id: str, least: int) -> None:
+    splits = [
+        card.split for path in POLICIES if path.parent.name == env_id and (card := load_policy(path).card)
+    ]
+    assert len(splits) >= least
+    assert splits.count("held-out") >= len(splits) / 4
+
+
 def test_the_folder_is_small() -> None:
     assert sum(file.stat().st_size for file in (ROOT / "policies").rglob("*")) < 40e6
 
