@@ -188,6 +188,8 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "fine-tune, 4 steps": _config(finetune_updates=600, finetune_steps=4),
     "no clamp": _config(margin=1e6),
     "clamp to the data's range": _config(margin=0.0),
+    "fitted in bfloat16": _config(precision="bfloat16"),
+    "bfloat16 after the fit": lambda env_id: _fit(pool_data(env_id, STEPS)).to("cpu", "bfloat16"),
     "width 128": _config(width=128),
     "width 512": _config(width=512),
     "depth 2": _config(depth=2),

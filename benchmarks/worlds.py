@@ -27,7 +27,9 @@ STEPS = 300_000
 MIX = ((0.45, 0.0), (0.25, 0.1), (0.2, 0.3))
 """Share of the steps and action noise of the pool's policies; the rest are uniform random actions."""
 
-FIT = wmgym.FitConfig(max_updates=20_000, eval_every=500, patience=40, finetune_updates=2_000)
+FIT = wmgym.FitConfig(
+    max_updates=20_000, eval_every=500, patience=40, finetune_updates=2_000, precision="bfloat16"
+)
 
 
 def by_task(

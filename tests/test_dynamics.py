@@ -103,7 +103,7 @@ def test_a_full_turn_changes_nothing(model: EnsembleMLP) -> None:
 
 def test_bfloat16_stays_near_and_does_not_depend_on_the_batch(model: EnsembleMLP) -> None:
     low = copy.deepcopy(model)
-    low.use_precision(torch.bfloat16)
+    low.use_precision("bfloat16")
     core, action, member = batch(64)
     exact, rough = model.predict(core, action).mean, low.predict(core, action).mean
     assert exact.dtype == rough.dtype == torch.float32
@@ -112,7 +112,7 @@ def test_bfloat16_stays_near_and_does_not_depend_on_the_batch(model: EnsembleMLP
         assert torch.equal(low.predict(core[:n], action[:n]).mean, rough[:, :n])
         mine = low.predict_assigned(core, action, member).mean[:n]
         assert torch.equal(low.predict_assigned(core[:n], action[:n], member[:n].clone()).mean, mine)
-    low.use_precision(torch.float32)
+    low.use_precision("float32")
     assert torch.equal(low.predict(core, action).mean, exact)
 
 

@@ -55,6 +55,17 @@ def test_rollout_error_falls_well_below_standing_still(train: Transitions) -> No
     assert history[-1] < history[0]
 
 
+def test_a_fit_in_bfloat16_is_no_worse_and_is_used_in_float32(train: Transitions) -> None:
+    exact, rough = fit(train, SMALL), fit(train, replace(SMALL, precision="bfloat16"))
+    assert not equal(exact, rough)
+    assert all(tensor.dtype == torch.float32 for tensor in weights(rough).values())
+    last = [world.provenance.fit["rollout_error"][-1] for world in (exact, rough)]
+    assert last[1] < 1.2 * last[0]
+    core, action = torch.tensor(train.core[:64]), torch.tensor(train.action[:64])
+    lower = rough.to("cpu", "bfloat16").dynamics.predict(core, action).mean
+    assert not torch.equal(rough.dynamics.predict(core, action).mean, lower)
+
+
 def test_fine_tuning_makes_rollouts_better() -> None:
     data = collect("InvertedDoublePendulum-v5", steps=1_500, seed=0, workers=1)
     test = collect("InvertedDoublePendulum-v5", steps=600, seed=1, workers=1)
@@ -234,7 +245,14 @@ def test_unknown_setting() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"members": 0}, {"patience": -1}, {"validation": 1.0}, {"validation": 0.0}, {"learning_rate": 0.0}],
+    [
+        {"members": 0},
+        {"patience": -1},
+        {"validation": 1.0},
+        {"validation": 0.0},
+        {"learning_rate": 0.0},
+        {"precision": "float16"},
+    ],
 )
 def test_bad_settings(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):

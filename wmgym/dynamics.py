@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from torch.nn import functional
 from wmgym.chart import Chart
 from wmgym.data import Transitions
 from wmgym.tasks import Geometry
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 MULTIPLE = 8
 """Rows a member are padded to this, since CPU matrix products of odd sizes differ in the last bit."""
@@ -116,7 +118,7 @@ class EnsembleMLP(nn.Module):
         shapes = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
-        self.use_precision(torch.float32)
+        self.use_precision("float32")
         self.register_buffer("input_mean", torch.zeros(self.input_dim))
         self.register_buffer("input_std", torch.ones(self.input_dim))
         self.register_buffer("target_mean", torch.zeros(config.target_dim))
@@ -124,14 +126,15 @@ class EnsembleMLP(nn.Module):
         self.register_buffer("log_std_low", torch.full((config.target_dim,), math.log(1e-3)))
         self.register_buffer("log_std_high", torch.full((config.target_dim,), math.log(2.0)))
 
-    def use_precision(self, dtype: torch.dtype) -> None:
+    def use_precision(self, precision: Precision) -> None:
         """Run the hidden layers in float32 or bfloat16; the first and the last stay in float32.
 
-        For prediction only: in bfloat16 the hidden weights are a copy, made now.
+        Frozen weights are copied now, weights that train are rounded at every use.
         """
         layers = list(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
-        if dtype != torch.float32:
-            layers[1:-1] = [(w.detach().to(dtype), b.detach().to(dtype)) for w, b in layers[1:-1]]
+        self._hidden: torch.dtype = getattr(torch, precision)
+        if self._hidden != torch.float32 and not self.weights[0].requires_grad:
+            layers[1:-1] = [(w.to(self._hidden), b.to(self._hidden)) for w, b in layers[1:-1]]
         self._layers: tuple[tuple[Tensor, Tensor], ...] = tuple(layers)
 
     def predict(self, core: Tensor, action: Tensor) -> Prediction:
@@ -188,14 +191,13 @@ class EnsembleMLP(nn.Module):
         layers = self._layers
         if only is not None:
             layers = tuple((weight[only : only + 1], bias[only : only + 1]) for weight, bias in layers)
-        hidden = inputs
-        for weight, bias in layers[:-1]:
-            hidden = torch.baddbmm(bias, hidden.to(weight.dtype), weight)
-            hidden = functional.layer_norm(hidden, hidden.shape[-1:])
-            # In place where no gradient needs what was there.
-            hidden = functional.silu(hidden, inplace=not torch.is_grad_enabled())
-        weight, bias = layers[-1]
-        return torch.baddbmm(bias, hidden.to(weight.dtype), weight)
+        (weight, bias), *middle, last = layers
+        hidden = torch.baddbmm(bias, inputs, weight)
+        for weight, bias in middle:
+            hidden = _activate(hidden.to(self._hidden))
+            hidden = torch.baddbmm(bias.to(self._hidden), hidden, weight.to(self._hidden))
+        weight, bias = last
+        return torch.baddbmm(bias, _activate(hidden).float(), weight)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised mean, log std softly bounded on both sides, and the termination logit."""
@@ -216,6 +218,12 @@ class EnsembleMLP(nn.Module):
             std=torch.addcmul(low, bounded, high)[..., :rows, :],
             end_logit=padded[..., :rows, 2 * d] if self.config.learns_termination else None,
         )
+
+
+def _activate(hidden: Tensor) -> Tensor:
+    normal = functional.layer_norm(hidden, hidden.shape[-1:])
+    # In place where no gradient needs what was there.
+    return functional.silu(normal, inplace=not torch.is_grad_enabled())
 
 
 def targets(data: Transitions) -> Tensor:

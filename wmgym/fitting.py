@@ -61,6 +61,7 @@ def fit(
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
     generator = torch.Generator().manual_seed(seed)
     model = EnsembleMLP(_ensemble_config(train, config), generator)
+    model.use_precision(config.precision)
     rows, held = _hold_out(train, config, seed)
     inputs, labels, ends = _prepare(train, model)
     judge = RolloutError(train, held, config, seed)
@@ -79,7 +80,7 @@ def fit(
         versions=library_versions(),
         fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
     )
-    return WorldModel(task, model.requires_grad_(False).eval(), bank, low, high, provenance, readout)
+    return WorldModel(task, _finished(model), bank, low, high, provenance, readout)
 
 
 def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
@@ -117,6 +118,7 @@ def _fit_readout(
         ),
         generator,
     )
+    model.use_precision(config.precision)
     features = model.features(torch.tensor(train.next_core), encoded_actions(train))
     labels = _normalise(model, features, torch.tensor(train.readout).float())
     inputs = (features - model.input_mean) / model.input_std
@@ -130,7 +132,12 @@ def _fit_readout(
     optimise(
         model, inputs[rows], labels[rows], none, config, generator, held_out_error, progress, "fit readouts"
     )
-    return model.requires_grad_(False).eval()
+    return _finished(model)
+
+
+def _finished(model: EnsembleMLP) -> EnsembleMLP:
+    model.requires_grad_(False).eval().use_precision("float32")
+    return model
 
 
 def _prepare(train: Transitions, model: EnsembleMLP) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.data import Transitions
-from wmgym.dynamics import EnsembleMLP
+from wmgym.dynamics import EnsembleMLP, Precision
 from wmgym.progress import track
 
 CONSTANT = 1e-8  # a standard deviation below this is none
@@ -37,6 +38,8 @@ class FitConfig:
         finetune_updates: further gradient steps through rollouts, which see the states that the model itself
             leads to (Venkatraman et al. 2015; Li et al. 2025, arXiv:2501.10100).
         finetune_steps: steps of those rollouts.
+        precision: of the hidden layers' arithmetic while fitting; "bfloat16" takes two thirds of the time
+            where the processor has it.
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
@@ -53,6 +56,7 @@ class FitConfig:
     rollout: int = 16
     finetune_updates: int = 0
     finetune_steps: int = 8
+    precision: Precision = "float32"
     margin: float = 1.0
 
     def __post_init__(self) -> None:
@@ -70,6 +74,8 @@ class FitConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if not (
             0 < self.validation < 1
             and self.learning_rate > 0

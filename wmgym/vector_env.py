@@ -13,7 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.world import MODES, Mode, Precision, WorldModel, WorldState
+from wmgym.dynamics import Precision
+from wmgym.world import MODES, Mode, WorldModel, WorldState
 
 if TYPE_CHECKING:
     from wmgym.groundtruth import Renderer

@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.chart import Chart
-from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
+from wmgym.dynamics import Dynamics, EnsembleMLP, Precision, Prediction
 from wmgym.records import record_task
 from wmgym.task import Task
 
 Mode: TypeAlias = Literal["mean", "member", "sample"]
 """Mean of all members; one member an episode; one member an episode and its noise at every step."""
 MODES: tuple[Mode, ...] = get_args(Mode)
-Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class WorldModel:
             if isinstance(model, torch.nn.Module):
                 model.to(device)
             if isinstance(model, EnsembleMLP):
-                model.use_precision(getattr(torch, precision))
+                model.use_precision(precision)
         return replace(self, dynamics=dynamics, readout=readout)
 
     def save(self, path: str | os.PathLike[str]) -> None:
