@@ -142,6 +142,8 @@ def mix(env_id: str, kind: str) -> Transitions:
         return wmgym.collect(task, steps=STEPS, seed=1)
     ranked = list(pool)  # by return
     half = ranked[: len(ranked) // 2] if kind == "weak half" else ranked
+    if kind == "switching":
+        return wmgym.collect(task, pool, steps=STEPS, seed=0, noise=0.1, switch_every=40)
     noise = 0.3 if kind == "noisy" else 0.0
     each = STEPS // len(half)
     return concat(
@@ -207,6 +209,7 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "random actions only": lambda env_id: _fit(mix(env_id, "random")),
     "pool without noise": lambda env_id: _fit(mix(env_id, "clean")),
     "pool with noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),
+    "pool, switching every 40 steps, noise 0.1": lambda env_id: _fit(mix(env_id, "switching")),
     "weak half of the pool": lambda env_id: _fit(mix(env_id, "weak half")),
 }  # fmt: skip
 

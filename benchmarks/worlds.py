@@ -24,8 +24,10 @@ from wmgym.tasks.mujoco_v5 import TABLE
 TASKS = tuple(TABLE)
 LARGE = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")
 STEPS = 300_000
-MIX = ((0.45, 0.0), (0.25, 0.1), (0.2, 0.3))
-"""Share of the steps and action noise of the pool's policies; the rest are uniform random actions."""
+MIX = (
+    (0.20, 0.0, None), (0.10, 0.1, None), (0.15, 0.0, 40), (0.15, 0.1, 40), (0.20, 0.3, 40), (0.10, 0.6, 40),
+)  # fmt: skip
+"""Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
 
 FIT = wmgym.FitConfig(
     max_updates=20_000, eval_every=500, patience=40, finetune_updates=2_000, precision="bfloat16"
@@ -65,17 +67,18 @@ def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
 
 
 def pool_data(env_id: str, steps: int = STEPS) -> Transitions:
-    """``steps`` transitions, an equal number a policy of the fit in every part of the mix."""
+    """``steps`` transitions of the fit's policies; without switching, an equal number of each."""
     path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}"
     if store.exists(path, kind="transitions"):
         return Transitions.load(path)
     task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
     parts, left = [], steps
-    for index, (share, noise) in enumerate(MIX):
-        each = int(share * steps / len(pool))
-        for number, (name, policy) in enumerate(pool.items()):
+    for index, (share, noise, switch) in enumerate(MIX):
+        groups = [{name: policy} for name, policy in pool.items()] if switch is None else [pool]
+        each = int(share * steps / len(groups))
+        for number, group in enumerate(groups):
             seed = 1_000 * index + number
-            parts.append(wmgym.collect(task, {name: policy}, steps=each, seed=seed, noise=noise))
+            parts.append(wmgym.collect(task, group, steps=each, seed=seed, noise=noise, switch_every=switch))
             left -= each
     parts.append(wmgym.collect(task, steps=left, seed=9_999))
     data = concat(parts)

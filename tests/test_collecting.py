@@ -310,6 +310,25 @@ def test_a_pool_takes_equal_steps_and_leaves_held_out_policies_alone(tmp_path: P
     assert sorted(by_episode.episode_policy) == ["a", "a", "a", "c", "c"]
 
 
+def test_policies_take_over_from_one_another_within_an_episode(tmp_path: Path) -> None:
+    def constant(value: float) -> Any:
+        return lambda obs: np.full((len(obs), 2), value, np.float32)
+
+    env, given = (lambda: CountingEnv(length=100)), {str(v): constant(v) for v in (-0.5, 0.0, 0.5)}
+    data = collect(env, given, steps=8_000, seed=0, switch_every=20, workers=1)
+    assert set(data.episode_policy) == {"switching"}
+    assert set(np.unique(data.action)) == {-0.5, 0.0, 0.5}
+    within = data.episode[1:] == data.episode[:-1]
+    taken_over = (np.diff(data.action[:, 0]) != 0)[within].mean()
+    assert taken_over == pytest.approx(1 / 20 * 2 / 3, rel=0.2)  # a third of the draws name the same again
+    forked = collect(env, given, steps=8_000, seed=0, switch_every=20, workers=2)
+    np.testing.assert_array_equal(data.action, forked.action)
+    mixed = collect("Hopper-v5", pool(tmp_path / "pool"), steps=40, seed=0, switch_every=5)
+    assert set(mixed.episode_policy) == {"switching"}
+    with pytest.raises(ValueError, match="switch_every must be at least 1"):
+        collect(env, given, steps=10, seed=0, switch_every=0)
+
+
 def test_a_pool_needs_policies_and_steps_for_each(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no policies"):
         collect("Hopper-v5", tmp_path / "none", steps=10, seed=0)

@@ -82,6 +82,9 @@ def collect(
         ),
     ] = None,
     noise: Annotated[float, typer.Option(min=0, help="Action noise, as a share of half the range.")] = 0.0,
+    switch_every: Annotated[
+        int | None, typer.Option(min=1, help="Mean steps until another policy takes over within an episode.")
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -93,11 +96,10 @@ def collect(
         from wmgym import collecting
 
         policies = _pool(policy or []) or _load_policies(policy or [])
-        data = collecting.collect(
-            env, policies or None, steps=steps, seed=seed, noise=noise, progress=not as_json
-        )
+        how = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
+        data = collecting.collect(env, policies or None, **how, progress=not as_json)  # type: ignore[arg-type]
         data.save(out)
-        config = {"env_id": env, "steps": steps, "policy": _texts(policy), "noise": noise, "seed": seed}
+        config = {"env_id": env, "policy": _texts(policy), **how}
         job.done(config, data.describe(), real_steps=len(data))
 
 

@@ -34,6 +34,7 @@ def collect(
     episodes: int | None = None,
     seed: int,
     noise: float = 0.0,
+    switch_every: int | None = None,
     max_episode_steps: int | None = None,
     workers: int | None = None,
     progress: bool = False,
@@ -53,6 +54,9 @@ def collect(
         episodes: number of episodes instead, each run to its end.
         seed: decides resets, random actions and noise.
         noise: standard deviation of Gaussian action noise, as a share of half the action range (Box only).
+        switch_every: mean number of steps after which another of the policies takes over, whichever the draw
+            names, within an episode. A fit to the states between two gaits knows far more policies than one
+            to the gaits alone.
         max_episode_steps: cut episodes after this many steps, earlier than the env's own limit.
         workers: processes; None uses every core where the job is long enough to pay for starting them.
         progress: show a bar on a terminal.
@@ -68,6 +72,10 @@ def collect(
         raise ValueError("noise must be >= 0, and 0 for Discrete actions")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if switch_every is not None and switch_every < 1:
+        raise ValueError(f"switch_every must be at least 1, got {switch_every}")
+    if isinstance(policy, (str, os.PathLike)) and switch_every is not None:
+        policy = load_pool(policy)
     if isinstance(policy, (str, os.PathLike)):
         return _collect_pool(
             task,
@@ -88,7 +96,7 @@ def collect(
     limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
     if episodes is not None and limit is None:
         raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
-    plan = _plan(task, policies, steps, episodes, limit, seed, noise)
+    plan = _plan(task, policies, steps, episodes, limit, seed, noise, switch_every)
     expected = steps if steps is not None else (episodes or 0) * (limit or 0)
     if workers is None:
         workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
@@ -132,6 +140,7 @@ def _plan(
     limit: int | None,
     seed: int,
     noise: float,
+    switch_every: int | None,
 ) -> list[Group]:
     if steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
         most = min(_STREAMS, max(1, steps // (limit or steps)))
@@ -151,6 +160,7 @@ def _plan(
             limit,
             seed,
             noise,
+            switch_every,
         )
         for at in range(0, stride, size)
     ]

@@ -53,14 +53,21 @@ class Group:
     limit: int | None  # steps of an episode
     seed: int
     noise: float
+    switch_every: int | None  # mean number of steps that a policy acts for; None for the whole episode
 
 
 @dataclass
 class Episode:
-    """One episode as it is recorded: rows, then columns once it is over."""
+    """One episode as it is recorded: rows, then columns once it is over.
+
+    Attributes:
+        policy: name on the record.
+        acting: the policy that acts now.
+    """
 
     index: int
     policy: str
+    acting: str
     seed: int
     rng: np.random.Generator
     rows: list[tuple[Any, ...]] = field(default_factory=list)
@@ -85,9 +92,11 @@ class Stream:
             return False
         source = np.random.SeedSequence((self.group.seed, index))
         names = list(self.group.policies)
+        acting = names[index % len(names)]
         self.episode = Episode(
             index=index,
-            policy=names[index % len(names)],
+            policy=acting if self.group.switch_every is None else "switching",
+            acting=acting,
             seed=int(source.generate_state(1)[0]),
             rng=np.random.default_rng(source.spawn(1)[0]),
         )
@@ -155,8 +164,13 @@ def run_group(group: Group, advance: Advance) -> list[Episode]:
 def _act(group: Group, live: list[Stream]) -> list[np.ndarray]:
     space = group.task.action_space
     actions: list[Any] = [None] * len(live)
+    if group.switch_every is not None:
+        names = list(group.policies)
+        for episode in (stream.episode for stream in live):
+            if episode.rng.random() * group.switch_every < 1:
+                episode.acting = names[episode.rng.integers(len(names))]
     for name, policy in group.policies.items():
-        rows = [i for i, stream in enumerate(live) if stream.episode.policy == name]
+        rows = [i for i, stream in enumerate(live) if stream.episode.acting == name]
         if not rows:
             continue
         if policy is None:
