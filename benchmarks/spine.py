@@ -190,7 +190,7 @@ def coverage(seed: int) -> list[Row]:
     import torch
 
     from wmgym.calibrating import replay_errors
-    from wmgym.world import MODES
+    from wmgym.dynamics import MODES
 
     torch.set_num_threads(1)
     folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"

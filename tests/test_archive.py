@@ -14,11 +14,12 @@ import torch
 from tests import toy
 from wmgym import archive, store
 from wmgym.calibrating import calibrate
+from wmgym.dynamics import MODES
 from wmgym.fitting import fit
 from wmgym.optimising import FitConfig
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
-from wmgym.world import MODES, WorldModel
+from wmgym.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 import torch
 
 from tests import toy
-from wmgym.calibrating import calibrate, grouped_quantile, replay_errors, std_scale
+from wmgym.calibrating import calibrate, grouped_quantile, replay, replay_errors, std_scale
+from wmgym.calibration import SMALLEST_DOUBT, Calibration
 from wmgym.collecting import collect
-from wmgym.data import Transitions, from_arrays
+from wmgym.data import Transitions, concat, from_arrays
+from wmgym.dynamics import MODES, Mode
 from wmgym.env import ImaginedEnv
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
-from wmgym.world import MODES, Calibration, Mode, WorldModel
+from wmgym.world import WorldModel
 
 HORIZONS = (1, 8, 32)
 
@@ -161,7 +164,8 @@ def test_coverage_at_another_level(fresh: Transitions, level: float) -> None:
 def test_left_out_coverage_says_what_fresh_episodes_will_say(calibrations: list[Calibration]) -> None:
     for mode in MODES:
         for h in HORIZONS:
-            assert np.mean([c.coverage[mode][h - 1] for c in calibrations]) == pytest.approx(0.9, abs=0.03)
+            shares = np.mean([c.coverage[mode][:, h - 1] for c in calibrations], 0)
+            np.testing.assert_allclose(shares, 0.9, atol=0.03)
     assert np.isnan(calibrated(toy.world(), toy.episodes(1, 0)).coverage["mean"]).all()
 
 
@@ -196,25 +200,100 @@ def test_std_scale_of_a_normal_is_one() -> None:
 # The bound
 
 
-def test_bound_is_the_table_and_infinite_past_the_horizon(calibrations: list[Calibration]) -> None:
-    table = calibrations[0]
+def test_bound_is_the_table_and_never_wider_than_knowing_nothing(calibrations: list[Calibration]) -> None:
+    table, steps = calibrations[0], np.array([0, 1, 7, 32, 33, 1_000])
     assert table.horizon == 32
-    bound = table.error_bound(np.array([0, 1, 7, 32, 33, 1_000]), "sample")
+    far = np.full((6, 3), 50.0, np.float32)
+    bound = table.error_bound(steps, "sample", far)
     assert bound.dtype == np.float32
     np.testing.assert_array_equal(bound[0], 0.0)
     np.testing.assert_array_equal(bound[1:4], table.half_width["sample"][[0, 6, 31]])
-    assert np.isinf(bound[4:]).all()
+    nothing = table.reach + np.abs(50.0 - table.center)
+    np.testing.assert_allclose(bound[4:], [nothing, nothing], rtol=1e-6)
+    doubted = table.error_bound(steps, "sample", far, np.array([1.0, 0.5, 0.0, 2.0, 0.0, 1e9]))
+    np.testing.assert_array_equal(doubted[0], 0.0)
+    expected = table.per_doubt["sample"][[0, 6, 31]] * np.array([[0.5], [SMALLEST_DOUBT], [2.0]])
+    np.testing.assert_allclose(doubted[1:4], np.minimum(expected, nothing), rtol=1e-6)
+    np.testing.assert_allclose(doubted[4:], [nothing, nothing], rtol=1e-6)
+
+
+def test_knowing_nothing_holds_for_any_prediction(calibrations: list[Calibration]) -> None:
+    real = toy.episodes(500, 3).core
+    for guess in (-3.0, 0.0, 0.5):
+        bound = calibrations[0].error_bound(np.full(len(real), 99), "mean", np.full_like(real, guess))
+        assert (np.abs(real - guess) <= bound).mean() >= 0.89
+
+
+def test_doubt_tells_good_episodes_from_bad_ones() -> None:
+    """Members that disagree by as much as they are wrong: the bound given doubt is right for each of them."""
+
+    class TwoKinds(toy.LinearGaussian):
+        def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Any:
+            said = super()._predict(core, action, member)
+            wrong = torch.where(action[..., :1] > 0, 1.0, 0.05) * (2.0 * member[..., None] - 1.0)
+            return replace(said, mean=said.mean + wrong.expand_as(said.mean))
+
+    world = toy.world(TwoKinds(sigma=1e-6, offset=(0.0, 0.0)), toy.task(0.0))
+    bounded = calibrate(world, toy.episodes(200, 0, sigma=0.0, steps=8), horizon=4)
+    table = bounded.calibration
+    assert table is not None
+    test = toy.episodes(400, 1, sigma=0.0, steps=8)
+    for h, step in enumerate(replay(bounded, test, test.first, 4, "member", trust=True), start=1):
+        hours = np.full(len(step.doubt), h)
+        by_step = table.error_bound(hours, "member", step.core)
+        given = table.error_bound(hours, "member", step.core, step.doubt)
+        assert (step.error <= given).mean() == pytest.approx(0.9, abs=0.06)
+        calm = step.doubt < np.median(step.doubt)
+        if h == 1:  # later, errors of one sign add up faster than doubt
+            assert (step.error <= given)[calm].mean() > 0.85
+            assert given[calm].mean() < 0.2 * by_step[calm].mean()
+
+
+def test_a_tube_holds_for_whole_trajectories(calibrations: list[Calibration]) -> None:
+    fresh = toy.episodes(1_000, 77, steps=20)
+    table = calibrations[0]
+    inside = np.ones(1_000, bool)
+    world = toy.world().with_calibration(table)
+    for h, step in enumerate(replay(world, fresh, fresh.first, 20, "sample", trust=True), start=1):
+        bound = table.error_bound(np.full(1_000, h), "sample", step.core, step.doubt)
+        inside &= (step.error <= table.tube["sample"][19] * bound).all(1)
+    assert inside.mean() == pytest.approx(0.9, abs=0.04)
+    assert (np.diff(table.tube["sample"]) >= 0).all()
+
+
+def test_the_trust_horizon_is_where_the_median_bound_passes_the_tolerance(
+    calibrations: list[Calibration],
+) -> None:
+    table = calibrations[0]
+    within = table.distrust["mean"] <= 0.5
+    assert 0 < table.trust_horizon(0.5, "mean") == int((~within).argmax()) < 32
+    assert table.trust_horizon(1e-9, "mean") == 0
+    assert table.trust_horizon(1e9, "mean") == 32
+
+
+def test_policies_count_as_one_each_and_few_of_them_raise_the_level() -> None:
+    """Errors of each policy have a spread of their own: bounds are to hold for a policy not among them."""
+    rng, shares = np.random.default_rng(0), []
+    for seed in range(12):
+        parts = []
+        for k, sigma in enumerate(np.exp(0.5 * rng.normal(size=6)) * toy.SIGMA):
+            part = toy.episodes(20, 100 * seed + k, sigma=sigma, steps=4)
+            parts.append(replace(part, task=toy.task(), episode_policy=(f"p{k}",) * part.num_episodes))
+        *seen, unseen = parts
+        table = calibrated(toy.world(), concat(seen), horizon=1)
+        error = next(replay_errors(toy.world(), unseen, unseen.first, 1, "mean"))
+        shares.append((error <= table.half_width["mean"][0]).mean())
+    assert np.mean(shares) > 0.87
 
 
 def test_bound_does_not_depend_on_the_number_of_envs(calibrations: list[Calibration]) -> None:
     world = toy.world().with_calibration(calibrations[0])
     seen = []
     for num_envs in (1, 8):
-        env = ImaginedVectorEnv(world, num_envs)
+        env = ImaginedVectorEnv(world, num_envs, mode="mean", starts=world.starts[:1], trust=True)
         infos = [env.reset(seed=0)[1]]
         infos += [env.step(np.zeros((num_envs, 2), np.float32))[4] for _ in range(35)]
         seen.append(np.array([info["error_bound"][0] for info in infos]))
-        assert all((info["error_bound"] == info["error_bound"][:1]).all() for info in infos)
     np.testing.assert_array_equal(*seen)
 
 

@@ -161,3 +161,19 @@ def test_the_std_is_the_exponential_of_the_bounded_log_std(model: EnsembleMLP) -
     found = model._in_raw_units(outputs).std
     torch.testing.assert_close(found, log_std.exp() * model.target_std, rtol=1e-5, atol=1e-7)
     assert (log_std.max() - log_std.min()) > 5  # both ends of the range
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_pair_is_a_member_and_the_next(model: EnsembleMLP, rows: int, alone: bool) -> None:
+    core, action, member = batch(64)
+    core, action, member = core[:rows], action[:rows], member[:rows].clone()
+    if alone:  # every row has the last member, whose next is the first
+        member[:] = model.num_members - 1
+    own, other = model.predict_pair(core, action, member)
+    every = model.predict(core, action)
+    index = torch.arange(rows)
+    torch.testing.assert_close(own.mean, every.mean[member, index], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(own.std, every.std[member, index], rtol=1e-5, atol=1e-6)
+    following = (member + 1) % model.num_members
+    torch.testing.assert_close(other, every.mean[following, index], rtol=1e-5, atol=1e-6)

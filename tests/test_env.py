@@ -24,12 +24,12 @@ from tests import toy
 from wmgym.archive import load
 from wmgym.calibrating import calibrate
 from wmgym.collecting import collect
-from wmgym.dynamics import Prediction
+from wmgym.dynamics import MODES, Prediction
 from wmgym.env import ImaginedEnv
 from wmgym.fitting import fit
 from wmgym.optimising import FitConfig
 from wmgym.vector_env import ImaginedVectorEnv
-from wmgym.world import MODES, WorldModel
+from wmgym.world import WorldModel
 
 ID = "wmgym/InvertedPendulum-v5"
 STILL = np.zeros((1, 2), np.float32)
@@ -220,7 +220,7 @@ def test_every_row_keeps_its_own_time(toy_world: WorldModel) -> None:
         age += 1
         np.testing.assert_array_equal(truncated, (age == 9) & ~terminated)
         age[terminated | truncated] = 0
-        expected = toy_world.calibration.error_bound(age, "sample")  # type: ignore[union-attr]
+        expected = toy_world.calibration.error_bound(age, "sample", env.core())  # type: ignore[union-attr]
         np.testing.assert_array_equal(infos["error_bound"], expected)
     assert len(set(age)) > 1
 
@@ -522,8 +522,10 @@ def test_error_bound_is_the_calibrations_table(toy_world: WorldModel, mode: Any)
     for h in range(1, 26):
         infos = env.step(np.zeros((2, 2), np.float32))[4]
         bound = infos["final_info"]["error_bound"] if h == 25 else infos["error_bound"]
+        core = np.stack(infos["final_obs"]).astype(np.float32) if h == 25 else env.core()
         expected = table[h - 1] if h <= 20 else np.full(3, np.inf)
-        np.testing.assert_array_equal(bound, [expected, expected])
+        nothing = toy_world.calibration.reach + np.abs(core - toy_world.calibration.center)
+        np.testing.assert_array_equal(bound, np.minimum(expected, nothing))
     np.testing.assert_array_equal(infos["error_bound"], np.zeros((2, 3)))  # of the new episodes
     assert infos["error_bound"].dtype == np.float32
 
@@ -535,6 +537,87 @@ def test_error_bound_of_a_single_env(toy_world: WorldModel) -> None:
     np.testing.assert_array_equal(
         env.step(STILL[0])[4]["error_bound"], toy_world.calibration.half_width["sample"][0]
     )
+
+
+def disagreeing(offset: tuple[float, ...] = (-0.3, 0.3)) -> WorldModel:
+    world = toy.world(toy.LinearGaussian(offset=offset))
+    return calibrate(world, toy.episodes(40, 1, steps=20), horizon=20)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_distrust_grows_with_what_members_disagree_by(mode: Any) -> None:
+    world = disagreeing((-0.3, 0.3, 0.35))
+    table = world.calibration
+    assert table is not None
+    env = ImaginedVectorEnv(world, 6, mode=mode, trust=True, max_episode_steps=10)
+    _, infos = env.reset(seed=0)
+    assert not infos["distrust"].any()
+    gap = np.array([0.6, 0.05, 0.65])  # of each member and the next
+    for h in range(1, 10):
+        infos = env.step(np.zeros((6, 2), np.float32))[4]
+        members = env._state.member.numpy()  # type: ignore[union-attr]
+        doubt = (np.sqrt(h) * gap[members, None] / table.data_std).mean(1)
+        expected = table.error_bound(np.full(6, h), mode, env.core(), doubt)
+        np.testing.assert_allclose(infos["error_bound"], expected, rtol=1e-4)
+        np.testing.assert_allclose(infos["distrust"], (expected / table.data_std).mean(1), rtol=1e-4)
+    final = env.step(np.zeros((6, 2), np.float32))[4]
+    assert (final["final_info"]["distrust"] > 0).all()
+    assert not final["distrust"].any()  # of the new episodes
+
+
+def test_what_follows_distrust() -> None:
+    world = disagreeing()
+    rest = np.zeros((4, 2), np.float32)
+
+    def run(**options: Any) -> list[tuple[Any, ...]]:
+        env = ImaginedVectorEnv(world, 4, mode="mean", trust=True, autoreset_mode="Disabled", **options)
+        env.reset(seed=0)
+        steps = []
+        while len(steps) < 12:
+            steps.append(env.step(rest))
+            if (steps[-1][2] | steps[-1][3]).any():
+                break
+        return steps
+
+    plain = run()
+    distrust = np.array([infos["distrust"] for *_, infos in plain])
+    assert len(plain) == 12
+    tolerance = float(np.sort(distrust.max(1))[5])
+    first = int((distrust > tolerance).any(1).argmax())
+    assert 0 < first < 11
+    truncating, ending = (run(on_distrust=kind, tolerance=tolerance) for kind in ("truncate", "terminate"))
+    assert len(truncating) == len(ending) == first + 1
+    past = distrust[first] > tolerance
+    np.testing.assert_array_equal(truncating[-1][3], past)
+    np.testing.assert_array_equal(ending[-1][2], past)
+    assert not truncating[-1][2].any()
+    assert not ending[-1][3].any()
+    for (_, paid, *_), (_, full, *_), doubted in zip(
+        run(on_distrust="penalise", penalty=2.0), plain, distrust, strict=True
+    ):
+        np.testing.assert_allclose(paid, full - 2.0 * doubted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"on_distrust": "panic", "trust": True}, "on_distrust must be one of ignore"),
+        ({"on_distrust": "truncate"}, "needs trust=True"),
+        ({"trust": True, "tolerance": 0.0}, "tolerance > 0"),
+        ({"trust": True, "penalty": -1.0}, "penalty >= 0"),
+    ],
+)
+def test_bad_trust_is_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ImaginedVectorEnv(disagreeing(), 1, **options)
+
+
+def test_trust_needs_a_calibrated_world() -> None:
+    with pytest.raises(ValueError, match="needs a calibrated world"):
+        ImaginedVectorEnv(toy.world(), 1, trust=True)
+    state = toy.world().init(torch.zeros(2, 3), torch.Generator())
+    with pytest.raises(ValueError, match="needs a calibrated world"):
+        toy.world().step(state, torch.zeros(2, 2), "mean", trust=True)
 
 
 def test_no_error_bound_before_calibration() -> None:

@@ -14,12 +14,12 @@ from tests import toy
 from wmgym.calibrating import calibrate, replay_errors
 from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
-from wmgym.dynamics import EnsembleMLP
+from wmgym.dynamics import MODES, EnsembleMLP
 from wmgym.fitting import fit
 from wmgym.optimising import FitConfig
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
-from wmgym.world import MODES, WorldModel
+from wmgym.world import WorldModel
 
 SMALL = FitConfig(members=2, width=32, depth=2, max_updates=300, eval_every=50, learning_rate=0.01)
 TINY = FitConfig(members=2, width=8, depth=1, max_updates=10, eval_every=5)

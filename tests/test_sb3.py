@@ -25,6 +25,7 @@ from torch import nn
 
 from tests import toy
 from wmgym.calibrating import calibrate
+from wmgym.dynamics import MODES, Mode
 from wmgym.env import ImaginedEnv
 from wmgym.policy import load_policy
 from wmgym.sb3 import (
@@ -38,7 +39,7 @@ from wmgym.sb3 import (
     train,
 )
 from wmgym.vector_env import ImaginedVectorEnv
-from wmgym.world import MODES, Mode, WorldModel
+from wmgym.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"policy_kwargs": {"net_arch": [16, 16]}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from tests import toy
-from wmgym.dynamics import EnsembleConfig, EnsembleMLP
+from wmgym.dynamics import MODES, EnsembleConfig, EnsembleMLP
 from wmgym.task import Task
 from wmgym.tasks import Geometry, identity_core
-from wmgym.world import MODES, Calibration, WorldModel, WorldStep
+from wmgym.world import WorldModel, WorldStep
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -66,7 +68,8 @@ def test_mean_mode_averages_members_and_the_others_follow_one() -> None:
 
 def test_member_mode_is_the_assigned_members_mean_and_draws_nothing() -> None:
     world = network_world()
-    scaled = world.with_calibration(Calibration(0.9, np.full(3, 9.0), {}, np.zeros(0), 1, {}, np.ones(3), ()))
+    blank = toy.blank_calibration(3)
+    scaled = world.with_calibration(replace(blank, std_scale=np.full(3, 9.0)))
     core = torch.randn(30, 3, generator=rng(), dtype=torch.float64)
     action = torch.zeros(30, 2, dtype=torch.float64)
     state = world.init(core, rng())

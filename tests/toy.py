@@ -11,8 +11,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from wmgym.calibration import Calibration
 from wmgym.data import Transitions, from_arrays
-from wmgym.dynamics import Prediction
+from wmgym.dynamics import MODES, Mode, Prediction
 from wmgym.task import Task, make_task
 from wmgym.world import Provenance, WorldModel
 
@@ -81,6 +82,10 @@ class LinearGaussian:
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         return self._predict(core, action, member)
 
+    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
+        other = self._predict(core, action, (member + 1) % self.num_members)
+        return self._predict(core, action, member), other.mean
+
     def _predict(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         change = core @ torch.tensor(A - np.eye(3), dtype=core.dtype).T
         change = change + action @ torch.tensor(B, dtype=action.dtype).T
@@ -108,6 +113,9 @@ class Stub:
         self.action = action
         return self._predict(len(core))
 
+    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
+        return self.predict_assigned(core, action, member), self._predict(len(core)).mean
+
     def _predict(self, *shape: int) -> Prediction:
         mean = torch.tensor(self.target).expand(*shape, -1).clone()
         logit = None if self.logit is None else torch.full(shape, self.logit)
@@ -130,6 +138,18 @@ def world(
     return WorldModel(
         described, dynamics or LinearGaussian(), starts, *bounds, Provenance(seen, 0, "real", {})
     )
+
+
+def blank_calibration(dim: int) -> Calibration:
+    """A calibration that states nothing."""
+    none: dict[Mode, np.ndarray] = {mode: np.zeros((0, dim), np.float32) for mode in MODES}
+    steps: dict[Mode, np.ndarray] = {mode: np.zeros(0, np.float32) for mode in MODES}
+    one = np.ones(dim, np.float32)
+    return Calibration(
+        level=0.9, std_scale=one, half_width=none, per_doubt=none, tube=steps, distrust=steps,
+        windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one, center=0 * one, reach=one,
+        fingerprints=(),
+    )  # fmt: skip
 
 
 def uncalibrated(model: WorldModel) -> WorldModel:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wmgym import groundtruth, sb3
     from wmgym.archive import load
     from wmgym.calibrating import calibrate
+    from wmgym.calibration import Calibration
     from wmgym.collecting import collect
     from wmgym.data import Transitions, concat, from_arrays
     from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from wmgym.streams import CollectError
     from wmgym.task import Task, make_task
     from wmgym.vector_env import ImaginedVectorEnv
-    from wmgym.world import Calibration, WorldModel
+    from wmgym.world import WorldModel
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Calibration": "world",
+    "Calibration": "calibration",
     "CollectError": "streams",
     "Dynamics": "dynamics",
     "EnsembleMLP": "dynamics",

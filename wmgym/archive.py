@@ -13,11 +13,12 @@ import torch
 from pydantic import JsonValue, ValidationError
 
 from wmgym import store
-from wmgym.dynamics import EnsembleConfig, EnsembleMLP
+from wmgym.calibration import Calibration
+from wmgym.dynamics import MODES, EnsembleConfig, EnsembleMLP
 from wmgym.records import Record, TaskRecord, rebuild_task, record_task
 from wmgym.task import Task
 from wmgym.tasks import Geometry
-from wmgym.world import MODES, Calibration, Provenance, WorldModel
+from wmgym.world import Provenance, WorldModel
 
 
 class _GeometryRecord(Record):
@@ -49,6 +50,11 @@ class _ProvenanceRecord(Record):
     source: Literal["real", "imagined"]
     versions: dict[str, str]
     fit: dict[str, JsonValue]
+
+
+_PLAIN = ("std_scale", "windows", "data_std", "center", "reach")
+_BY_MODE = ("half_width", "per_doubt", "tube", "distrust", "coverage")
+"""Arrays of a calibration, and those that it has for each mode."""
 
 
 class _CalibrationRecord(Record):
@@ -89,14 +95,10 @@ def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays |= {"starts": world.starts, "low": world.low, "high": world.high}
     calibration = world.calibration
     if calibration is not None:
-        arrays |= {
-            "calibration.std_scale": calibration.std_scale,
-            "calibration.windows": calibration.windows,
-            "calibration.data_std": calibration.data_std,
-        }
-        for mode in MODES:
-            arrays[f"calibration.half_width.{mode}"] = calibration.half_width[mode]
-            arrays[f"calibration.coverage.{mode}"] = calibration.coverage[mode]
+        arrays |= {f"calibration.{name}": getattr(calibration, name) for name in _PLAIN}
+        for name in _BY_MODE:
+            for mode in MODES:
+                arrays[f"calibration.{name}.{mode}"] = getattr(calibration, name)[mode]
     origin = world.provenance
     record = _WorldRecord(
         task=record_task(world.task),
@@ -154,15 +156,14 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
     readout = None if record.readout is None else _rebuild_ensemble(record.readout, arrays, "readout.")
     calibration = None
     if record.calibration is not None:
+        stored: dict[str, Any] = {name: arrays[f"calibration.{name}"] for name in _PLAIN}
+        for name in _BY_MODE:
+            stored[name] = {mode: arrays[f"calibration.{name}.{mode}"] for mode in MODES}
         calibration = Calibration(
             level=record.calibration.level,
-            std_scale=arrays["calibration.std_scale"],
-            half_width={mode: arrays[f"calibration.half_width.{mode}"] for mode in MODES},
-            windows=arrays["calibration.windows"],
             episodes=record.calibration.episodes,
-            coverage={mode: arrays[f"calibration.coverage.{mode}"] for mode in MODES},
-            data_std=arrays["calibration.data_std"],
             fingerprints=tuple(record.calibration.fingerprints),
+            **stored,
         )
     origin = record.provenance
     rebuilt = rebuild_task(record.task, task)
@@ -211,11 +212,13 @@ def _check_shapes(
     bank = (max(len(arrays["starts"]), 1), task.core.state_dim)
     shapes = {"low": (limits,), "high": (limits,), "starts": bank}
     if calibration is not None:
-        shapes |= {"calibration.std_scale": (config.target_dim,), "calibration.data_std": (core,)}
-        shapes |= {"calibration.windows": (calibration.horizon,)}
-        for mode in MODES:
-            shapes[f"calibration.half_width.{mode}"] = (calibration.horizon, core)
-            shapes[f"calibration.coverage.{mode}"] = (calibration.horizon,)
+        steps = calibration.horizon
+        plain: dict[str, tuple[int, ...]] = {"std_scale": (config.target_dim,), "windows": (steps,)}
+        plain |= dict.fromkeys(("data_std", "center", "reach"), (core,))
+        by_mode: dict[str, tuple[int, ...]] = dict.fromkeys(("half_width", "per_doubt"), (steps, core))
+        by_mode |= {"coverage": (2, steps), "tube": (steps,), "distrust": (steps,)}
+        shapes |= {f"calibration.{name}": shape for name, shape in plain.items()}
+        shapes |= {f"calibration.{name}.{mode}": by_mode[name] for name in by_mode for mode in MODES}
     found = {
         name: array.shape for name, array in arrays.items() if not name.startswith(("dynamics.", "readout."))
     }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from wmgym.calibration import SMALLEST_DOUBT, Calibration, doubt_of
 from wmgym.data import Transitions
-from wmgym.dynamics import targets
+from wmgym.dynamics import MODES, Mode, targets
 from wmgym.progress import Advance, track
 from wmgym.task import Task
-from wmgym.world import MODES, Calibration, Mode, WorldModel
+from wmgym.world import WorldModel
 
 _MAX_WINDOWS = 256  # starts replayed, spread evenly over the held-out data
 _ONE_SIGMA = 0.6827
@@ -32,13 +34,19 @@ def calibrate(
 
     First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
     changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
-    errors after each number of steps give conformal half-widths. Windows of one episode depend on each other,
-    so each episode's errors enter as one distribution and the quantile is that of their equal mixture
-    ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
+    errors after each number of steps give conformal half-widths: of the error itself, and of the error
+    divided by the episode's doubt, what two ensemble members disagreed by so far. Windows of one episode
+    depend on each other, so each episode's errors enter as one distribution and the quantile is that of their
+    equal mixture ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
+
+    Where several policies made the episodes, the same holds of policies: bounds are for one more like them.
+    A few policies say little of the next, so the quantile's level is raised until bounds made from all but
+    one policy hold for that one as often as promised.
 
     Args:
         world: the world to calibrate.
-        calib: real episodes that ``fit`` did not see.
+        calib: real episodes that ``fit`` did not see; of policies that it did not see either, if the bounds
+            are to hold for such.
         level: probability that each stated half-width shall hold with.
         horizon: steps to state bounds for; None takes the longest held-out episode.
         seed: decides the sampled replays.
@@ -51,39 +59,65 @@ def calibrate(
     longest = int(calib.lengths.max())
     horizon = min(horizon or longest, longest)
     scale = _noise_scale(world, calib)
-    scaled = _with_noise(world, scale)
-    windows = _starts(calib, _MAX_WINDOWS)
-    half_width, coverage = {}, {}
+    blank = _without_bounds(calib, scale, level)
+    scaled = world.with_calibration(blank)
+    starts = _starts(calib, _MAX_WINDOWS)
+    found: dict[Mode, list[_Bounds]] = {}
     with track("calibrate", len(MODES) * horizon, show=progress) as advance:
         for mode in MODES:
-            rows = list(_widths(scaled, calib, windows, horizon, mode, level, seed, advance))
-            half_width[mode] = np.array([width for width, _ in rows], np.float32)
-            coverage[mode] = np.array([covered for _, covered in rows], np.float32)
-    left = _steps_left(calib)[windows]
+            found[mode] = list(_bounds(scaled, calib, starts, horizon, mode, level, seed, advance))
+
+    def by_mode(name: str) -> dict[Mode, np.ndarray]:
+        rows = {mode: [getattr(row, name) for row in found[mode]] for mode in MODES}
+        return {mode: np.array(values, np.float32) for mode, values in rows.items()}
+
+    left = _steps_left(calib)[starts]
     return world.with_calibration(
-        Calibration(
-            level=level,
-            std_scale=scale,
-            half_width=half_width,
+        replace(
+            blank,
+            half_width=by_mode("half_width"),
+            per_doubt=by_mode("per_doubt"),
+            tube=by_mode("tube"),
+            distrust=by_mode("distrust"),
+            coverage={mode: shares.T.copy() for mode, shares in by_mode("coverage").items()},
             windows=(left[None] >= np.arange(1, horizon + 1)[:, None]).sum(1).astype(np.int64),
-            episodes=calib.num_episodes,
-            coverage=coverage,
-            data_std=_spread(calib),
-            fingerprints=calib.fingerprints(),
         )
     )
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How far imagination was from MuJoCo after one more step; NaN where the real episode was over.
+
+    Attributes:
+        error: ``(n, core_dim)`` absolute, raw units.
+        core: ``(n, core_dim)`` imagined.
+        doubt: ``(n,)`` of each episode so far; zeros where not asked for.
+    """
+
+    error: np.ndarray
+    core: np.ndarray
+    doubt: np.ndarray
 
 
 def replay_errors(
     world: WorldModel, real: Transitions, starts: np.ndarray, horizon: int, mode: Mode, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """Replay real actions in imagination, open loop.
+    """The errors of ``replay`` alone, ``(len(starts), core_dim)``."""
+    return (step.error for step in replay(world, real, starts, horizon, mode, seed))
 
-    Yields:
-        For h = 1 .. ``horizon`` the absolute error ``(len(starts), core_dim)`` after h steps from each row in
-        ``starts``, raw units; NaN where the real episode was over by then.
-    """
-    device = world.device
+
+def replay(
+    world: WorldModel,
+    real: Transitions,
+    starts: np.ndarray,
+    horizon: int,
+    mode: Mode,
+    seed: int = 0,
+    trust: bool = False,
+) -> Iterator[Replay]:
+    """Replay real actions in imagination, open loop, from rows ``starts``: for h = 1 .. ``horizon`` steps."""
+    device, shape = world.device, (len(starts), real.core.shape[1])
     generator = torch.Generator(device).manual_seed(seed)
     state = world.init(torch.tensor(real.state[starts], device=device), generator)
     left = _steps_left(real)[starts]
@@ -93,14 +127,16 @@ def replay_errors(
         if not keep.all():  # replay only what can still be compared
             mask = torch.tensor(keep, device=device)
             state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
-        error = np.full((len(starts), real.core.shape[1]), np.nan, np.float32)
+        error, core, doubt = (np.full(s, np.nan, np.float32) for s in (shape, shape, shape[:1]))
         if len(going):
             rows = starts[going] + h
             action = _given_actions(world, real.action[rows])
             with torch.no_grad():
-                state = world.step(state, action, mode, generator).state
-            error[going] = np.abs(state.core.cpu().numpy() - real.next_core[rows])
-        yield error
+                state = world.step(state, action, mode, generator, trust).state
+            core[going] = state.core.cpu().numpy()
+            error[going] = np.abs(core[going] - real.next_core[rows])
+            doubt[going] = doubt_of(state.doubt.cpu().numpy())
+        yield Replay(error, core, doubt)
 
 
 def grouped_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.ndarray:
@@ -160,11 +196,27 @@ def _noise_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
     return scale
 
 
-def _with_noise(world: WorldModel, scale: np.ndarray) -> WorldModel:
-    """The world with one-step noise scaled; a calibration without bounds yet."""
-    empty: dict[Mode, np.ndarray] = {mode: np.zeros((0, world.task.core.dim), np.float32) for mode in MODES}
-    blank = Calibration(0.5, scale, empty, np.zeros(0, np.int64), 0, {}, np.zeros(0, np.float32), ())
-    return world.with_calibration(blank)
+def _without_bounds(calib: Transitions, scale: np.ndarray, level: float) -> Calibration:
+    """What the data says before any replay."""
+    core, dim = calib.core, calib.core.shape[1]
+    center, std = np.median(core, axis=0), core.std(0)
+    none: dict[Mode, np.ndarray] = {mode: np.zeros((0, dim), np.float32) for mode in MODES}
+    steps: dict[Mode, np.ndarray] = {mode: np.zeros(0, np.float32) for mode in MODES}
+    return Calibration(
+        level=level,
+        std_scale=scale,
+        half_width=none,
+        per_doubt=none,
+        tube=steps,
+        distrust=steps,
+        windows=np.zeros(0, np.int64),
+        episodes=calib.num_episodes,
+        coverage=none,
+        data_std=np.where(std < 1e-8, 1.0, std).astype(np.float32),
+        center=center.astype(np.float32),
+        reach=grouped_quantile(np.abs(core - center), calib.episode, level).astype(np.float32),
+        fingerprints=calib.fingerprints(),
+    )
 
 
 def _given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
@@ -174,31 +226,84 @@ def _given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
     return torch.tensor(stored, device=world.device) + start
 
 
-def _widths(
+@dataclass(frozen=True)
+class _Bounds:
+    """One row of a calibration."""
+
+    half_width: np.ndarray
+    per_doubt: np.ndarray
+    tube: float
+    distrust: float
+    coverage: tuple[float, float]
+
+
+def _bounds(
     world: WorldModel,
     calib: Transitions,
-    windows: np.ndarray,
+    starts: np.ndarray,
     horizon: int,
     mode: Mode,
     level: float,
     seed: int,
     advance: Advance,
-) -> Iterator[tuple[np.ndarray, float]]:
-    """For every horizon the half-widths ``(core_dim,)`` and their leave-one-episode-out coverage."""
-    group = calib.episode[windows]
-    for h, error in enumerate(replay_errors(world, calib, windows, horizon, mode, seed), start=1):
-        there = ~np.isnan(error[:, 0])
-        values, episodes = error[there], group[there]
-        covered = _left_out_coverage(values, episodes, level) if h in _COVERAGE_AT else float("nan")
+) -> Iterator[_Bounds]:
+    """Bounds after each number of steps."""
+    given = world.calibration
+    assert given is not None
+    group, few = _groups(calib, starts)
+    levels, worst = [level, level], np.zeros(len(starts))
+    for h, step in enumerate(replay(world, calib, starts, horizon, mode, seed, trust=True), start=1):
+        there = ~np.isnan(step.doubt)
+        error, who = step.error[there], group[there]
+        doubt = np.maximum(step.doubt[there], SMALLEST_DOUBT)[:, None]
+        ratio, shares = error / doubt, (float("nan"), float("nan"))
+        if h in _COVERAGE_AT:
+            if few:
+                levels = [_raised_level(values, who, level) for values in (error, ratio)]
+            pairs = zip((error, ratio), levels, strict=True)
+            alone, doubted = (_left_out_coverage(values, who, own) for values, own in pairs)
+            shares = alone, doubted
+        half_width, per_doubt = (
+            grouped_quantile(values, who, own) for values, own in zip((error, ratio), levels, strict=True)
+        )
+        bound = np.minimum(per_doubt * doubt, given.reach + np.abs(step.core[there] - given.center))
+        used = bound > 0  # what never moves has no error either
+        relative = np.divide(error, bound, out=np.zeros_like(bound), where=used)
+        worst[there] = np.maximum(worst[there], relative.max(1))
         advance(1)
-        yield grouped_quantile(values, episodes, level), covered
+        yield _Bounds(
+            half_width,
+            per_doubt,
+            float(grouped_quantile(worst[:, None], group, level)[0]),
+            float(np.median((bound / given.data_std).mean(1))),
+            shares,
+        )
 
 
-_COVERAGE_AT = frozenset({1, 2, 4, 8, 16, 32, 64, 128, 256, 368, 512, 1000})  # costs a sort for each episode
+_COVERAGE_AT = frozenset({1, 2, 4, 8, 16, 32, 64, 128, 256, 368, 512, 1000})  # costs a sort for each group
+
+
+def _groups(calib: Transitions, starts: np.ndarray) -> tuple[np.ndarray, bool]:
+    """What windows depend on each other: the policy's, or the episode's where one policy made all of them.
+
+    The flag tells that there are few groups, too few for a quantile to count them.
+    """
+    names = list(dict.fromkeys(calib.episode_policy))
+    episode = calib.episode[starts]
+    if len(names) < 2:
+        return episode, False
+    return np.array([names.index(name) for name in calib.episode_policy])[episode], True
+
+
+def _raised_level(values: np.ndarray, group: np.ndarray, level: float) -> float:
+    """The smallest level at which bounds from the other groups cover each one as often as promised."""
+    levels = level + (1 - level) * np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
+    enough = (own for own in levels if not _left_out_coverage(values, group, own) < level)
+    return float(next(enough, levels[-1]))
 
 
 def _left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> float:
-    """Coverage of each episode by the bound made from the others, averaged over episodes."""
+    """Coverage of each group by the bound made from the others, averaged over groups."""
     names = np.unique(group)
     if len(names) < 2:
         return float("nan")
@@ -224,8 +329,3 @@ def _steps_left(data: Transitions) -> np.ndarray:
     ends = np.cumsum(data.lengths)
     left: np.ndarray = ends[data.episode] - np.arange(len(data))
     return left
-
-
-def _spread(calib: Transitions) -> np.ndarray:
-    std = calib.core.std(0)
-    return np.where(std < 1e-8, 1.0, std).astype(np.float32)

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from wmgym.calibration import Calibration
     from wmgym.scoring import GapReport, PolicyScore
-    from wmgym.world import Calibration
 
 
 class Job:
@@ -183,7 +183,7 @@ def bounds(found: Calibration) -> list[dict[str, Any]]:
             "steps": h,
             "windows": int(found.windows[h - 1]),
             "half_width": {m: float((w[h - 1] / found.data_std).mean()) for m, w in found.half_width.items()},
-            "coverage": {m: _number(c[h - 1]) for m, c in found.coverage.items()},
+            "coverage": {m: _number(c[0, h - 1]) for m, c in found.coverage.items()},
         }
         for h in horizons
     ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from wmgym.chart import Chart
 from wmgym.data import Transitions
 from wmgym.tasks import Geometry
 
+Mode: TypeAlias = Literal["mean", "member", "sample"]
+"""Mean of all members; one member an episode; one member an episode and its noise at every step."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 MULTIPLE = 8
@@ -56,6 +59,10 @@ class Dynamics(Protocol):
 
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         """Each row by its own member ``(batch,)`` int64, paying for that one: leading shape ``(batch,)``."""
+        ...
+
+    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
+        """``predict_assigned``, and beside it the mean of the next member ``(batch, target_dim)``."""
         ...
 
 
@@ -132,8 +139,8 @@ class EnsembleMLP(nn.Module):
         Frozen weights are copied now, weights that train are rounded at every use.
         """
         layers = list(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
-        self._hidden: torch.dtype = getattr(torch, precision)
-        if self._hidden != torch.float32 and not self.weights[0].requires_grad:
+        self._hidden = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
+        if self._hidden is not None and not self.weights[0].requires_grad:
             layers[1:-1] = [(w.to(self._hidden), b.to(self._hidden)) for w, b in layers[1:-1]]
         self._layers: tuple[tuple[Tensor, Tensor], ...] = tuple(layers)
 
@@ -150,6 +157,18 @@ class EnsembleMLP(nn.Module):
         packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.input_dim)
         outputs = self.network(packed, plan.only).flatten(0, 1)
         return self._in_raw_units(outputs[plan.back])
+
+    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
+        """``predict_assigned``, and beside it the mean of the next member ``(batch, target_dim)``."""
+        plan, members = self._pack(member), self.num_members
+        packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.input_dim)
+        if plan.only is None:  # each member's rows go through its own weights and through the next one's
+            outputs = self.network(torch.cat([packed, packed.roll(1, 0)], 1))
+            own, other = outputs[:, : plan.room], outputs[:, plan.room :].roll(-1, 0)
+        else:
+            own, other = (self.network(packed, (plan.only + k) % members) for k in (0, 1))
+        prediction = self._in_raw_units(own.flatten(0, 1)[plan.back])
+        return prediction, self._in_raw_units(other.flatten(0, 1)[plan.back]).mean
 
     def _pack(self, member: Tensor) -> _Packing:
         """Where each row goes; the same episodes keep their members for many steps."""
@@ -194,10 +213,10 @@ class EnsembleMLP(nn.Module):
         (weight, bias), *middle, last = layers
         hidden = torch.baddbmm(bias, inputs, weight)
         for weight, bias in middle:
-            hidden = _activate(hidden.to(self._hidden))
-            hidden = torch.baddbmm(bias.to(self._hidden), hidden, weight.to(self._hidden))
+            dtype = self._hidden or weight.dtype
+            hidden = torch.baddbmm(bias.to(dtype), _activate(hidden.to(dtype)), weight.to(dtype))
         weight, bias = last
-        return torch.baddbmm(bias, _activate(hidden).float(), weight)
+        return torch.baddbmm(bias, _activate(hidden).to(weight.dtype), weight)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised mean, log std softly bounded on both sides, and the termination logit."""

@@ -14,7 +14,8 @@ from wmgym.world import WorldModel
 class ImaginedEnv(gym.Env[np.ndarray, Any]):
     """One imagined episode at a time: the view of an ``ImaginedVectorEnv`` with a single env.
 
-    Its infos hold the vector env's ``error_bound`` ``(core_dim,)`` and ``diverged``.
+    Its infos hold the vector env's ``error_bound`` ``(core_dim,)``, ``diverged`` and, with ``trust``,
+    ``distrust``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012

@@ -10,9 +10,9 @@ from typing import Any
 
 from gymnasium import spaces
 
+from wmgym.dynamics import Mode
 from wmgym.optimising import FitConfig
 from wmgym.task import make_task
-from wmgym.world import Mode
 
 
 @dataclass(frozen=True)

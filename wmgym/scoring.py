@@ -13,10 +13,11 @@ from scipy import stats
 
 from wmgym import store
 from wmgym.collecting import collect
+from wmgym.dynamics import Mode
 from wmgym.progress import track
 from wmgym.streams import PolicyFn, apply_policy, random_actions
 from wmgym.vector_env import ImaginedVectorEnv
-from wmgym.world import Mode, WorldModel
+from wmgym.world import WorldModel
 
 RANDOM = "random"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -13,8 +13,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.dynamics import Precision
-from wmgym.world import MODES, Mode, WorldModel, WorldState
+from wmgym.calibration import doubt_of
+from wmgym.dynamics import MODES, Mode, Precision
+from wmgym.world import WorldModel, WorldState
 
 if TYPE_CHECKING:
     from wmgym.groundtruth import Renderer
@@ -25,6 +26,8 @@ if hasattr(os, "register_at_fork"):
 
 Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, or the directory of a saved one."""
+
+OnDistrust: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     - ``error_bound`` ``(num_envs, core_dim)``, once the world is calibrated: with probability
       ``world.calibration.level`` the real simulator, started where this episode started and given the same
-      actions, is within this half-width of each core dimension of the prediction. Infinite past the
-      calibrated horizon.
+      actions, is within this half-width of each core dimension of the prediction. Past the calibrated horizon
+      it says no more than where real states are at all.
+    - ``distrust`` ``(num_envs,)``, with ``trust``: the bound in units of the data's standard deviation, mean
+      over dimensions.
     - ``diverged`` ``(num_envs,)``: the model left the range of its data or was not finite; the episode is
       truncated at the nearest state allowed.
 
@@ -73,6 +78,10 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         precision: Precision = "float32",
+        trust: bool = False,
+        on_distrust: OnDistrust = "ignore",
+        tolerance: float = 1.0,
+        penalty: float = 1.0,
     ) -> None:
         """Make the env.
 
@@ -87,13 +96,31 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             render_mode: "rgb_array" to draw imagined states in the real env's model; known MuJoCo tasks only.
             autoreset_mode: what follows an episode's end; a ``gymnasium.vector.AutoresetMode``.
             precision: of the networks' hidden layers; "bfloat16" is faster where the processor has it.
+            trust: ask a second ensemble member at every step, for about twice the cost: the bound is then
+                made for this episode and not for any that lasted as long, and infos hold ``distrust``.
+            on_distrust: what becomes of a step whose distrust is above ``tolerance``: "truncate" and
+                "terminate" end the episode there; "penalise" takes ``penalty`` times distrust off every
+                reward. All but "ignore" need ``trust``.
+            tolerance: in units of the data's standard deviation.
+            penalty: reward for one unit of distrust.
         """
         from wmgym.archive import load
 
+        if on_distrust not in get_args(OnDistrust):
+            raise ValueError(
+                f"on_distrust must be one of {', '.join(get_args(OnDistrust))}, got {on_distrust!r}"
+            )
+        if on_distrust != "ignore" and not trust:
+            raise ValueError(f"on_distrust={on_distrust!r} needs trust=True")
+        if not (tolerance > 0 and penalty >= 0):
+            raise ValueError(f"need tolerance > 0 and penalty >= 0, got {tolerance} and {penalty}")
         if precision not in get_args(Precision):
             raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
         self.world = (world if isinstance(world, WorldModel) else load(world)).to(device, precision)
-        self.precision = precision
+        if trust and self.world.calibration is None:
+            raise ValueError("trust=True needs a calibrated world; see wmgym.calibrate")
+        self.precision, self.trust, self.on_distrust = precision, trust, on_distrust
+        self.tolerance, self.penalty = tolerance, penalty
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if num_envs < 1:
@@ -146,7 +173,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             fresh = self.world.init(self._start_from(options), self._generator)
         self._state = fresh if self._state is None or mask.all() else _merge(self._state, fresh, mask)
         self._elapsed[mask], self._place[mask], self._ended[mask] = 0, 0, False
-        return self._observe(self._state), self._infos(np.zeros(self.num_envs, bool), mask)
+        return self._observe(self._state), self._infos(self._state, np.zeros(self.num_envs, bool), mask)
 
     def step(
         self, actions: np.ndarray
@@ -161,7 +188,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "options={'reset_mask': ended}"
             )
         with torch.no_grad():
-            outcome = self.world.step(self._state, self._check(actions), self.mode, self._generator)
+            outcome = self.world.step(
+                self._state, self._check(actions), self.mode, self._generator, self.trust
+            )
         self._elapsed += 1
         if self.render_mode is not None:
             self._place += outcome.displacement.cpu().numpy()
@@ -173,9 +202,15 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             state = self._begin(state, waiting)
             reward = np.where(waiting, 0.0, reward)
             terminated, diverged = terminated & ~waiting, diverged & ~waiting
+        infos = self._infos(state, diverged)
         late = self._elapsed >= self.max_episode_steps if self.max_episode_steps is not None else False
+        if self.on_distrust == "penalise":
+            reward = reward - self.penalty * infos["distrust"]
+        elif self.on_distrust == "terminate":
+            terminated |= infos["distrust"] > self.tolerance
+        elif self.on_distrust == "truncate":
+            late = late | (infos["distrust"] > self.tolerance)
         truncated = (late | diverged) & ~terminated
-        infos = self._infos(diverged)
         ended = terminated | truncated
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             if ended.any():
@@ -253,6 +288,10 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             render_mode=self.render_mode,
             autoreset_mode=self.autoreset_mode,
             precision=self.precision,
+            trust=self.trust,
+            on_distrust=self.on_distrust,
+            tolerance=self.tolerance,
+            penalty=self.penalty,
         )
         other.restore(
             EnvSnapshot(
@@ -277,7 +316,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos |= {"final_obs": last, "_final_obs": ended.copy(), "final_info": _masked(final_info, ended)}
         infos["_final_info"] = ended.copy()
         state = self._begin(state, ended)
-        for key, value in self._infos(np.zeros(self.num_envs, bool)).items():
+        for key, value in self._infos(state, np.zeros(self.num_envs, bool)).items():
             if not key.startswith("_"):
                 infos[key] = np.where(_as_rows(ended, value), value, infos[key])
         return state
@@ -285,13 +324,13 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _begin(self, state: WorldState, mask: np.ndarray) -> WorldState:
         """The state with ``mask`` rows at new starts of the bank."""
         rows = torch.as_tensor(mask, device=state.core.device)
-        core, shown, member = state.core.clone(), state.shown.clone(), state.member.clone()
+        core, shown, member, doubt = (x.clone() for x in (state.core, state.shown, state.member, state.doubt))
         count, dim = int(mask.sum()), core.shape[1]
         start = self._draw_starts(count)
-        core[rows], shown[rows] = start[:, :dim], start[:, dim:]
+        core[rows], shown[rows], doubt[rows] = start[:, :dim], start[:, dim:], 0
         member[rows] = self.world.deal_members(member[~rows], count, self._generator)
         self._elapsed[mask], self._place[mask] = 0, 0
-        return WorldState(core, shown, member)
+        return WorldState(core, shown, member, doubt)
 
     def _mask(self, given: Any) -> np.ndarray:
         """Episodes to start: those asked for, or all."""
@@ -362,10 +401,17 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         flat = self.world.task.core.observe(state.full).cpu().numpy()
         return np.array(flat, space.dtype).reshape(len(flat), *(space.shape or ()))
 
-    def _infos(self, diverged: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+    def _infos(
+        self, state: WorldState, diverged: np.ndarray, mask: np.ndarray | None = None
+    ) -> dict[str, Any]:
         infos: dict[str, Any] = {"diverged": diverged}
-        if self.world.calibration is not None:
-            infos["error_bound"] = self.world.calibration.error_bound(self._elapsed, self.mode)
+        calibration = self.world.calibration
+        if calibration is not None:
+            doubt = doubt_of(state.doubt.cpu().numpy()) if self.trust else None
+            core = state.core.cpu().numpy()
+            infos["error_bound"] = calibration.error_bound(self._elapsed, self.mode, core, doubt)
+            if self.trust:
+                infos["distrust"] = (infos["error_bound"] / calibration.data_std).mean(1)
         return _masked(infos, np.ones(self.num_envs, bool) if mask is None else mask)
 
 
@@ -377,6 +423,7 @@ def _merge(old: WorldState, new: WorldState, mask: np.ndarray) -> WorldState:
         torch.where(wide, new.core, old.core),
         torch.where(wide, new.shown, old.shown),
         torch.where(rows, new.member, old.member),
+        torch.where(wide, new.doubt, old.doubt),
     )
 
 

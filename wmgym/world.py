@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,52 +13,11 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.calibration import Calibration
 from wmgym.chart import Chart
-from wmgym.dynamics import Dynamics, EnsembleMLP, Precision, Prediction
+from wmgym.dynamics import MODES, Dynamics, EnsembleMLP, Mode, Precision, Prediction
 from wmgym.records import record_task
 from wmgym.task import Task
-
-Mode: TypeAlias = Literal["mean", "member", "sample"]
-"""Mean of all members; one member an episode; one member an episode and its noise at every step."""
-MODES: tuple[Mode, ...] = get_args(Mode)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What held-out real episodes say of the model, and the evidence for it.
-
-    Attributes:
-        level: probability that a half-width is promised to hold with, marginally per dimension and step.
-        std_scale: ``(target_dim,)`` factor that makes the one-step noise cover one sigma as it should.
-        half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
-            ``h`` steps from an episode's start.
-        windows: ``(horizon,)`` number of held-out windows behind each row.
-        episodes: number of held-out episodes behind all of it.
-        coverage: for each mode ``(horizon,)`` share of held-out errors inside the bound when each episode is
-            judged by a bound made from the others; NaN with a single episode.
-        data_std: ``(core_dim,)`` of the held-out data, the unit of normalised errors.
-        fingerprints: content hashes of the episodes used.
-    """
-
-    level: float
-    std_scale: np.ndarray
-    half_width: dict[Mode, np.ndarray]
-    windows: np.ndarray
-    episodes: int
-    coverage: dict[Mode, np.ndarray]
-    data_std: np.ndarray
-    fingerprints: tuple[str, ...]
-
-    @property
-    def horizon(self) -> int:
-        """Steps from an episode's start for which a bound is stated."""
-        return len(self.windows)
-
-    def error_bound(self, elapsed: np.ndarray, mode: Mode) -> np.ndarray:
-        """Half-widths ``(n, core_dim)`` float32 after ``elapsed`` steps ``(n,)``; infinite past the end."""
-        bound = self.half_width[mode][np.clip(elapsed, 1, self.horizon) - 1]
-        bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
-        return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -80,11 +39,14 @@ class WorldState:
         core: ``(batch, core_dim)``, raw units.
         shown: ``(batch, shown_dim)``, the readouts that the observation shows beside the core.
         member: ``(batch,)`` int64, the ensemble member each episode believes in; mean mode asks them all.
+        doubt: ``(batch, core_dim)``, squared disagreement of that member with the next one, added up since
+            the episode's start in units of the calibration data's variance, where steps were asked for trust.
     """
 
     core: Tensor
     shown: Tensor
     member: Tensor
+    doubt: Tensor
 
     @property
     def full(self) -> Tensor:
@@ -92,8 +54,8 @@ class WorldState:
         return torch.cat([self.core, self.shown], 1) if self.shown.shape[1] else self.core
 
     def map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
-        """The same done to all three: rows chosen, repeated or copied."""
-        return WorldState(change(self.core), change(self.shown), change(self.member))
+        """The same done to all of it: rows chosen, repeated or copied."""
+        return WorldState(change(self.core), change(self.shown), change(self.member), change(self.doubt))
 
 
 @dataclass(frozen=True)
@@ -144,6 +106,7 @@ class WorldModel:
     _chart: Chart = field(init=False, repr=False, compare=False)
     _bounds: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
     _std_scale: Tensor = field(init=False, repr=False, compare=False)
+    _variance: Tensor | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Freeze the arrays and keep device copies beside them."""
@@ -155,12 +118,14 @@ class WorldModel:
         device = self.device
         # Finite, so that an infinite prediction differs from what it is clamped to, as NaN does.
         low, high = (torch.nan_to_num(torch.tensor(side, device=device)) for side in (self.low, self.high))
-        scale = np.ones(self.dynamics.target_dim, np.float32)
+        scale, variance = np.ones(self.dynamics.target_dim, np.float32), None
         if self.calibration is not None:
             scale = self.calibration.std_scale.astype(np.float32)
+            variance = torch.tensor(np.float32(self.calibration.data_std**2), device=device)
         object.__setattr__(self, "_chart", Chart(self.task.core.geometry).to(device))
         object.__setattr__(self, "_bounds", (low, high))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
+        object.__setattr__(self, "_variance", variance)
 
     @property
     def device(self) -> torch.device:
@@ -215,7 +180,7 @@ class WorldModel:
         if state.shape[1] < core.state_dim:
             rest = torch.zeros(len(state), self.task.action_dim, device=state.device)
             shown = self._read_out(state, rest)[:, core.readout_dim - core.shown_dim :]
-        return WorldState(state[:, : core.dim], shown, members)
+        return WorldState(state[:, : core.dim], shown, members, torch.zeros_like(state[:, : core.dim]))
 
     def _read_out(self, core: Tensor, encoded: Tensor) -> Tensor:
         """Hidden, then shown readouts ``(batch, readout_dim)``."""
@@ -242,6 +207,7 @@ class WorldModel:
         action: Tensor,
         mode: Mode = "sample",
         generator: torch.Generator | None = None,
+        trust: bool = False,
     ) -> WorldStep:
         """Advance every episode by one step.
 
@@ -253,22 +219,43 @@ class WorldModel:
                 "member" leaves the noise out, as a deterministic simulator asks for; "mean" takes the mean of
                 all members and costs as many times more.
             generator: source of the noise; needed in sample mode.
+            trust: add to ``doubt`` what another member says, for about twice the cost. Needs a calibrated
+                world.
         """
-        encoded = self.encode_action(action)
+        if trust and self._variance is None:
+            raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
+        encoded, other = self.encode_action(action), None
         if mode == "mean":
             prediction = self.dynamics.predict(state.core, encoded)
             target = prediction.mean.mean(0)
             logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
+            if trust:
+                rows = torch.arange(len(target), device=target.device)
+                believed = prediction.mean[state.member, rows]
+                other = prediction.mean[(state.member + 1) % self.dynamics.num_members, rows]
         elif mode in MODES:
-            own = self.dynamics.predict_assigned(state.core, encoded, state.member)
-            target, logit = own.mean, own.end_logit
+            if trust:
+                own, other = self.dynamics.predict_pair(state.core, encoded, state.member)
+            else:
+                own = self.dynamics.predict_assigned(state.core, encoded, state.member)
+            believed = target = own.mean
+            logit = own.end_logit
             if mode == "sample":
                 if generator is None:
                     raise ValueError("sample mode draws noise; pass generator=torch.Generator()")
                 target = sample(own, self._std_scale, generator)
         else:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if other is not None:
+            state = replace(state, doubt=state.doubt + self._disagreement(state.core, believed, other))
         return self._finish(state, action, encoded, target, logit, mode, generator)
+
+    def _disagreement(self, core: Tensor, target: Tensor, other: Tensor) -> Tensor:
+        """Squared difference of where two targets lead ``(batch, core_dim)``, by the data's variance."""
+        assert self._variance is not None
+        changes = self._chart.change_dim
+        here, there = (self._chart.move(core, x[:, :changes])[0] for x in (target, other))
+        return torch.nan_to_num((here - there).square() / self._variance, nan=torch.inf)
 
     def _finish(
         self,
@@ -294,7 +281,7 @@ class WorldModel:
         shown_from = readout.shape[1] - self.task.core.shown_dim
         if shown_from:
             hidden = torch.cat([hidden, readout[:, :shown_from]], 1)
-        next_state = WorldState(next_core, readout[:, shown_from:], state.member)
+        next_state = replace(state, core=next_core, shown=readout[:, shown_from:])
         flat_action = action if action.ndim == 1 else action.flatten(1)
         if self.task.reward is not None:
             reward = self.task.reward(state.full, flat_action, next_state.full, hidden)

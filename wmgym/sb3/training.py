@@ -17,10 +17,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
+from wmgym.dynamics import MODES, Mode
 from wmgym.progress import Advance, track
 from wmgym.sb3.export import to_policy
 from wmgym.sb3.vec_env import ImaginedVecEnv
-from wmgym.world import MODES, Mode, WorldModel
+from wmgym.world import WorldModel
 
 ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
 

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from wmgym.vector_env import ImaginedVectorEnv, Source
+from wmgym.vector_env import ImaginedVectorEnv, Source, named
 
 
 class ImaginedVecEnv(VecEnv):
@@ -19,7 +19,7 @@ class ImaginedVecEnv(VecEnv):
     An ending step's info holds ``terminal_observation``, ``TimeLimit.truncated`` (true for time limits and
     for ``diverged``, so that SB3 keeps bootstrapping) and ``episode`` with its return ``r``, length ``l`` and
     time ``t``. Every info holds ``diverged`` and, once the world is calibrated, ``error_bound``
-    ``(core_dim,)``.
+    ``(core_dim,)``; with ``trust`` also ``distrust``.
     """
 
     def __init__(self, world: Source, num_envs: int = 64, *, halt: bool = False, **kwargs: Any) -> None:
@@ -81,12 +81,9 @@ class ImaginedVecEnv(VecEnv):
         return obs, reward.astype(np.float32), dones, rows
 
     def _rows(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
-        diverged = infos["diverged"].tolist()
-        if "error_bound" not in infos:
-            return [{"diverged": d} for d in diverged]
-        return [
-            {"diverged": d, "error_bound": b} for d, b in zip(diverged, infos["error_bound"], strict=True)
-        ]
+        said = {key: value for key, value in named(infos) if not key.startswith("final_")}
+        said["diverged"] = said["diverged"].tolist()
+        return [dict(zip(said, row, strict=True)) for row in zip(*said.values(), strict=True)]
 
     def close(self) -> None:
         """Release the env."""

@@ -1,0 +1,94 @@
+"""Calibration: how far off a world may be, as held-out real episodes said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wmgym.dynamics import Mode
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out real episodes say of the model, and the evidence for it.
+
+    Attributes:
+        level: probability that a half-width is promised to hold with, marginally per dimension and step.
+        std_scale: ``(target_dim,)`` factor that makes the one-step noise cover one sigma as it should.
+        half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
+            ``h`` steps from an episode's start, where nothing else is known of the episode.
+        per_doubt: likewise, the half-width for each unit of ``doubt``; narrower where members agreed so far.
+        tube: for each mode ``(horizon,)`` factor by which all bounds of the first ``h`` steps are widened so
+            that they hold at once, in all dimensions.
+        distrust: for each mode ``(horizon,)`` median over held-out windows of the bound given doubt, in units
+            of ``data_std``, mean over dimensions.
+        windows: ``(horizon,)`` number of held-out windows behind each row.
+        episodes: number of held-out episodes behind all of it.
+        coverage: for each mode ``(2, horizon)`` share of held-out errors inside the bound, by the step and
+            given doubt, when each policy (each episode, where one policy made all) is judged by a bound made
+            from the others; NaN where nobody looked.
+        data_std: ``(core_dim,)`` of the held-out data, the unit of normalised errors.
+        center: ``(core_dim,)`` median of the held-out data.
+        reach: ``(core_dim,)`` distance from ``center`` that held-out states keep with probability ``level``;
+            no bound is wider than knowing just this.
+        fingerprints: content hashes of the episodes used.
+    """
+
+    level: float
+    std_scale: np.ndarray
+    half_width: dict[Mode, np.ndarray]
+    per_doubt: dict[Mode, np.ndarray]
+    tube: dict[Mode, np.ndarray]
+    distrust: dict[Mode, np.ndarray]
+    windows: np.ndarray
+    episodes: int
+    coverage: dict[Mode, np.ndarray]
+    data_std: np.ndarray
+    center: np.ndarray
+    reach: np.ndarray
+    fingerprints: tuple[str, ...]
+
+    @property
+    def horizon(self) -> int:
+        """Steps from an episode's start that held-out windows looked at."""
+        return len(self.windows)
+
+    def error_bound(
+        self, elapsed: np.ndarray, mode: Mode, core: np.ndarray, doubt: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Half-widths ``(n, core_dim)`` float32 of predictions.
+
+        Args:
+            elapsed: ``(n,)`` steps since each episode's start.
+            mode: how the episodes were imagined.
+            core: ``(n, core_dim)`` predictions. Wherever they are, a bound reaches no farther than to where
+                held-out states were; past the calibrated horizon nothing more than that is claimed.
+            doubt: ``(n,)`` of each episode, see ``doubt_of``; None bounds by the step alone.
+        """
+        rows = np.clip(elapsed, 1, self.horizon) - 1
+        if doubt is None:
+            bound = self.half_width[mode][rows]
+        else:
+            bound = self.per_doubt[mode][rows] * np.maximum(doubt, SMALLEST_DOUBT)[:, None]
+        bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
+        bound = np.minimum(bound, self.reach + np.abs(core - self.center))
+        return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
+
+    def trust_horizon(self, tolerance: float, mode: Mode = "sample") -> int:
+        """Steps for which the median bound stays within ``tolerance``, in units of the data's std."""
+        past = self.distrust[mode] > tolerance
+        return int(past.argmax()) if past.any() else self.horizon
+
+
+SMALLEST_DOUBT = 1e-6
+"""Doubt is never less, not even of a single member, which always agrees with itself."""
+
+
+def doubt_of(accumulated: np.ndarray) -> np.ndarray:
+    """Doubt ``(n,)`` of episodes from the squares that ``WorldState.doubt`` adds up, ``(n, core_dim)``.
+
+    What two members' changes differ by, in units of the data's std, taken as independent over the steps.
+    """
+    doubt: np.ndarray = np.sqrt(accumulated).mean(-1)
+    return doubt
