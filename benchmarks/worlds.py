@@ -102,6 +102,32 @@ def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
     return data
 
 
+def calibration_data(env_id: str) -> Transitions:
+    """Whole episodes of the policies kept for calibration, alone and with action noise."""
+    path = RUNS / "fidelity" / "data" / f"{env_id}-calibration"
+    if store.exists(path, kind="transitions"):
+        return Transitions.load(path)
+    data = concat(
+        [
+            wmgym.collect(env_id, {name: policy}, episodes=4, seed=66_000 + 10 * i + j, noise=noise)
+            for i, (name, policy) in enumerate(policies(env_id, "calibration").items())
+            for j, noise in enumerate((0.0, 0.1, 0.3))
+        ]
+    )
+    data.save(path)
+    return data
+
+
+def calibrated(env_id: str) -> wmgym.WorldModel:
+    """The world of ``fitted`` with bounds."""
+    path = RUNS / "fidelity" / "worlds" / f"{env_id}-calibrated"
+    if store.exists(path, kind="world"):
+        return wmgym.load(path)
+    world = wmgym.calibrate(fitted(env_id), calibration_data(env_id), seed=0)
+    world.save(path)
+    return world
+
+
 def fitted(
     env_id: str,
     name: str = "base",
