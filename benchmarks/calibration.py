@@ -3,8 +3,8 @@
     python benchmarks/calibration.py                     # all tasks, then benchmarks/results/calibration.json
     python benchmarks/calibration.py --only Hopper-v5    # finished tasks are skipped
 
-Worlds are fitted to some policies of the pool, calibrated on others and judged on held-out ones, whose actions
-are replayed open loop. "step" is the bound that knows only how many steps were taken, "doubt" the one that
+Worlds are fitted to some policies of the pool, calibrated on others and judged on held-out ones, whose
+actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "doubt" the one that
 also knows what two ensemble members disagreed by; widths are in units of the calibration data's standard
 deviation, and compared after both are scaled to the same coverage of the same errors.
 """
@@ -103,7 +103,8 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
     widths, errors = (np.concatenate(x) for x in zip(*pooled, strict=True))
     tube: Row = {
         "section": "tube", "env": env_id, "mode": mode, "steps": TUBE, "trajectories": len(starts),
-        "inside": float(inside.mean()), "inside_full_length": float(inside[long].mean()) if long.any() else None,
+        "inside": float(inside.mean()),
+        "inside_full_length": float(inside[long].mean()) if long.any() else None,
         "factor": float(table.tube[mode][min(TUBE, table.horizon) - 1]),
         "spearman_pooled": float(stats.spearmanr(widths, errors).statistic),
     }  # fmt: skip
@@ -215,10 +216,12 @@ def goals(rows: list[Row]) -> list[Row]:
     return [
         target(f"coverage of the 90 % bound, {at}, each task", "88 to 92 %", coverage,
                all_in(coverage, 0.88, 0.92)),
-        target("the same, each single policy: least and most", "80 to 97 %", single, all_in(single, 0.8, 0.97)),
-        target(f"one-sigma coverage of sampled spread, {at}", "65 to 72 %", sigma, all_in(sigma, 0.65, 0.72)),
-        target("width against the bound by the step alone, at equal coverage", "<= 0.85 on average, never > 1",
-               ratio, whole and np.mean(every) <= 0.85 and max(every) <= 1),
+        target("the same, each single policy: least and most", "80 to 97 %", single,
+               all_in(single, 0.8, 0.97)),
+        target(f"one-sigma coverage of sampled spread, {at}", "65 to 72 %", sigma,
+               all_in(sigma, 0.65, 0.72)),
+        target("width against the bound by the step alone, at equal coverage",
+               "<= 0.85 on average, never > 1", ratio, whole and np.mean(every) <= 0.85 and max(every) <= 1),
         target("Spearman of bound and error, pooled over horizons", ">= 0.9", pooled,
                whole and min(pooled.values()) >= 0.9),
         target("the same within h = 8, 32", ">= 0.6", within, all_in(within, 0.6, 1)),
