@@ -4,9 +4,9 @@
     python benchmarks/calibration.py --only Hopper-v5    # finished tasks are skipped
 
 Worlds are fitted to some policies of the pool, calibrated on others and judged on held-out ones, whose
-actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "doubt" the one that
-also knows what two ensemble members disagreed by; widths are in units of the calibration data's standard
-deviation, and compared after both are scaled to the same coverage of the same errors.
+actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "doubt" the
+one that also knows what two ensemble members disagreed by; widths are in units of the calibration data's
+standard deviation, and compared after both are scaled to the same coverage of the same errors.
 """
 
 from __future__ import annotations
