@@ -465,3 +465,28 @@ def test_without_sb3_there_is_an_install_hint() -> None:
 def test_the_autoreset_mode_is_sb3s_own(pendulum_world: WorldModel) -> None:
     with pytest.raises(ValueError, match="leave autoreset_mode out"):
         ImaginedVecEnv(pendulum_world, 2, autoreset_mode="NextStep")
+
+
+def test_training_can_be_told_to_stop_at_distrust(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    keep = ImaginedVecEnv.__init__
+
+    def spy(self: Any, *args: Any, **kwargs: Any) -> None:
+        keep(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(ImaginedVecEnv, "__init__", spy)
+    world = calibrate(
+        toy.world(toy.LinearGaussian(offset=(-0.3, 0.3))), toy.episodes(20, 0, steps=10), horizon=8
+    )
+    config = TrainConfig(
+        "SAC", steps=16, num_envs=2, on_distrust="truncate", tolerance=1e-6, hyperparameters=QUICK["SAC"]
+    )
+    train(world, config)
+    assert (made[0].venv.on_distrust, made[0].venv.tolerance) == ("truncate", 1e-6)
+    made[0].reset()
+    _, _, dones, infos = made[0].step(np.zeros((2, 2), np.float32))
+    assert dones.all()  # nothing is that certain
+    assert all(info["TimeLimit.truncated"] and info["distrust"] > 1e-6 for info in infos)
+    with pytest.raises(ValueError, match="needs a calibrated world"):
+        train(toy.world(), config)

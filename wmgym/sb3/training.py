@@ -21,6 +21,7 @@ from wmgym.dynamics import MODES, Mode
 from wmgym.progress import Advance, track
 from wmgym.sb3.export import to_policy
 from wmgym.sb3.vec_env import ImaginedVecEnv
+from wmgym.vector_env import OnDistrust
 from wmgym.world import WorldModel
 
 ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
@@ -43,6 +44,9 @@ class TrainConfig:
         hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default. A
             ``learning_rate`` or ``clip_range`` such as ``"lin_1e-3"`` falls linearly to zero over the
             training, as in RL Baselines3 Zoo.
+        on_distrust: what becomes of steps that the model is unsure of; see ``ImaginedVectorEnv``, as for
+            ``tolerance`` and ``penalty``. All but "ignore" need a calibrated world and cost about twice as
+            much a step.
     """
 
     algorithm: str | None = None
@@ -53,6 +57,9 @@ class TrainConfig:
     mode: Mode = "member"
     halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    on_distrust: OnDistrust = "ignore"
+    tolerance: float = 1.0
+    penalty: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what SB3 cannot run."""
@@ -93,6 +100,10 @@ def train(
         starts=starts,
         mode=config.mode,
         halt=config.halt,
+        trust=config.on_distrust != "ignore",
+        on_distrust=config.on_distrust,
+        tolerance=config.tolerance,
+        penalty=config.penalty,
     )
     model = new_agent(venv, config, seed)
     if agent is not None:
