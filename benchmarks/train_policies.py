@@ -77,7 +77,7 @@ MORE: dict[str, tuple[tuple[str, int], ...]] = {
     "InvertedDoublePendulum-v5": (("PPO", 250_000), ("PPO", 150_000)),
     "Hopper-v5": (("PPO", 1_000_000),),
     "Walker2d-v5": (("PPO", 1_000_000),),
-    "Swimmer-v5": (("PPO", 1_000_000),),
+    "Swimmer-v5": (("PPO", 1_000_000), ("SAC", 150_000)),
     "HalfCheetah-v5": (("SAC", 120_000), ("SAC", 400_000)),
     "Ant-v5": (("PPO", 1_000_000),),
 }
