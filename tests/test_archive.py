@@ -63,7 +63,7 @@ def test_a_loaded_world_is_the_saved_one(toy_fit: WorldModel, toy_dir: Path) -> 
     before, after = toy_fit.dynamics.predict(core, action), loaded.dynamics.predict(core, action)
     assert torch.equal(before.mean, after.mean)
     assert torch.equal(before.std, after.std)
-    for name in ("starts", "low", "high", "provenance", "calibration"):
+    for name in ("starts", "low", "high", "provenance", "calibration", "support"):
         assert_equal(getattr(toy_fit, name), getattr(loaded, name))
     assert not any(parameter.requires_grad for parameter in loaded.dynamics.parameters())  # type: ignore[attr-defined]
 
@@ -224,6 +224,11 @@ def test_an_architecture_that_does_not_fit_is_refused(
         ("calibration.half_width.member", (5, 3)),
         ("calibration.half_width.sample", (3, 3)),
         ("calibration.coverage.member", (3,)),
+        ("calibration.per_doubt.mean", (4, 2)),
+        ("calibration.tube.sample", (3, 2)),
+        ("calibration.reach", (2,)),
+        ("support.core", (5, 2)),
+        ("support.step", (1, 1)),
         ("unknown", (1,)),
     ],
 )

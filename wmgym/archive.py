@@ -16,6 +16,7 @@ from wmgym import store
 from wmgym.calibration import Calibration
 from wmgym.dynamics import MODES, EnsembleConfig, EnsembleMLP
 from wmgym.records import Record, TaskRecord, rebuild_task, record_task
+from wmgym.support import Support
 from wmgym.task import Task
 from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
@@ -52,9 +53,10 @@ class _ProvenanceRecord(Record):
     fit: dict[str, JsonValue]
 
 
+_SUPPORT = ("core", "action", "next_core", "episode", "step")
 _PLAIN = ("std_scale", "windows", "data_std", "center", "reach")
 _BY_MODE = ("half_width", "per_doubt", "tube", "distrust", "coverage")
-"""Arrays of a calibration, and those that it has for each mode."""
+"""Arrays of a support, of a calibration, and those that a calibration has for each mode."""
 
 
 class _CalibrationRecord(Record):
@@ -69,6 +71,7 @@ class _WorldRecord(Record):
     readout: _EnsembleRecord | None
     provenance: _ProvenanceRecord
     calibration: _CalibrationRecord | None
+    typical_distance: float | None
 
 
 def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
@@ -99,6 +102,9 @@ def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         for name in _BY_MODE:
             for mode in MODES:
                 arrays[f"calibration.{name}.{mode}"] = getattr(calibration, name)[mode]
+    support = world.support
+    if support is not None:
+        arrays |= {f"support.{name}": getattr(support, name) for name in _SUPPORT}
     origin = world.provenance
     record = _WorldRecord(
         task=record_task(world.task),
@@ -118,6 +124,7 @@ def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             episodes=calibration.episodes,
             fingerprints=list(calibration.fingerprints),
         ),
+        typical_distance=None if support is None else support.typical,
     )
     return arrays, record.model_dump(mode="json")
 
@@ -165,9 +172,15 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
             fingerprints=tuple(record.calibration.fingerprints),
             **stored,
         )
+    support = None
+    if record.typical_distance is not None:
+        rows = {name: arrays[f"support.{name}"] for name in _SUPPORT}
+        support = Support(**rows, typical=record.typical_distance)
     origin = record.provenance
     rebuilt = rebuild_task(record.task, task)
-    _check_shapes(rebuilt, dynamics.config, None if readout is None else readout.config, calibration, arrays)
+    _check_shapes(
+        rebuilt, dynamics.config, None if readout is None else readout.config, calibration, support, arrays
+    )
     return WorldModel(
         task=rebuilt,
         dynamics=dynamics,
@@ -183,6 +196,7 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
         ),
         readout=readout,
         calibration=calibration,
+        support=support,
     )
 
 
@@ -205,6 +219,7 @@ def _check_shapes(
     config: EnsembleConfig,
     readout: EnsembleConfig | None,
     calibration: Calibration | None,
+    support: Support | None,
     arrays: dict[str, np.ndarray],
 ) -> None:
     """Refuse arrays that do not belong to this task; torch has checked the weights."""
@@ -219,6 +234,11 @@ def _check_shapes(
         by_mode |= {"coverage": (2, steps), "tube": (steps,), "distrust": (steps,)}
         shapes |= {f"calibration.{name}": shape for name, shape in plain.items()}
         shapes |= {f"calibration.{name}.{mode}": by_mode[name] for name in by_mode for mode in MODES}
+    if support is not None:
+        n, action = len(support.episode), task.action_space.shape
+        shapes |= {"support.core": (n, core), "support.next_core": (n, core)}
+        shapes |= {"support.action": (n, int(np.prod(action))) if action else (n,)}
+        shapes |= {"support.episode": (n,), "support.step": (n,)}
     found = {
         name: array.shape for name, array in arrays.items() if not name.startswith(("dynamics.", "readout."))
     }

@@ -22,6 +22,7 @@ from wmgym.optimising import (
     safe_std,
 )
 from wmgym.records import library_versions
+from wmgym.support import sample_support
 from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
 
@@ -80,7 +81,9 @@ def fit(
         versions=library_versions(),
         fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
     )
-    return WorldModel(task, _finished(model), bank, low, high, provenance, readout)
+    return WorldModel(
+        task, _finished(model), bank, low, high, provenance, readout, support=sample_support(train, seed)
+    )
 
 
 def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:

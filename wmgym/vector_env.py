@@ -55,6 +55,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
       it says no more than where real states are at all.
     - ``distrust`` ``(num_envs,)``, with ``trust``: the bound in units of the data's standard deviation, mean
       over dimensions.
+    - ``novelty`` ``(num_envs,)``, with ``trust``: distance from the real states of the fit; 1 is usual.
     - ``diverged`` ``(num_envs,)``: the model left the range of its data or was not finite; the episode is
       truncated at the nearest state allowed.
 
@@ -412,6 +413,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             infos["error_bound"] = calibration.error_bound(self._elapsed, self.mode, core, doubt)
             if self.trust:
                 infos["distrust"] = (infos["error_bound"] / calibration.data_std).mean(1)
+        if self.trust and self.world.support is not None:
+            infos["novelty"] = self.world.novelty(state.core).cpu().numpy()
         return _masked(infos, np.ones(self.num_envs, bool) if mask is None else mask)
 
 

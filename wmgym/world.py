@@ -17,6 +17,7 @@ from wmgym.calibration import Calibration
 from wmgym.chart import Chart
 from wmgym.dynamics import MODES, Dynamics, EnsembleMLP, Mode, Precision, Prediction
 from wmgym.records import record_task
+from wmgym.support import NearestReal, Search, Support
 from wmgym.task import Task
 
 
@@ -93,6 +94,7 @@ class WorldModel:
         readout: predicts hidden and shown readouts from the next core and the action; None where the task
             has none.
         calibration: error bounds, once ``calibrate`` has been run.
+        support: real transitions of the fit, for novelty and ``nearest_real``.
     """
 
     task: Task
@@ -103,10 +105,12 @@ class WorldModel:
     provenance: Provenance
     readout: Dynamics | None = None
     calibration: Calibration | None = None
+    support: Support | None = None
     _chart: Chart = field(init=False, repr=False, compare=False)
     _bounds: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
     _std_scale: Tensor = field(init=False, repr=False, compare=False)
     _variance: Tensor | None = field(init=False, repr=False, compare=False)
+    _search: Search | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Freeze the arrays and keep device copies beside them."""
@@ -126,6 +130,8 @@ class WorldModel:
         object.__setattr__(self, "_bounds", (low, high))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
         object.__setattr__(self, "_variance", variance)
+        found = None if self.support is None else Search(self.support, self.task.core.geometry, device)
+        object.__setattr__(self, "_search", found)
 
     @property
     def device(self) -> torch.device:
@@ -297,6 +303,31 @@ class WorldModel:
             draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
             terminated = draw < torch.sigmoid(end_logit)
         return WorldStep(next_state, displacement, reward, terminated, diverged)
+
+    @torch.no_grad()
+    def novelty(self, core: Tensor) -> Tensor:
+        """How far cores ``(batch, core_dim)`` are from real ones of the fit: 1 is usual, 3 is elsewhere.
+
+        The distance to the nearest of a sample of the fit's states, in the coordinates that the networks see,
+        as a multiple of how far real states of one episode are from those of others.
+        """
+        return self._need_support().novelty(core)
+
+    @torch.no_grad()
+    def nearest_real(self, obs: np.ndarray, k: int = 1) -> NearestReal:
+        """The logged transitions that support a prediction from ``obs`` ``(n, obs_dim)``, nearest first.
+
+        Raises:
+            ValueError: a world without a sample of its fit's data, or ``k`` beyond it.
+        """
+        flat = np.asarray(obs, np.float64).reshape(len(obs), -1)
+        core = np.asarray(self.task.core.from_obs(flat), np.float32)[:, : self.task.core.dim]
+        return self._need_support().nearest(torch.tensor(core, device=self.device), k)
+
+    def _need_support(self) -> Search:
+        if self._search is None:
+            raise ValueError("this world holds no sample of its fit's data; fit it again")
+        return self._search
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
