@@ -126,7 +126,7 @@ def compare(world: wmgym.WorldModel, real: np.ndarray, imagined: np.ndarray) -> 
 
 def goals(rows: list[Row]) -> list[Row]:
     """The issue's targets beside what was measured, in the env's default mode."""
-    gaps = [r for r in rows if r["section"] == "gap" and r["mode"] == "sample"]
+    gaps = [r for r in rows if r["section"] == "gap" and r["mode"] == "member"]
     mean = {
         env: round(float(np.mean([abs(r["gap"]) for r in gaps if r["env"] == env])), 4)
         for env in dict.fromkeys(r["env"] for r in gaps)

@@ -220,7 +220,7 @@ def test_every_row_keeps_its_own_time(toy_world: WorldModel) -> None:
         age += 1
         np.testing.assert_array_equal(truncated, (age == 9) & ~terminated)
         age[terminated | truncated] = 0
-        expected = toy_world.calibration.error_bound(age, "sample", env.core())  # type: ignore[union-attr]
+        expected = toy_world.calibration.error_bound(age, "member", env.core())  # type: ignore[union-attr]
         np.testing.assert_array_equal(infos["error_bound"], expected)
     assert len(set(age)) > 1
 
@@ -535,7 +535,7 @@ def test_error_bound_of_a_single_env(toy_world: WorldModel) -> None:
     env = ImaginedEnv(toy_world)
     assert env.reset(seed=0)[1]["error_bound"].tolist() == [0.0, 0.0, 0.0]
     np.testing.assert_array_equal(
-        env.step(STILL[0])[4]["error_bound"], toy_world.calibration.half_width["sample"][0]
+        env.step(STILL[0])[4]["error_bound"], toy_world.calibration.half_width["member"][0]
     )
 
 

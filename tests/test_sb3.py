@@ -105,7 +105,7 @@ def test_infos_of_an_end(ending_world: WorldModel) -> None:
     env.reset()
     assert env.reset_infos[0]["error_bound"].tolist() == [0.0] * 3
     returns, lengths, kinds = np.zeros(3), np.zeros(3, int), set()
-    bound = ending_world.calibration.half_width["sample"]  # type: ignore[union-attr]
+    bound = ending_world.calibration.half_width["member"]  # type: ignore[union-attr]
     for _ in range(40):
         obs, reward, dones, infos = env.step(np.zeros((3, 2), np.float32))
         returns += reward

@@ -31,7 +31,7 @@ def idle(obs: np.ndarray) -> tuple[np.ndarray, None]:
 
 @pytest.fixture(scope="module")
 def report() -> GapReport:
-    return score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=0, workers=1)
+    return score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=0, mode="sample", workers=1)
 
 
 def biased(bonus: float) -> WorldModel:

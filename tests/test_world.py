@@ -109,7 +109,8 @@ def test_sample_mode_needs_a_generator() -> None:
     world = toy.world()
     state = world.init(torch.zeros(2, 3), rng())
     with pytest.raises(ValueError, match="generator"):
-        world.step(state, torch.zeros(2, 2))
+        world.step(state, torch.zeros(2, 2), "sample")
+    world.step(state, torch.zeros(2, 2))
     for mode in ("mean", "member"):
         world.step(state, torch.zeros(2, 2), mode)  # type: ignore[arg-type]
 

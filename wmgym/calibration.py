@@ -75,7 +75,7 @@ class Calibration:
         bound = np.minimum(bound, self.reach + np.abs(core - self.center))
         return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
 
-    def trust_horizon(self, tolerance: float, mode: Mode = "sample") -> int:
+    def trust_horizon(self, tolerance: float, mode: Mode = "member") -> int:
         """Steps for which the median bound stays within ``tolerance``, in units of the data's std."""
         past = self.distrust[mode] > tolerance
         return int(past.argmax()) if past.any() else self.horizon

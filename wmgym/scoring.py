@@ -128,7 +128,7 @@ def score(
     real_episodes: int = 20,
     seed: int = 0,
     *,
-    mode: Mode = "sample",
+    mode: Mode = "member",
     workers: int | None = None,
     progress: bool = False,
 ) -> GapReport:

@@ -73,7 +73,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         *,
         max_episode_steps: int | None = None,
-        mode: Mode = "sample",
+        mode: Mode = "member",
         starts: np.ndarray | None = None,
         device: str = "cpu",
         render_mode: str | None = None,
@@ -90,8 +90,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             world: a world or the directory of a saved one.
             num_envs: episodes side by side.
             max_episode_steps: time limit; None takes the real env's.
-            mode: "sample" for episodes with the model's own noise, "member" without it, "mean" for the mean
-                of all ensemble members; see ``WorldModel.step``.
+            mode: "member" for episodes that each follow one ensemble member, "sample" with the model's own
+                noise, "mean" for the mean of all members; see ``WorldModel.step``.
             starts: ``(n, state_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
             render_mode: "rgb_array" to draw imagined states in the real env's model; known MuJoCo tasks only.

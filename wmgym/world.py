@@ -211,7 +211,7 @@ class WorldModel:
         self,
         state: WorldState,
         action: Tensor,
-        mode: Mode = "sample",
+        mode: Mode = "member",
         generator: torch.Generator | None = None,
         trust: bool = False,
     ) -> WorldStep:
@@ -221,9 +221,10 @@ class WorldModel:
             state: from ``init`` or an earlier step.
             action: ``(batch, *action_shape)``, or ``(batch,)`` int64 for Discrete; clipped to its bounds
                 before the dynamics see it, as an actuator does.
-            mode: "sample" follows each episode's member and adds its noise (TS-infinity of arXiv:1805.12114);
-                "member" leaves the noise out, as a deterministic simulator asks for; "mean" takes the mean of
-                all members and costs as many times more.
+            mode: "member" follows each episode's member without noise: MuJoCo is deterministic, what the
+                ensemble calls noise is its own doubt, and added at every step it throws robots over; "sample"
+                adds it (TS-infinity of arXiv:1805.12114), for real envs that are noisy; "mean" takes the mean
+                of all members and costs as many times more.
             generator: source of the noise; needed in sample mode.
             trust: add to ``doubt`` what another member says, for about twice the cost. Needs a calibrated
                 world.
