@@ -60,9 +60,9 @@ def test_without_noise_returns_are_equal() -> None:
 
 
 def test_a_reward_that_is_too_good_is_found() -> None:
-    entry = score(biased(0.1), {"damp": damp}, 30, seed=1, workers=1)["damp"]
+    entry = score(biased(0.1), {"damp": damp}, 30, seed=1, mode="sample", workers=1)["damp"]
     assert entry.gap_interval[0] > 0
-    truth = score(toy.world(), {"damp": damp}, 30, seed=1, workers=1)
+    truth = score(toy.world(), {"damp": damp}, 30, seed=1, mode="sample", workers=1)
     spread = truth["damp"].real_mean - truth["random"].real_mean
     shift = entry.imagined_mean - truth["damp"].imagined_mean
     assert shift == pytest.approx(0.1 * toy.LIMIT, rel=1e-4)
@@ -87,7 +87,10 @@ def test_the_reports_numbers_hang_together(report: GapReport) -> None:
 
 
 def test_the_seed_decides_the_report(report: GapReport) -> None:
-    again, other = (score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=s, workers=1) for s in (0, 1))
+    again, other = (
+        score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=seed, mode="sample", workers=1)
+        for seed in (0, 1)
+    )
     assert again == report
     assert other["damp"].real_returns != report["damp"].real_returns
 
