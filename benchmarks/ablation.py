@@ -35,13 +35,6 @@ STEPS = 60_000
 BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=100)
 
 
-class NoLayerNorm(EnsembleMLP):
-    """Linear and SiLU alone."""
-
-    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        return _layers(self, inputs, lambda x: functional.silu(x))
-
-
 class Relu(EnsembleMLP):
     """ReLU in place of SiLU."""
 
@@ -172,7 +165,7 @@ def _config(**changes: Any) -> Callable[[str], wmgym.WorldModel]:
 
 CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "base": _config(),
-    "no LayerNorm": _with({"EnsembleMLP": NoLayerNorm}),
+    "no LayerNorm": _config(layer_norm=False),
     "ReLU": _with({"EnsembleMLP": Relu}),
     "tanh": _with({"EnsembleMLP": Tanh}),
     "spectral norm": _with({"EnsembleMLP": Spectral}),

@@ -22,9 +22,9 @@ from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data
 
 import wmgym
 from wmgym import rules
-from wmgym.calibrating import replay
 from wmgym.data import Transitions
 from wmgym.dynamics import Mode
+from wmgym.replaying import replay
 
 HORIZONS = (1, 8, 32, 128, 368)
 TUBE = 100

@@ -15,7 +15,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from ablation import NoLayerNorm, in_world_axes, swapped
+from ablation import in_world_axes
 from common import Row, target
 from torch import Tensor
 from torch.nn import functional
@@ -140,8 +140,7 @@ def linear(train: Transitions) -> wmgym.WorldModel:
 
 def plain(train: Transitions) -> wmgym.WorldModel:
     """Fit without LayerNorm and body frame."""
-    with swapped(EnsembleMLP=NoLayerNorm):
-        return wmgym.fit(in_world_axes(train), FIT, seed=0)
+    return wmgym.fit(in_world_axes(train), dataclasses.replace(FIT, layer_norm=False), seed=0)
 
 
 def groups(world: wmgym.WorldModel, error: np.ndarray) -> Row:

@@ -189,8 +189,8 @@ def coverage(seed: int) -> list[Row]:
     """The 90 % bound on held-out episodes: random actions and every policy of this seed's run."""
     import torch
 
-    from wmgym.calibrating import replay_errors
     from wmgym.dynamics import MODES
+    from wmgym.replaying import replay_errors
 
     torch.set_num_threads(1)
     folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from tests import toy
-from wmgym.calibrating import calibrate, grouped_quantile, replay, replay_errors, std_scale
+from wmgym.calibrating import calibrate, grouped_quantile, std_scale
 from wmgym.calibration import SMALLEST_DOUBT, Calibration
 from wmgym.collecting import collect
 from wmgym.data import Transitions, concat, from_arrays
 from wmgym.dynamics import MODES, Mode
 from wmgym.env import ImaginedEnv
+from wmgym.replaying import replay, replay_errors
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import WorldModel

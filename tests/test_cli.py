@@ -148,6 +148,20 @@ def test_people_get_a_table(line: Path, tmp_path: Path) -> None:
     assert rows == ["1", "2", "3"]
 
 
+def test_bounds_can_be_updated(line: Path, tmp_path: Path) -> None:
+    answer("collect", ENV, "--steps", 60, "--seed", 9, "--out", tmp_path / "new")
+    update = ("calibrate", line / "world", tmp_path / "new", "--update")
+    result = answer(*update, "--out", tmp_path / "adapted")["result"]
+    old = wmgym.load(line / "world").calibration
+    assert old is not None
+    assert (result["level"], result["horizon"]) == (old.level, old.horizon)
+    assert result["before"]["episodes"] == result["episodes"] - old.episodes > 0
+    table = wmgym.load(tmp_path / "adapted").calibration
+    assert table is not None
+    assert len(table.fingerprints) == result["episodes"]
+    assert "new episodes" in call(*update, "--out", tmp_path / "again").stdout
+
+
 def test_policies_drive_collecting(line: Path, tmp_path: Path) -> None:
     policy, copy = line / "trained/policy", tmp_path / "copy"
     shutil.copytree(policy, copy)

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from tests import toy
-from wmgym.calibrating import calibrate, replay_errors
+from wmgym.calibrating import calibrate
 from wmgym.collecting import collect
 from wmgym.data import Transitions, from_arrays
 from wmgym.dynamics import MODES, EnsembleMLP
 from wmgym.fitting import fit
 from wmgym.optimising import FitConfig
+from wmgym.replaying import replay_errors
 from wmgym.task import make_task
 from wmgym.vector_env import ImaginedVectorEnv
 from wmgym.world import WorldModel

@@ -22,7 +22,7 @@ RANK = {
     "streams": 2, "chart": 4, "collecting": 5, "dynamics": 5,
     "calibration": 5.5, "support": 5.5, "world": 6,
     "optimising": 6,
-    "archive": 7, "calibrating": 7, "fitting": 7,
+    "archive": 7, "replaying": 7, "drift": 7.3, "calibrating": 7.5, "fitting": 7,
     "vector_env": 8,
     "env": 9,
     "sb3": 10, "scoring": 10,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests import toy
 from wmgym import store
+from wmgym.calibrating import calibrate
 from wmgym.scoring import GapReport, mean_interval, score
 from wmgym.world import WorldModel
 
@@ -93,6 +94,19 @@ def test_the_seed_decides_the_report(report: GapReport) -> None:
     )
     assert again == report
     assert other["damp"].real_returns != report["damp"].real_returns
+
+
+def test_stale_bounds_are_said_to_be() -> None:
+    """The real env is calm; bounds made on a calmer or on the same one."""
+    for sigma, stale in ((0.1 * toy.SIGMA, True), (toy.SIGMA, False)):
+        made = replace(toy.episodes(40, 0, sigma=sigma), task=toy.task())
+        report = score(calibrate(toy.world(), made), {"damp": damp}, 20, workers=1)
+        entry = report["damp"]
+        assert entry.stale is stale
+        assert entry.coverage is not None
+        assert (entry.coverage < 0.5) is stale
+        assert ("stale" in str(report)) is stale
+    assert score(toy.world(), {"damp": damp}, 2, workers=1)["damp"].coverage is None
 
 
 def test_a_policy_need_not_beat_chance() -> None:

@@ -43,6 +43,7 @@ class _EnsembleRecord(Record):
     members: int
     width: int
     depth: int
+    layer_norm: bool
 
 
 class _ProvenanceRecord(Record):

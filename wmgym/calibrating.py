@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
-from wmgym.calibration import SMALLEST_DOUBT, Calibration, doubt_of
+from wmgym import drift
+from wmgym.calibration import SMALLEST_DOUBT, Calibration
 from wmgym.data import Transitions
 from wmgym.dynamics import MODES, Mode, targets
 from wmgym.progress import Advance, track
+from wmgym.replaying import given_actions, replay, spread_starts, steps_left
 from wmgym.task import Task
 from wmgym.world import WorldModel
 
@@ -27,10 +28,11 @@ def calibrate(
     *,
     level: float = 0.9,
     horizon: int | None = None,
+    update: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> WorldModel:
-    """Give a world error bounds from held-out episodes.
+    """Give a world error bounds from held-out episodes, or adapt those that it has.
 
     First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
     changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
@@ -49,19 +51,24 @@ def calibrate(
             are to hold for such.
         level: probability that each stated half-width shall hold with.
         horizon: steps to state bounds for; None takes the longest held-out episode.
+        update: keep the bounds there are, their level and their horizon, and adapt them to new episodes in
+            the order they are in; for a policy that has moved on, or a robot that has changed. See
+            ``wmgym.drift.update``.
         seed: decides the sampled replays.
         progress: show a bar on a terminal.
 
     Raises:
         ValueError: episodes that ``fit`` saw, another task, imagined data, or a level outside (0, 1).
     """
-    _refuse(world, calib, level, horizon)
+    _refuse(world, calib, level, horizon, update)
+    if update:
+        return drift.update(world, calib, seed)
     longest = int(calib.lengths.max())
     horizon = min(horizon or longest, longest)
     scale = _noise_scale(world, calib)
     blank = _without_bounds(calib, scale, level)
     scaled = world.with_calibration(blank)
-    starts = _starts(calib, _MAX_WINDOWS)
+    starts = spread_starts(calib, _MAX_WINDOWS)
     found: dict[Mode, list[_Bounds]] = {}
     with track("calibrate", len(MODES) * horizon, show=progress) as advance:
         for mode in MODES:
@@ -71,7 +78,7 @@ def calibrate(
         rows = {mode: [getattr(row, name) for row in found[mode]] for mode in MODES}
         return {mode: np.array(values, np.float32) for mode, values in rows.items()}
 
-    left = _steps_left(calib)[starts]
+    left = steps_left(calib)[starts]
     return world.with_calibration(
         replace(
             blank,
@@ -83,60 +90,6 @@ def calibrate(
             windows=(left[None] >= np.arange(1, horizon + 1)[:, None]).sum(1).astype(np.int64),
         )
     )
-
-
-@dataclass(frozen=True)
-class Replay:
-    """How far imagination was from MuJoCo after one more step; NaN where the real episode was over.
-
-    Attributes:
-        error: ``(n, core_dim)`` absolute, raw units.
-        core: ``(n, core_dim)`` imagined.
-        doubt: ``(n,)`` of each episode so far; zeros where not asked for.
-    """
-
-    error: np.ndarray
-    core: np.ndarray
-    doubt: np.ndarray
-
-
-def replay_errors(
-    world: WorldModel, real: Transitions, starts: np.ndarray, horizon: int, mode: Mode, seed: int = 0
-) -> Iterator[np.ndarray]:
-    """The errors of ``replay`` alone, ``(len(starts), core_dim)``."""
-    return (step.error for step in replay(world, real, starts, horizon, mode, seed))
-
-
-def replay(
-    world: WorldModel,
-    real: Transitions,
-    starts: np.ndarray,
-    horizon: int,
-    mode: Mode,
-    seed: int = 0,
-    trust: bool = False,
-) -> Iterator[Replay]:
-    """Replay real actions in imagination, open loop, from rows ``starts``: for h = 1 .. ``horizon`` steps."""
-    device, shape = world.device, (len(starts), real.core.shape[1])
-    generator = torch.Generator(device).manual_seed(seed)
-    state = world.init(torch.tensor(real.state[starts], device=device), generator)
-    left = _steps_left(real)[starts]
-    going = np.arange(len(starts))
-    for h in range(horizon):
-        keep = left[going] > h
-        if not keep.all():  # replay only what can still be compared
-            mask = torch.tensor(keep, device=device)
-            state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
-        error, core, doubt = (np.full(s, np.nan, np.float32) for s in (shape, shape, shape[:1]))
-        if len(going):
-            rows = starts[going] + h
-            action = _given_actions(world, real.action[rows])
-            with torch.no_grad():
-                state = world.step(state, action, mode, generator, trust).state
-            core[going] = state.core.cpu().numpy()
-            error[going] = np.abs(core[going] - real.next_core[rows])
-            doubt[going] = doubt_of(state.doubt.cpu().numpy())
-        yield Replay(error, core, doubt)
 
 
 def grouped_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.ndarray:
@@ -161,7 +114,7 @@ def std_scale(z: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(np.quantile(np.abs(z), _ONE_SIGMA, axis=0), 1e-3))
 
 
-def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | None) -> None:
+def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | None, update: bool) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
     if horizon is not None and horizon < 1:
@@ -171,11 +124,16 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
     imagined, real = _name(world.task), _name(calib.task)
     if imagined != real or calib.core.shape[1] != world.task.core.dim:
         raise ValueError(f"the world imagines {imagined}, the data is of {real}")
+    if update and (horizon is not None or world.calibration is None):
+        raise ValueError("update adapts bounds that a world has, horizon included; calibrate it first")
     seen = set(world.provenance.fingerprints) & set(calib.fingerprints())
     if seen:
         raise ValueError(
             f"{len(seen)} of these episodes were used by fit; calibrate on episodes it never saw"
         )
+    given = world.calibration
+    if update and given is not None and set(given.fingerprints) & set(calib.fingerprints()):
+        raise ValueError("some of these episodes made the bounds already; update with new ones")
 
 
 def _name(task: Task) -> str:
@@ -185,7 +143,7 @@ def _name(task: Task) -> str:
 
 def _noise_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
     """Factor ``(target_dim,)`` for the one-step noise; 1 where the data has no target."""
-    encoded = world.encode_action(_given_actions(world, calib.action))
+    encoded = world.encode_action(given_actions(world, calib.action))
     core = torch.tensor(calib.core, device=world.device)
     with torch.no_grad():
         prediction = world.dynamics.predict(core, encoded)  # (members, n, target_dim)
@@ -217,13 +175,6 @@ def _without_bounds(calib: Transitions, scale: np.ndarray, level: float) -> Cali
         reach=grouped_quantile(np.abs(core - center), calib.episode, level).astype(np.float32),
         fingerprints=calib.fingerprints(),
     )
-
-
-def _given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
-    """Stored actions as the agent gave them: Discrete ones count from the space's start again."""
-    space = world.task.action_space
-    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
-    return torch.tensor(stored, device=world.device) + start
 
 
 @dataclass(frozen=True)
@@ -313,19 +264,3 @@ def _left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> f
         own = group == name
         shares.append((values[own] <= grouped_quantile(values[~own], group[~own], level)).mean())
     return float(np.mean(shares))
-
-
-def _starts(calib: Transitions, most: int) -> np.ndarray:
-    """Rows to replay from: every episode's first state, and states spread evenly over the rest."""
-    rows = np.arange(len(calib))
-    if len(rows) > most:
-        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
-    first = calib.first[np.linspace(0, calib.num_episodes - 1, min(calib.num_episodes, most)).astype(int)]
-    return np.union1d(rows, first)
-
-
-def _steps_left(data: Transitions) -> np.ndarray:
-    """Transitions from each row to its episode's end, that row included: ``(n,)``."""
-    ends = np.cumsum(data.lengths)
-    left: np.ndarray = ends[data.episode] - np.arange(len(data))
-    return left

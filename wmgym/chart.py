@@ -56,6 +56,12 @@ class Chart(nn.Module):
         self.register_buffer("_links", sums, persistent=False)
         self._identity = not (g.free or g.fixed or g.angles or g.links or turn)
         self._rotates = bool(turned)
+        at, self._together = len(plain), list[list[int]]()  # features that are one vector's components
+        for count in (len(seen_angles), len(g.links), len(g.links)):
+            self._together += [[at + k, at + count + k] for k in range(count)]
+            at += 2 * count
+        if rotation:
+            self._together.append([at, at + 1, at + 2])
         cosines = 2 * len(seen_angles) + 4 * len(g.links)
         self.feature_dim = len(plain) + cosines + rotation + self._seen.numel()
         self.change_dim = len(moving) + rotation + g.displacement_dim
@@ -79,6 +85,17 @@ class Chart(nn.Module):
             if len(self._seen):
                 parts.append(_into(frame, core[:, self._seen]).flatten(1))
         return torch.cat(parts, -1)
+
+    def even(self, std: Tensor) -> Tensor:
+        """Scales ``(n,)`` of the features, and others behind them: the largest for all of one direction.
+
+        Data in which a robot hardly turns has a cosine that hardly moves; divided by its own deviation it
+        would be hundreds once the robot lies on its back.
+        """
+        scale = std.clone()
+        for rows in self._together:
+            scale[rows] = std[rows].max()
+        return scale
 
     def difference(self, core: Tensor, next_core: Tensor, displacement: Tensor) -> Tensor:
         """The change ``(batch, change_dim)`` from one core to another."""

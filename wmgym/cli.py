@@ -147,6 +147,10 @@ def calibrate(
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Steps to bound; the longest episode's.", show_default=False)
     ] = None,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Adapt the bounds that WORLD has, level included, to new episodes."),
+    ] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -155,14 +159,16 @@ def calibrate(
     Example: wmgym calibrate worlds/raw data/held-out --out worlds/cheetah
     """
     with console.job("calibrate", out, as_json, kind="world") as job:
-        from wmgym import archive, calibrating
+        from wmgym import archive, calibrating, drift
         from wmgym.data import Transitions
 
+        before, real = archive.load(world), Transitions.load(data)
         bounded = calibrating.calibrate(
-            archive.load(world),
-            Transitions.load(data),
+            before,
+            real,
             level=level,
             horizon=horizon,
+            update=update,
             seed=seed,
             progress=not as_json,
         )
@@ -170,10 +176,21 @@ def calibrate(
         found = bounded.calibration
         assert found is not None
         rows = console.bounds(found)
+        result: dict[str, Any] = {"level": found.level, "episodes": found.episodes, "horizon": found.horizon}
+        result["bounds"] = rows
+        if update:
+            result["before"] = dataclasses.asdict(drift.check(before, real, seed=seed))
         job.done(
-            {"world": str(world), "data": str(data), "level": level, "horizon": horizon, "seed": seed},
-            {"level": level, "episodes": found.episodes, "horizon": found.horizon, "bounds": rows},
-            console.bounds_table(rows, level),
+            {
+                "world": str(world),
+                "data": str(data),
+                "level": level,
+                "horizon": horizon,
+                "update": update,
+                "seed": seed,
+            },
+            result,
+            console.bounds_table(rows, found.level, result.get("before")),
             imagined_steps=int(found.windows.sum()) * len(found.half_width),
         )
 

@@ -169,7 +169,7 @@ def facts(named: Mapping[str, Any]) -> Table:
 def score_table(report: GapReport) -> Table:
     """Real beside imagined returns, one row a policy."""
     title = f"{report.env_id}, {report.episodes} episodes a policy; [95 % intervals]"
-    table = new_table(title, "policy", "real return", "imagined return", "gap %", "diverged")
+    table = new_table(title, "policy", "real return", "imagined return", "gap %", "diverged", "bounds held")
     for entry in report.scores:
         table.add_row(*map(Text, _score_row(entry)))
     return table
@@ -189,10 +189,15 @@ def bounds(found: Calibration) -> list[dict[str, Any]]:
     ]
 
 
-def bounds_table(rows: Sequence[Mapping[str, Any]], level: float) -> Table:
-    """What ``bounds`` found, one row a number of steps."""
+def bounds_table(
+    rows: Sequence[Mapping[str, Any]], level: float, before: Mapping[str, Any] | None = None
+) -> Table:
+    """What ``bounds`` found, one row a number of steps; ``before``, a ``Freshness``, what an update met."""
     modes = list(rows[0]["half_width"])
     title = f"Bounds at level {level:.0%}: mean half-width in data stds, held-out coverage"
+    if before is not None:
+        found = f"{before['coverage']:.0%} of errors in {before['episodes']} new episodes"
+        title += f"; before, they held for {found}{', stale' if before['stale'] else ''}"
     columns = [f"{what}, {mode}" for mode in modes for what in ("half-width", "coverage")]
     table = new_table(title, "steps", "windows", *columns)
     for row in rows:
@@ -239,6 +244,7 @@ def _score_row(entry: PolicyScore) -> tuple[str, ...]:
         _with_interval(entry.imagined_mean, entry.imagined_interval),
         _with_interval(*percent),
         f"{entry.diverged:.0%}",
+        "-" if entry.coverage is None else f"{entry.coverage:.0%}{', stale' if entry.stale else ''}",
     )
 
 

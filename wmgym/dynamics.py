@@ -77,6 +77,7 @@ class EnsembleConfig:
     members: int = 8
     width: int = 256
     depth: int = 3
+    layer_norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class _Packing:
 class EnsembleMLP(nn.Module):
     """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
 
-    Layers are Linear, LayerNorm (without gain and bias), SiLU. Inputs and
-    targets are normalised by buffers that travel with the weights. Differentiable in core and action.
+    Layers are Linear, LayerNorm (without gain and bias, or none), SiLU. Inputs and targets are normalised by
+    buffers that travel with the weights. Differentiable in core and action.
     """
 
     input_mean: Tensor
@@ -214,9 +215,15 @@ class EnsembleMLP(nn.Module):
         hidden = torch.baddbmm(bias, inputs, weight)
         for weight, bias in middle:
             dtype = self._hidden or weight.dtype
-            hidden = torch.baddbmm(bias.to(dtype), _activate(hidden.to(dtype)), weight.to(dtype))
+            hidden = torch.baddbmm(bias.to(dtype), self._activate(hidden.to(dtype)), weight.to(dtype))
         weight, bias = last
-        return torch.baddbmm(bias, _activate(hidden).to(weight.dtype), weight)
+        return torch.baddbmm(bias, self._activate(hidden).to(weight.dtype), weight)
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if self.config.layer_norm:
+            hidden = functional.layer_norm(hidden, hidden.shape[-1:])
+        # In place where no gradient needs what was there.
+        return functional.silu(hidden, inplace=not torch.is_grad_enabled())
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised mean, log std softly bounded on both sides, and the termination logit."""
@@ -237,12 +244,6 @@ class EnsembleMLP(nn.Module):
             std=torch.addcmul(low, bounded, high)[..., :rows, :],
             end_logit=padded[..., :rows, 2 * d] if self.config.learns_termination else None,
         )
-
-
-def _activate(hidden: Tensor) -> Tensor:
-    normal = functional.layer_norm(hidden, hidden.shape[-1:])
-    # In place where no gradient needs what was there.
-    return functional.silu(normal, inplace=not torch.is_grad_enabled())
 
 
 def targets(data: Transitions) -> Tensor:

@@ -27,6 +27,7 @@ class FitConfig:
         members: ensemble members.
         width: units a hidden layer.
         depth: hidden layers.
+        layer_norm: normalise them; better with a few thousand transitions, worse with many.
         batch_size: transitions a member and update.
         learning_rate: Adam's, decayed by cosine to a tenth.
         weight_decay: AdamW's.
@@ -46,6 +47,7 @@ class FitConfig:
     members: int = 8
     width: int = 256
     depth: int = 3
+    layer_norm: bool = True
     batch_size: int = 256
     learning_rate: float = 5e-3
     weight_decay: float = 1e-4

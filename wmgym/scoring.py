@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from wmgym import store
+from wmgym import drift, store
 from wmgym.collecting import collect
 from wmgym.dynamics import Mode
 from wmgym.progress import track
@@ -37,6 +37,9 @@ class PolicyScore:
         real_length: mean steps of a real episode.
         imagined_length: mean steps of an imagined one.
         diverged: share of imagined episodes that left the range of the data.
+        coverage: share of errors inside the world's bounds when the real episodes' actions are replayed open
+            loop; None where the world has no bounds.
+        stale: that is too little to be chance, so the bounds no longer hold for this policy.
         real_returns: each real episode's return.
         imagined_returns: each imagined episode's return, in the same order.
     """
@@ -51,8 +54,20 @@ class PolicyScore:
     real_length: float
     imagined_length: float
     diverged: float
+    coverage: float | None
+    stale: bool
     real_returns: tuple[float, ...]
     imagined_returns: tuple[float, ...]
+
+    @property
+    def advice(self) -> str | None:
+        """What to do about stale bounds."""
+        if not self.stale:
+            return None
+        return (
+            f"bounds are stale, they held for {self.coverage:.0%} of its errors; "
+            "calibrate(world, new_episodes, update=True) adapts them"
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,7 @@ class GapReport:
                 )
             )
             lines.append(f"{entry.name}: real {real}, imagined {imagined}, gap {100 * entry.gap:+.1f} %")
+        lines += [f"{entry.name}: {advice}" for entry in self.scores if (advice := entry.advice)]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,7 +166,7 @@ def score(
         raise ValueError(f"pass at least one policy by name; {RANDOM!r} is reserved for the baseline")
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
-    runs = {}
+    runs, fresh = {}, dict[str, drift.Freshness | None]()
     entrants: dict[str, PolicyFn | None] = {**policies, RANDOM: None}
     for name, policy in entrants.items():
         real = collect(
@@ -161,10 +177,11 @@ def score(
             real.lengths,
             *_imagine(world, policy, real.state[real.first], seed, mode, progress),
         )
+        fresh[name] = None if world.calibration is None else drift.check(world, real, mode, seed)
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
-    scores = [_compare(name, *run, scale, seed) for name, run in runs.items()]
+    scores = [_compare(name, *run, fresh[name], scale, seed) for name, run in runs.items()]
     return GapReport(
         env_id=world.task.env_id,
         episodes=real_episodes,
@@ -221,6 +238,7 @@ def _compare(
     imagined: np.ndarray,
     imagined_lengths: np.ndarray,
     diverged: np.ndarray,
+    fresh: drift.Freshness | None,
     scale: float,
     seed: int,
 ) -> PolicyScore:
@@ -236,6 +254,8 @@ def _compare(
         real_length=float(real_lengths.mean()),
         imagined_length=float(imagined_lengths.mean()),
         diverged=float(diverged.mean()),
+        coverage=None if fresh is None else fresh.coverage,
+        stale=fresh is not None and fresh.stale,
         real_returns=tuple(real.tolist()),
         imagined_returns=tuple(imagined.tolist()),
     )

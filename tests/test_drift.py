@@ -1,0 +1,103 @@
+"""Drift on the linear-Gaussian toy, whose noise can be turned up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests import toy
+from wmgym import drift
+from wmgym.calibrating import calibrate
+from wmgym.data import Transitions, concat
+from wmgym.replaying import replay
+from wmgym.world import WorldModel
+
+
+@pytest.fixture(scope="module")
+def world() -> WorldModel:
+    return calibrate(toy.world(), toy.episodes(128, 0), horizon=24)
+
+
+def louder(count: int, seed: int, factor: float = 3.0) -> Transitions:
+    """Episodes of a robot that has changed: more noise, which nobody told."""
+    data = toy.episodes(count, seed, sigma=factor * toy.SIGMA, steps=24)
+    return replace(data, task=toy.task())
+
+
+def coverage(world: WorldModel, data: Transitions) -> np.ndarray:
+    """Share ``(2, 24)`` of errors inside the bounds by the step and given doubt."""
+    table, found = world.calibration, []
+    assert table is not None
+    for h, step in enumerate(replay(world, data, data.first, 24, "member", trust=True), start=1):
+        hours = np.full(len(step.doubt), h)
+        both = (table.error_bound(hours, "member", step.core, doubt) for doubt in (None, step.doubt))
+        found.append([(step.error <= bound).mean() for bound in both])
+    return np.array(found).T
+
+
+def test_unchanged_episodes_leave_bounds_as_they_are(world: WorldModel) -> None:
+    data = toy.episodes(60, 1, steps=24)
+    seen = drift.check(world, data)
+    assert (seen.episodes, seen.stale) == (60, False)
+    assert seen.coverage == pytest.approx(0.9, abs=0.02)
+    after = calibrate(world, data, update=True).calibration
+    assert after is not None
+    assert world.calibration is not None
+    for mode in ("mean", "member", "sample"):
+        ratio = after.half_width[mode] / world.calibration.half_width[mode]
+        assert ratio.mean() == pytest.approx(1.0, abs=0.06)
+        np.testing.assert_allclose(after.coverage[mode], 0.9, atol=0.09)
+    assert after.episodes == world.calibration.episodes + 60
+    assert set(after.fingerprints) == {*world.calibration.fingerprints, *data.fingerprints()}
+
+
+def test_louder_episodes_are_noticed_and_bounds_follow(world: WorldModel) -> None:
+    before = drift.check(world, louder(10, 2))
+    assert before.stale
+    assert before.coverage < 0.6
+    adapted = calibrate(world, louder(60, 3), update=True)
+    np.testing.assert_allclose(coverage(adapted, louder(300, 4)), 0.9, atol=0.08)
+    assert not drift.check(adapted, louder(10, 5)).stale
+    table = adapted.calibration
+    assert table is not None
+    inside = np.ones(300, bool)
+    fresh = louder(300, 6)
+    for h, step in enumerate(replay(adapted, fresh, fresh.first, 24, "member", trust=True), start=1):
+        bound = table.error_bound(np.full(300, h), "member", step.core, step.doubt)
+        inside &= (step.error <= table.tube["member"][23] * bound).all(1)
+    assert inside.mean() == pytest.approx(0.9, abs=0.08)
+    assert (np.diff(table.tube["member"]) >= 0).all()
+
+
+def test_the_share_missed_is_as_promised_whatever_comes(world: WorldModel) -> None:
+    """Gibbs & Candes' promise: half of the episodes loud, in turns with calm ones."""
+    loud, calm = louder(60, 7), toy.episodes(60, 8, steps=24)
+    turns = concat([data.select([k]) for k in range(60) for data in (loud, calm)])
+    adapted = drift.update(world, turns)
+    shares = coverage(adapted, louder(300, 10)), coverage(adapted, toy.episodes(300, 11, steps=24))
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.03)
+    assert shares[0].mean() < 0.87 < 0.95 < shares[1].mean()
+
+
+def test_steps_that_no_new_episode_reached_move_with_the_last(world: WorldModel) -> None:
+    data = replace(toy.episodes(20, 9, sigma=3 * toy.SIGMA, steps=6), task=toy.task())
+    after = calibrate(world, data, update=True).calibration
+    assert after is not None
+    assert world.calibration is not None
+    ratio = after.half_width["mean"] / world.calibration.half_width["mean"]
+    assert (ratio[:6] > 1.5).all()
+    np.testing.assert_allclose(ratio[6:], np.broadcast_to(ratio[5], ratio[6:].shape), rtol=1e-5)
+
+
+def test_refusals(world: WorldModel) -> None:
+    data = toy.episodes(3, 1)
+    with pytest.raises(ValueError, match="calibrate it first"):
+        calibrate(toy.world(), data, update=True)
+    with pytest.raises(ValueError, match="horizon included"):
+        calibrate(world, data, update=True, horizon=3)
+    with pytest.raises(ValueError, match="no bounds"):
+        drift.check(toy.world(), data)
+    with pytest.raises(ValueError, match="made the bounds already"):
+        calibrate(calibrate(world, data, update=True), data, update=True)

@@ -1,0 +1,92 @@
+"""Replay real episodes' actions in imagination, open loop, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from wmgym.calibration import doubt_of
+from wmgym.data import Transitions
+from wmgym.dynamics import Mode
+from wmgym.world import WorldModel
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How far imagination was from MuJoCo after one more step; NaN where the real episode was over.
+
+    Attributes:
+        error: ``(n, core_dim)`` absolute, raw units.
+        core: ``(n, core_dim)`` imagined.
+        doubt: ``(n,)`` of each episode so far; zeros where not asked for.
+    """
+
+    error: np.ndarray
+    core: np.ndarray
+    doubt: np.ndarray
+
+
+def replay_errors(
+    world: WorldModel, real: Transitions, starts: np.ndarray, horizon: int, mode: Mode, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The errors of ``replay`` alone, ``(len(starts), core_dim)``."""
+    return (step.error for step in replay(world, real, starts, horizon, mode, seed))
+
+
+def replay(
+    world: WorldModel,
+    real: Transitions,
+    starts: np.ndarray,
+    horizon: int,
+    mode: Mode,
+    seed: int = 0,
+    trust: bool = False,
+) -> Iterator[Replay]:
+    """Replay real actions in imagination, open loop, from rows ``starts``: for h = 1 .. ``horizon`` steps."""
+    device, shape = world.device, (len(starts), real.core.shape[1])
+    generator = torch.Generator(device).manual_seed(seed)
+    state = world.init(torch.tensor(real.state[starts], device=device), generator)
+    left = steps_left(real)[starts]
+    going = np.arange(len(starts))
+    for h in range(horizon):
+        keep = left[going] > h
+        if not keep.all():  # replay only what can still be compared
+            mask = torch.tensor(keep, device=device)
+            state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
+        error, core, doubt = (np.full(s, np.nan, np.float32) for s in (shape, shape, shape[:1]))
+        if len(going):
+            rows = starts[going] + h
+            action = given_actions(world, real.action[rows])
+            with torch.no_grad():
+                state = world.step(state, action, mode, generator, trust).state
+            core[going] = state.core.cpu().numpy()
+            error[going] = np.abs(core[going] - real.next_core[rows])
+            doubt[going] = doubt_of(state.doubt.cpu().numpy())
+        yield Replay(error, core, doubt)
+
+
+def spread_starts(data: Transitions, most: int) -> np.ndarray:
+    """Rows to replay from: every episode's first state, and states spread evenly over the rest."""
+    rows = np.arange(len(data))
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    first = data.first[np.linspace(0, data.num_episodes - 1, min(data.num_episodes, most)).astype(int)]
+    return np.union1d(rows, first)
+
+
+def steps_left(data: Transitions) -> np.ndarray:
+    """Transitions from each row to its episode's end, that row included: ``(n,)``."""
+    ends = np.cumsum(data.lengths)
+    left: np.ndarray = ends[data.episode] - np.arange(len(data))
+    return left
+
+
+def given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
+    """Stored actions as the agent gave them: Discrete ones count from the space's start again."""
+    space = world.task.action_space
+    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    return torch.tensor(stored, device=world.device) + start
