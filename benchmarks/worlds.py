@@ -30,7 +30,12 @@ MIX = (
 """Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
 
 FIT = wmgym.FitConfig(
-    max_updates=20_000, eval_every=500, patience=40, finetune_updates=2_000, precision="bfloat16"
+    max_updates=20_000,
+    eval_every=500,
+    patience=40,
+    finetune_updates=2_000,
+    precision="bfloat16",
+    layer_norm=False,
 )
 
 
