@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Row, target
+from common import Row, auroc, target
 from scipy import stats
 from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data
 
@@ -24,7 +24,7 @@ import wmgym
 from wmgym import rules
 from wmgym.data import Transitions
 from wmgym.dynamics import Mode
-from wmgym.replaying import replay
+from wmgym.replaying import replay, steps_left
 
 HORIZONS = (1, 8, 32, 128, 368)
 TUBE = 100
@@ -47,15 +47,12 @@ def measure(env_id: str) -> list[Row]:
     return [*found, *spreads(env_id, world, test), cost(env_id, world)]
 
 
-def starts_of(test: Transitions, count: int, least: int = 1) -> np.ndarray:
-    """Rows spread evenly over every policy's episodes, ``least`` steps or more before their ends."""
+def starts_of(test: Transitions, count: int) -> np.ndarray:
+    """Rows spread evenly over every policy's episodes."""
     names, found = np.array(test.episode_policy)[test.episode], []
-    allowed = np.zeros(len(test), bool)
-    allowed[test.window_starts(least)] = True
     for name in dict.fromkeys(test.episode_policy):
-        rows = np.flatnonzero((names == name) & allowed)
-        if len(rows):
-            found.append(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
+        rows = np.flatnonzero(names == name)
+        found.append(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
     return np.concatenate(found)
 
 
@@ -117,18 +114,11 @@ def fair_width(error: np.ndarray, bound: np.ndarray, table: Any) -> float:
     return float(np.quantile(ratio, table.level) * (bound / table.data_std).mean())
 
 
-def auroc(score: np.ndarray, label: np.ndarray) -> float | None:
-    if label.all() or not label.any():
-        return None
-    ranked = stats.mannwhitneyu(score[label], score[~label]).statistic
-    return float(ranked / (label.sum() * (~label).sum()))
-
-
 @torch.no_grad()
 def spreads(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[Row]:
     """Many sampled copies of one start: does MuJoCo lie among them as often as it should?"""
     starts = starts_of(test, SPREADS)
-    left = np.cumsum(test.lengths)[test.episode[starts]] - starts
+    left = steps_left(test)[starts]
     generator = torch.Generator().manual_seed(0)
     state = world.init(torch.tensor(test.state[starts]).repeat_interleave(COPIES, 0), generator)
     rng, found = np.random.default_rng(0), []

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from wmgym import store
 from wmgym.ledger import cpu_seconds
 from wmgym.records import library_versions
@@ -87,6 +90,14 @@ class Units:
 def target(what: str, aim: str, measured: Any, met: bool) -> Row:
     """One line of the issue's table beside what was measured."""
     return {"what": what, "target": aim, "measured": measured, "met": bool(met)}
+
+
+def auroc(score: np.ndarray, label: np.ndarray) -> float | None:
+    """Probability that a labelled row scores above another one; None where all are of one kind."""
+    if label.all() or not label.any():
+        return None
+    ranked = stats.mannwhitneyu(score[label], score[~label]).statistic
+    return float(ranked / (label.sum() * (~label).sum()))
 
 
 def commit() -> str:

@@ -26,6 +26,7 @@ from wmgym import fitting, groundtruth
 from wmgym.data import Transitions
 from wmgym.dynamics import EnsembleMLP, Prediction, targets
 from wmgym.optimising import encoded_actions
+from wmgym.replaying import steps_left
 
 HORIZONS = (1, 8, 32, 128, 368, 1_000)
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
@@ -100,11 +101,6 @@ def windows(test: Transitions) -> np.ndarray:
         rest = rows[np.linspace(0, len(rows) - 1, max(0, WINDOWS - len(first))).astype(int)]
         found.append(np.union1d(first, rest))
     return np.concatenate(found)
-
-
-def steps_left(data: Transitions) -> np.ndarray:
-    left: np.ndarray = np.cumsum(data.lengths)[data.episode] - np.arange(len(data))
-    return left
 
 
 def simulate(task: wmgym.Task, core: np.ndarray, actions: np.ndarray) -> np.ndarray:

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Row, target
-from scipy import stats
+from common import Row, auroc, target
 from worlds import LARGE, by_task, fitted, policies
 
 import wmgym
@@ -116,9 +115,8 @@ def compare(world: wmgym.WorldModel, real: np.ndarray, imagined: np.ndarray) -> 
             optimizer.step()
     score = net(x[test])[:, 0].detach().numpy()
     label = y[test].numpy() > 0
-    ranked = stats.mannwhitneyu(score[label], score[~label]).statistic
     return {
-        "auc": float(ranked / (label.sum() * (~label).sum())),
+        "auc": auroc(score, label),
         "quantile_distance": float(distance[moving].mean()),
         "worst_quantile_distance": float(distance[moving].max()),
     }

@@ -15,7 +15,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
     """One imagined episode at a time: the view of an ``ImaginedVectorEnv`` with a single env.
 
     Its infos hold the vector env's ``error_bound`` ``(core_dim,)``, ``diverged`` and, with ``trust``,
-    ``distrust``.
+    ``distrust`` and ``novelty``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012

@@ -14,6 +14,7 @@ from wmgym.dynamics import EnsembleConfig, EnsembleMLP, targets
 from wmgym.optimising import (
     CONSTANT,
     FitConfig,
+    Pupil,
     RolloutError,
     data_range,
     encoded_actions,
@@ -66,11 +67,10 @@ def fit(
     rows, held = _hold_out(train, config, seed)
     inputs, labels, ends = _prepare(train, model)
     judge = RolloutError(train, held, config, seed)
-    history = optimise(
-        model, inputs[rows], labels[rows], ends[rows], config, generator, judge, progress, "fit"
-    )
+    pupil = Pupil(model, inputs, labels, ends, rows, config, generator, judge, progress)
+    history = optimise(pupil, "fit")
     if config.finetune_updates:
-        history += finetune(model, train, rows, labels, ends, config, generator, judge, progress)
+        history += finetune(pupil, train)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
     bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
     low, high = data_range(train, config.margin)
@@ -133,10 +133,9 @@ def _fit_readout(
             mean, _, _ = model.split(model.network(inputs[held][None]))
         return float((mean[0] - labels[held]).square().mean().sqrt())
 
-    none = torch.zeros(len(rows))
-    optimise(
-        model, inputs[rows], labels[rows], none, config, generator, held_out_error, progress, "fit readouts"
-    )
+    none = torch.zeros(len(inputs))
+    pupil = Pupil(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
+    optimise(pupil, "fit readouts")
     return _finished(model)
 
 

@@ -88,19 +88,38 @@ class FitConfig:
             )
 
 
-def optimise(
-    model: EnsembleMLP,
-    inputs: Tensor,
-    labels: Tensor,
-    ends: Tensor,
-    config: FitConfig,
-    generator: torch.Generator,
-    judge: Callable[[EnsembleMLP], float],
-    progress: bool,
-    name: str,
-) -> list[float]:
-    """Fit to single steps; stops early, keeps the weights that ``judge`` likes best, returns what it said."""
-    batches = _Batches(len(inputs), config, generator)
+@dataclass(frozen=True)
+class Pupil:
+    """A network and what it is taught by.
+
+    Attributes:
+        model: with its normalisers set.
+        inputs: ``(n, input_dim)``, normalised.
+        labels: ``(n, target_dim)``, normalised.
+        ends: ``(n,)`` of 0 and 1, whether the episode terminated.
+        rows: of all of these, the ones to learn from.
+        config: how.
+        generator: source of the batches.
+        judge: says how far off the model is; the weights that it likes best are kept.
+        progress: show a bar on a terminal.
+    """
+
+    model: EnsembleMLP
+    inputs: Tensor
+    labels: Tensor
+    ends: Tensor
+    rows: Tensor
+    config: FitConfig
+    generator: torch.Generator
+    judge: Callable[[EnsembleMLP], float]
+    progress: bool
+
+
+def optimise(pupil: Pupil, name: str) -> list[float]:
+    """Fit to single steps; stops early and returns what the judge said."""
+    model, config = pupil.model, pupil.config
+    inputs, labels, ends = (x[pupil.rows] for x in (pupil.inputs, pupil.labels, pupil.ends))
+    batches = _Batches(len(inputs), config, pupil.generator)
 
     def loss() -> Tensor:
         rows = batches.draw()  # (members, batch)
@@ -108,27 +127,18 @@ def optimise(
 
     rate = config.learning_rate
     plan = _Descent(name, config.max_updates, rate, rate / 10, clip=100.0, patience=config.patience)
-    return _descend(model, loss, plan, config, judge, progress)
+    return _descend(pupil, loss, plan)
 
 
-def finetune(
-    model: EnsembleMLP,
-    train: Transitions,
-    rows: Tensor,
-    labels: Tensor,
-    ends: Tensor,
-    config: FitConfig,
-    generator: torch.Generator,
-    judge: Callable[[EnsembleMLP], float],
-    progress: bool,
-) -> list[float]:
+def finetune(pupil: Pupil, train: Transitions) -> list[float]:
     """Roll every member out over windows of the data; each step shall change its state into the true one.
 
     The likelihood of that change is differentiated through the rollout, so that errors which add up cost more
     than those which cancel. The weights that the judge likes best are kept, be they those before.
     """
+    model, config, labels, ends = pupil.model, pupil.config, pupil.labels, pupil.ends
     length = config.finetune_steps
-    starts = torch.tensor(_windows(train, rows.numpy(), length))
+    starts = torch.tensor(_windows(train, pupil.rows.numpy(), length))
     if not len(starts):
         return []
     core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
@@ -139,7 +149,7 @@ def finetune(
     shape = (model.num_members, max(1, config.batch_size // 4))
 
     def loss() -> Tensor:
-        first = starts[torch.randint(len(starts), shape, generator=generator)].flatten()
+        first = starts[torch.randint(len(starts), shape, generator=pupil.generator)].flatten()
         state, total = core[first], torch.zeros(())
         for at in (first + step for step in range(length)):
             outputs = model.network(model.encode(state, action[at]).view(*shape, -1))
@@ -152,7 +162,7 @@ def finetune(
 
     rate = config.learning_rate / 5
     plan = _Descent("fine-tune", config.finetune_updates, rate, rate / 20, clip=10.0, patience=None)
-    return _descend(model, loss, plan, config, judge, progress)
+    return _descend(pupil, loss, plan)
 
 
 @dataclass(frozen=True)
@@ -167,21 +177,15 @@ class _Descent:
     patience: int | None  # looks without improvement before it stops
 
 
-def _descend(
-    model: EnsembleMLP,
-    loss_now: Callable[[], Tensor],
-    plan: _Descent,
-    config: FitConfig,
-    judge: Callable[[EnsembleMLP], float],
-    progress: bool,
-) -> list[float]:
-    """AdamW on a decaying rate; keeps the weights that ``judge`` likes best, and returns what it said."""
+def _descend(pupil: Pupil, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
+    """AdamW on a decaying rate; keeps the weights that the judge likes best, and returns what it said."""
+    model, config, judge = pupil.model, pupil.config, pupil.judge
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.rate, weight_decay=config.weight_decay, fused=True
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.updates, eta_min=plan.last_rate)
     best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
-    with track(plan.name, plan.updates, show=progress) as advance:
+    with track(plan.name, plan.updates, show=pupil.progress) as advance:
         for update in range(1, plan.updates + 1):
             loss = loss_now()
             optimizer.zero_grad()

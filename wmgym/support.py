@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -125,4 +125,4 @@ def sample_support(train: Transitions, seed: int) -> Support:
     nearest = np.where(own, np.inf, distance).min(1)
     finite = nearest[np.isfinite(nearest)]
     typical = float(np.median(finite)) if len(finite) else 1.0
-    return Support(drawn.core, drawn.action, drawn.next_core, drawn.episode, drawn.step, max(typical, 1e-6))
+    return replace(drawn, typical=max(typical, 1e-6))

@@ -19,7 +19,7 @@ class ImaginedVecEnv(VecEnv):
     An ending step's info holds ``terminal_observation``, ``TimeLimit.truncated`` (true for time limits and
     for ``diverged``, so that SB3 keeps bootstrapping) and ``episode`` with its return ``r``, length ``l`` and
     time ``t``. Every info holds ``diverged`` and, once the world is calibrated, ``error_bound``
-    ``(core_dim,)``; with ``trust`` also ``distrust``.
+    ``(core_dim,)``; with ``trust`` also ``distrust`` and ``novelty``.
     """
 
     def __init__(self, world: Source, num_envs: int = 64, *, halt: bool = False, **kwargs: Any) -> None:
