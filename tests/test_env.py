@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -44,10 +46,10 @@ def toy_world() -> WorldModel:
 # Conformance
 
 
-def complaints(env: gym.Env[Any, Any], *, render: bool = False) -> set[str]:
+def complaints(env: gym.Env[Any, Any]) -> set[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_env(env, skip_render_check=not render)
+        check_env(env, skip_render_check=True)  # render modes are tried below, where there is a screen
     return {str(warning.message) for warning in caught}
 
 
@@ -55,7 +57,7 @@ def test_gymnasium_complains_of_nothing_that_the_real_env_lacks(
     pendulum_world: WorldModel, pendulum_dir: str
 ) -> None:
     about_the_real_one = complaints(gym.make("InvertedPendulum-v5").unwrapped)
-    assert complaints(gym.make(ID, world=pendulum_dir).unwrapped, render=True) <= about_the_real_one
+    assert complaints(gym.make(ID, world=pendulum_dir).unwrapped) <= about_the_real_one
     assert complaints(ImaginedEnv(pendulum_world)) <= about_the_real_one
 
 
@@ -732,7 +734,34 @@ def test_pictures_follow_the_imagined_robot(ant_world: WorldModel) -> None:
     env.close()
     assert ImaginedEnv(ant_world).render() is None
     with pytest.raises(ValueError, match="rgb_array"):
-        ImaginedVectorEnv(ant_world, 1, render_mode="human")  # type: ignore[arg-type]
+        ImaginedVectorEnv(ant_world, 1, render_mode="ansi")
+    with pytest.raises(ValueError, match="shows one env"):
+        ImaginedVectorEnv(ant_world, 2, render_mode="human")
+
+
+@pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="a window needs a screen; xvfb is none")
+def test_a_window_shows_the_imagined_robot(pendulum_dir: str) -> None:
+    script = f"""
+import gymnasium as gym, numpy as np, wmgym
+from gymnasium.utils.env_checker import check_env
+env = gym.make("{ID}", world={pendulum_dir!r}, render_mode="human")
+env.reset(seed=0)
+viewer = env.unwrapped._venv._renderer._env.unwrapped.mujoco_renderer.viewer
+assert type(viewer).__name__ == "WindowViewer", viewer
+looks = [env.unwrapped._venv._renderer._env.unwrapped.data.qpos.copy()]
+for _ in range(3):
+    env.step(np.ones(1, np.float32))
+    looks.append(env.unwrapped._venv._renderer._env.unwrapped.data.qpos.copy())
+assert len(np.unique(looks, axis=0)) == 4
+assert env.render() is None
+env.close()
+check_env(gym.make("{ID}", world={pendulum_dir!r}).unwrapped)  # renders in every mode
+"""
+    done = subprocess.run(
+        ["xvfb-run", "-a", sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "MUJOCO_GL": "glfw"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_world_with_readouts_survives_storage(ant_world: WorldModel, tmp_path: Any) -> None:

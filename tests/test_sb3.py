@@ -166,6 +166,16 @@ def test_attributes_and_methods() -> None:
     env.close()
 
 
+def test_sb3_records_videos(pendulum_world: WorldModel) -> None:
+    env = ImaginedVecEnv(pendulum_world, 2, render_mode="rgb_array")
+    assert env.get_attr("render_mode") == ["rgb_array"] * 2
+    env.reset()
+    picture = env.render()
+    assert picture is not None
+    assert picture.shape == (960, 480, 3)  # SB3 tiles the envs
+    env.close()
+
+
 def test_sb3_evaluates_a_policy() -> None:
     env = ImaginedVecEnv(toy.world(), 2, max_episode_steps=5)
     with warnings.catch_warnings():

@@ -22,6 +22,10 @@ from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
 
 
+SHIPPED = Path(__file__).parent / "worlds"
+"""Worlds that come with the package, in a directory each, named by env id."""
+
+
 class _GeometryRecord(Record):
     dim: int
     displacement_dim: int
@@ -75,9 +79,18 @@ class _WorldRecord(Record):
     typical_distance: float | None
 
 
-def save(world: WorldModel, path: str | os.PathLike[str]) -> Path:
-    """Write a world to a directory; an interrupted save leaves the old world or the new one, whole."""
+def save(world: WorldModel, path: str | os.PathLike[str], *, half: bool = False) -> Path:
+    """Write a world to a directory; an interrupted save leaves the old world or the new one, whole.
+
+    Args:
+        world: what to write.
+        path: the directory.
+        half: store weights, bounds and support in float16, for half the size. What is loaded is then another
+            world, by a rounding error: calibrate what was loaded.
+    """
     arrays, document = pack(world)
+    if half:
+        arrays = {name: _halved(array) if "." in name else array for name, array in arrays.items()}
     return store.write_directory(path, kind="world", arrays=arrays, document=document)
 
 
@@ -131,24 +144,35 @@ def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
-    """Read what ``save`` wrote.
+    """Read what ``save`` wrote, or a world that ships with wmgym.
 
     Args:
-        path: the directory.
+        path: the directory; or the id of an env whose world ships, ``"Hopper-v5"``.
         task: needed only where the task was made with ``reward_fn``, ``terminated_fn`` or ``core``, which no
             file holds.
 
     Raises:
         StoreError: not a world, or a byte of it has changed.
     """
-    arrays, document = store.read_directory(path, kind="world")
+    found = Path(path)
+    if not found.exists() and (SHIPPED / found).is_dir():
+        found = SHIPPED / found
+    arrays, document = store.read_directory(found, kind="world")
     return unpack(arrays, document, task, name=os.fspath(path))
+
+
+def _halved(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.float32 or not np.all(np.abs(array) < np.finfo(np.float16).max):
+        return array
+    return array.astype(np.float16)
 
 
 def unpack(
     arrays: dict[str, np.ndarray], document: dict[str, Any], task: Task | None = None, name: str = "world"
 ) -> WorldModel:
     """Rebuild what ``pack`` took apart; ``name`` is for the error."""
+    half = (name for name, array in arrays.items() if array.dtype == np.float16)
+    arrays = {**arrays, **{name: arrays[name].astype(np.float32) for name in half}}
     try:
         record = _WorldRecord.model_validate(document)
         return _rebuild(record, arrays, task)

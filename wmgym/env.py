@@ -18,7 +18,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
     ``distrust`` and ``novelty``.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
 
     def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
@@ -51,7 +51,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         return obs[0], float(reward[0]), False, False, _first(infos)
 
     def render(self) -> np.ndarray | None:
-        """A picture ``(height, width, 3)`` uint8 of the imagined state; None without a ``render_mode``."""
+        """A picture ``(height, width, 3)`` uint8 of the imagined state, in mode "rgb_array"."""
         frames = self._venv.render()
         return None if frames is None else frames[0]
 
@@ -89,9 +89,13 @@ def make_vector_env(
 
 
 def _given(world: Source | None, env_id: str) -> Source:
-    if world is None:
-        raise ValueError(f"pass world=, a world fitted to {env_id} or the directory of one; none ships yet")
-    return world
+    from wmgym.archive import SHIPPED
+
+    if world is not None:
+        return world
+    if not (SHIPPED / env_id).is_dir():
+        raise ValueError(f"no world of {env_id} ships; pass world=, a fitted one or the directory of one")
+    return SHIPPED / env_id
 
 
 def _demand(world: WorldModel, env_id: str) -> None:

@@ -227,14 +227,17 @@ def inspect(task: Task, cores: np.ndarray) -> Inspection:
 
 
 class Renderer:
-    """Draws cores with the real env's own camera: for videos of imagined episodes."""
+    """Draws cores with the real env's own camera: for videos of imagined episodes, or in a window."""
 
-    def __init__(self, task: Task, **options: Any) -> None:
-        """Open the real env for drawing only; ``options`` are its keywords, as ``width`` and ``height``."""
+    def __init__(self, task: Task, render_mode: str = "rgb_array", **options: Any) -> None:
+        """Open the real env for drawing only; ``options`` are its keywords, as ``width`` and ``height``.
+
+        In mode "human" a frame goes to a window and what ``frame`` returns is empty.
+        """
         if task.core.to_mujoco is None:
             raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
         self.task = task
-        self._env = task.make(render_mode="rgb_array", **options)
+        self._env = task.make(render_mode=render_mode, **options)
         self._env.reset(seed=0)
 
     def frame(self, core: np.ndarray, place: np.ndarray | None = None) -> np.ndarray:

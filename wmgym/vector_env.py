@@ -64,7 +64,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "autoreset_mode": AutoresetMode.SAME_STEP,
-        "render_modes": ["rgb_array"],
+        "render_modes": ["human", "rgb_array"],
     }
 
     def __init__(
@@ -94,7 +94,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 noise, "mean" for the mean of all members; see ``WorldModel.step``.
             starts: ``(n, state_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
-            render_mode: "rgb_array" to draw imagined states in the real env's model; known MuJoCo tasks only.
+            render_mode: "rgb_array" to draw imagined states in the real env's model, "human" to show a single
+                env's in a window at every step; known MuJoCo tasks only.
             autoreset_mode: what follows an episode's end; a ``gymnasium.vector.AutoresetMode``.
             precision: of the networks' hidden layers; "bfloat16" is faster where the processor has it.
             trust: ask a second ensemble member at every step, for about twice the cost: the bound is then
@@ -132,8 +133,10 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         bank = self.world.starts if starts is None else np.asarray(starts, np.float32)
         if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
             raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be 'human', 'rgb_array' or None, got {render_mode!r}")
+        if render_mode == "human" and num_envs > 1:
+            raise ValueError("render_mode='human' shows one env; use 'rgb_array' for several")
         self.num_envs, self.mode, self.render_mode = num_envs, mode, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         fps = max(1, round(1 / task.dt))
@@ -174,6 +177,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             fresh = self.world.init(self._start_from(options), self._generator)
         self._state = fresh if self._state is None or mask.all() else _merge(self._state, fresh, mask)
         self._elapsed[mask], self._place[mask], self._ended[mask] = 0, 0, False
+        if self.render_mode == "human":
+            self._draw()
         return self._observe(self._state), self._infos(self._state, np.zeros(self.num_envs, bool), mask)
 
     def step(
@@ -219,16 +224,20 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         else:
             self._ended = ended
         self._state, obs = state, self._observe(state)
+        if self.render_mode == "human":
+            self._draw()
         return obs, reward, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """One picture ``(height, width, 3)`` uint8 an env; None without a ``render_mode``."""
-        if self.render_mode is None:
-            return None
+        """One picture ``(height, width, 3)`` uint8 an env; None unless ``render_mode`` is "rgb_array"."""
+        return self._draw() if self.render_mode == "rgb_array" else None
+
+    def _draw(self) -> tuple[np.ndarray, ...]:
         if self._renderer is None:
             from wmgym.groundtruth import Renderer
 
-            self._renderer = Renderer(self.world.task)
+            assert self.render_mode is not None
+            self._renderer = Renderer(self.world.task, self.render_mode)
         draw = self._renderer.frame
         return tuple(draw(core, place) for core, place in zip(self.core(), self._place, strict=True))
 
@@ -383,9 +392,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         space = self.single_action_space
         array = np.asarray(actions)
         if array.shape != (self.num_envs, *(space.shape or ())):
-            raise ValueError(
-                f"actions have shape {array.shape}, need {(self.num_envs, *(space.shape or ()))}"
-            )
+            need = (self.num_envs, *(space.shape or ()))
+            raise ValueError(f"Action dimension mismatch: actions have shape {array.shape}, need {need}")
         if isinstance(space, spaces.Discrete):
             if (
                 array.dtype.kind not in "iu"

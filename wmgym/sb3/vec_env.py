@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -36,7 +37,6 @@ class ImaginedVecEnv(VecEnv):
         if "autoreset_mode" in kwargs:
             raise ValueError("an SB3 VecEnv always resets in the same step; leave autoreset_mode out")
         self._halt = halt
-        self.render_mode = None
         self.venv = ImaginedVectorEnv(world, num_envs, **kwargs)
         super().__init__(num_envs, self.venv.single_observation_space, self.venv.single_action_space)
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
@@ -89,10 +89,12 @@ class ImaginedVecEnv(VecEnv):
         """Release the env."""
         self.venv.close()
 
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One picture an env, for SB3's recorders; needs ``render_mode="rgb_array"``."""
+        return self.venv.render() or [None] * self.num_envs
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of the vector env, once for each env asked for."""
-        if attr_name == "render_mode":
-            return [None] * len(list(self._get_indices(indices)))
         return [getattr(self.venv, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:

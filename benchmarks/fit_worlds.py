@@ -1,0 +1,193 @@
+"""Fit, calibrate and ship one world a task, each with a card of what the benchmarks say of it.
+
+    python benchmarks/fit_worlds.py                     # all tasks, into wmgym/worlds/
+    python benchmarks/fit_worlds.py --only Hopper-v5    # finished tasks are skipped
+    python benchmarks/fit_worlds.py --cards             # write the cards anew from benchmarks/results/
+
+The worlds are those of ``worlds.py``, rounded to half precision and calibrated after that, so that the bounds
+are the rounded world's. ``benchmarks/results/fit_worlds.json`` holds sizes and what rounding costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, Row, Units, target
+from worlds import (
+    LARGE,
+    TASKS,
+    calibration_data,
+    core_error,
+    fitted,
+    held_out_data,
+    imagine,
+    pool_data,
+    spread,
+)
+
+import wmgym
+from wmgym import archive, store
+
+STARTS = 512
+LIMIT = 40e6  # bytes, all worlds together
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    parser.add_argument("--cards", action="store_true", help="only write the cards anew")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if not args.cards:
+        units = Units("fit_worlds")
+        for env_id in args.only:
+            units.do(env_id, lambda: [ship(env_id)])  # noqa: B023  (called at once)
+        print(units.write(goals, [0]))
+    for env_id in args.only:
+        if store.exists(archive.SHIPPED / env_id, kind="world"):
+            (archive.SHIPPED / env_id / "README.md").write_text(card(env_id))
+
+
+def ship(env_id: str) -> Row:
+    path, whole = archive.SHIPPED / env_id, fitted(env_id)
+    bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
+    archive.save(dataclasses.replace(whole, starts=bank, calibration=None), path, half=True)
+    world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
+    archive.save(world, path, half=True)
+    shipped = wmgym.load(path)
+    return {
+        "env": env_id, "bytes": size(env_id), "error_whole": error(env_id, whole),
+        "error_shipped": error(env_id, shipped),
+    }  # fmt: skip
+
+
+def size(env_id: str) -> int:
+    return sum(file.stat().st_size for file in (archive.SHIPPED / env_id).iterdir())
+
+
+def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:
+    """Normalised error after 32 steps, held-out policies."""
+    test, std = held_out_data(env_id), spread(pool_data(env_id))
+    starts = test.window_starts(horizon)
+    if not len(starts):
+        return float("nan")
+    starts = np.random.default_rng(0).choice(starts, size=min(200, len(starts)), replace=False)
+    path = imagine(world, test.state[starts], test.action[starts[:, None] + np.arange(horizon)])[:, -1]
+    off = core_error(world.task, path, test.next_core[starts + horizon - 1].astype(np.float64)) / std
+    return float(np.sqrt(np.minimum(off**2, 1e4).mean(1)).mean())
+
+
+def card(env_id: str) -> str:
+    """What a user should know of a shipped world, from the results of the benchmarks."""
+    world = wmgym.load(archive.SHIPPED / env_id)
+    table, origin = world.calibration, world.provenance
+    assert table is not None
+    lines = [
+        f"# {env_id}",
+        "",
+        f"Fitted to {origin.steps:,} real transitions of the reference policies of this repository and random"
+        f" actions, {len(set(calibration_data(env_id).episode_policy))} of the policies kept for calibration and"
+        " a third of them out of both. Numbers below are of those held-out policies.",
+        "",
+        "| what | value |",
+        "| --- | --- |",
+    ]
+    rows: list[tuple[str, str]] = [*fidelity(env_id), *gap(env_id), *bounds(env_id), *sane(env_id)]
+    rows += [
+        ("steps until the median bound passes 0.5 std", f"{table.trust_horizon(0.5):,}"),
+        ("size", f"{size(env_id) / 1e6:.1f} MB"),
+        ("fitted with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),
+    ]
+    lines += [f"| {what} | {value} |" for what, value in rows]
+    lines += ["", "## Where not to trust it", "", *warnings_of(env_id), ""]
+    return "\n".join(lines)
+
+
+def results(script: str, env_id: str, **having: Any) -> list[Row]:
+    path = RESULTS / f"{script}.json"
+    if not path.exists():
+        return []
+    every: list[Row] = store.read_json(path)["rows"]
+    return [r for r in every if r["env"] == env_id and all(r.get(k) == v for k, v in having.items())]
+
+
+def fidelity(env_id: str) -> list[tuple[str, str]]:
+    found = []
+    for row in results("open_loop", env_id, section="error", model="world"):
+        (hold,) = results("open_loop", env_id, section="error", model="hold-last", h=row["h"])
+        share = row["error"] / hold["error"]
+        found.append(
+            (
+                f"error after {row['h']:,} steps, in std; share of standing still's",
+                f"{row['error']:.3f}; {share:.0%}",
+            )
+        )
+    return found
+
+
+def gap(env_id: str) -> list[tuple[str, str]]:
+    gaps = [r["gap"] for r in results("return_gap", env_id, section="gap", mode="member")]
+    if not gaps:
+        return []
+    worst = max(gaps, key=abs)
+    said = f"{np.mean(np.abs(gaps)):.1%} of the pool's range, worst {worst:+.1%}"
+    return [(f"return gap over whole episodes, {len(gaps)} policies, mean absolute", said)]
+
+
+def bounds(env_id: str) -> list[tuple[str, str]]:
+    rows = results("calibration", env_id, section="bound", mode="member")
+    return [(f"90 % bound holds after {r['h']:,} steps", f"{r['doubt_coverage']:.0%}") for r in rows]
+
+
+def sane(env_id: str) -> list[tuple[str, str]]:
+    rows = results("sanity", env_id)
+    if not rows:
+        return []
+    worst = max(r["outside_outer_bounds"] for r in rows)
+    return [("states outside the validator's outer bounds in 120 s, worst policy", f"{worst:.2%}")]
+
+
+def warnings_of(env_id: str) -> list[str]:
+    found = [
+        '- Elsewhere than where such policies go; `trust=True` says when, in `infos["novelty"]` and `distrust`.'
+    ]
+    gaps = results("return_gap", env_id, section="gap", mode="member")
+    if gaps:
+        worst = max(gaps, key=lambda r: abs(r["gap"]))
+        found.append(
+            f"- Returns: `{worst['policy']}` earns {worst['real']:,.0f} in MuJoCo and {worst['imagined']:,.0f} here."
+        )
+    times = results("open_loop", env_id, section="accuracy", model="world", threshold=0.5)
+    if times:
+        found.append(
+            f"- Single trajectories past {times[0]['median_s']:.1f} s, where half of them are 0.5 std off."
+        )
+    contact = results("open_loop", env_id, section="contact")
+    if contact:
+        found.append(
+            f"- Moments of contact: F1 of feet touching the ground one step ahead is {contact[0]['f1']:.2f}."
+        )
+    found.append("- Other keywords of the env, other masses, other MuJoCo versions: fit your own.")
+    return found
+
+
+def goals(rows: list[Row]) -> list[Row]:
+    """The issue's targets beside what was measured."""
+    total = sum(r["bytes"] for r in rows)
+    cost = {r["env"]: round(r["error_shipped"] / r["error_whole"] - 1, 4) for r in rows if r["env"] in LARGE}
+    return [
+        target("shipped worlds, all eleven tasks together", "<= 40 MB", f"{total / 1e6:.1f} MB, {len(rows)} tasks",
+               len(rows) == len(TASKS) and total <= LIMIT),
+        target("half precision costs no fidelity: change of the error at h = 32", "<= 2 %", cost,
+               len(cost) == len(LARGE) and max(cost.values()) <= 0.02),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
