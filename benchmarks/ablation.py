@@ -106,10 +106,6 @@ def in_world_axes(data: Transitions) -> Transitions:
     return seen_as(data, Geometry(g.dim, g.displacement_dim, angles=g.angles))
 
 
-def without_links(data: Transitions) -> Transitions:
-    return seen_as(data, dataclasses.replace(data.task.core.geometry, links=()))
-
-
 def other_frame(data: Transitions) -> Transitions:
     """World axes where the body's are usual, and the other way round."""
     g = data.task.core.geometry
@@ -172,7 +168,6 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "squared error": _with({"loss_of": squared_error}),
     "likelihood, beta = 0": _with({"loss_of": likelihood}),
     "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
-    "no links": lambda env_id: _fit(without_links(pool_data(env_id, STEPS))),
     "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
     "weight decay 0": _config(weight_decay=0.0),
     "weight decay 0.01": _config(weight_decay=0.01),

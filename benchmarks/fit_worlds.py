@@ -91,9 +91,9 @@ def card(env_id: str) -> str:
     lines = [
         f"# {env_id}",
         "",
-        f"Fitted to {origin.steps:,} real transitions of the reference policies of this repository and random"
-        f" actions, {len(set(calibration_data(env_id).episode_policy))} of the policies kept for calibration and"
-        " a third of them out of both. Numbers below are of those held-out policies.",
+        f"Fitted to {origin.steps:,} real transitions of this repository's reference policies and of random"
+        f" actions. {len(set(calibration_data(env_id).episode_policy))} other policies calibrated it, and a"
+        " third of all policies are held out of both: the numbers below are theirs.",
         "",
         "| what | value |",
         "| --- | --- |",
@@ -154,15 +154,12 @@ def sane(env_id: str) -> list[tuple[str, str]]:
 
 
 def warnings_of(env_id: str) -> list[str]:
-    found = [
-        '- Elsewhere than where such policies go; `trust=True` says when, in `infos["novelty"]` and `distrust`.'
-    ]
+    found = ['- Where no such policy goes; with `trust=True`, `infos["novelty"]` and `distrust` say when.']
     gaps = results("return_gap", env_id, section="gap", mode="member")
     if gaps:
         worst = max(gaps, key=lambda r: abs(r["gap"]))
-        found.append(
-            f"- Returns: `{worst['policy']}` earns {worst['real']:,.0f} in MuJoCo and {worst['imagined']:,.0f} here."
-        )
+        earned = f"{worst['real']:,.0f} in MuJoCo and {worst['imagined']:,.0f} here"
+        found.append(f"- Returns: `{worst['policy']}` earns {earned}.")
     times = results("open_loop", env_id, section="accuracy", model="world", threshold=0.5)
     if times:
         found.append(
@@ -182,8 +179,8 @@ def goals(rows: list[Row]) -> list[Row]:
     total = sum(r["bytes"] for r in rows)
     cost = {r["env"]: round(r["error_shipped"] / r["error_whole"] - 1, 4) for r in rows if r["env"] in LARGE}
     return [
-        target("shipped worlds, all eleven tasks together", "<= 40 MB", f"{total / 1e6:.1f} MB, {len(rows)} tasks",
-               len(rows) == len(TASKS) and total <= LIMIT),
+        target("shipped worlds, all eleven tasks together", "<= 40 MB",
+               f"{total / 1e6:.1f} MB, {len(rows)} tasks", len(rows) == len(TASKS) and total <= LIMIT),
         target("half precision costs no fidelity: change of the error at h = 32", "<= 2 %", cost,
                len(cost) == len(LARGE) and max(cost.values()) <= 0.02),
     ]  # fmt: skip

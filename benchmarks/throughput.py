@@ -233,8 +233,9 @@ def goals(rows: list[Row]) -> list[Row]:
     single = each(lambda e: rate(e, "Gymnasium env") / rate(e, "gym.make", "float32"))
     half = each(lambda e: rate(e, engine, "bfloat16") / rate(e, engine, "float32"))
     even = {
-        e: min((r["num_envs"] for r in mine if r["env"] == e and r["engine"] == engine
-                and r["precision"] == "float32" and r["steps_per_s"] > rate(e, "mujoco.rollout")), default=None)
+        e: min((r["num_envs"] for r in mine
+                if (r["env"], r["engine"], r["precision"]) == (e, engine, "float32")
+                and r["steps_per_s"] > rate(e, "mujoco.rollout")), default=None)
         for e in envs
     }  # fmt: skip
     return [

@@ -21,7 +21,6 @@ from wmgym.task import Task
 from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
 
-
 SHIPPED = Path(__file__).parent / "worlds"
 """Worlds that come with the package, in a directory each, named by env id."""
 
@@ -36,7 +35,6 @@ class _GeometryRecord(Record):
     pitch: list[int] | None
     positions: list[list[int]]
     velocities: list[list[int]]
-    links: list[list[list[int]]]
 
 
 class _EnsembleRecord(Record):

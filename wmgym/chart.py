@@ -26,7 +26,6 @@ class Chart(nn.Module):
     _moving: Tensor
     _seen: Tensor
     _turned: Tensor
-    _links: Tensor
 
     def __init__(self, geometry: Geometry) -> None:
         """Prepare the index lists of one geometry."""
@@ -43,26 +42,17 @@ class Chart(nn.Module):
         column = {i: k for k, i in enumerate(moving)}
         column |= {g.dim + i: len(moving) + rotation + i for i in range(g.displacement_dim)}
         turned = [[column[i] for i in vector] for vector in (*velocities, *positions)]
-        alone = {angle for ((angle, _, _), *others) in g.links if not others}  # seen as links
-        seen_angles = [i for i in g.angles if i not in {*g.free, *alone}]
+        seen_angles = [i for i in g.angles if i not in g.free]
         lists = {"_angles": seen_angles, "_plain": plain, "_moving": moving}
         for name, rows in (*lists.items(), ("_seen", [list(v) for v in velocities]), ("_turned", turned)):
             self.register_buffer(name, torch.tensor(rows, dtype=torch.int64), persistent=False)
-        sums = torch.zeros(g.dim, 2 * len(g.links))  # core @ sums: angles, then angular velocities
-        for k, link in enumerate(g.links):
-            for angle, velocity, sign in link:
-                sums[angle, k] += sign * (angle not in g.free)
-                sums[velocity, len(g.links) + k] += sign
-        self.register_buffer("_links", sums, persistent=False)
-        self._identity = not (g.free or g.fixed or g.angles or g.links or turn)
+        self._identity = not (g.free or g.fixed or g.angles or turn)
         self._rotates = bool(turned)
-        at, self._together = len(plain), list[list[int]]()  # features that are one vector's components
-        for count in (len(seen_angles), len(g.links), len(g.links)):
-            self._together += [[at + k, at + count + k] for k in range(count)]
-            at += 2 * count
+        at, cosines = len(plain), 2 * len(seen_angles)
+        # Features that are one direction's components.
+        self._together = [[at + k, at + cosines // 2 + k] for k in range(len(seen_angles))]
         if rotation:
-            self._together.append([at, at + 1, at + 2])
-        cosines = 2 * len(seen_angles) + 4 * len(g.links)
+            self._together.append([at + cosines + k for k in range(3)])
         self.feature_dim = len(plain) + cosines + rotation + self._seen.numel()
         self.change_dim = len(moving) + rotation + g.displacement_dim
 
@@ -74,10 +64,6 @@ class Chart(nn.Module):
         if len(self._angles):
             angle = core.index_select(-1, self._angles)
             parts += [torch.cos(angle), torch.sin(angle)]
-        if self.geometry.links:
-            angle, velocity = (core @ self._links.to(core.dtype)).chunk(2, -1)
-            cos, sin = torch.cos(angle), torch.sin(angle)
-            parts += [cos, sin, velocity * cos, velocity * sin]
         if self._rotates:
             frame = self._frame(core)
             if self.geometry.quaternion is not None:

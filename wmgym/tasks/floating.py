@@ -161,7 +161,6 @@ def _floating(joints: int, at: int, shown: int, *, displacement_dim: int, read_h
         quaternion=at + 1,
         positions=tuple(moved + ([(0, 1, 2)] if at else [])),
         velocities=(linear,),  # the angular velocity is in the body's frame already
-        links=tuple(((at + 5 + k, positions + 6 + k, 1),) for k in range(joints)),  # each against its parent
     )
 
     def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:

@@ -40,9 +40,6 @@ class Geometry:
             a pair towards the second.
         positions: pairs or triples that form vectors in world axes; counted on from ``dim``, displacements.
         velocities: likewise; these are also seen in the body's frame.
-        links: of each rigid link of a chain the terms ``(angle, velocity, sign)`` whose sum is its angle and
-            its angular velocity. Cosine and sine are seen, alone and times the angular velocity: the height
-            and the speed of a foot are linear in them. A free angle counts as 0.
     """
 
     dim: int
@@ -54,7 +51,6 @@ class Geometry:
     pitch: tuple[int, int] | None = None
     positions: tuple[tuple[int, ...], ...] = ()
     velocities: tuple[tuple[int, ...], ...] = ()
-    links: tuple[tuple[tuple[int, int, int], ...], ...] = ()
 
 
 @dataclass(frozen=True)

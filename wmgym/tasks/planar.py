@@ -8,9 +8,6 @@ import numpy as np
 
 from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never, unless
 
-ONE_LEG, TWO_LEGS = (0, 1, 2), (0, 1, 2, 0, 4, 5)
-"""For every joint the link that it hangs from: 0 is the root, k the link that joint k moves."""
-
 
 def half_cheetah(
     *,
@@ -26,7 +23,7 @@ def half_cheetah(
         return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
 
     # Only the root can turn over; the legs have stops.
-    core = _walking(TWO_LEGS, turns_over=True, excluded=exclude_current_positions_from_observation)
+    core = _walking(9, turns_over=True, excluded=exclude_current_positions_from_observation)
     return Known(core, dt, reward, never)
 
 
@@ -56,7 +53,7 @@ def hopper(
         forward = forward_reward_weight * hidden[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
-    core = _walking(ONE_LEG, sense=-1, clip=10.0, excluded=exclude_current_positions_from_observation)
+    core = _walking(6, clip=10.0, excluded=exclude_current_positions_from_observation)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -84,7 +81,7 @@ def walker2d(
         forward = forward_reward_weight * hidden[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
-    core = _walking(TWO_LEGS, sense=-1, clip=10.0, excluded=exclude_current_positions_from_observation)
+    core = _walking(9, clip=10.0, excluded=exclude_current_positions_from_observation)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -111,44 +108,25 @@ def swimmer(
         pitch=(heading, 1),
         positions=((8 + shown, 9 + shown), *([roots] if roots else [])),
         velocities=((velocity, velocity + 1),),
-        links=_chain((0, 1), heading, velocity + 2, 1)[1:],  # the first is the body's frame
     )
     core = _planar(geometry, n=5, hidden=2 - shown, moves=2)
     return Known(core, dt, reward, never)
 
 
-def _walking(
-    parents: tuple[int, ...],
-    *,
-    excluded: bool,
-    sense: int = 1,
-    turns_over: bool = False,
-    clip: float | None = None,
-) -> Core:
-    """Core of a robot with a root of x, z and a pitch about y; joints turn in the pitch's sense or against.
+def _walking(n: int, *, excluded: bool, turns_over: bool = False, clip: float | None = None) -> Core:
+    """Core of a robot whose root is x, z and a pitch about y.
 
     Its frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
     gains little and costs a tenth of a step.
     """
-    at, n = 0 if excluded else 1, 3 + len(parents)  # index of the height, number of joints
+    at = 0 if excluded else 1  # index of the height
     geometry = Geometry(
         dim=2 * n - 1 + at,
         displacement_dim=1,
         angles=(at + 1,) if turns_over else (),
         free=() if excluded else (0,),
-        links=_chain(parents, at + 1, n + 1 + at, sense),
     )
     return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip)
-
-
-def _chain(
-    parents: tuple[int, ...], angle: int, velocity: int, sense: int
-) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """Links of a root, whose angle and angular velocity stand at these indices, and its joints."""
-    links: list[tuple[tuple[int, int, int], ...]] = [((angle, velocity, 1),)]
-    for k, parent in enumerate(parents, start=1):
-        links.append((*links[parent], (angle + k, velocity + k, sense)))
-    return tuple(links)
 
 
 def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float | None = None) -> Core:
