@@ -48,12 +48,7 @@ class Chart(nn.Module):
             self.register_buffer(name, torch.tensor(rows, dtype=torch.int64), persistent=False)
         self._identity = not (g.free or g.fixed or g.angles or turn)
         self._rotates = bool(turned)
-        at, cosines = len(plain), 2 * len(seen_angles)
-        # Features that are one direction's components.
-        self._together = [[at + k, at + cosines // 2 + k] for k in range(len(seen_angles))]
-        if rotation:
-            self._together.append([at + cosines + k for k in range(3)])
-        self.feature_dim = len(plain) + cosines + rotation + self._seen.numel()
+        self.feature_dim = len(plain) + 2 * len(seen_angles) + rotation + self._seen.numel()
         self.change_dim = len(moving) + rotation + g.displacement_dim
 
     def features(self, core: Tensor) -> Tensor:
@@ -71,17 +66,6 @@ class Chart(nn.Module):
             if len(self._seen):
                 parts.append(_into(frame, core[:, self._seen]).flatten(1))
         return torch.cat(parts, -1)
-
-    def even(self, std: Tensor) -> Tensor:
-        """Scales ``(n,)`` of the features, and others behind them: the largest for all of one direction.
-
-        Data in which a robot hardly turns has a cosine that hardly moves; divided by its own deviation it
-        would be hundreds once the robot lies on its back.
-        """
-        scale = std.clone()
-        for rows in self._together:
-            scale[rows] = std[rows].max()
-        return scale
 
     def difference(self, core: Tensor, next_core: Tensor, displacement: Tensor) -> Tensor:
         """The change ``(batch, change_dim)`` from one core to another."""

@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from wmgym.calibration import Calibration
 from wmgym.data import Transitions
-from wmgym.dynamics import MODES, Mode
-from wmgym.replaying import replay, spread_starts
+from wmgym.dynamics import MODES, Mode, targets
+from wmgym.replaying import given_actions, replay, spread_starts
 from wmgym.world import WorldModel
 
 RATE = 0.5
 """The first episode of an update widens a bound that misses all its errors by 57 %, the ninth by 16 %."""
 _MAX_WINDOWS = 256
+_CHUNK = 8_192
 
 
 @dataclass(frozen=True)
@@ -165,3 +167,30 @@ def _stretched(table: Calibration, mode: Mode, n: int, **missed: np.ndarray) -> 
 def _grown(table: Calibration, bound: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
     grown: np.ndarray = bound * np.exp(RATE / np.sqrt(n) * (missed - (1 - table.level)))
     return grown.astype(np.float32)
+
+
+def surprise(world: WorldModel, data: Transitions) -> np.ndarray:
+    """How unlikely a world finds each real transition: ``(n,)``, to be averaged over the last second or so.
+
+    The mean over dimensions of ``log(1 + z**2)``, ``z`` being the change's distance from the ensemble's mean
+    in units of its spread: the noise it states and members' disagreement. Where the world knows itself to be
+    unsure little is surprising; what is, is a robot that has changed: another mass, another actuator.
+    """
+    found: np.ndarray = np.log1p(standardised(world, data) ** 2).mean(1)
+    return found
+
+
+def standardised(world: WorldModel, data: Transitions) -> np.ndarray:
+    """Changes of real transitions, displacement included, in the world's own units ``(n, change_dim)``."""
+    wanted, found = targets(data), []
+    for at in range(0, len(data), _CHUNK):
+        rows = slice(at, at + _CHUNK)
+        core = torch.tensor(data.core[rows], device=world.device)
+        action = world.encode_action(given_actions(world, data.action[rows]))
+        with torch.no_grad():
+            said = world.dynamics.predict(core, action)
+        changes = wanted.shape[1]
+        mean, variance = said.mean.mean(0), said.std.square().mean(0) + said.mean.var(0, correction=0)
+        z = (wanted[rows].to(mean) - mean[:, :changes]) / variance[:, :changes].sqrt()
+        found.append(z.cpu().numpy())
+    return np.concatenate(found)

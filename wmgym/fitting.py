@@ -156,7 +156,7 @@ def _normalise(model: EnsembleMLP, features: Tensor, target: Tensor) -> Tensor:
     """Set the normalisers; return normalised targets."""
     with torch.no_grad():
         model.input_mean.copy_(features.mean(0))
-        model.input_std.copy_(model.chart.even(safe_std(features)))
+        model.input_std.copy_(safe_std(features))
         model.target_mean.copy_(target.mean(0))
         model.target_std.copy_(_target_unit(target))
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))

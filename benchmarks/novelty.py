@@ -1,0 +1,252 @@
+"""Does a world notice that the robot in front of it is no longer the one it was fitted to?
+
+    python benchmarks/novelty.py                     # all tasks, then benchmarks/results/novelty.json
+    python benchmarks/novelty.py --only Hopper-v5    # finished tasks are skipped
+
+Held-out policies drive the real env as it is, and changed; windows of 32 steps are told apart by one number
+each. "surprise" is wmgym's for lasting changes, "impulse" for pushes: the largest unexplained change of the
+root's velocity. Beside them: the number of steps so far, members' disagreement, the distance to the nearest
+real state, and random network distillation (arXiv:1810.12894) on the fit's data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import torch
+from common import Row, auroc, target
+from worlds import LARGE, by_task, calibrated, policies, pool_data
+
+import wmgym
+from wmgym import drift
+from wmgym.data import Transitions, concat
+from wmgym.optimising import encoded_actions
+from wmgym.support import SEARCHED
+
+LENGTH, EPISODES, MOST = 32, 4, 40  # steps a window; episodes a policy; windows a policy
+SHIFTS = {
+    "mass +50 %": "strong", "friction x0.3": "strong", "push 0.5 m/s": "strong", "action x1.5": "strong",
+    "mass +10 %": "mild", "friction x0.8": "mild",
+}  # fmt: skip
+
+
+class Pushed(gym.Wrapper[Any, Any, Any, Any]):
+    """The root is pushed by half a metre a second, forwards or back, once in every 32 steps."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.count, self.rng = 0, np.random.default_rng(0)
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.count = 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        if self.count % LENGTH == LENGTH // 2:
+            self.unwrapped.data.qvel[0] += 0.5 * self.rng.choice([-1, 1])  # type: ignore[attr-defined]
+        self.count += 1
+        return self.env.step(action)
+
+
+def changed(env_id: str, shift: str | None) -> gym.Env[Any, Any]:
+    """The real env with a changed robot or floor."""
+    env = gym.make(env_id)
+    model, data = env.unwrapped.model, env.unwrapped.data  # type: ignore[attr-defined]
+    if shift in ("mass +50 %", "mass +10 %"):
+        factor = 1.5 if shift == "mass +50 %" else 1.1
+        model.body_mass[:] *= factor
+        model.body_inertia[:] *= factor
+        mujoco.mj_setConst(model, data)
+    elif shift in ("friction x0.3", "friction x0.8"):
+        model.geom_friction[:] *= 0.3 if shift == "friction x0.3" else 0.8
+    elif shift == "action x1.5":  # the actuators', since the env clips actions
+        model.actuator_gear[:] *= 1.5
+    elif shift == "push 0.5 m/s":
+        return Pushed(env)
+    return env
+
+
+def windows(
+    env_id: str, shift: str | None, role: str = "held-out", seed: int = 0
+) -> tuple[Transitions, np.ndarray]:
+    """Real episodes, and the rows ``(windows, 32)`` of their windows, as many of each policy."""
+    task = dataclasses.replace(wmgym.make_task(env_id), factory=lambda: changed(env_id, shift))
+    parts, rows, offset = [], [], 0
+    for index, (name, policy) in enumerate(policies(env_id, role).items()):
+        data = wmgym.collect(task, {name: policy}, episodes=EPISODES, seed=seed + 100 * index, workers=1)
+        starts = np.concatenate(
+            [np.arange(a, a + n - LENGTH + 1, LENGTH) for a, n in zip(data.first, data.lengths, strict=True)]
+        )
+        if len(starts) > MOST:
+            starts = np.random.default_rng(index).choice(starts, size=MOST, replace=False)
+        rows.append(offset + starts[:, None] + np.arange(LENGTH))
+        offset += len(data)
+        parts.append(dataclasses.replace(data, task=wmgym.make_task(env_id)))
+    return concat(parts), np.concatenate(rows)
+
+
+class Distillation:
+    """Random network distillation on the states and actions of the fit."""
+
+    def __init__(self, train: Transitions, chart: torch.nn.Module) -> None:
+        self.chart = chart
+        inputs = self.inputs(train)
+        self.mean, self.std = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
+        torch.manual_seed(0)
+        size = inputs.shape[1]
+        self.random, self.student = (
+            torch.nn.Sequential(
+                torch.nn.Linear(size, 128), torch.nn.SiLU(), torch.nn.Linear(128, 128), torch.nn.SiLU(),
+                torch.nn.Linear(128, 32),
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        optimizer = torch.optim.Adam(self.student.parameters(), 1e-3)
+        for _ in range(3_000):
+            x = (inputs[torch.randint(len(inputs), (256,))] - self.mean) / self.std
+            loss = (self.student(x) - self.random(x).detach()).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def inputs(self, data: Transitions) -> torch.Tensor:
+        features = self.chart.features(torch.tensor(data.core))  # type: ignore[operator]
+        return torch.cat([features, encoded_actions(data)], 1)
+
+    @torch.no_grad()
+    def __call__(self, data: Transitions) -> np.ndarray:
+        x = (self.inputs(data) - self.mean) / self.std
+        found: np.ndarray = (self.student(x) - self.random(x)).square().mean(1).numpy()
+        return found
+
+
+def measure(env_id: str) -> list[Row]:
+    world, train = calibrated(env_id), pool_data(env_id)
+    distilled = Distillation(train, world._chart)
+    _, velocity = world.task.core.to_mujoco(np.arange(1, world.task.core.dim + 1)[None])  # type: ignore[misc]
+    root = int(velocity[0, 0]) - 1  # core dimension of the root's forward velocity
+
+    def scores(data: Transitions, rows: np.ndarray) -> dict[str, np.ndarray]:
+        step = np.arange(len(data)) - data.first[data.episode]
+        z = drift.standardised(world, data)
+        with torch.no_grad():
+            action = world.encode_action(torch.tensor(data.action))
+            said = world.dynamics.predict(torch.tensor(data.core), action).mean
+        unit = world.dynamics.target_std  # type: ignore[attr-defined]
+        apart = (said.std(0) / unit).mean(1).numpy()
+        single = {
+            "surprise": drift.surprise(world, data), "step index": step.astype(float), "disagreement": apart,
+            "nearest real state": world.novelty(torch.tensor(data.core)).numpy(),
+            "distillation": distilled(data),
+        }  # fmt: skip
+        return {
+            **{name: values[rows].mean(1) for name, values in single.items()},
+            "impulse": np.abs(z[:, root])[rows].max(1),
+        }
+
+    usual = scores(*windows(env_id, None))
+    found: list[Row] = []
+    for shift, kind in SHIFTS.items():
+        found += compare(env_id, shift, kind, usual, scores(*windows(env_id, shift, seed=7_000)))
+    known = scores(*windows(env_id, None, role="fit"))
+    found += compare(env_id, "unseen gaits", "gait", known, usual)
+    return [*found, *searches(env_id, world)]
+
+
+def compare(
+    env_id: str, shift: str, kind: str, usual: dict[str, np.ndarray], other: dict[str, np.ndarray]
+) -> list[Row]:
+    rows: list[Row] = []
+    for name in usual:
+        both = np.concatenate([usual[name], other[name]])
+        label = np.arange(len(both)) >= len(usual[name])
+        rows.append(
+            {
+                "section": "shift", "env": env_id, "shift": shift, "kind": kind, "score": name,
+                "auroc": auroc(both, label), "usual": len(usual[name]), "shifted": len(other[name]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list[Row]:
+    """Nearest of the searched rows for 1,024 states, by libraries and by one matrix product."""
+    search = world._search
+    assert search is not None
+    bank = np.ascontiguousarray(search._rows[:SEARCHED].numpy())
+    core = torch.tensor(world.support.core[-queries:])  # type: ignore[union-attr]
+    x = np.ascontiguousarray((search._chart.features(core) / search._unit).numpy())
+    exact = search.distance(core, SEARCHED).argmin(1).numpy()
+    ways: dict[str, Any] = {"matrix product": lambda: search.distance(core, SEARCHED).min(1)[1].numpy()}
+    try:
+        from sklearn.neighbors import NearestNeighbors
+
+        for algorithm in ("brute", "kd_tree", "ball_tree"):
+            index = NearestNeighbors(n_neighbors=1, algorithm=algorithm).fit(bank)
+            ways[f"scikit-learn, {algorithm}"] = lambda i=index: i.kneighbors(x, return_distance=False)[:, 0]
+    except ImportError:
+        print("scikit-learn is not installed; left out")
+    try:
+        import faiss
+
+        flat = faiss.IndexFlatL2(bank.shape[1])
+        flat.add(bank)
+        ways["faiss, flat"] = lambda: flat.search(x, 1)[1][:, 0]
+    except ImportError:
+        print("faiss is not installed; left out")
+    try:
+        import hnswlib
+
+        graph = hnswlib.Index("l2", bank.shape[1])
+        graph.init_index(len(bank))
+        graph.add_items(bank)
+        ways["hnswlib"] = lambda: graph.knn_query(x, 1)[0][:, 0]
+    except ImportError:
+        print("hnswlib is not installed; left out")
+    rows: list[Row] = []
+    for name, way in ways.items():
+        way()
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            answer = way()
+            times.append(time.perf_counter() - began)
+        same = float((np.asarray(answer) == exact).mean())
+        rows.append(
+            {
+                "section": "search",
+                "env": env_id,
+                "way": name,
+                "ms": float(np.median(times)) * 1e3,
+                "recall": same,
+            }
+        )
+    return rows
+
+
+def goals(rows: list[Row]) -> list[Row]:
+    """The issue's targets beside what was measured."""
+    shifts = [r for r in rows if r["section"] == "shift" and r["env"] in LARGE]
+    envs = [e for e in LARGE if any(r["env"] == e for r in shifts)]
+    found = []
+    for kind, least in (("strong", 0.95), ("mild", 0.8)):
+        mine = {
+            f"{r['env']} {r['shift']}": round(r["auroc"], 3)
+            for r in shifts
+            if r["kind"] == kind and r["score"] == ("impulse" if "push" in r["shift"] else "surprise")
+        }
+        found.append(
+            target(f"AUROC, shifted against unshifted, 32-step windows, {kind} shifts", f">= {least}", mine,
+                   len(envs) == len(LARGE) and min(mine.values()) >= least)
+        )  # fmt: skip
+    gaits = {f"{r['env']} {r['score']}": round(r["auroc"], 3) for r in shifts if r["kind"] == "gait"}
+    return [*found, target("the same, unseen gaits against those of the fit", "none set", gaits, True)]
+
+
+if __name__ == "__main__":
+    by_task("novelty", __doc__, measure, goals)
