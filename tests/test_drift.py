@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests import toy
 from wmgym import drift
@@ -101,3 +102,19 @@ def test_refusals(world: WorldModel) -> None:
         drift.check(toy.world(), data)
     with pytest.raises(ValueError, match="made the bounds already"):
         calibrate(calibrate(world, data, update=True), data, update=True)
+
+
+def test_surprise_has_its_closed_form() -> None:
+    """The exact model: ``E log(1 + z**2)`` of a normal ``z``, and of one three times as wide."""
+    for factor in (1.0, 3.0):
+        expected = stats.norm(scale=factor).expect(lambda z: np.log1p(z**2))
+        found = drift.surprise(toy.world(), louder(100, 12, factor))
+        assert found.shape == (2_400,)
+        assert found.mean() == pytest.approx(expected, rel=0.03)
+
+
+def test_disagreement_excuses() -> None:
+    """Members that differ by a lot are not surprised by what lies between them."""
+    apart = toy.world(toy.LinearGaussian(offset=(-1.0, 1.0)))
+    data = toy.episodes(20, 13)
+    assert drift.surprise(apart, data).mean() < 0.1 * drift.surprise(toy.world(), data).mean()
