@@ -177,7 +177,8 @@ def tolerances(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[
             {
                 "section": "tolerance", "env": env_id, "tolerance": tolerance,
                 "kept": float(kept.mean()),
-                "error_kept": float(rmse[kept].mean()) if kept.any() else None, "error_all": float(rmse.mean()),
+                "error_kept": float(rmse[kept].mean()) if kept.any() else None,
+                "error_all": float(rmse.mean()),
                 "bad_caught": float((~kept)[bad].mean()), "good_kept": float(kept[~bad].mean()),
             }
         )  # fmt: skip
