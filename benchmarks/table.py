@@ -81,6 +81,56 @@ def coverage() -> str:
     )
 
 
+def promises() -> str:
+    """Targets of every fidelity and trust benchmark beside what was measured."""
+    rows = []
+    for script in ("known", "open_loop", "return_gap", "sanity", "calibration", "novelty", "fit_worlds"):
+        path = RESULTS / f"{script}.json"
+        for t in store.read_json(path)["targets"] if path.exists() else []:
+            met = "" if t["target"] == "none set" else "yes" if t["met"] else "**no**"
+            rows.append([t["what"], t["target"], _said(t["measured"]), met, f"`{script}.py`"])
+    return _table(["what", "target", "measured", "met", "benchmark"], rows)
+
+
+def fidelity() -> str:
+    """One row an env: open-loop error as a share of holding the state, and the rest of a world's worth."""
+    result, rows = store.read_json(RESULTS / "open_loop.json")["rows"], []
+    gaps, ceiling = _rows("return_gap"), "MuJoCo, start off by 1e-3 std"
+    for env_id in dict.fromkeys(r["env"] for r in result):
+        mine = [r for r in result if r["env"] == env_id]
+        error = {(r["model"], r["h"]): r["error"] for r in mine if r["section"] == "error"}
+        time = {r["model"]: r["median_s"] for r in mine if r.get("threshold") == 0.5}
+        f1 = [f"{r['f1']:.2f}" for r in mine if r["section"] == "contact"]
+        gap = [abs(r["gap"]) for r in gaps if (r["env"], r.get("mode")) == (env_id, "member") and "gap" in r]
+        shares = [
+            " / ".join(
+                f"{error[model, h] / error['hold-last', h]:.2f}" if (model, h) in error else "-"
+                for model in ("world", ceiling)
+            )
+            for h in (1, 8, 32, 128, 368)
+        ]
+        rows.append(
+            [env_id, *shares, f"{time['world']:.2f} s / {time[ceiling]:.2f} s", *(f1 or [""]),
+             f"{sum(gap) / len(gap):.1%}" if gap else ""]
+        )  # fmt: skip
+    head = ["env", *(f"h = {h}" for h in (1, 8, 32, 128, 368)), "time to 0.5 std", "contact F1", "return gap"]
+    return _table(head, rows)
+
+
+def _rows(script: str) -> list[dict[str, Any]]:
+    path = RESULTS / f"{script}.json"
+    found: list[dict[str, Any]] = store.read_json(path)["rows"] if path.exists() else []
+    return found
+
+
+def _said(measured: Any) -> str:
+    if isinstance(measured, dict):
+        return ", ".join(f"{str(key).removesuffix('-v5')} {_said(value)}" for key, value in measured.items())
+    if isinstance(measured, list):
+        return " / ".join(map(_said, measured))
+    return f"{measured:.3g}" if isinstance(measured, float) else str(measured)
+
+
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return (one["env"], one["seed"]) == (other["env"], other["seed"])
 
@@ -95,7 +145,10 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-TABLES = {"targets": targets, "lines": lines, "speed": speed, "coverage": coverage}
+TABLES = {
+    "targets": targets, "lines": lines, "speed": speed, "coverage": coverage, "fidelity": fidelity,
+    "promises": promises,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -17,8 +17,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward, RecordVideo
+from gymnasium.wrappers import RecordEpisodeStatistics as RecordSingleStatistics
+from gymnasium.wrappers import vector as vector_wrappers
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import wmgym  # noqa: F401  (registers the ids)
@@ -869,3 +873,52 @@ def test_returns_are_differentiable_in_actions(ant_world: WorldModel, mode: Any)
     with torch.no_grad():
         slope = (gain(plan + 1e-2 * way) - gain(plan - 1e-2 * way)) / 2e-2
     torch.testing.assert_close(slope, plan.grad.norm(), rtol=0.02, atol=0.0)
+
+
+# Wrappers and specs
+
+
+def test_gymnasiums_wrappers_work_over_it(pendulum_dir: str, tmp_path: Path) -> None:
+    env = gym.make(ID, world=pendulum_dir, render_mode="rgb_array", max_episode_steps=12)
+    env = RecordVideo(RecordSingleStatistics(NormalizeReward(NormalizeObservation(env))), str(tmp_path / "videos"))
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    over = False
+    while not over:
+        obs, _, terminated, truncated, info = env.step(env.action_space.sample())
+        over = terminated or truncated
+    assert np.abs(obs).max() < 12
+    assert info["episode"]["l"] <= 12
+    env.close()
+    (video,) = tmp_path.glob("videos/*.mp4")
+    assert video.stat().st_size > 1_000
+
+
+def test_gymnasiums_vector_wrappers_work_over_it(pendulum_dir: str) -> None:
+    how = {"num_envs": 16, "max_episode_steps": 20, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    env = gym.make_vec(ID, world=pendulum_dir, **how)
+    env = vector_wrappers.ClipReward(vector_wrappers.NormalizeObservation(env), max_reward=0.5)
+    env.reset(seed=0)
+    seen = [env.step(env.action_space.sample()) for _ in range(60)]
+    assert all(step[1].max() <= 0.5 for step in seen)
+    assert np.abs(np.concatenate([step[0] for step in seen]).mean(0)).max() < 1
+
+
+def test_a_spec_survives_json_and_makes_the_same_env(pendulum_dir: str) -> None:
+    one = gym.make(ID, world=pendulum_dir, max_episode_steps=30, trust=False)
+    assert one.spec is not None
+    two = gym.make(EnvSpec.from_json(one.spec.to_json()))
+    for env in (one, two):
+        env.reset(seed=3)
+    action = np.full(1, 0.3, np.float32)
+    assert two.spec is not None
+    assert two.spec.max_episode_steps == 30
+    np.testing.assert_array_equal(one.step(action)[0], two.step(action)[0])
+
+
+def test_the_package_is_imported_by_the_id(pendulum_dir: str) -> None:
+    code = (
+        f"import gymnasium as g; print(g.make('wmgym:{ID}', world={pendulum_dir!r}).reset(seed=0)[0].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(4,)"
