@@ -266,13 +266,13 @@ def goals(rows: list[Row]) -> list[Row]:
         return whole and all(low <= x <= high for xs in values.values() for x in xs)
 
     told = {
-        x: round(float(np.mean([r["bad_caught"] + r["good_kept"] - 1 for r in rows
-                                if r["section"] == "tolerance" and r["tolerance"] == x])), 3)
+        str(x): round(float(np.mean([r["bad_caught"] + r["good_kept"] - 1 for r in rows
+                                     if r["section"] == "tolerance" and r["tolerance"] == x])), 3)
         for x in TOLERANCES
     }  # fmt: skip
     paid = [r for r in rows if r["section"] == "penalty"]
     left = {
-        x: round(
+        str(x): round(
             float(np.mean([abs(r["imagined"] - x * r["distrust"] - r["real"]) / r["range"] for r in paid])), 4
         )
         for x in PENALTIES
@@ -296,9 +296,9 @@ def goals(rows: list[Row]) -> list[Row]:
         target("AUROC for errors in the top decile, by horizon", ">= 0.9", top, all_in(top, 0.9, 1)),
         target("cost of trust=True at 1,024 envs", "<= 2.5x", costs, whole and max(costs.values()) <= 2.5),
         target("default tolerance: it tells steps 0.5 std off best (Youden's J, mean over tasks)",
-               "the largest", told, max(told, key=told.__getitem__) == defaults["tolerance"].default),
+               "the largest", told, max(told, key=told.__getitem__) == str(defaults["tolerance"].default)),
         target("default penalty: return gap of held-out policies that it leaves, share of the range",
-               "the smallest", left, min(left, key=left.__getitem__) == defaults["penalty"].default),
+               "the smallest", left, min(left, key=left.__getitem__) == str(defaults["penalty"].default)),
     ]  # fmt: skip
 
 

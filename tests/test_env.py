@@ -880,7 +880,9 @@ def test_returns_are_differentiable_in_actions(ant_world: WorldModel, mode: Any)
 
 def test_gymnasiums_wrappers_work_over_it(pendulum_dir: str, tmp_path: Path) -> None:
     env = gym.make(ID, world=pendulum_dir, render_mode="rgb_array", max_episode_steps=12)
-    env = RecordVideo(RecordSingleStatistics(NormalizeReward(NormalizeObservation(env))), str(tmp_path / "videos"))
+    env = RecordVideo(
+        RecordSingleStatistics(NormalizeReward(NormalizeObservation(env))), str(tmp_path / "videos")
+    )
     env.reset(seed=0)
     env.action_space.seed(0)
     over = False

@@ -146,7 +146,7 @@ def blank_calibration(dim: int) -> Calibration:
     steps: dict[Mode, np.ndarray] = {mode: np.zeros(0, np.float32) for mode in MODES}
     one = np.ones(dim, np.float32)
     return Calibration(
-        level=0.9, std_scale=one, half_width=none, per_doubt=none, tube=steps, distrust=steps,
+        level=0.9, std_scale=one, half_width=none, per_doubt=none, power=steps, tube=steps, distrust=steps,
         windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one, center=0 * one, reach=one,
         fingerprints=(),
     )  # fmt: skip

@@ -58,7 +58,7 @@ class _ProvenanceRecord(Record):
 
 _SUPPORT = ("core", "action", "next_core", "episode", "step")
 _PLAIN = ("std_scale", "windows", "data_std", "center", "reach")
-_BY_MODE = ("half_width", "per_doubt", "tube", "distrust", "coverage")
+_BY_MODE = ("half_width", "per_doubt", "power", "tube", "distrust", "coverage")
 """Arrays of a support, of a calibration, and those that a calibration has for each mode."""
 
 
@@ -254,7 +254,7 @@ def _check_shapes(
         plain: dict[str, tuple[int, ...]] = {"std_scale": (config.target_dim,), "windows": (steps,)}
         plain |= dict.fromkeys(("data_std", "center", "reach"), (core,))
         by_mode: dict[str, tuple[int, ...]] = dict.fromkeys(("half_width", "per_doubt"), (steps, core))
-        by_mode |= {"coverage": (2, steps), "tube": (steps,), "distrust": (steps,)}
+        by_mode |= {"coverage": (2, steps), **dict.fromkeys(("power", "tube", "distrust"), (steps,))}
         shapes |= {f"calibration.{name}": shape for name, shape in plain.items()}
         shapes |= {f"calibration.{name}.{mode}": by_mode[name] for name in by_mode for mode in MODES}
     if support is not None:

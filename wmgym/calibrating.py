@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from wmgym import drift
 from wmgym.calibration import SMALLEST_DOUBT, Calibration
+from wmgym.chart import Chart
 from wmgym.data import Transitions
 from wmgym.dynamics import MODES, Mode, targets
-from wmgym.progress import Advance, track
-from wmgym.replaying import given_actions, replay, spread_starts, steps_left
+from wmgym.progress import track
+from wmgym.replaying import Replays, given_actions, replay, replay_doubted, spread_starts, steps_left
+from wmgym.rules import pit
 from wmgym.task import Task
 from wmgym.world import WorldModel
 
 _MAX_WINDOWS = 256  # starts replayed, spread evenly over the held-out data
+_MAX_SPREADS, _COPIES = 64, 16  # starts of sampled copies, and how many of each
 _ONE_SIGMA = 0.6827
 
 
@@ -65,31 +68,17 @@ def calibrate(
         return drift.update(world, calib, seed)
     longest = int(calib.lengths.max())
     horizon = min(horizon or longest, longest)
-    scale = _noise_scale(world, calib)
-    blank = _without_bounds(calib, scale, level)
-    scaled = world.with_calibration(blank)
     starts = spread_starts(calib, _MAX_WINDOWS)
-    found: dict[Mode, list[_Bounds]] = {}
+    blank = _without_bounds(calib, _noise_scale(world, calib, starts, seed), level)
+    scaled = world.with_calibration(blank)
+    bounds: dict[str, dict[Mode, np.ndarray]] = {}
     with track("calibrate", len(MODES) * horizon, show=progress) as advance:
         for mode in MODES:
-            found[mode] = list(_bounds(scaled, calib, starts, horizon, mode, level, seed, advance))
-
-    def by_mode(name: str) -> dict[Mode, np.ndarray]:
-        rows = {mode: [getattr(row, name) for row in found[mode]] for mode in MODES}
-        return {mode: np.array(values, np.float32) for mode, values in rows.items()}
-
-    left = steps_left(calib)[starts]
-    return world.with_calibration(
-        replace(
-            blank,
-            half_width=by_mode("half_width"),
-            per_doubt=by_mode("per_doubt"),
-            tube=by_mode("tube"),
-            distrust=by_mode("distrust"),
-            coverage={mode: shares.T.copy() for mode, shares in by_mode("coverage").items()},
-            windows=(left[None] >= np.arange(1, horizon + 1)[:, None]).sum(1).astype(np.int64),
-        )
-    )
+            replays = replay_doubted(scaled, calib, starts, horizon, mode, seed, advance)
+            for name, values in _bounds(blank, replays, *_groups(calib, starts)).items():
+                bounds.setdefault(name, {})[mode] = values.astype(np.float32)
+    windows = (steps_left(calib)[starts][None] >= np.arange(1, horizon + 1)[:, None]).sum(1)
+    return world.with_calibration(replace(blank, windows=windows.astype(np.int64), **bounds))  # type: ignore[arg-type]
 
 
 def grouped_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.ndarray:
@@ -141,8 +130,44 @@ def _name(task: Task) -> str:
     return f"{task.env_id!r} {json.dumps(dict(task.env_kwargs), sort_keys=True, default=repr)}"
 
 
-def _noise_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
-    """Factor ``(target_dim,)`` for the one-step noise; 1 where the data has no target."""
+def _noise_scale(world: WorldModel, calib: Transitions, starts: np.ndarray, seed: int) -> np.ndarray:
+    """Factor ``(target_dim,)`` for the one-step noise of sampled episodes; 1 where the data has no target.
+
+    First each dimension's noise is made to cover one sigma of one member's errors. But sampled episodes also
+    differ by their members, and MuJoCo adds no noise; so as much of it is taken back as makes many copies of
+    one start cover one sigma of the truth, on average over numbers of steps.
+    """
+    scale = _one_step_scale(world, calib)
+    off = [
+        (abs(np.mean(shares) - _ONE_SIGMA), -share, factor)
+        for share, factor, shares in _spreads(world, calib, scale, starts, seed)
+    ]
+    return min(off, key=lambda entry: entry[:2])[2]
+
+
+def _spreads(
+    world: WorldModel, calib: Transitions, scale: np.ndarray, starts: np.ndarray, seed: int
+) -> Iterator[tuple[float, np.ndarray, list[float]]]:
+    """For each share of the noise kept: the factor, one-sigma coverage of copies after 1, 8 and 32 steps."""
+    starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _MAX_SPREADS)).astype(int)]
+    many, blank = starts.repeat(_COPIES), _without_bounds(calib, scale, 0.5)
+    moving = calib.core.std(0) > 1e-8
+    changes = Chart(calib.task.core.geometry).change_dim
+    for share in (1.0, 0.75, 0.5, 0.25, 0.0):
+        factor = np.where(np.arange(len(scale)) < changes, share * scale, scale)
+        sampled, shares = world.with_calibration(replace(blank, std_scale=factor)), []
+        for h, step in enumerate(replay(sampled, calib, many, 32, "sample", seed), start=1):
+            there = ~np.isnan(step.error[::_COPIES, 0])
+            if h in (1, 8, 32) and there.any():
+                copies = step.core.reshape(len(starts), _COPIES, -1).swapaxes(0, 1)[:, there][..., moving]
+                truth = calib.next_core[starts[there] + h - 1][:, moving]
+                rank = pit(copies, truth, np.random.default_rng(seed))
+                shares.append(float((np.abs(rank - 0.5) <= _ONE_SIGMA / 2).mean()))
+        yield share, factor, shares
+
+
+def _one_step_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
+    """Factor ``(target_dim,)`` that makes one sigma cover one member's errors."""
     encoded = world.encode_action(given_actions(world, calib.action))
     core = torch.tensor(calib.core, device=world.device)
     with torch.no_grad():
@@ -165,6 +190,7 @@ def _without_bounds(calib: Transitions, scale: np.ndarray, level: float) -> Cali
         std_scale=scale,
         half_width=none,
         per_doubt=none,
+        power=steps,
         tube=steps,
         distrust=steps,
         windows=np.zeros(0, np.int64),
@@ -177,61 +203,74 @@ def _without_bounds(calib: Transitions, scale: np.ndarray, level: float) -> Cali
     )
 
 
-@dataclass(frozen=True)
-class _Bounds:
-    """One row of a calibration."""
-
-    half_width: np.ndarray
-    per_doubt: np.ndarray
-    tube: float
-    distrust: float
-    coverage: tuple[float, float]
+_LOOKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 368, 512, 1000)
+"""Steps at which groups are left out in turn, which costs a sort for each; what lies between follows them."""
+_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def _bounds(
-    world: WorldModel,
-    calib: Transitions,
-    starts: np.ndarray,
-    horizon: int,
-    mode: Mode,
-    level: float,
-    seed: int,
-    advance: Advance,
-) -> Iterator[_Bounds]:
-    """Bounds after each number of steps."""
-    given = world.calibration
-    assert given is not None
-    group, few = _groups(calib, starts)
-    levels, worst = [level, level], np.zeros(len(starts))
-    for h, step in enumerate(replay(world, calib, starts, horizon, mode, seed, trust=True), start=1):
-        there = ~np.isnan(step.doubt)
-        error, who = step.error[there], group[there]
-        doubt = np.maximum(step.doubt[there], SMALLEST_DOUBT)[:, None]
-        ratio, shares = error / doubt, (float("nan"), float("nan"))
-        if h in _COVERAGE_AT:
-            if few:
-                levels = [_raised_level(values, who, level) for values in (error, ratio)]
-            pairs = zip((error, ratio), levels, strict=True)
-            alone, doubted = (_left_out_coverage(values, who, own) for values, own in pairs)
-            shares = alone, doubted
+def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> dict[str, np.ndarray]:
+    """Arrays of a calibration for one mode, by their names there."""
+    level, horizon = blank.level, len(seen.doubt)
+    looks = [h for h in _LOOKS if h <= horizon]
+    power = _powers(blank, seen, group, looks)
+    rows = [_Row(seen, group, h, power[h - 1]) for h in range(1, horizon + 1)]
+    levels = [level, level]
+    if few:
+        looked = [rows[h - 1] for h in looks]
+        levels = [_raised_level([(row.scores[k], row.group) for row in looked], level) for k in (0, 1)]
+    coverage = np.full((2, horizon), np.nan)
+    worst, found = np.zeros(len(group)), []
+    for h, row in enumerate(rows, start=1):
         half_width, per_doubt = (
-            grouped_quantile(values, who, own) for values, own in zip((error, ratio), levels, strict=True)
+            grouped_quantile(values, row.group, own) for values, own in zip(row.scores, levels, strict=True)
         )
-        bound = np.minimum(per_doubt * doubt, given.reach + np.abs(step.core[there] - given.center))
-        used = bound > 0  # what never moves has no error either
-        relative = np.divide(error, bound, out=np.zeros_like(bound), where=used)
-        worst[there] = np.maximum(worst[there], relative.max(1))
-        advance(1)
-        yield _Bounds(
-            half_width,
-            per_doubt,
-            float(grouped_quantile(worst[:, None], group, level)[0]),
-            float(np.median((bound / given.data_std).mean(1))),
-            shares,
-        )
+        if h in looks:
+            coverage[:, h - 1] = [
+                _left_out_coverage(values, row.group, own)
+                for values, own in zip(row.scores, levels, strict=True)
+            ]
+        bound = _saturated(blank, per_doubt * row.scale, row.core)
+        relative = np.divide(
+            row.error, bound, out=np.zeros_like(bound), where=bound > 0
+        )  # what never moves has neither
+        worst[row.there] = np.maximum(worst[row.there], relative.max(1))
+        tube = grouped_quantile(worst[:, None], group, level)[0]
+        found.append((half_width, per_doubt, tube, np.median((bound / blank.data_std).mean(1))))
+    half_widths, per_doubts, tubes, distrust = (np.array(column) for column in zip(*found, strict=True))
+    return {
+        "half_width": half_widths, "per_doubt": per_doubts, "power": power, "tube": tubes,
+        "distrust": distrust, "coverage": coverage,
+    }  # fmt: skip
 
 
-_COVERAGE_AT = frozenset({1, 2, 4, 8, 16, 32, 64, 128, 256, 368, 512, 1000})  # costs a sort for each group
+class _Row:
+    """What is left of the replays after ``h`` steps, and the scores that bounds are quantiles of."""
+
+    def __init__(self, seen: Replays, group: np.ndarray, h: int, power: float) -> None:
+        self.there = ~np.isnan(seen.doubt[h - 1])
+        self.error, self.core = seen.error[h - 1][self.there], seen.core[h - 1][self.there]
+        self.group = group[self.there]
+        self.scale = (np.maximum(seen.doubt[h - 1][self.there], SMALLEST_DOUBT) ** power)[:, None]
+        self.scores = self.error, self.error / self.scale
+
+
+def _saturated(blank: Calibration, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
+    return np.asarray(np.minimum(bound, blank.reach + np.abs(core - blank.center)))
+
+
+def _powers(blank: Calibration, seen: Replays, group: np.ndarray, looks: list[int]) -> np.ndarray:
+    """The exponent ``(horizon,)`` of doubt that makes bounds narrowest, looks and their neighbours taken."""
+    width = np.empty((len(looks), len(_POWERS)))
+    for i, h in enumerate(looks):
+        for k, power in enumerate(_POWERS):
+            row = _Row(seen, group, h, power)
+            made = grouped_quantile(row.scores[1], row.group, blank.level)
+            width[i, k] = (_saturated(blank, made * row.scale, row.core) / blank.data_std).mean()
+    share = width / np.maximum(width[:, :1], 1e-12)
+    padded = np.concatenate([share[:1], share, share[-1:]])
+    best = np.argmin(padded[:-2] + 2 * padded[1:-1] + padded[2:], axis=1)
+    steps = np.log(np.arange(1, len(seen.doubt) + 1))
+    return np.asarray(np.interp(steps, np.log(looks), np.array(_POWERS)[best]))
 
 
 def _groups(calib: Transitions, starts: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -246,11 +285,17 @@ def _groups(calib: Transitions, starts: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.array([names.index(name) for name in calib.episode_policy])[episode], True
 
 
-def _raised_level(values: np.ndarray, group: np.ndarray, level: float) -> float:
-    """The smallest level at which bounds from the other groups cover each one as often as promised."""
-    levels = level + (1 - level) * np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
-    enough = (own for own in levels if not _left_out_coverage(values, group, own) < level)
-    return float(next(enough, levels[-1]))
+def _raised_level(looks: list[tuple[np.ndarray, np.ndarray]], level: float) -> float:
+    """The smallest level at which bounds from the other groups cover each one as often as promised.
+
+    One for all numbers of steps: the groups are few, and what one look at them says is mostly chance.
+    """
+    levels = level + (1 - level) * np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+    for own in levels:
+        shares = [_left_out_coverage(values, group, own) for values, group in looks]
+        if np.isnan(shares).all() or np.nanmean(shares) >= level:
+            return float(own)
+    return float(levels[-1])
 
 
 def _left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> float:

@@ -15,10 +15,14 @@ class Calibration:
 
     Attributes:
         level: probability that a half-width is promised to hold with, marginally per dimension and step.
-        std_scale: ``(target_dim,)`` factor that makes the one-step noise cover one sigma as it should.
+        std_scale: ``(target_dim,)`` factor for the one-step noise, with which many sampled episodes from one
+            start cover one sigma of the truth as they should.
         half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
             ``h`` steps from an episode's start, where nothing else is known of the episode.
-        per_doubt: likewise, the half-width for each unit of ``doubt``; narrower where members agreed so far.
+        per_doubt: likewise, the half-width at a ``doubt`` of 1, to be multiplied by ``doubt ** power``:
+            narrower where members agreed so far.
+        power: for each mode ``(horizon,)``, the exponent between 0 and 1 with which held-out bounds were
+            narrowest.
         tube: for each mode ``(horizon,)`` factor by which all bounds of the first ``h`` steps are widened so
             that they hold at once, in all dimensions.
         distrust: for each mode ``(horizon,)`` median over held-out windows of the bound given doubt, in units
@@ -39,6 +43,7 @@ class Calibration:
     std_scale: np.ndarray
     half_width: dict[Mode, np.ndarray]
     per_doubt: dict[Mode, np.ndarray]
+    power: dict[Mode, np.ndarray]
     tube: dict[Mode, np.ndarray]
     distrust: dict[Mode, np.ndarray]
     windows: np.ndarray
@@ -70,7 +75,8 @@ class Calibration:
         if doubt is None:
             bound = self.half_width[mode][rows]
         else:
-            bound = self.per_doubt[mode][rows] * np.maximum(doubt, SMALLEST_DOUBT)[:, None]
+            scale = np.maximum(doubt, SMALLEST_DOUBT) ** self.power[mode][rows]
+            bound = self.per_doubt[mode][rows] * scale[:, None]
         bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
         bound = np.minimum(bound, self.reach + np.abs(core - self.center))
         return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)

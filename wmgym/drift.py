@@ -11,7 +11,7 @@ import torch
 from wmgym.calibration import Calibration
 from wmgym.data import Transitions
 from wmgym.dynamics import MODES, Mode, targets
-from wmgym.replaying import given_actions, replay, spread_starts
+from wmgym.replaying import Replays, given_actions, replay_doubted, spread_starts
 from wmgym.world import WorldModel
 
 RATE = 0.5
@@ -85,23 +85,6 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One episode's replays of ``n`` windows.
-
-    Attributes:
-        mode: how they were imagined.
-        error: ``(horizon, n, core_dim)``, NaN past the episode's end.
-        core: likewise, imagined.
-        doubt: ``(horizon, n)``.
-    """
-
-    mode: Mode
-    error: np.ndarray
-    core: np.ndarray
-    doubt: np.ndarray
-
-
-@dataclass(frozen=True)
 class _Missed:
     """Shares of an episode's windows outside the bounds; steps that none reached repeat the last one's.
 
@@ -122,17 +105,16 @@ def _table(world: WorldModel) -> Calibration:
     return world.calibration
 
 
-def _look(world: WorldModel, data: Transitions, mode: Mode, seed: int) -> list[_Seen]:
+def _look(world: WorldModel, data: Transitions, mode: Mode, seed: int) -> list[Replays]:
     """Every episode's replays, in the data's order."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
-    steps = list(replay(world, data, starts, horizon, mode, seed, trust=True))
-    error, core, doubt = (np.stack([getattr(s, name) for s in steps]) for name in ("error", "core", "doubt"))
+    every = replay_doubted(world, data, starts, horizon, mode, seed)
     episodes = (data.episode[starts] == k for k in range(data.num_episodes))
-    return [_Seen(mode, error[:, own], core[:, own], doubt[:, own]) for own in episodes if own.any()]
+    return [every.of(own) for own in episodes if own.any()]
 
 
-def _miss(table: Calibration, seen: _Seen) -> _Missed:
+def _miss(table: Calibration, seen: Replays) -> _Missed:
     horizon, windows, dim = seen.error.shape
     elapsed = np.arange(1, horizon + 1).repeat(windows)
     core, doubt = np.nan_to_num(seen.core.reshape(-1, dim)), np.nan_to_num(seen.doubt.reshape(-1))

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from wmgym.calibration import doubt_of
 from wmgym.data import Transitions
 from wmgym.dynamics import Mode
+from wmgym.progress import Advance
 from wmgym.world import WorldModel
 
 
@@ -67,6 +68,46 @@ def replay(
             error[going] = np.abs(core[going] - real.next_core[rows])
             doubt[going] = doubt_of(state.doubt.cpu().numpy())
         yield Replay(error, core, doubt)
+
+
+@dataclass(frozen=True)
+class Replays:
+    """All steps of a replay of ``n`` windows; NaN past an episode's end.
+
+    Attributes:
+        mode: how they were imagined.
+        error: ``(horizon, n, core_dim)`` absolute, raw units.
+        core: ``(horizon, n, core_dim)`` imagined.
+        doubt: ``(horizon, n)``.
+    """
+
+    mode: Mode
+    error: np.ndarray
+    core: np.ndarray
+    doubt: np.ndarray
+
+    def of(self, windows: np.ndarray) -> Replays:
+        """Those of some windows."""
+        return Replays(self.mode, self.error[:, windows], self.core[:, windows], self.doubt[:, windows])
+
+
+def replay_doubted(
+    world: WorldModel,
+    real: Transitions,
+    starts: np.ndarray,
+    horizon: int,
+    mode: Mode,
+    seed: int = 0,
+    advance: Advance | None = None,
+) -> Replays:
+    """``replay`` with doubt, all steps at once."""
+    steps = []
+    for step in replay(world, real, starts, horizon, mode, seed, trust=True):
+        steps.append(step)
+        if advance is not None:
+            advance(1)
+    error, core, doubt = (np.stack([getattr(s, name) for s in steps]) for name in ("error", "core", "doubt"))
+    return Replays(mode, error, core, doubt)
 
 
 def spread_starts(data: Transitions, most: int) -> np.ndarray:
