@@ -288,14 +288,17 @@ def _groups(calib: Transitions, starts: np.ndarray) -> tuple[np.ndarray, bool]:
 def _raised_level(looks: list[tuple[np.ndarray, np.ndarray]], level: float) -> float:
     """The smallest level at which bounds from the other groups cover each one as often as promised.
 
-    One for all numbers of steps: the groups are few, and what one look at them says is mostly chance.
+    One for all numbers of steps: the groups are few, and what one look at them says is mostly chance. What
+    bounds from ``k - 1`` groups lack shrinks by ``(k - 1) / k`` with one group more, so the level is raised
+    by that share.
     """
-    levels = level + (1 - level) * np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
-    for own in levels:
+    count = len(np.unique(looks[0][1]))
+    for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
+        own = level + (1 - level) * share
         shares = [_left_out_coverage(values, group, own) for values, group in looks]
         if np.isnan(shares).all() or np.nanmean(shares) >= level:
-            return float(own)
-    return float(levels[-1])
+            break
+    return float(level + (own - level) * (count - 1) / count)
 
 
 def _left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> float:
