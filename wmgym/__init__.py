@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
-    from wmgym import groundtruth, sb3
+    from wmgym import drift, groundtruth, sb3
     from wmgym.archive import load
     from wmgym.calibrating import calibrate
     from wmgym.calibration import Calibration
@@ -87,6 +87,7 @@ __all__ = [
     "calibrate",
     "collect",
     "concat",
+    "drift",
     "fit",
     "from_arrays",
     "groundtruth",
@@ -108,7 +109,7 @@ MUJOCO_IDS = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("groundtruth", "sb3"):
+    if name in ("drift", "groundtruth", "sb3"):
         return importlib.import_module(f"wmgym.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'wmgym' has no attribute {name!r}")
