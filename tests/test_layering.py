@@ -129,10 +129,12 @@ def test_importing_wmgym_loads_little_and_fast() -> None:
 
 
 def test_every_public_name_is_there_and_has_one_home() -> None:
-    assert set(wmgym.__all__) == {*wmgym._HOME, "groundtruth", "sb3"}
+    assert set(wmgym.__all__) == {*wmgym._HOME, "drift", "groundtruth", "sb3"}
     for name in wmgym.__all__:
         value = getattr(wmgym, name)
-        assert name in ("groundtruth", "sb3") or value.__module__.startswith(f"wmgym.{wmgym._HOME[name]}")
+        assert name in ("drift", "groundtruth", "sb3") or value.__module__.startswith(
+            f"wmgym.{wmgym._HOME[name]}"
+        )
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         wmgym.nonsense  # noqa: B018
 
