@@ -32,6 +32,7 @@ HORIZONS = (1, 8, 32, 128, 368)
 TUBE = 100
 WINDOWS, COPIES, SPREADS = 100, 32, 24  # starts a policy; copies of one start, starts a policy for those
 MODES: tuple[Mode, ...] = ("member", "sample")
+SCATTER = 150  # windows kept for the picture
 TOLERANCES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -96,6 +97,10 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
             }
             row[f"{name}_width"] = float((bound / table.data_std).mean())
             row[f"{name}_width_at_level"] = fair_width(error, bound, table)
+        drawn = np.random.default_rng(0).permutation(len(rmse))[:SCATTER]
+        if mode == "member" and h in (8, 32):
+            pairs = np.round(np.stack([width, rmse])[:, drawn], 4).tolist()
+            found.append({"section": "scatter", "env": env_id, "h": h, "width": pairs[0], "error": pairs[1]})
         top = rmse >= np.quantile(rmse, 0.9)
         row |= {
             "spearman": float(stats.spearmanr(width, rmse).statistic),
