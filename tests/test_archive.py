@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -269,3 +270,35 @@ def test_loading_runs_nothing_and_imports_no_simulator(pendulum_dir: str) -> Non
         [sys.executable, "-c", _AUDIT, pendulum_dir], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert child.stdout.splitlines() == ["[]", "[]"]
+
+
+def test_half_precision_halves_the_file_and_rounds(pendulum_world: WorldModel, tmp_path: Path) -> None:
+    archive.save(pendulum_world, tmp_path / "whole")
+    archive.save(pendulum_world, tmp_path / "half", half=True)
+    sizes = [next((tmp_path / name).glob("arrays.*")).stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+    half = archive.load(tmp_path / "half")
+    core, action = torch.tensor(pendulum_world.starts), torch.zeros(len(pendulum_world.starts), 1)
+    weights = [world.dynamics.state_dict() for world in (pendulum_world, half)]  # type: ignore[attr-defined]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-6)
+    a, b = (world.dynamics.predict(core, action).mean for world in (pendulum_world, half))
+    torch.testing.assert_close(a, b, rtol=0, atol=0.01)
+    np.testing.assert_array_equal(half.starts, pendulum_world.starts)
+    archive.save(half, tmp_path / "again", half=True)  # rounding once is enough
+    manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("half", "again")]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_shipped_world_is_loaded_by_its_id(
+    pendulum_world: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "SHIPPED", tmp_path / "worlds")
+    monkeypatch.chdir(tmp_path)
+    archive.save(pendulum_world, tmp_path / "worlds" / "InvertedPendulum-v5")
+    assert archive.load("InvertedPendulum-v5").task.env_id == "InvertedPendulum-v5"
+    assert gym.make("wmgym/InvertedPendulum-v5").reset(seed=0)[0].shape == (4,)
+    with pytest.raises(store.StoreError, match="holds no wmgym"):
+        archive.load("Hopper-v5")
+    (tmp_path / "InvertedPendulum-v5").mkdir()  # a directory of the user's own comes first
+    with pytest.raises(store.StoreError, match="holds no wmgym"):
+        archive.load("InvertedPendulum-v5")
