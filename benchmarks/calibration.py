@@ -103,7 +103,7 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
             found.append({"section": "scatter", "env": env_id, "h": h, "width": pairs[0], "error": pairs[1]})
         top = rmse >= np.quantile(rmse, 0.9)
         row |= {
-            "spearman": float(stats.spearmanr(width, rmse).statistic),
+            "spearman": float(np.nan_to_num(stats.spearmanr(width, rmse).statistic)),
             "top_decile_auroc": auroc(width, top),
         }
         found.append(row)

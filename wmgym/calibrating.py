@@ -205,7 +205,7 @@ def _without_bounds(calib: Transitions, scale: np.ndarray, level: float) -> Cali
 
 _LOOKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 368, 512, 1000)
 """Steps at which groups are left out in turn, which costs a sort for each; what lies between follows them."""
-_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_POWERS = (0.25, 0.5, 0.75, 1.0)  # 0 would be the bound by the step, which ranks nothing
 
 
 def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> dict[str, np.ndarray]:

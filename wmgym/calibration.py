@@ -21,8 +21,8 @@ class Calibration:
             ``h`` steps from an episode's start, where nothing else is known of the episode.
         per_doubt: likewise, the half-width at a ``doubt`` of 1, to be multiplied by ``doubt ** power``:
             narrower where members agreed so far.
-        power: for each mode ``(horizon,)``, the exponent between 0 and 1 with which held-out bounds were
-            narrowest.
+        power: for each mode ``(horizon,)``, the exponent between 0.25 and 1 with which held-out bounds
+            were narrowest.
         tube: for each mode ``(horizon,)`` factor by which all bounds of the first ``h`` steps are widened so
             that they hold at once, in all dimensions.
         distrust: for each mode ``(horizon,)`` median over held-out windows of the bound given doubt, in units
