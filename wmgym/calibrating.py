@@ -219,7 +219,7 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
         looked = [rows[h - 1] for h in looks]
         levels = [_raised_level([(row.scores[k], row.group) for row in looked], level) for k in (0, 1)]
     coverage = np.full((2, horizon), np.nan)
-    worst, found = np.zeros(len(group)), []
+    worst, found = np.zeros((horizon, len(group))), []
     for h, row in enumerate(rows, start=1):
         half_width, per_doubt = (
             grouped_quantile(values, row.group, own) for values, own in zip(row.scores, levels, strict=True)
@@ -230,16 +230,17 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
                 for values, own in zip(row.scores, levels, strict=True)
             ]
         bound = _saturated(blank, per_doubt * row.scale, row.core)
-        relative = np.divide(
-            row.error, bound, out=np.zeros_like(bound), where=bound > 0
-        )  # what never moves has neither
-        worst[row.there] = np.maximum(worst[row.there], relative.max(1))
-        tube = grouped_quantile(worst[:, None], group, level)[0]
-        found.append((half_width, per_doubt, tube, np.median((bound / blank.data_std).mean(1))))
-    half_widths, per_doubts, tubes, distrust = (np.array(column) for column in zip(*found, strict=True))
+        # What never moves has neither bound nor error.
+        relative = np.divide(row.error, bound, out=np.zeros_like(bound), where=bound > 0)
+        worst[h - 1, row.there] = relative.max(1)
+        found.append((half_width, per_doubt, np.median((bound / blank.data_std).mean(1))))
+    half_widths, per_doubts, distrust = (np.array(column) for column in zip(*found, strict=True))
+    worst = np.maximum.accumulate(worst)[..., None]  # so far, all dimensions together
+    tube_level = _raised_level([(worst[h - 1], group) for h in looks], level) if few else level
     return {
-        "half_width": half_widths, "per_doubt": per_doubts, "power": power, "tube": tubes,
-        "distrust": distrust, "coverage": coverage,
+        "half_width": half_widths, "per_doubt": per_doubts, "power": power, "distrust": distrust,
+        "tube": np.array([grouped_quantile(each, group, tube_level)[0] for each in worst]),
+        "coverage": coverage,
     }  # fmt: skip
 
 
