@@ -81,8 +81,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         precision: Precision = "float32",
         trust: bool = False,
         on_distrust: OnDistrust = "ignore",
-        tolerance: float = 1.0,
-        penalty: float = 1.0,
+        tolerance: float = 0.75,
+        penalty: float = 0.01,
     ) -> None:
         """Make the env.
 

@@ -58,8 +58,8 @@ class TrainConfig:
     halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     on_distrust: OnDistrust = "ignore"
-    tolerance: float = 1.0
-    penalty: float = 1.0
+    tolerance: float = 0.75
+    penalty: float = 0.01
 
     def __post_init__(self) -> None:
         """Refuse what SB3 cannot run."""
