@@ -21,7 +21,7 @@ import torch
 from common import Row, Units, target
 from torch import Tensor
 from torch.nn import functional
-from worlds import core_error, held_out_data, imagine, policies, pool_data, spread
+from worlds import held_out_data, policies, pool_data, spread, window_error
 
 import wmgym
 from wmgym import fitting, optimising
@@ -223,15 +223,8 @@ def measure(env_id: str, change: str) -> Row:
     began = time.perf_counter()
     world = CHANGES[change](env_id)
     minutes = (time.perf_counter() - began) / 60
-    rng, found = np.random.default_rng(0), {}
-    for h in HORIZONS:
-        starts = test.window_starts(h)
-        starts = rng.choice(starts, size=min(200, len(starts)), replace=False)
-        actions = test.action[starts[:, None] + np.arange(h)]
-        path = imagine(world, test.state[starts], actions)[:, -1]
-        real = test.next_core[starts + h - 1].astype(np.float64)
-        error = core_error(world.task, path, real) / std
-        found[f"h={h}"] = float(np.sqrt(np.minimum(error**2, 1e4).mean(1)).mean())
+    rng = np.random.default_rng(0)
+    found = {f"h={h}": window_error(world, test, std, h, rng) for h in HORIZONS}
     return {"env": env_id, "change": change, "minutes": round(minutes, 2), **found}
 
 

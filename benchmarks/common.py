@@ -92,6 +92,13 @@ def target(what: str, aim: str, measured: Any, met: bool) -> Row:
     return {"what": what, "target": aim, "measured": measured, "met": bool(met)}
 
 
+def result_rows(script: str, **having: Any) -> list[Row]:
+    """Rows of a committed result that have these values; none where there is no result."""
+    path = RESULTS / f"{script}.json"
+    every: list[Row] = store.read_json(path)["rows"] if path.exists() else []
+    return [r for r in every if all(r.get(key) == value for key, value in having.items())]
+
+
 def auroc(score: np.ndarray, label: np.ndarray) -> float | None:
     """Probability that a labelled row scores above another one; None where all are of one kind."""
     if label.all() or not label.any():

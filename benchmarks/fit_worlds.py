@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, Row, Units, target
+from common import Row, Units, result_rows, target
 from worlds import (
     LARGE,
     TASKS,
     calibration_data,
-    core_error,
     fitted,
     held_out_data,
-    imagine,
     pool_data,
     spread,
+    window_error,
 )
 
 import wmgym
@@ -74,13 +72,7 @@ def size(env_id: str) -> int:
 def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:
     """Normalised error after 32 steps, held-out policies."""
     test, std = held_out_data(env_id), spread(pool_data(env_id))
-    starts = test.window_starts(horizon)
-    if not len(starts):
-        return float("nan")
-    starts = np.random.default_rng(0).choice(starts, size=min(200, len(starts)), replace=False)
-    path = imagine(world, test.state[starts], test.action[starts[:, None] + np.arange(horizon)])[:, -1]
-    off = core_error(world.task, path, test.next_core[starts + horizon - 1].astype(np.float64)) / std
-    return float(np.sqrt(np.minimum(off**2, 1e4).mean(1)).mean())
+    return window_error(world, test, std, horizon, np.random.default_rng(0))
 
 
 def card(env_id: str) -> str:
@@ -109,18 +101,10 @@ def card(env_id: str) -> str:
     return "\n".join(lines)
 
 
-def results(script: str, env_id: str, **having: Any) -> list[Row]:
-    path = RESULTS / f"{script}.json"
-    if not path.exists():
-        return []
-    every: list[Row] = store.read_json(path)["rows"]
-    return [r for r in every if r["env"] == env_id and all(r.get(k) == v for k, v in having.items())]
-
-
 def fidelity(env_id: str) -> list[tuple[str, str]]:
     found = []
-    for row in results("open_loop", env_id, section="error", model="world"):
-        (hold,) = results("open_loop", env_id, section="error", model="hold-last", h=row["h"])
+    for row in result_rows("open_loop", env=env_id, section="error", model="world"):
+        (hold,) = result_rows("open_loop", env=env_id, section="error", model="hold-last", h=row["h"])
         share = row["error"] / hold["error"]
         found.append(
             (
@@ -132,7 +116,7 @@ def fidelity(env_id: str) -> list[tuple[str, str]]:
 
 
 def gap(env_id: str) -> list[tuple[str, str]]:
-    gaps = [r["gap"] for r in results("return_gap", env_id, section="gap", mode="member")]
+    gaps = [r["gap"] for r in result_rows("return_gap", env=env_id, section="gap", mode="member")]
     if not gaps:
         return []
     worst = max(gaps, key=abs)
@@ -141,12 +125,12 @@ def gap(env_id: str) -> list[tuple[str, str]]:
 
 
 def bounds(env_id: str) -> list[tuple[str, str]]:
-    rows = results("calibration", env_id, section="bound", mode="member")
+    rows = result_rows("calibration", env=env_id, section="bound", mode="member")
     return [(f"90 % bound holds after {r['h']:,} steps", f"{r['doubt_coverage']:.0%}") for r in rows]
 
 
 def sane(env_id: str) -> list[tuple[str, str]]:
-    rows = results("sanity", env_id)
+    rows = result_rows("sanity", env=env_id)
     if not rows:
         return []
     worst = max(r["outside_outer_bounds"] for r in rows)
@@ -155,17 +139,17 @@ def sane(env_id: str) -> list[tuple[str, str]]:
 
 def warnings_of(env_id: str) -> list[str]:
     found = ['- Where no such policy goes; with `trust=True`, `infos["novelty"]` and `distrust` say when.']
-    gaps = results("return_gap", env_id, section="gap", mode="member")
+    gaps = result_rows("return_gap", env=env_id, section="gap", mode="member")
     if gaps:
         worst = max(gaps, key=lambda r: abs(r["gap"]))
         earned = f"{worst['real']:,.0f} in MuJoCo and {worst['imagined']:,.0f} here"
         found.append(f"- Returns: `{worst['policy']}` earns {earned}.")
-    times = results("open_loop", env_id, section="accuracy", model="world", threshold=0.5)
+    times = result_rows("open_loop", env=env_id, section="accuracy", model="world", threshold=0.5)
     if times:
         found.append(
             f"- Single trajectories past {times[0]['median_s']:.1f} s, where half of them are 0.5 std off."
         )
-    contact = results("open_loop", env_id, section="contact")
+    contact = result_rows("open_loop", env=env_id, section="contact")
     if contact:
         found.append(
             f"- Moments of contact: F1 of feet touching the ground one step ahead is {contact[0]['f1']:.2f}."

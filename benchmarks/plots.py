@@ -12,19 +12,12 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS, Row
+from common import RESULTS
+from common import result_rows as rows
 from worlds import LARGE
-
-from wmgym import store
 
 mpl.use("Agg")
 CEILING = "MuJoCo, start off by 1e-3 std"
-
-
-def rows(script: str, **having: Any) -> list[Row]:
-    path = RESULTS / f"{script}.json"
-    every: list[Row] = store.read_json(path)["rows"] if path.exists() else []
-    return [r for r in every if all(r.get(key) == value for key, value in having.items())]
 
 
 def grid(names: list[str], draw: Callable[[Any, str], None], title: str, path: Path) -> None:

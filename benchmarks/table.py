@@ -11,7 +11,7 @@ import re
 import sys
 from typing import Any
 
-from common import RESULTS, ROOT
+from common import RESULTS, ROOT, result_rows
 
 from wmgym import store
 
@@ -95,7 +95,7 @@ def promises() -> str:
 def fidelity() -> str:
     """One row an env: open-loop error as a share of holding the state, and the rest of a world's worth."""
     result, rows = store.read_json(RESULTS / "open_loop.json")["rows"], []
-    gaps, ceiling = _rows("return_gap"), "MuJoCo, start off by 1e-3 std"
+    gaps, ceiling = result_rows("return_gap"), "MuJoCo, start off by 1e-3 std"
     for env_id in dict.fromkeys(r["env"] for r in result):
         mine = [r for r in result if r["env"] == env_id]
         error = {(r["model"], r["h"]): r["error"] for r in mine if r["section"] == "error"}
@@ -115,12 +115,6 @@ def fidelity() -> str:
         )  # fmt: skip
     head = ["env", *(f"h = {h}" for h in (1, 8, 32, 128, 368)), "time to 0.5 std", "contact F1", "return gap"]
     return _table(head, rows)
-
-
-def _rows(script: str) -> list[dict[str, Any]]:
-    path = RESULTS / f"{script}.json"
-    found: list[dict[str, Any]] = store.read_json(path)["rows"] if path.exists() else []
-    return found
 
 
 def _said(measured: Any) -> str:

@@ -177,6 +177,19 @@ def core_error(task: Any, found: np.ndarray, real: np.ndarray) -> np.ndarray:
     return error
 
 
+def window_error(
+    world: wmgym.WorldModel, test: Transitions, std: np.ndarray, horizon: int, rng: np.random.Generator
+) -> float:
+    """Normalised error after ``horizon`` steps, mean over 200 windows at most."""
+    starts = test.window_starts(horizon)
+    if not len(starts):
+        return float("nan")
+    starts = rng.choice(starts, size=min(200, len(starts)), replace=False)
+    path = imagine(world, test.state[starts], test.action[starts[:, None] + np.arange(horizon)])[:, -1]
+    error = core_error(world.task, path, test.next_core[starts + horizon - 1].astype(np.float64)) / std
+    return float(np.sqrt(np.minimum(error**2, 1e4).mean(1)).mean())
+
+
 def spread(data: Transitions) -> np.ndarray:
     """Standard deviation ``(core_dim,)``, the unit of normalised errors; 1 where nothing moves."""
     std = data.core.std(0)

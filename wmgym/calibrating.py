@@ -15,7 +15,7 @@ from wmgym.chart import Chart
 from wmgym.data import Transitions
 from wmgym.dynamics import MODES, Mode, targets
 from wmgym.progress import track
-from wmgym.replaying import Replays, given_actions, replay, replay_doubted, spread_starts, steps_left
+from wmgym.replaying import Replays, given_actions, replay, spread_starts, stacked, steps_left
 from wmgym.rules import pit
 from wmgym.task import Task
 from wmgym.world import WorldModel
@@ -74,7 +74,8 @@ def calibrate(
     bounds: dict[str, dict[Mode, np.ndarray]] = {}
     with track("calibrate", len(MODES) * horizon, show=progress) as advance:
         for mode in MODES:
-            replays = replay_doubted(scaled, calib, starts, horizon, mode, seed, advance)
+            steps = replay(scaled, calib, starts, horizon, mode, seed, trust=True)
+            replays = stacked(steps, mode, advance)
             for name, values in _bounds(blank, replays, *_groups(calib, starts)).items():
                 bounds.setdefault(name, {})[mode] = values.astype(np.float32)
     windows = (steps_left(calib)[starts][None] >= np.arange(1, horizon + 1)[:, None]).sum(1)
@@ -229,7 +230,7 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
                 _left_out_coverage(values, row.group, own)
                 for values, own in zip(row.scores, levels, strict=True)
             ]
-        bound = _saturated(blank, per_doubt * row.scale, row.core)
+        bound = blank.saturated(per_doubt * row.scale, row.core)
         # What never moves has neither bound nor error.
         relative = np.divide(row.error, bound, out=np.zeros_like(bound), where=bound > 0)
         worst[h - 1, row.there] = relative.max(1)
@@ -255,10 +256,6 @@ class _Row:
         self.scores = self.error, self.error / self.scale
 
 
-def _saturated(blank: Calibration, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
-    return np.asarray(np.minimum(bound, blank.reach + np.abs(core - blank.center)))
-
-
 def _powers(blank: Calibration, seen: Replays, group: np.ndarray, looks: list[int]) -> np.ndarray:
     """The exponent ``(horizon,)`` of doubt that makes bounds narrowest, looks and their neighbours taken."""
     width = np.empty((len(looks), len(_POWERS)))
@@ -266,7 +263,7 @@ def _powers(blank: Calibration, seen: Replays, group: np.ndarray, looks: list[in
         for k, power in enumerate(_POWERS):
             row = _Row(seen, group, h, power)
             made = grouped_quantile(row.scores[1], row.group, blank.level)
-            width[i, k] = (_saturated(blank, made * row.scale, row.core) / blank.data_std).mean()
+            width[i, k] = (blank.saturated(made * row.scale, row.core) / blank.data_std).mean()
     share = width / np.maximum(width[:, :1], 1e-12)
     padded = np.concatenate([share[:1], share, share[-1:]])
     best = np.argmin(padded[:-2] + 2 * padded[1:-1] + padded[2:], axis=1)

@@ -78,8 +78,12 @@ class Calibration:
             scale = np.maximum(doubt, SMALLEST_DOUBT) ** self.power[mode][rows]
             bound = self.per_doubt[mode][rows] * scale[:, None]
         bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
-        bound = np.minimum(bound, self.reach + np.abs(core - self.center))
+        bound = self.saturated(bound, core)
         return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
+
+    def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
+        """Bounds ``(n, core_dim)`` of predictions, none wider than where held-out states were at all."""
+        return np.asarray(np.minimum(bound, self.reach + np.abs(core - self.center)))
 
     def trust_horizon(self, tolerance: float, mode: Mode = "member") -> int:
         """Steps for which the median bound stays within ``tolerance``, in units of the data's std."""

@@ -11,7 +11,7 @@ import torch
 from wmgym.calibration import Calibration
 from wmgym.data import Transitions
 from wmgym.dynamics import MODES, Mode, targets
-from wmgym.replaying import Replays, given_actions, replay_doubted, spread_starts
+from wmgym.replaying import Replays, given_actions, replay, spread_starts, stacked
 from wmgym.world import WorldModel
 
 RATE = 0.5
@@ -65,8 +65,8 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
         met, episodes = [], _look(world, data, mode, seed)
         for n, seen in enumerate(episodes, start=1):
             missed = _miss(table, seen)
-            table = _stretched(table, mode, n, half_width=missed.alone, per_doubt=missed.given)
-            table = _stretched(table, mode, n, distrust=missed.given.mean(1))
+            shares = {"half_width": missed.alone, "per_doubt": missed.given, "distrust": missed.given.mean(1)}
+            table = _stretched(table, mode, n, **shares)
             met.append([1 - missed.alone.mean(1), 1 - missed.given.mean(1)])
         worst = np.concatenate([_miss(table, seen).worst for seen in episodes])
         stretch = np.quantile(worst, table.level, method="higher")
@@ -109,7 +109,7 @@ def _look(world: WorldModel, data: Transitions, mode: Mode, seed: int) -> list[R
     """Every episode's replays, in the data's order."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
-    every = replay_doubted(world, data, starts, horizon, mode, seed)
+    every = stacked(replay(world, data, starts, horizon, mode, seed, trust=True), mode)
     episodes = (data.episode[starts] == k for k in range(data.num_episodes))
     return [every.of(own) for own in episodes if own.any()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,22 +91,14 @@ class Replays:
         return Replays(self.mode, self.error[:, windows], self.core[:, windows], self.doubt[:, windows])
 
 
-def replay_doubted(
-    world: WorldModel,
-    real: Transitions,
-    starts: np.ndarray,
-    horizon: int,
-    mode: Mode,
-    seed: int = 0,
-    advance: Advance | None = None,
-) -> Replays:
-    """``replay`` with doubt, all steps at once."""
-    steps = []
-    for step in replay(world, real, starts, horizon, mode, seed, trust=True):
-        steps.append(step)
+def stacked(steps: Iterable[Replay], mode: Mode, advance: Advance | None = None) -> Replays:
+    """All steps of ``replay`` at once; ``advance`` hears of each."""
+    every = []
+    for step in steps:
+        every.append(step)
         if advance is not None:
             advance(1)
-    error, core, doubt = (np.stack([getattr(s, name) for s in steps]) for name in ("error", "core", "doubt"))
+    error, core, doubt = (np.stack([getattr(s, name) for s in every]) for name in ("error", "core", "doubt"))
     return Replays(mode, error, core, doubt)
 
 
