@@ -235,17 +235,23 @@ def goals(rows: list[Row]) -> list[Row]:
     envs = [e for e in LARGE if any(r["env"] == e for r in shifts)]
     found = []
     for kind, least in (("strong", 0.95), ("mild", 0.8)):
-        mine = {
-            f"{r['env']} {r['shift']}": round(r["auroc"], 3)
-            for r in shifts
-            if r["kind"] == kind and r["score"] == ("impulse" if "push" in r["shift"] else "surprise")
-        }
+        chosen = [r for r in shifts if r["kind"] == kind and r["score"] == best_for(r["shift"])]
+        mine = {e: [round(r["auroc"], 3) for r in chosen if r["env"] == e] for e in envs}
+        named = ", ".join(dict.fromkeys(r["shift"] for r in chosen))
+        met = len(envs) == len(LARGE) and min(r["auroc"] for r in chosen) >= least
         found.append(
-            target(f"AUROC, shifted against unshifted, 32-step windows, {kind} shifts", f">= {least}", mine,
-                   len(envs) == len(LARGE) and min(mine.values()) >= least)
+            target(f"AUROC, shifted against unshifted, 32-step windows: {named}", f">= {least}",
+                   mine, met)
         )  # fmt: skip
-    gaits = {f"{r['env']} {r['score']}": round(r["auroc"], 3) for r in shifts if r["kind"] == "gait"}
-    return [*found, target("the same, unseen gaits against those of the fit", "none set", gaits, True)]
+    gaits = [r for r in shifts if r["kind"] == "gait"]
+    scores = [*dict.fromkeys(r["score"] for r in gaits)]
+    said = {e: [round(r["auroc"], 3) for r in gaits if r["env"] == e] for e in envs}
+    return [*found, target(f"the same, unseen gaits: {', '.join(scores)}", "none set", said, True)]
+
+
+def best_for(shift: str) -> str:
+    """A push is one impulse; the others are another robot at every step."""
+    return "impulse" if "push" in shift else "surprise"
 
 
 if __name__ == "__main__":
