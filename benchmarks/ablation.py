@@ -32,7 +32,7 @@ from wmgym.tasks import Geometry
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5")
 HORIZONS = (1, 8, 32, 128)
 STEPS = 60_000
-BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=100)
+BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=100, precision="bfloat16")
 
 
 class Relu(EnsembleMLP):
@@ -80,6 +80,25 @@ def likelihood(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor
     """Plain Gaussian likelihood, beta = 0."""
     mean, log_std, _ = model.split(outputs)
     return (0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std).mean((1, 2)).sum()
+
+
+def whitened(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+    """The usual loss on changes rotated and scaled so that the first batch's are uncorrelated."""
+    if not hasattr(model, "whitener"):
+        flat = labels.detach().flatten(0, 1)
+        values, vectors = torch.linalg.eigh(torch.cov(flat.T))
+        model.whitener = vectors / values.clamp(min=1e-4).sqrt()
+    mean, log_std, _ = model.split(outputs)
+    nll = 0.5 * ((labels - mean) @ model.whitener * (-log_std).exp()).square() + log_std
+    return (nll * log_std.detach().exp()).mean((1, 2)).sum()
+
+
+def energy_score(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+    """Of two draws (Gneiting and Raftery 2007), over all dimensions together."""
+    mean, log_std, _ = model.split(outputs)
+    one, two = (mean + log_std.exp() * torch.randn_like(mean) for _ in range(2))
+    apart = [torch.linalg.vector_norm(a - b, dim=-1) for a, b in ((one, labels), (two, labels), (one, two))]
+    return (0.5 * (apart[0] + apart[1] - apart[2])).mean(1).sum()
 
 
 @contextmanager
@@ -167,6 +186,8 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "spectral norm": _with({"EnsembleMLP": Spectral}),
     "squared error": _with({"loss_of": squared_error}),
     "likelihood, beta = 0": _with({"loss_of": likelihood}),
+    "energy score": _with({"loss_of": energy_score}),
+    "delta whitening": _with({"loss_of": whitened}),
     "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
     "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
     "weight decay 0": _config(weight_decay=0.0),
@@ -178,7 +199,8 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "fine-tune, 4 steps": _config(finetune_updates=600, finetune_steps=4),
     "no clamp": _config(margin=1e6),
     "clamp to the data's range": _config(margin=0.0),
-    "fitted in bfloat16": _config(precision="bfloat16"),
+    "fine-tune, 32 steps": _config(finetune_updates=600, finetune_steps=32),
+    "fitted in float32": _config(precision="float32"),
     "bfloat16 after the fit": lambda env_id: _fit(pool_data(env_id, STEPS)).to("cpu", "bfloat16"),
     "width 128": _config(width=128),
     "width 512": _config(width=512),

@@ -223,9 +223,10 @@ def goals(rows: list[Row]) -> list[Row]:
     ratio = {
         key: error / errors[key[0], "hold-last", key[2]] for key, error in errors.items() if key[1] == "world"
     }
+    there = {e: [h for h in HORIZONS if (e, "world", h) in ratio] for e in envs}
     found = [
         target("normalised error below hold-last at every reported horizon on every task", "< 1",
-               {e: [round(ratio[e, "world", h], 3) for h in HORIZONS if (e, "world", h) in ratio] for e in envs},
+               {e: [round(ratio[e, "world", h], 3) for h in hs] for e, hs in there.items()},
                whole and max(ratio.values()) < 1)
     ]  # fmt: skip
     for h, most in ((8, 0.25), (32, 0.5)):

@@ -7,14 +7,19 @@ python benchmarks/table.py --check    # exit 1 where README.md is not what the r
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from typing import Any
 
-from common import RESULTS, ROOT, result_rows
+from common import RESULTS, ROOT, Row, result_rows
 
 from wmgym import store
 
+PROMISED = (
+    "known", "open_loop", "return_gap", "sanity", "calibration", "novelty", "fit_worlds", "throughput",
+    "soak",
+)  # fmt: skip
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -84,7 +89,7 @@ def coverage() -> str:
 def promises() -> str:
     """Targets of every fidelity and trust benchmark beside what was measured."""
     rows = []
-    for script in ("known", "open_loop", "return_gap", "sanity", "calibration", "novelty", "fit_worlds"):
+    for script in PROMISED:
         path = RESULTS / f"{script}.json"
         for t in store.read_json(path)["targets"] if path.exists() else []:
             met = "" if t["target"] == "none set" else "yes" if t["met"] else "**no**"
@@ -117,6 +122,54 @@ def fidelity() -> str:
     return _table(head, rows)
 
 
+def engines() -> str:
+    """Steps a second of every engine at its best number of envs, both sides on the same cores in one run."""
+    result, rows = result_rows("throughput", device="cpu"), []
+    for env_id in dict.fromkeys(r["env"] for r in result):
+        best: dict[tuple[str, bool], Row] = {}
+        for row in (r for r in result if r["env"] == env_id):
+            key = row["engine"], row["precision"] == "bfloat16"
+            if key not in best or best[key]["steps_per_s"] < row["steps_per_s"]:
+                best[key] = row
+        mine = [best.get(key) for key in _ENGINES]
+        ahead = [
+            r["num_envs"] for r in result
+            if (r["env"], r["engine"], r["precision"]) == (env_id, "ImaginedVectorEnv", "float32")
+            and r["steps_per_s"] > best["mujoco.rollout", False]["steps_per_s"]
+        ]  # fmt: skip
+        rows.append(
+            [env_id, *("" if r is None else f"{r['steps_per_s']:,.0f}" for r in mine),
+             f"{best['ImaginedVectorEnv', False]['robot_years_per_day']:,.0f}",
+             str(min(ahead)) if ahead else "never"]
+        )  # fmt: skip
+    names = [f"`{name}`{' in bfloat16' if half else ''}" for name, half in _ENGINES]
+    return _table(["env", *names, "robot-years a day", "break-even number of envs"], rows)
+
+
+_ENGINES = (
+    ("Gymnasium env", False), ("SyncVectorEnv", False), ("AsyncVectorEnv", False), ("EnvPool", False),
+    ("mujoco.rollout", False), ("network", False), ("WorldModel.step", False), ("ImaginedVectorEnv", False),
+    ("ImaginedVectorEnv", True), ("ImaginedVecEnv", False),
+)  # fmt: skip
+
+
+def ablation() -> str:
+    """The five changes that move the error at h = 32 furthest, by their mean log ratio."""
+    rows = result_rows("ablation")
+    envs = [*dict.fromkeys(r["env"] for r in rows)]
+    error = {(r["change"], r["env"]): r["h=32"] for r in rows}
+    ratio = {
+        change: [error[change, e] / error["base", e] for e in envs if (change, e) in error]
+        for change in dict.fromkeys(r["change"] for r in rows)
+    }
+    full = {change: found for change, found in ratio.items() if len(found) == len(envs)}
+    ranked = sorted(full, key=lambda change: -abs(sum(map(math.log, full[change]))))
+    return _table(
+        ["change", *(f"{e}, error after 32 steps" for e in envs)],
+        [[change, *(f"x{x:.2f}" for x in full[change])] for change in ranked[:5]],
+    )
+
+
 def _said(measured: Any) -> str:
     if isinstance(measured, dict):
         return ", ".join(f"{str(key).removesuffix('-v5')} {_said(value)}" for key, value in measured.items())
@@ -141,7 +194,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 TABLES = {
     "targets": targets, "lines": lines, "speed": speed, "coverage": coverage, "fidelity": fidelity,
-    "promises": promises,
+    "promises": promises, "engines": engines, "ablation": ablation,
 }  # fmt: skip
 
 if __name__ == "__main__":
