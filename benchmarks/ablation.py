@@ -125,6 +125,10 @@ def in_world_axes(data: Transitions) -> Transitions:
     return seen_as(data, Geometry(g.dim, g.displacement_dim, angles=g.angles))
 
 
+def without_feet(data: Transitions) -> Transitions:
+    return seen_as(data, dataclasses.replace(data.task.core.geometry, root=None, feet=()))
+
+
 def other_frame(data: Transitions) -> Transitions:
     """World axes where the body's are usual, and the other way round."""
     g = data.task.core.geometry
@@ -189,6 +193,7 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "energy score": _with({"loss_of": energy_score}),
     "delta whitening": _with({"loss_of": whitened}),
     "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
+    "feet not shown": lambda env_id: _fit(without_feet(pool_data(env_id, STEPS))),
     "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
     "weight decay 0": _config(weight_decay=0.0),
     "weight decay 0.01": _config(weight_decay=0.01),

@@ -135,10 +135,11 @@ def linear(train: Transitions) -> wmgym.WorldModel:
 
 
 def plain(train: Transitions) -> wmgym.WorldModel:
-    """Fitted without LayerNorm and body frame; the world itself where it has neither."""
-    if in_world_axes(train).task.core.geometry == train.task.core.geometry:
+    """Fitted without LayerNorm, body frame and feet; the world itself where it has none of them."""
+    data = in_world_axes(train)
+    if data.task.core.geometry == train.task.core.geometry:
         return fitted(train.task.env_id)
-    return fitted(train.task.env_id, "plain", lambda data: wmgym.fit(in_world_axes(data), FIT, seed=0))
+    return fitted(train.task.env_id, "plain", lambda _: wmgym.fit(data, FIT, seed=0), task=data.task)
 
 
 def groups(world: wmgym.WorldModel, error: np.ndarray) -> Row:

@@ -39,6 +39,11 @@ FIT = wmgym.FitConfig(
 )
 
 
+def fit_config(task: wmgym.Task) -> wmgym.FitConfig:
+    """``FIT``; where a step takes milliseconds, fine-tuning looks as far ahead in seconds as elsewhere."""
+    return dataclasses.replace(FIT, finetune_steps=32) if task.dt < 0.01 else FIT
+
+
 def by_task(
     script: str,
     doc: str | None,
@@ -138,14 +143,15 @@ def fitted(
     name: str = "base",
     fit: Callable[[Transitions], wmgym.WorldModel] | None = None,
     data: Callable[[], Transitions] | None = None,
+    task: wmgym.Task | None = None,
 ) -> wmgym.WorldModel:
     """The world called ``name``, fitted where it is missing; ``cost`` is told by its provenance."""
     path = RUNS / "fidelity" / "worlds" / f"{env_id}-{name}"
     if store.exists(path, kind="world"):
-        return wmgym.load(path)
+        return wmgym.load(path, task)
     train = (data or (lambda: pool_data(env_id)))()
     began = time.perf_counter()
-    world = (fit or (lambda found: wmgym.fit(found, FIT, seed=0)))(train)
+    world = (fit or (lambda found: wmgym.fit(found, fit_config(found.task), seed=0)))(train)
     minutes = (time.perf_counter() - began) / 60
     origin = dataclasses.replace(world.provenance, fit={**world.provenance.fit, "minutes": round(minutes, 2)})
     world = dataclasses.replace(world, provenance=origin)

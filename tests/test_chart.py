@@ -137,3 +137,33 @@ def test_a_fixed_dimension_never_moves_and_a_free_one_is_not_seen() -> None:
     assert torch.equal(chart.features(core), core[:, [0, 1, 3]])
     moved, _ = chart.move(core, torch.ones(2, chart.change_dim))
     assert torch.equal(moved - core, torch.tensor([[1.0, 0.0, 1.0, 1.0]] * 2))
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5"])
+@pytest.mark.parametrize("excluded", [True, False])
+def test_feet_are_where_mujoco_has_them(env_id: str, excluded: bool) -> None:
+    task = make_task(env_id, env_kwargs={"exclude_current_positions_from_observation": excluded})
+    env: Any = task.make().unwrapped
+    model, data, rng = env.model, env.data, np.random.default_rng(0)
+    chart = Chart(task.core.geometry).double()
+    feet = [
+        i
+        for i in range(model.ngeom)
+        if "foot" in (mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_GEOM, i) or "")
+    ]
+    for _ in range(5):
+        data.qpos[:], data.qvel[:] = rng.normal(size=model.nq), rng.normal(size=model.nv)
+        mujoco.mj_forward(model, data)
+        expected = []
+        for geom in feet:
+            for side in (1, -1):
+                axis = data.geom_xmat[geom].reshape(3, 3)[:, 2]
+                point = data.geom_xpos[geom] + side * model.geom_size[geom, 1] * axis
+                jacobian = np.zeros((3, model.nv))
+                mujoco.mj_jac(model, data, jacobian, None, point, model.geom_bodyid[geom])
+                speed = jacobian @ data.qvel
+                expected.append((point[2] - model.geom_size[geom, 0], speed[0], speed[2]))
+        core = torch.tensor(task.core.from_mujoco(data.qpos, data.qvel))[None]
+        found = torch.stack(chart.feet(core), -1)[0].numpy()
+        order = np.lexsort(np.round(found, 6).T), np.lexsort(np.round(expected, 6).T)
+        np.testing.assert_allclose(found[order[0]], np.array(expected)[order[1]], atol=1e-6)

@@ -35,6 +35,8 @@ class _GeometryRecord(Record):
     pitch: list[int] | None
     positions: list[list[int]]
     velocities: list[list[int]]
+    root: list[int] | None = None
+    feet: list[list[float | list[list[list[list[int]] | float]]]] = []
 
 
 class _EnsembleRecord(Record):

@@ -3,6 +3,9 @@
 The laws of motion do not depend on where a robot stands or which way it faces, so the network is told
 neither: velocities come in the body's frame, a floating base's orientation as the direction of gravity, and
 the orientation's change is a rotation vector, composed on SO(3) (Sola 2017, arXiv:1711.02508, section 4).
+
+Whether a foot stands, slips or flies is decided within millimetres, which a network that sees angles alone
+cannot resolve: it also sees each foot's distance to the ground and its velocity, squashed at those scales.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wmgym.tasks import Geometry
+
+_NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
 
 
 class Chart(nn.Module):
@@ -26,6 +31,9 @@ class Chart(nn.Module):
     _moving: Tensor
     _seen: Tensor
     _turned: Tensor
+    _segments: Tensor
+    _offsets: Tensor
+    _radii: Tensor
 
     def __init__(self, geometry: Geometry) -> None:
         """Prepare the index lists of one geometry."""
@@ -48,14 +56,52 @@ class Chart(nn.Module):
             self.register_buffer(name, torch.tensor(rows, dtype=torch.int64), persistent=False)
         self._identity = not (g.free or g.fixed or g.angles or turn)
         self._rotates = bool(turned)
-        self.feature_dim = len(plain) + 2 * len(seen_angles) + rotation + self._seen.numel()
+        self._prepare_feet()
+        self.feature_dim = len(plain) + 2 * len(seen_angles) + rotation + self._seen.numel() + 3 * len(g.feet)
         self.change_dim = len(moving) + rotation + g.displacement_dim
+
+    def _prepare_feet(self) -> None:
+        """Matrices from the core to segments' angles and rates, and from their cosines and sines to feet."""
+        g, count = self.geometry, len(self.geometry.feet)
+        segments = [*dict.fromkeys(joints for _, chain in g.feet for joints, _, _ in chain)]
+        sums = torch.zeros(g.dim, 2 * len(segments))
+        for k, joints in enumerate(segments):
+            for angle, velocity, sign in joints:
+                sums[angle, k] += sign
+                sums[velocity, len(segments) + k] += sign
+        offsets = torch.zeros(2 * len(segments), 2 * count)  # to all feet's x, then to their z
+        for foot, (_, chain) in enumerate(g.feet):
+            for joints, along, up in chain:
+                cos = segments.index(joints)
+                sin = len(segments) + cos
+                offsets[cos, foot] += along
+                offsets[sin, foot] += up
+                offsets[cos, count + foot] += up
+                offsets[sin, count + foot] -= along
+        self.register_buffer("_segments", sums, persistent=False)
+        self.register_buffer("_offsets", offsets, persistent=False)
+        self.register_buffer("_radii", torch.tensor([radius for radius, _ in g.feet]), persistent=False)
+
+    def feet(self, core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance of each foot to the ground, and its forward and upward velocity: ``(batch, feet)``."""
+        assert self.geometry.root is not None
+        height, forward, upward = self.geometry.root
+        angle, rate = (core @ self._segments.to(core.dtype)).chunk(2, -1)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        offsets = self._offsets.to(core.dtype)
+        _, z = (torch.cat([cos, sin], -1) @ offsets).chunk(2, -1)
+        along, up = (torch.cat([-sin * rate, cos * rate], -1) @ offsets).chunk(2, -1)
+        distance = core[..., height, None] + z - self._radii
+        return distance, core[..., forward, None] + along, core[..., upward, None] + up
 
     def features(self, core: Tensor) -> Tensor:
         """What the network sees: ``(batch, feature_dim)``."""
-        if self._identity:
+        if self._identity and not self.geometry.feet:
             return core
         parts = [core.index_select(-1, self._plain)]
+        if self.geometry.feet:
+            distance, along, up = self.feet(core)
+            parts.append(torch.tanh(torch.cat([distance / _NEAR, along / _SLOW, up / _SLOW], -1)))
         if len(self._angles):
             angle = core.index_select(-1, self._angles)
             parts += [torch.cos(angle), torch.sin(angle)]

@@ -23,6 +23,8 @@ Array: TypeAlias = Any
 RewardFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
 TerminatedFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
 Env: TypeAlias = gym.Env[Any, Any]
+Segment: TypeAlias = tuple[tuple[tuple[int, int, int], ...], float, float]
+Foot: TypeAlias = tuple[float, tuple[Segment, ...]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Geometry:
             a pair towards the second.
         positions: pairs or triples that form vectors in world axes; counted on from ``dim``, displacements.
         velocities: likewise; these are also seen in the body's frame.
+        root: of a planar robot on legs its height, forward and upward velocity, in world axes.
+        feet: its points that touch the ground: each a radius and the segments that lead to it from the root,
+            ``(joints, along, up)``, metres. A segment's angle about y is the sum over its joints ``(angle,
+            velocity, sign)``.
     """
 
     dim: int
@@ -51,6 +57,8 @@ class Geometry:
     pitch: tuple[int, int] | None = None
     positions: tuple[tuple[int, ...], ...] = ()
     velocities: tuple[tuple[int, ...], ...] = ()
+    root: tuple[int, int, int] | None = None
+    feet: tuple[Foot, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never, unless
+from wmgym.tasks.known import Array, Core, Env, Foot, Geometry, Known, never, unless
 
 
 def half_cheetah(
@@ -53,7 +53,8 @@ def hopper(
         forward = forward_reward_weight * hidden[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
-    core = _walking(6, clip=10.0, excluded=exclude_current_positions_from_observation)
+    legs = (((3, 4, 5), (0.26, -0.13)),)
+    core = _walking(6, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -81,7 +82,8 @@ def walker2d(
         forward = forward_reward_weight * hidden[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
-    core = _walking(9, clip=10.0, excluded=exclude_current_positions_from_observation)
+    legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
+    core = _walking(9, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -113,11 +115,19 @@ def swimmer(
     return Known(core, dt, reward, never)
 
 
-def _walking(n: int, *, excluded: bool, turns_over: bool = False, clip: float | None = None) -> Core:
+def _walking(
+    n: int,
+    legs: tuple[tuple[tuple[int, int, int], tuple[float, float]], ...] = (),
+    *,
+    excluded: bool,
+    turns_over: bool = False,
+    clip: float | None = None,
+) -> Core:
     """Core of a robot whose root is x, z and a pitch about y.
 
     Its frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
-    gains little and costs a tenth of a step.
+    gains little and costs a tenth of a step. ``legs`` are the joints of each, counted from the root's three,
+    and where its foot begins and ends, as Hopper and Walker2d are built.
     """
     at = 0 if excluded else 1  # index of the height
     geometry = Geometry(
@@ -125,8 +135,19 @@ def _walking(n: int, *, excluded: bool, turns_over: bool = False, clip: float | 
         displacement_dim=1,
         angles=(at + 1,) if turns_over else (),
         free=() if excluded else (0,),
+        root=(at, n - 1 + at, n + at) if legs else None,
+        feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
     )
     return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip)
+
+
+def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
+    """One end of a foot under hip, knee and ankle, which turn against the pitch."""
+    turns = [((at + 1, n + 1 + at, 1),)]
+    for joint in joints:
+        turns.append((*turns[-1], (at + joint - 1, n - 1 + at + joint, -1)))
+    lengths = (0.2, 0.45, 0.5)  # torso to hip, thigh, shin
+    return 0.06, (*((turn, 0.0, -x) for turn, x in zip(turns, lengths, strict=False)), (turns[-1], end, 0.0))
 
 
 def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float | None = None) -> Core:
