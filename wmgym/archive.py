@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from wmgym import store
 from wmgym.calibration import Calibration
@@ -36,7 +36,7 @@ class _GeometryRecord(Record):
     positions: list[list[int]]
     velocities: list[list[int]]
     root: list[int] | None = None
-    feet: list[list[float | list[list[list[list[int]] | float]]]] = []
+    feet: list[list[float | list[list[list[list[int]] | float]]]] = Field(default=[])
 
 
 class _EnsembleRecord(Record):

@@ -143,7 +143,7 @@ def _walking(
 
 def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
     """One end of a foot under hip, knee and ankle, which turn against the pitch."""
-    turns = [((at + 1, n + 1 + at, 1),)]
+    turns: list[tuple[tuple[int, int, int], ...]] = [((at + 1, n + 1 + at, 1),)]
     for joint in joints:
         turns.append((*turns[-1], (at + joint - 1, n - 1 + at + joint, -1)))
     lengths = (0.2, 0.45, 0.5)  # torso to hip, thigh, shin
