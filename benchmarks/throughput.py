@@ -5,7 +5,7 @@
     python benchmarks/throughput.py --device cuda       # the imagined side on a GPU
 
 Medians of interleaved repeats; run it on an idle machine. "network" is the floor: the matrix products and
-activations of one ensemble member a row, its inputs ready. EnvPool runs the v4 tasks, the same physics.
+activations of one ensemble member a row, and of the readouts where there are some, their inputs ready. EnvPool runs the v4 tasks, the same physics.
 """
 
 from __future__ import annotations
@@ -171,6 +171,9 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
         inputs = model.encode(state.core, world.encode_action(given))
         plan = model._pack(state.member)
         packed = inputs[plan.source].view(-1, plan.room, model.input_dim)
+        readout = world.readout
+        assert readout is None or isinstance(readout, EnsembleMLP)
+        seen = None if readout is None else readout.encode(state.core, world.encode_action(given))[None]
 
     def wait() -> None:
         if device != "cpu":
@@ -179,6 +182,8 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
     def network() -> None:
         with torch.no_grad():
             model.network(packed, plan.only)
+            if readout is not None and seen is not None:
+                readout.network(seen)
         wait()
 
     def step() -> None:

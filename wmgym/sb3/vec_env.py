@@ -81,9 +81,12 @@ class ImaginedVecEnv(VecEnv):
         return obs, reward.astype(np.float32), dones, rows
 
     def _rows(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
-        said = {key: value for key, value in named(infos) if not key.startswith("final_")}
-        said["diverged"] = said["diverged"].tolist()
-        return [dict(zip(said, row, strict=True)) for row in zip(*said.values(), strict=True)]
+        rows: list[dict[str, Any]] = [{"diverged": diverged} for diverged in infos["diverged"].tolist()]
+        for key, values in named(infos):
+            if key != "diverged" and not key.startswith("final_"):
+                for row, value in zip(rows, values, strict=True):
+                    row[key] = value
+        return rows
 
     def close(self) -> None:
         """Release the env."""
