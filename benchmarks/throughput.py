@@ -5,7 +5,8 @@
     python benchmarks/throughput.py --device cuda       # the imagined side on a GPU
 
 Medians of interleaved repeats; run it on an idle machine. "network" is the floor: the matrix products and
-activations of one ensemble member a row, and of the readouts where there are some, their inputs ready. EnvPool runs the v4 tasks, the same physics.
+activations of one ensemble member a row, and of the readouts where there are some, their inputs ready.
+EnvPool runs the v4 tasks, the same physics.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from wmgym.sb3 import ImaginedVecEnv
 ENVS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")
 SIZES = (1, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 REPEATS = 5
-SECONDS = 0.4  # of one repeat, about
+SECONDS = 0.2  # of one repeat, about
 Take = Callable[[], None]
 
 
