@@ -51,7 +51,7 @@ class Inspection:
     """What MuJoCo's kinematics say of ``n`` cores, whoever made them.
 
     Attributes:
-        contact: ``(n, ngeom)`` bool, geoms that touch another body or the floor.
+        contact: ``(n, ngeom)`` bool, geoms that another body or the floor pushes.
         penetration: ``(n,)`` metres that the deepest contact reaches into a body.
         limit: ``(n,)`` radians or metres by which the worst joint is past its stops.
         energy: ``(n,)`` joules, potential and kinetic.
@@ -215,9 +215,10 @@ def inspect(task: Task, cores: np.ndarray) -> Inspection:
             mujoco.mj_energyVel(model, data)
             mujoco.mj_subtreeVel(model, data)
             energy[row], com_velocity[row] = data.energy.sum(), data.subtree_linvel[0]
-            depth = -data.contact.dist
-            contact[row, data.contact.geom[depth > 0].ravel()] = True
-            penetration[row] = max(0.0, depth.max(initial=0.0))
+            # Within their margin geoms push each other before they meet; Ant's feet stand there.
+            pushing = data.contact.dist < data.contact.includemargin
+            contact[row, data.contact.geom[pushing].ravel()] = True
+            penetration[row] = max(0.0, -data.contact.dist.min(initial=0.0))
             at = data.qpos[model.jnt_qposadr[limited]]
             limit[row] = np.maximum(low - at, at - high).max(initial=0.0)
         names = tuple(model.geom(i).name or f"geom{i}" for i in range(model.ngeom))
