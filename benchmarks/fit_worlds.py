@@ -22,6 +22,7 @@ from worlds import (
     calibration_data,
     fitted,
     held_out_data,
+    policies,
     pool_data,
     spread,
     window_error,
@@ -84,7 +85,7 @@ def card(env_id: str) -> str:
         f"# {env_id}",
         "",
         f"Fitted to {origin.steps:,} real transitions of this repository's reference policies and of random"
-        f" actions. {len(set(calibration_data(env_id).episode_policy))} other policies calibrated it, and a"
+        f" actions. {len(policies(env_id, 'calibration'))} other policies calibrated it, and a"
         " third of all policies are held out of both: the numbers below are theirs.",
         "",
         "| what | value |",
