@@ -81,6 +81,7 @@ def card(env_id: str) -> str:
     world = wmgym.load(archive.SHIPPED / env_id)
     table, origin = world.calibration, world.provenance
     assert table is not None
+    others = len(policies(env_id, "calibration"))
     lines = [
         f"# {env_id}",
         "",
