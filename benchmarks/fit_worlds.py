@@ -86,7 +86,7 @@ def card(env_id: str) -> str:
         f"# {env_id}",
         "",
         f"Fitted to {origin.steps:,} real transitions of this repository's reference policies and of random"
-        f" actions. {len(policies(env_id, 'calibration'))} other policies calibrated it, and a"
+        f" actions. {others} other policies calibrated it, and a"
         " third of all policies are held out of both: the numbers below are theirs.",
         "",
         "| what | value |",
