@@ -32,6 +32,7 @@ import wmgym
 from wmgym import archive, store
 
 STARTS = 512
+USELESS = 0.5  # return gap, share of the pool's range
 LIMIT = 40e6  # bytes, all worlds together
 
 
@@ -81,12 +82,13 @@ def card(env_id: str) -> str:
     world = wmgym.load(archive.SHIPPED / env_id)
     table, origin = world.calibration, world.provenance
     assert table is not None
-    others = len(policies(env_id, "calibration"))
+    count = len(policies(env_id, "calibration"))
+    others = "1 other policy" if count == 1 else f"{count} other policies"
     lines = [
         f"# {env_id}",
         "",
         f"Fitted to {origin.steps:,} real transitions of this repository's reference policies and of random"
-        f" actions. {others} other policies calibrated it, and a"
+        f" actions. {others} calibrated it, and a"
         " third of all policies are held out of both: the numbers below are theirs.",
         "",
         "| what | value |",
@@ -110,11 +112,15 @@ def fidelity(env_id: str) -> list[tuple[str, str]]:
         share = row["error"] / hold["error"]
         found.append(
             (
-                f"error after {row['h']:,} steps, in std; share of standing still's",
+                f"error after {after(row['h'])}, in std; share of standing still's",
                 f"{row['error']:.3f}; {share:.0%}",
             )
         )
     return found
+
+
+def after(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps:,} steps"
 
 
 def gap(env_id: str) -> list[tuple[str, str]]:
@@ -128,7 +134,7 @@ def gap(env_id: str) -> list[tuple[str, str]]:
 
 def bounds(env_id: str) -> list[tuple[str, str]]:
     rows = result_rows("calibration", env=env_id, section="bound", mode="member")
-    return [(f"90 % bound holds after {r['h']:,} steps", f"{r['doubt_coverage']:.0%}") for r in rows]
+    return [(f"90 % bound holds after {after(r['h'])}", f"{r['doubt_coverage']:.0%}") for r in rows]
 
 
 def sane(env_id: str) -> list[tuple[str, str]]:
@@ -145,6 +151,8 @@ def warnings_of(env_id: str) -> list[str]:
     if gaps:
         worst = max(gaps, key=lambda r: abs(r["gap"]))
         earned = f"{worst['real']:,.0f} in MuJoCo and {worst['imagined']:,.0f} here"
+        if np.mean([abs(r["gap"]) for r in gaps]) > USELESS:
+            found.append("- Any return: the gap is so wide that they do not even rank policies.")
         found.append(f"- Returns: `{worst['policy']}` earns {earned}.")
     times = result_rows("open_loop", env=env_id, section="accuracy", model="world", threshold=0.5)
     if times:

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHORT = {"plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"]}
+SHORT = {
+    "cleanrl_ppo.py": ["--updates", "40"],
+    "one_string.py": ["--steps", "20000"],
+    "plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"],
+    "torchrl_env.py": ["--steps", "100"],
+}
 
 
 def run(name: str) -> str:
@@ -25,6 +30,23 @@ def test_every_example_is_run_here_and_short() -> None:
     assert [path.name for path in scripts] == sorted(SHORT)
     for path in scripts:
         assert len(path.read_text().splitlines()) <= 60
+
+
+def test_one_string_changed_trains_an_agent_that_works_in_mujoco() -> None:
+    returns = re.findall(r"real return: ([\d.]+)", run("one_string.py"))
+    assert len(returns) == 2
+    assert min(map(float, returns)) > 50  # random actions hold the pole for about 7 steps
+
+
+def test_cleanrl_learns_in_imagination() -> None:
+    (found,) = re.findall(r"imagined return: ([\d.]+)", run("cleanrl_ppo.py"))
+    assert float(found) > 30
+
+
+def test_torchrl_takes_the_id_like_any_other() -> None:
+    said = run("torchrl_env.py")
+    assert "steps: 100" in said
+    assert int(re.findall(r"episodes ended: (\d+)", said)[0]) > 2
 
 
 @pytest.mark.timeout(300)
