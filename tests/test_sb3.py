@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import sb3_contrib
 import scipy.stats
 import stable_baselines3
 import torch
@@ -314,6 +316,20 @@ def test_replay_bootstraps_at_time_limits_alone(ending_world: WorldModel) -> Non
 def test_bad_train_config(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         TrainConfig(**options)
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "SAC", "TD3", "TQC"])
+def test_sb3_learns_over_a_shipped_world(algorithm: str) -> None:
+    build = getattr(sb3_contrib if algorithm == "TQC" else stable_baselines3, algorithm)
+    quick = copy.deepcopy(QUICK.get(algorithm, QUICK["SAC"]))  # SB3 writes into it
+    model = build("MlpPolicy", ImaginedVecEnv("InvertedPendulum-v5", 8), seed=0, device="cpu", **quick)
+    before = {key: value.clone() for key, value in model.policy.state_dict().items()}
+    model.learn(512)
+    assert model.num_timesteps >= 512
+    after = model.policy.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert len(model.ep_info_buffer) > 10  # episodes ended and were recorded without a Monitor
 
 
 # Agents as arrays
