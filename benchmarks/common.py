@@ -99,6 +99,18 @@ def result_rows(script: str, **having: Any) -> list[Row]:
     return [r for r in every if all(r.get(key) == value for key, value in having.items())]
 
 
+def break_even(rows: list[Row], env_id: str) -> int | None:
+    """Of the sizes in ``throughput.py``'s rows the first at which imagined envs outrun mujoco.rollout."""
+    rates = {
+        (r["engine"], r["num_envs"]): r["steps_per_s"]
+        for r in rows
+        if r["env"] == env_id and r["precision"] != "bfloat16"
+    }
+    rollout = max(rate for (engine, _), rate in rates.items() if engine == "mujoco.rollout")
+    ahead = [n for (engine, n), rate in rates.items() if engine == "ImaginedVectorEnv" and rate > rollout]
+    return min(ahead, default=None)
+
+
 def auroc(score: np.ndarray, label: np.ndarray) -> float | None:
     """Probability that a labelled row scores above another one; None where all are of one kind."""
     if label.all() or not label.any():

@@ -140,7 +140,7 @@ def plain(train: Transitions) -> wmgym.WorldModel:
     data = in_world_axes(train)
     if data.task.core.geometry == train.task.core.geometry:
         return fitted(train.task.env_id)
-    return fitted(train.task.env_id, "plain", lambda _: wmgym.fit(data, FIT, seed=0), task=data.task)
+    return fitted(train.task.env_id, "plain", data, FIT)
 
 
 def groups(world: wmgym.WorldModel, error: np.ndarray) -> Row:

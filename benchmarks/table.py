@@ -12,7 +12,7 @@ import re
 import sys
 from typing import Any
 
-from common import RESULTS, ROOT, Row, result_rows
+from common import RESULTS, ROOT, Row, break_even, result_rows
 
 from wmgym import store
 
@@ -132,15 +132,10 @@ def engines() -> str:
             if key not in best or best[key]["steps_per_s"] < row["steps_per_s"]:
                 best[key] = row
         mine = [best.get(key) for key in _ENGINES]
-        ahead = [
-            r["num_envs"] for r in result
-            if (r["env"], r["engine"], r["precision"]) == (env_id, "ImaginedVectorEnv", "float32")
-            and r["steps_per_s"] > best["mujoco.rollout", False]["steps_per_s"]
-        ]  # fmt: skip
         rows.append(
             [env_id, *("" if r is None else f"{r['steps_per_s']:,.0f}" for r in mine),
              f"{best['ImaginedVectorEnv', False]['robot_years_per_day']:,.0f}",
-             str(min(ahead)) if ahead else "never"]
+             str(break_even(result, env_id) or "never")]
         )  # fmt: skip
     names = [f"`{name}`{' in bfloat16' if half else ''}" for name, half in _ENGINES]
     return _table(["env", *names, "robot-years a day", "break-even number of envs"], rows)

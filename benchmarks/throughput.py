@@ -22,7 +22,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 import torch
-from common import Row, Units, target
+from common import Row, Units, break_even, target
 
 import wmgym
 from wmgym.dynamics import EnsembleMLP
@@ -238,12 +238,7 @@ def goals(rows: list[Row]) -> list[Row]:
     sb3 = each(lambda e: rate(e, "ImaginedVecEnv", "float32", 256) / rate(e, engine, "float32", 256))
     single = each(lambda e: rate(e, "Gymnasium env") / rate(e, "gym.make", "float32"))
     half = each(lambda e: rate(e, engine, "bfloat16") / rate(e, engine, "float32"))
-    even = {
-        e: min((r["num_envs"] for r in mine
-                if (r["env"], r["engine"], r["precision"]) == (e, engine, "float32")
-                and r["steps_per_s"] > rate(e, "mujoco.rollout")), default=None)
-        for e in envs
-    }  # fmt: skip
+    even = {e: break_even(mine, e) for e in envs}
     return [
         target("ImaginedVectorEnv at its best num_envs against mujoco.rollout on all cores",
                ", ".join(f"{e} >= {x}x" for e, x in least.items()), rollouts,

@@ -141,17 +141,19 @@ def calibrated(env_id: str) -> wmgym.WorldModel:
 def fitted(
     env_id: str,
     name: str = "base",
-    fit: Callable[[Transitions], wmgym.WorldModel] | None = None,
-    data: Callable[[], Transitions] | None = None,
-    task: wmgym.Task | None = None,
+    train: Transitions | None = None,
+    config: wmgym.FitConfig | None = None,
 ) -> wmgym.WorldModel:
-    """The world called ``name``, fitted where it is missing; ``cost`` is told by its provenance."""
+    """The world called ``name``, fitted where it is missing; its provenance tells the minutes that took.
+
+    ``train`` and ``config`` are the pool's data and ``fit_config`` unless another world is asked for.
+    """
     path = RUNS / "fidelity" / "worlds" / f"{env_id}-{name}"
     if store.exists(path, kind="world"):
-        return wmgym.load(path, task)
-    train = (data or (lambda: pool_data(env_id)))()
+        return wmgym.load(path, None if train is None else train.task)
+    train = pool_data(env_id) if train is None else train
     began = time.perf_counter()
-    world = (fit or (lambda found: wmgym.fit(found, fit_config(found.task), seed=0)))(train)
+    world = wmgym.fit(train, config or fit_config(train.task), seed=0)
     minutes = (time.perf_counter() - began) / 60
     origin = dataclasses.replace(world.provenance, fit={**world.provenance.fit, "minutes": round(minutes, 2)})
     world = dataclasses.replace(world, provenance=origin)

@@ -53,7 +53,6 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_every_task_ships_a_world() -> None:
     assert {path.name for path in SHIPPED.iterdir()} == set(wmgym.MUJOCO_IDS)
 

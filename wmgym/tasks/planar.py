@@ -147,7 +147,8 @@ def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
     for joint in joints:
         turns.append((*turns[-1], (at + joint - 1, n - 1 + at + joint, -1)))
     lengths = (0.2, 0.45, 0.5)  # torso to hip, thigh, shin
-    return 0.06, (*((turn, 0.0, -x) for turn, x in zip(turns, lengths, strict=False)), (turns[-1], end, 0.0))
+    *above, foot = turns
+    return 0.06, (*((turn, 0.0, -x) for turn, x in zip(above, lengths, strict=True)), (foot, end, 0.0))
 
 
 def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float | None = None) -> Core:
