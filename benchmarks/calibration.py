@@ -5,7 +5,7 @@
 
 Worlds are fitted to some policies of the pool, calibrated on others and judged on held-out ones, whose
 actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "doubt" the
-one that also knows what two ensemble members disagreed by; widths are in units of the calibration data's
+one that also knows how far two members' own paths came apart; widths are in units of the calibration data's
 standard deviation, and compared after both are scaled to the same coverage of the same errors.
 """
 
@@ -73,7 +73,7 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
     inside, long = np.ones(len(starts), bool), np.zeros(len(starts), bool)
     steps = replay(world, test, starts, max(HORIZONS), mode, trust=True)
     for h, step in enumerate(steps, start=1):
-        there = ~np.isnan(step.doubt)
+        there = ~np.isnan(step.doubt[:, 0])
         if not there.any():
             break
         error, core, doubt = step.error[there], step.core[there], step.doubt[there]
@@ -168,7 +168,7 @@ def tolerances(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[
     for h, step in enumerate(
         replay(world, test, starts_of(test, WINDOWS), 200, "member", trust=True), start=1
     ):
-        there = ~np.isnan(step.doubt)
+        there = ~np.isnan(step.doubt[:, 0])
         if not there.any():
             break
         bound = table.error_bound(np.full(there.sum(), h), "member", step.core[there], step.doubt[there])

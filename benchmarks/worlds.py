@@ -113,19 +113,43 @@ def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
 
 
 def calibration_data(env_id: str) -> Transitions:
-    """Whole episodes of the policies kept for calibration, alone and with action noise."""
-    path = RUNS / "fidelity" / "data" / f"{env_id}-calibration"
+    """Whole episodes of the policies kept for calibration, alone, with action noise, and of their kin."""
+    path = RUNS / "fidelity" / "data" / f"{env_id}-calibration-kin"
     if store.exists(path, kind="transitions"):
         return Transitions.load(path)
-    data = concat(
-        [
-            wmgym.collect(env_id, {name: policy}, episodes=4, seed=66_000 + 10 * i + j, noise=noise)
-            for i, (name, policy) in enumerate(policies(env_id, "calibration").items())
-            for j, noise in enumerate((0.0, 0.1, 0.3))
-        ]
-    )
+    parts = []
+    for i, (name, policy) in enumerate(policies(env_id, "calibration").items()):
+        for j, noise in enumerate((0.0, 0.1, 0.3)):
+            parts.append(
+                wmgym.collect(env_id, {name: policy}, episodes=4, seed=66_000 + 10 * i + j, noise=noise)
+            )
+        for j, other in enumerate(kin(policy, seed=i)):
+            parts.append(wmgym.collect(env_id, {other.name: other}, episodes=3, seed=45_000 + 10 * i + j))
+    data = concat(parts)
     data.save(path)
     return data
+
+
+def kin(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
+    """Policies that behave unlike the one they come from, by noise on its weights (arXiv:1706.01905).
+
+    Few policies can be kept for calibration, and bounds have to hold for the next one. A scripted policy,
+    which is one layer, has none.
+    """
+    if len(policy.weights) == 1:
+        return []
+    rng = np.random.default_rng(seed)
+    return [
+        dataclasses.replace(
+            policy,
+            name=f"{policy.name}, weights off by {scale}",
+            card=None,
+            weights=tuple(
+                (w * (1 + scale * rng.standard_normal(w.shape))).astype(np.float32) for w in policy.weights
+            ),
+        )
+        for scale in (0.1, 0.2, 0.4, 0.6)
+    ]
 
 
 def calibrated(env_id: str) -> wmgym.WorldModel:

@@ -228,10 +228,11 @@ def test_bound_is_the_table_and_never_wider_than_knowing_nothing(calibrations: l
     np.testing.assert_array_equal(bound[1:4], table.half_width["sample"][[0, 6, 31]])
     nothing = table.reach + np.abs(50.0 - table.center)
     np.testing.assert_allclose(bound[4:], [nothing, nothing], rtol=1e-6)
-    doubted = table.error_bound(steps, "sample", far, np.array([1.0, 0.5, 0.0, 2.0, 0.0, 1e9]))
+    doubt = np.array([1.0, 0.5, 0.0, 2.0, 0.0, 1e9])[:, None] * [1.0, 2.0, 3.0]
+    doubted = table.error_bound(steps, "sample", far, doubt)
     np.testing.assert_array_equal(doubted[0], 0.0)
-    scale = np.array([0.5, SMALLEST_DOUBT, 2.0]) ** table.power["sample"][[0, 6, 31]]
-    expected = table.per_doubt["sample"][[0, 6, 31]] * scale[:, None]
+    scale = np.maximum(doubt[1:4], SMALLEST_DOUBT) ** table.power["sample"][[0, 6, 31]][:, None]
+    expected = table.per_doubt["sample"][[0, 6, 31]] * scale
     np.testing.assert_allclose(doubted[1:4], np.minimum(expected, nothing), rtol=1e-6)
     np.testing.assert_allclose(doubted[4:], [nothing, nothing], rtol=1e-6)
 
@@ -261,8 +262,8 @@ def test_doubt_tells_good_episodes_from_bad_ones() -> None:
         hours = np.full(len(step.doubt), h)
         by_step = table.error_bound(hours, "member", step.core)
         given = table.error_bound(hours, "member", step.core, step.doubt)
-        assert (step.error <= given).mean() == pytest.approx(0.9, abs=0.06)
-        calm = step.doubt < np.median(step.doubt)
+        assert (step.error <= given).mean() > 0.84  # more where errors are multiples of doubt: ties
+        calm = step.doubt[:, 0] < np.median(step.doubt[:, 0])
         if h == 1:  # later, errors of one sign add up faster than doubt
             assert (step.error <= given)[calm].mean() > 0.7  # nine in ten, all of them ties
             assert given[calm].mean() < 0.2 * by_step[calm].mean()

@@ -104,12 +104,17 @@ def test_refusals(world: WorldModel) -> None:
         calibrate(calibrate(world, data, update=True), data, update=True)
 
 
+def windows(data: Transitions, length: int = 24) -> np.ndarray:
+    return data.first[:, None] + np.arange(length)
+
+
 def test_surprise_has_its_closed_form() -> None:
     """The exact model: ``E log(1 + z**2)`` of a normal ``z``, and of one three times as wide."""
     for factor in (1.0, 3.0):
         expected = stats.norm(scale=factor).expect(lambda z: np.log1p(z**2))
-        found = drift.surprise(toy.world(), louder(100, 12, factor))
-        assert found.shape == (2_400,)
+        data = louder(100, 12, factor)
+        found = drift.signs(toy.world(), data, windows(data)).surprise
+        assert found.shape == (100,)
         assert found.mean() == pytest.approx(expected, rel=0.03)
 
 
@@ -117,4 +122,38 @@ def test_disagreement_excuses() -> None:
     """Members that differ by a lot are not surprised by what lies between them."""
     apart = toy.world(toy.LinearGaussian(offset=(-1.0, 1.0)))
     data = toy.episodes(20, 13)
-    assert drift.surprise(apart, data).mean() < 0.1 * drift.surprise(toy.world(), data).mean()
+    calm, usual = (drift.signs(w, data, windows(data)).surprise.mean() for w in (apart, toy.world()))
+    assert calm < 0.1 * usual
+
+
+def test_gain_is_a_standard_score_and_finds_stronger_actuators() -> None:
+    """With the exact model it is the size of a standard normal, shifted by what the actuators add."""
+    data = toy.episodes(400, 14, steps=24)
+    usual = drift.signs(toy.world(), data, windows(data)).gain
+    assert stats.kstest(usual, stats.halfnorm.cdf).pvalue > 0.01
+    extra = 0.5 * data.action @ toy.B.T
+    stronger = replace(data, next_core=(data.next_core + extra).astype(np.float32))
+    found = drift.signs(toy.world(), stronger, windows(data)).gain
+    shift = 0.5 * np.sqrt((((data.action @ toy.B.T) / toy.SIGMA)[windows(data)] ** 2).sum((1, 2)))
+    assert found.mean() == pytest.approx(shift.mean(), rel=0.05)
+
+
+def test_direction_and_impulse_have_their_closed_forms() -> None:
+    data = toy.episodes(300, 15, steps=24)
+    world, rows = toy.world(), windows(data)
+    still = drift.signs(world, data, rows)
+    assert 1.0 < still.direction.mean() < 1.7  # the largest of three eigenvalues that are 1 on average
+    along = np.array([0.6, 0.0, 0.8]) * 2 * toy.SIGMA
+    biased = replace(data, next_core=(data.next_core + along).astype(np.float32))
+    assert drift.signs(world, biased, rows).direction.mean() == pytest.approx(5.0, rel=0.2)  # 1 + 2 squared
+    pushed = data.next_core.copy()
+    pushed[rows[:, 7], 1] += 30 * toy.SIGMA
+    hit = drift.signs(world, replace(data, next_core=pushed), rows).impulse
+    np.testing.assert_allclose(hit, 30, atol=5)
+    assert still.impulse.max() < 10
+
+
+def test_windows_beyond_the_data_are_refused() -> None:
+    data = toy.episodes(2, 16)
+    with pytest.raises(ValueError, match="indices of 120 transitions"):
+        drift.signs(toy.world(), data, np.array([[118, 119, 120]]))

@@ -165,15 +165,16 @@ def test_the_std_is_the_exponential_of_the_bounded_log_std(model: EnsembleMLP) -
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_pair_is_a_member_and_the_next(model: EnsembleMLP, rows: int, alone: bool) -> None:
+def test_a_pair_is_a_member_and_the_next_ones_shadow(model: EnsembleMLP, rows: int, alone: bool) -> None:
     core, action, member = batch(64)
     core, action, member = core[:rows], action[:rows], member[:rows].clone()
     if alone:  # every row has the last member, whose next is the first
         member[:] = model.num_members - 1
-    own, other = model.predict_pair(core, action, member)
-    every = model.predict(core, action)
+    shadow = core + 0.5
+    own, other = model.predict_pair(core, shadow, action, member)
+    every, beside = model.predict(core, action), model.predict(shadow, action)
     index = torch.arange(rows)
     torch.testing.assert_close(own.mean, every.mean[member, index], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(own.std, every.std[member, index], rtol=1e-5, atol=1e-6)
     following = (member + 1) % model.num_members
-    torch.testing.assert_close(other, every.mean[following, index], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(other, beside.mean[following, index], rtol=1e-5, atol=1e-6)

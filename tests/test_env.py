@@ -24,6 +24,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward, RecordVide
 from gymnasium.wrappers import RecordEpisodeStatistics as RecordSingleStatistics
 from gymnasium.wrappers import vector as vector_wrappers
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from scipy import stats
 
 import wmgym  # noqa: F401  (registers the ids)
 from tests import toy
@@ -558,11 +559,15 @@ def test_distrust_grows_with_what_members_disagree_by(mode: Any) -> None:
     env = ImaginedVectorEnv(world, 6, mode=mode, trust=True, max_episode_steps=10)
     _, infos = env.reset(seed=0)
     assert not infos["distrust"].any()
-    gap = np.array([0.6, 0.05, 0.65])  # of each member and the next
+    members = env._state.member.numpy()  # type: ignore[union-attr]
+    shadow, apart = env.core(), []
     for h in range(1, 10):
         infos = env.step(np.zeros((6, 2), np.float32))[4]
-        members = env._state.member.numpy()  # type: ignore[union-attr]
-        doubt = (np.sqrt(h) * gap[members, None] / table.data_std).mean(1)
+        shadow = shadow @ toy.A.T + np.array([0.3, 0.35, -0.3])[members, None]  # the next member's own path
+        apart.append(np.abs(env.core() - shadow) / table.data_std)
+        past = np.mean(apart, 0)
+        own = np.sqrt((apart[-1] ** 2 + past**2) / 2)
+        doubt = own**0.4 * stats.gmean(past, axis=1)[:, None] ** 0.6
         expected = table.error_bound(np.full(6, h), mode, env.core(), doubt)
         np.testing.assert_allclose(infos["error_bound"], expected, rtol=1e-4)
         np.testing.assert_allclose(infos["distrust"], (expected / table.data_std).mean(1), rtol=1e-4)

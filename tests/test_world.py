@@ -255,3 +255,14 @@ def test_to_gives_an_independent_copy() -> None:
     with torch.no_grad():
         copy.dynamics.weights[0].zero_()  # type: ignore[attr-defined]
     assert world.dynamics.weights[0].abs().sum() > 0  # type: ignore[attr-defined]
+
+
+def test_doubt_of_a_path_that_left_the_numbers_is_huge_and_of_what_stands_still_is_nothing() -> None:
+    world = toy.world().with_calibration(toy.blank_calibration(3))
+    start = world.init(torch.zeros(3, 3), rng())
+    lost = torch.tensor([[0.0] * 3, [float("nan")] * 3, [float("inf"), 0.0, 0.0]])
+    doubt = world.doubt(replace(start, shadow=lost, strayed=lost), np.array([1, 1, 1]))
+    assert doubt[0].max() < 1e-3
+    assert doubt[1].min() > 9e8
+    assert doubt[2, 0] > 1e3
+    assert np.isfinite(doubt).all()

@@ -82,8 +82,10 @@ class LinearGaussian:
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         return self._predict(core, action, member)
 
-    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
-        other = self._predict(core, action, (member + 1) % self.num_members)
+    def predict_pair(
+        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+    ) -> tuple[Prediction, Tensor]:
+        other = self._predict(shadow, action, (member + 1) % self.num_members)
         return self._predict(core, action, member), other.mean
 
     def _predict(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
@@ -113,7 +115,9 @@ class Stub:
         self.action = action
         return self._predict(len(core))
 
-    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
+    def predict_pair(
+        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+    ) -> tuple[Prediction, Tensor]:
         return self.predict_assigned(core, action, member), self._predict(len(core)).mean
 
     def _predict(self, *shape: int) -> Prediction:

@@ -20,8 +20,8 @@ from wmgym.rules import pit
 from wmgym.task import Task
 from wmgym.world import WorldModel
 
-_MAX_WINDOWS = 256  # starts replayed, spread evenly over the held-out data
-_MAX_SPREADS, _COPIES = 64, 16  # starts of sampled copies, and how many of each
+_MAX_WINDOWS = 1_024  # starts replayed, spread evenly over the held-out data
+_MAX_SPREADS, _COPIES = 128, 16  # starts of sampled copies, and how many of each
 _ONE_SIGMA = 0.6827
 
 
@@ -40,7 +40,7 @@ def calibrate(
     First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
     changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
     errors after each number of steps give conformal half-widths: of the error itself, and of the error
-    divided by the episode's doubt, what two ensemble members disagreed by so far. Windows of one episode
+    divided by the episode's doubt, how far two members' own paths have come apart. Windows of one episode
     depend on each other, so each episode's errors enter as one distribution and the quantile is that of their
     equal mixture ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
 
@@ -154,7 +154,7 @@ def _spreads(
     many, blank = starts.repeat(_COPIES), _without_bounds(calib, scale, 0.5)
     moving = calib.core.std(0) > 1e-8
     changes = Chart(calib.task.core.geometry).change_dim
-    for share in (1.0, 0.75, 0.5, 0.25, 0.0):
+    for share in (2.0, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25, 0.0):
         factor = np.where(np.arange(len(scale)) < changes, share * scale, scale)
         sampled, shares = world.with_calibration(replace(blank, std_scale=factor)), []
         for h, step in enumerate(replay(sampled, calib, many, 32, "sample", seed), start=1):
@@ -249,10 +249,10 @@ class _Row:
     """What is left of the replays after ``h`` steps, and the scores that bounds are quantiles of."""
 
     def __init__(self, seen: Replays, group: np.ndarray, h: int, power: float) -> None:
-        self.there = ~np.isnan(seen.doubt[h - 1])
+        self.there = ~np.isnan(seen.doubt[h - 1][:, 0])
         self.error, self.core = seen.error[h - 1][self.there], seen.core[h - 1][self.there]
         self.group = group[self.there]
-        self.scale = (np.maximum(seen.doubt[h - 1][self.there], SMALLEST_DOUBT) ** power)[:, None]
+        self.scale = np.maximum(seen.doubt[h - 1][self.there], SMALLEST_DOUBT) ** power
         self.scores = self.error, self.error / self.scale
 
 

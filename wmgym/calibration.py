@@ -20,7 +20,7 @@ class Calibration:
         half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
             ``h`` steps from an episode's start, where nothing else is known of the episode.
         per_doubt: likewise, the half-width at a ``doubt`` of 1, to be multiplied by ``doubt ** power``:
-            narrower where members agreed so far.
+            narrower where two members' paths stay together.
         power: for each mode ``(horizon,)``, the exponent between 0.25 and 1 with which held-out bounds
             were narrowest.
         tube: for each mode ``(horizon,)`` factor by which all bounds of the first ``h`` steps are widened so
@@ -69,14 +69,14 @@ class Calibration:
             mode: how the episodes were imagined.
             core: ``(n, core_dim)`` predictions. Wherever they are, a bound reaches no farther than to where
                 held-out states were; past the calibrated horizon nothing more than that is claimed.
-            doubt: ``(n,)`` of each episode, see ``doubt_of``; None bounds by the step alone.
+            doubt: ``(n, core_dim)``, see ``WorldModel.doubt``; None bounds by the step alone.
         """
         rows = np.clip(elapsed, 1, self.horizon) - 1
         if doubt is None:
             bound = self.half_width[mode][rows]
         else:
-            scale = np.maximum(doubt, SMALLEST_DOUBT) ** self.power[mode][rows]
-            bound = self.per_doubt[mode][rows] * scale[:, None]
+            scale = np.maximum(doubt, SMALLEST_DOUBT) ** self.power[mode][rows][:, None]
+            bound = self.per_doubt[mode][rows] * scale
         bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
         bound = self.saturated(bound, core)
         return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
@@ -93,12 +93,3 @@ class Calibration:
 
 SMALLEST_DOUBT = 1e-6
 """Doubt is never less, not even of a single member, which always agrees with itself."""
-
-
-def doubt_of(accumulated: np.ndarray) -> np.ndarray:
-    """Doubt ``(n,)`` of episodes from the squares that ``WorldState.doubt`` adds up, ``(n, core_dim)``.
-
-    What two members' changes differ by, in units of the data's std, taken as independent over the steps.
-    """
-    doubt: np.ndarray = np.sqrt(accumulated).mean(-1)
-    return doubt

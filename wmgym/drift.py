@@ -1,4 +1,4 @@
-"""Drift: whether bounds still hold on new real episodes, and adapting them where they do not."""
+"""Drift: whether bounds still hold on new real episodes, adapting them, and signs of a changed robot."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ RATE = 0.5
 """The first episode of an update widens a bound that misses all its errors by 57 %, the ninth by 16 %."""
 _MAX_WINDOWS = 256
 _CHUNK = 8_192
+_HEAVY = 5.0  # standard deviations beyond which more says no more
+_NUDGE = 0.2  # share by which actions are made larger and smaller
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,11 @@ def _look(world: WorldModel, data: Transitions, mode: Mode, seed: int) -> list[R
 def _miss(table: Calibration, seen: Replays) -> _Missed:
     horizon, windows, dim = seen.error.shape
     elapsed = np.arange(1, horizon + 1).repeat(windows)
-    core, doubt = np.nan_to_num(seen.core.reshape(-1, dim)), np.nan_to_num(seen.doubt.reshape(-1))
+    core, doubt = (np.nan_to_num(x.reshape(-1, dim)) for x in (seen.core, seen.doubt))
     alone, given = (
         table.error_bound(elapsed, seen.mode, core, what).reshape(seen.error.shape) for what in (None, doubt)
     )
-    there = ~np.isnan(seen.doubt)
+    there = ~np.isnan(seen.doubt[..., 0])
     error = np.nan_to_num(seen.error)
     # What never moves has bounds and errors of zero.
     worst = np.divide(error, given, out=np.where(error > 0, np.inf, 0.0).astype(np.float32), where=given > 0)
@@ -151,28 +153,83 @@ def _grown(table: Calibration, bound: np.ndarray, missed: np.ndarray, n: int) ->
     return grown.astype(np.float32)
 
 
-def surprise(world: WorldModel, data: Transitions) -> np.ndarray:
-    """How unlikely a world finds each real transition: ``(n,)``, to be averaged over the last second or so.
+@dataclass(frozen=True)
+class Signs:
+    """What windows of real transitions say against this being the robot that a world was fitted to.
 
-    The mean over dimensions of ``log(1 + z**2)``, ``z`` being the change's distance from the ensemble's mean
-    in units of its spread: the noise it states and members' disagreement. Where the world knows itself to be
-    unsure little is surprising; what is, is a robot that has changed: another mass, another actuator.
+    Each ``(windows,)``, larger where there is more to it, to be compared with windows of the usual robot.
+
+    Attributes:
+        surprise: how unlikely the transitions are; any change.
+        gain: by how many standard errors actuators act more or less strongly than they did; another actuator,
+            another mass.
+        direction: the largest mean square along any one direction of what is unexplained; whatever is wrong
+            in the same way over and over, as less friction is.
+        impulse: the largest unexplained change of the root's velocity in one step; a push.
     """
-    found: np.ndarray = np.log1p(standardised(world, data) ** 2).mean(1)
-    return found
+
+    surprise: np.ndarray
+    gain: np.ndarray
+    direction: np.ndarray
+    impulse: np.ndarray
 
 
-def standardised(world: WorldModel, data: Transitions) -> np.ndarray:
-    """Changes of real transitions, displacement included, in the world's own units ``(n, change_dim)``."""
-    wanted, found = targets(data), []
+def signs(world: WorldModel, data: Transitions, rows: np.ndarray) -> Signs:
+    """Look for signs of a changed robot in windows of real transitions ``data[rows]``.
+
+    All four look at a change's distance ``z`` from the ensemble's mean, in units of its spread: the noise it
+    states and members' disagreement. Where the world knows itself to be unsure little is surprising. The gain
+    is a matched filter: ``z`` against how the prediction moves with the size of the action.
+
+    Args:
+        world: the world fitted to the usual robot.
+        data: transitions of the robot at hand.
+        rows: ``(windows, length)`` int64, the transitions of each window; a second or so of one episode.
+    """
+    rows = np.asarray(rows)
+    if rows.ndim != 2 or not rows.size or rows.min() < 0 or rows.max() >= len(data):
+        raise ValueError(f"rows must be (windows, length) indices of {len(data)} transitions")
+    z, stronger = (x[rows] for x in _unexplained(world, data))
+    calm = z.clip(-_HEAVY, _HEAVY)  # contacts have heavy tails
+    evidence, information = (calm * stronger).sum((1, 2)), (stronger**2).sum((1, 2))
+    second = np.einsum("wti,wtj->wij", calm, calm) / rows.shape[1]
+    root = _root_columns(world)
+    return Signs(
+        surprise=np.log1p(z**2).mean((1, 2)),
+        gain=np.abs(evidence) / np.sqrt(np.maximum(information, 1e-12)),
+        direction=np.linalg.eigvalsh(second)[:, -1],
+        impulse=np.sqrt((z[..., root] ** 2).sum(2)).max(1),
+    )
+
+
+def _unexplained(world: WorldModel, data: Transitions) -> tuple[np.ndarray, np.ndarray]:
+    """``z`` and how the prediction moves with the action's size, in the same units ``(n, change_dim)``."""
+    wanted, found, moved = targets(data), [], []
     for at in range(0, len(data), _CHUNK):
-        rows = slice(at, at + _CHUNK)
-        core = torch.tensor(data.core[rows], device=world.device)
-        action = world.encode_action(given_actions(world, data.action[rows]))
+        part = slice(at, at + _CHUNK)
+        core = torch.tensor(data.core[part], device=world.device)
+        action = world.encode_action(given_actions(world, data.action[part]))
+        changes = wanted.shape[1]
         with torch.no_grad():
             said = world.dynamics.predict(core, action)
-        changes = wanted.shape[1]
-        mean, variance = said.mean.mean(0), said.std.square().mean(0) + said.mean.var(0, correction=0)
-        z = (wanted[rows].to(mean) - mean[:, :changes]) / variance[:, :changes].sqrt()
-        found.append(z.cpu().numpy())
-    return np.concatenate(found)
+            more, less = (
+                world.dynamics.predict(core, action * factor).mean.mean(0)[:, :changes]
+                for factor in (1 + _NUDGE, 1 - _NUDGE)
+            )
+        variance = said.std.square().mean(0) + said.mean.var(0, correction=0)
+        std = variance[:, :changes].sqrt()
+        found.append(((wanted[part].to(std) - said.mean.mean(0)[:, :changes]) / std).cpu().numpy())
+        moved.append(((more - less) / (2 * _NUDGE) / std).cpu().numpy())
+    return np.concatenate(found), np.concatenate(moved)
+
+
+def _root_columns(world: WorldModel) -> list[int]:
+    """Columns of a change that hold the root's horizontal velocity; all where the task has no known root."""
+    core = world.task.core
+    moving = world._chart._moving.tolist()
+    if core.to_mujoco is None:
+        return [*range(world._chart.change_dim)]
+    _, velocity = core.to_mujoco(np.arange(core.dim)[None])
+    turns = core.geometry.velocities
+    wanted = turns[0][:2] if turns else (int(velocity[0, 0]),)
+    return [moving.index(i) for i in wanted]

@@ -61,8 +61,10 @@ class Dynamics(Protocol):
         """Each row by its own member ``(batch,)`` int64, paying for that one: leading shape ``(batch,)``."""
         ...
 
-    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
-        """``predict_assigned``, and beside it the mean of the next member ``(batch, target_dim)``."""
+    def predict_pair(
+        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+    ) -> tuple[Prediction, Tensor]:
+        """``predict_assigned``, and the next member's mean for ``shadow`` cores ``(batch, target_dim)``."""
         ...
 
 
@@ -159,15 +161,22 @@ class EnsembleMLP(nn.Module):
         outputs = self.network(packed, plan.only).flatten(0, 1)
         return self._in_raw_units(outputs[plan.back])
 
-    def predict_pair(self, core: Tensor, action: Tensor, member: Tensor) -> tuple[Prediction, Tensor]:
-        """``predict_assigned``, and beside it the mean of the next member ``(batch, target_dim)``."""
+    def predict_pair(
+        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+    ) -> tuple[Prediction, Tensor]:
+        """``predict_assigned``, and the next member's mean for ``shadow`` cores ``(batch, target_dim)``."""
         plan, members = self._pack(member), self.num_members
-        packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.input_dim)
-        if plan.only is None:  # each member's rows go through its own weights and through the next one's
-            outputs = self.network(torch.cat([packed, packed.roll(1, 0)], 1))
+        inputs = self.encode(torch.cat([core, shadow]), torch.cat([action, action]))
+        mine, its = (
+            rows[plan.source].view(-1, plan.room, self.input_dim)
+            for rows in (inputs[: len(core)], inputs[len(core) :])
+        )
+        if plan.only is None:  # shadows of each member's rows go through the next one's weights
+            outputs = self.network(torch.cat([mine, its.roll(1, 0)], 1))
             own, other = outputs[:, : plan.room], outputs[:, plan.room :].roll(-1, 0)
         else:
-            own, other = (self.network(packed, (plan.only + k) % members) for k in (0, 1))
+            own = self.network(mine, plan.only)
+            other = self.network(its, (plan.only + 1) % members)
         prediction = self._in_raw_units(own.flatten(0, 1)[plan.back])
         return prediction, self._in_raw_units(other.flatten(0, 1)[plan.back]).mean
 

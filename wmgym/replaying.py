@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from wmgym.calibration import doubt_of
 from wmgym.data import Transitions
 from wmgym.dynamics import Mode
 from wmgym.progress import Advance
@@ -23,7 +22,7 @@ class Replay:
     Attributes:
         error: ``(n, core_dim)`` absolute, raw units.
         core: ``(n, core_dim)`` imagined.
-        doubt: ``(n,)`` of each episode so far; zeros where not asked for.
+        doubt: ``(n, core_dim)`` of each episode so far; zeros where not asked for.
     """
 
     error: np.ndarray
@@ -58,7 +57,7 @@ def replay(
         if not keep.all():  # replay only what can still be compared
             mask = torch.tensor(keep, device=device)
             state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
-        error, core, doubt = (np.full(s, np.nan, np.float32) for s in (shape, shape, shape[:1]))
+        error, core, doubt = (np.full(shape, np.nan, np.float32) for _ in range(3))
         if len(going):
             rows = starts[going] + h
             action = given_actions(world, real.action[rows])
@@ -66,7 +65,7 @@ def replay(
                 state = world.step(state, action, mode, generator, trust).state
             core[going] = state.core.cpu().numpy()
             error[going] = np.abs(core[going] - real.next_core[rows])
-            doubt[going] = doubt_of(state.doubt.cpu().numpy())
+            doubt[going] = world.doubt(state, np.full(len(going), h + 1)) if trust else 0.0
         yield Replay(error, core, doubt)
 
 
@@ -78,7 +77,7 @@ class Replays:
         mode: how they were imagined.
         error: ``(horizon, n, core_dim)`` absolute, raw units.
         core: ``(horizon, n, core_dim)`` imagined.
-        doubt: ``(horizon, n)``.
+        doubt: ``(horizon, n, core_dim)``.
     """
 
     mode: Mode

@@ -13,7 +13,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.calibration import doubt_of
 from wmgym.dynamics import MODES, Mode, Precision
 from wmgym.world import WorldModel, WorldState
 
@@ -334,13 +333,14 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _begin(self, state: WorldState, mask: np.ndarray) -> WorldState:
         """The state with ``mask`` rows at new starts of the bank."""
         rows = torch.as_tensor(mask, device=state.core.device)
-        core, shown, member, doubt = (x.clone() for x in (state.core, state.shown, state.member, state.doubt))
-        count, dim = int(mask.sum()), core.shape[1]
+        fresh = state.map(torch.Tensor.clone)
+        count, dim = int(mask.sum()), fresh.core.shape[1]
         start = self._draw_starts(count)
-        core[rows], shown[rows], doubt[rows] = start[:, :dim], start[:, dim:], 0
-        member[rows] = self.world.deal_members(member[~rows], count, self._generator)
+        fresh.core[rows] = fresh.shadow[rows] = start[:, :dim]
+        fresh.shown[rows], fresh.strayed[rows] = start[:, dim:], 0
+        fresh.member[rows] = self.world.deal_members(fresh.member[~rows], count, self._generator)
         self._elapsed[mask], self._place[mask] = 0, 0
-        return WorldState(core, shown, member, doubt)
+        return fresh
 
     def _mask(self, given: Any) -> np.ndarray:
         """Episodes to start: those asked for, or all."""
@@ -416,7 +416,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos: dict[str, Any] = {"diverged": diverged}
         calibration = self.world.calibration
         if calibration is not None:
-            doubt = doubt_of(state.doubt.cpu().numpy()) if self.trust else None
+            doubt = self.world.doubt(state, self._elapsed) if self.trust else None
             core = state.core.cpu().numpy()
             infos["error_bound"] = calibration.error_bound(self._elapsed, self.mode, core, doubt)
             if self.trust:
@@ -434,7 +434,8 @@ def _merge(old: WorldState, new: WorldState, mask: np.ndarray) -> WorldState:
         torch.where(wide, new.core, old.core),
         torch.where(wide, new.shown, old.shown),
         torch.where(rows, new.member, old.member),
-        torch.where(wide, new.doubt, old.doubt),
+        torch.where(wide, new.shadow, old.shadow),
+        torch.where(wide, new.strayed, old.strayed),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +13,14 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
-from wmgym.calibration import Calibration
+from wmgym.calibration import SMALLEST_DOUBT, Calibration
 from wmgym.chart import Chart
 from wmgym.dynamics import MODES, Dynamics, EnsembleMLP, Mode, Precision, Prediction
 from wmgym.records import record_task
 from wmgym.support import NearestReal, Search, Support
 from wmgym.task import Task
+
+_LOST = 1e9  # doubt where a path left the numbers
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,17 @@ class WorldState:
         core: ``(batch, core_dim)``, raw units.
         shown: ``(batch, shown_dim)``, the readouts that the observation shows beside the core.
         member: ``(batch,)`` int64, the ensemble member each episode believes in; mean mode asks them all.
-        doubt: ``(batch, core_dim)``, squared disagreement of that member with the next one, added up since
-            the episode's start in units of the calibration data's variance, where steps were asked for trust.
+        shadow: ``(batch, core_dim)``, where the next member has come to from the episode's start, by its own
+            path under the same actions; stands still where steps were not asked for trust.
+        strayed: ``(batch, core_dim)``, distance of core and shadow added up over the steps, in standard
+            deviations of the calibration data.
     """
 
     core: Tensor
     shown: Tensor
     member: Tensor
-    doubt: Tensor
+    shadow: Tensor
+    strayed: Tensor
 
     @property
     def full(self) -> Tensor:
@@ -56,7 +61,7 @@ class WorldState:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
         """The same done to all of it: rows chosen, repeated or copied."""
-        return WorldState(change(self.core), change(self.shown), change(self.member), change(self.doubt))
+        return WorldState(*(change(getattr(self, part.name)) for part in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class WorldModel:
     _chart: Chart = field(init=False, repr=False, compare=False)
     _bounds: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
     _std_scale: Tensor = field(init=False, repr=False, compare=False)
-    _variance: Tensor | None = field(init=False, repr=False, compare=False)
+    _data_std: Tensor | None = field(init=False, repr=False, compare=False)
     _search: Search | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -122,14 +127,14 @@ class WorldModel:
         device = self.device
         # Finite, so that an infinite prediction differs from what it is clamped to, as NaN does.
         low, high = (torch.nan_to_num(torch.tensor(side, device=device)) for side in (self.low, self.high))
-        scale, variance = np.ones(self.dynamics.target_dim, np.float32), None
+        scale, data_std = np.ones(self.dynamics.target_dim, np.float32), None
         if self.calibration is not None:
             scale = self.calibration.std_scale.astype(np.float32)
-            variance = torch.tensor(np.float32(self.calibration.data_std**2), device=device)
+            data_std = torch.tensor(np.float32(self.calibration.data_std), device=device)
         object.__setattr__(self, "_chart", Chart(self.task.core.geometry).to(device))
         object.__setattr__(self, "_bounds", (low, high))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
-        object.__setattr__(self, "_variance", variance)
+        object.__setattr__(self, "_data_std", data_std)
         found = None if self.support is None else Search(self.support, self.task.core.geometry, device)
         object.__setattr__(self, "_search", found)
 
@@ -186,7 +191,8 @@ class WorldModel:
         if state.shape[1] < core.state_dim:
             rest = torch.zeros(len(state), self.task.action_dim, device=state.device)
             shown = self._read_out(state, rest)[:, core.readout_dim - core.shown_dim :]
-        return WorldState(state[:, : core.dim], shown, members, torch.zeros_like(state[:, : core.dim]))
+        start = state[:, : core.dim]
+        return WorldState(start, shown, members, start, torch.zeros_like(start))
 
     def _read_out(self, core: Tensor, encoded: Tensor) -> Tensor:
         """Hidden, then shown readouts ``(batch, readout_dim)``."""
@@ -226,10 +232,11 @@ class WorldModel:
                 adds it (TS-infinity of arXiv:1805.12114), for real envs that are noisy; "mean" takes the mean
                 of all members and costs as many times more.
             generator: source of the noise; needed in sample mode.
-            trust: add to ``doubt`` what another member says, for about twice the cost. Needs a calibrated
-                world.
+            trust: let the next member follow its own path beside each episode's, for about twice the cost:
+                how far the two come apart is what ``doubt`` tells. Asked for at all steps of an episode or at
+                none. Needs a calibrated world.
         """
-        if trust and self._variance is None:
+        if trust and self._data_std is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         encoded, other = self.encode_action(action), None
         if mode == "mean":
@@ -237,32 +244,50 @@ class WorldModel:
             target = prediction.mean.mean(0)
             logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
             if trust:
-                rows = torch.arange(len(target), device=target.device)
-                believed = prediction.mean[state.member, rows]
-                other = prediction.mean[(state.member + 1) % self.dynamics.num_members, rows]
+                following = (state.member + 1) % self.dynamics.num_members
+                other = self.dynamics.predict_assigned(state.shadow, encoded, following).mean
         elif mode in MODES:
             if trust:
-                own, other = self.dynamics.predict_pair(state.core, encoded, state.member)
+                own, other = self.dynamics.predict_pair(state.core, state.shadow, encoded, state.member)
             else:
                 own = self.dynamics.predict_assigned(state.core, encoded, state.member)
-            believed = target = own.mean
-            logit = own.end_logit
+            target, logit = own.mean, own.end_logit
             if mode == "sample":
                 if generator is None:
                     raise ValueError("sample mode draws noise; pass generator=torch.Generator()")
                 target = sample(own, self._std_scale, generator)
         else:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-        if other is not None:
-            state = replace(state, doubt=state.doubt + self._disagreement(state.core, believed, other))
-        return self._finish(state, action, encoded, target, logit, mode, generator)
+        outcome = self._finish(state, action, encoded, target, logit, mode, generator)
+        if other is None:
+            return outcome
+        return replace(outcome, state=self._strayed(outcome.state, other))
 
-    def _disagreement(self, core: Tensor, target: Tensor, other: Tensor) -> Tensor:
-        """Squared difference of where two targets lead ``(batch, core_dim)``, by the data's variance."""
-        assert self._variance is not None
-        changes = self._chart.change_dim
-        here, there = (self._chart.move(core, x[:, :changes])[0] for x in (target, other))
-        return torch.nan_to_num((here - there).square() / self._variance, nan=torch.inf)
+    def _strayed(self, state: WorldState, other: Tensor) -> WorldState:
+        """The state with its shadow moved on by ``other``."""
+        assert self._data_std is not None
+        low, high = (side[: self.task.core.dim] for side in self._bounds)
+        shadow = self._chart.move(state.shadow, other[:, : self._chart.change_dim])[0].clamp(low, high)
+        apart = (state.core - shadow).abs() / self._data_std
+        return replace(state, shadow=shadow, strayed=state.strayed + apart)
+
+    def doubt(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
+        """How far two members have come apart ``(batch, core_dim)``, in the calibration data's std.
+
+        Of each dimension, what they are apart by now and were on average over the ``elapsed`` ``(batch,)``
+        steps so far, drawn towards the geometric mean over dimensions: one other member is a small sample of
+        what the model does not know, and its past and its other dimensions steady it.
+        """
+        assert self._data_std is not None
+        now, strayed = (
+            np.nan_to_num(x.detach().cpu().numpy(), nan=_LOST, posinf=_LOST, neginf=_LOST)
+            for x in ((state.core - state.shadow) / self._data_std, state.strayed)
+        )
+        past = strayed / np.maximum(elapsed, 1).astype(np.float32)[:, None]
+        own = np.sqrt((now**2 + past**2) / 2)
+        rest = np.exp(np.log(np.maximum(past, SMALLEST_DOUBT)).mean(1, keepdims=True))
+        doubt: np.ndarray = own**0.4 * rest**0.6
+        return doubt
 
     def _finish(
         self,
