@@ -116,7 +116,8 @@ def swapped(**names: Any) -> Iterator[None]:
 
 
 def seen_as(data: Transitions, geometry: Geometry) -> Transitions:
-    core = dataclasses.replace(data.task.core, geometry=geometry)
+    """In other coordinates, of which limbs that trade places would make no permutation."""
+    core = dataclasses.replace(data.task.core, geometry=geometry, symmetries=())
     return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
 
 
@@ -127,6 +128,11 @@ def in_world_axes(data: Transitions) -> Transitions:
 
 def without_feet(data: Transitions) -> Transitions:
     return seen_as(data, dataclasses.replace(data.task.core.geometry, root=None, feet=()))
+
+
+def without_symmetries(data: Transitions) -> Transitions:
+    core = dataclasses.replace(data.task.core, symmetries=())
+    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
 
 
 def other_frame(data: Transitions) -> Transitions:
@@ -194,6 +200,7 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "delta whitening": _with({"loss_of": whitened}),
     "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
     "feet not shown": lambda env_id: _fit(without_feet(pool_data(env_id, STEPS))),
+    "limbs keep their places": lambda env_id: _fit(without_symmetries(pool_data(env_id, STEPS))),
     "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
     "weight decay 0": _config(weight_decay=0.0),
     "weight decay 0.01": _config(weight_decay=0.01),

@@ -88,7 +88,7 @@ def card(env_id: str) -> str:
         f"# {env_id}",
         "",
         f"Fitted to {origin.steps:,} real transitions of this repository's reference policies and of random"
-        f" actions. {others} calibrated it, and a"
+        f" actions. {others}, and copies of theirs with noise on the weights, calibrated it, and a"
         " third of all policies are held out of both: the numbers below are theirs.",
         "",
         "| what | value |",

@@ -270,15 +270,15 @@ def test_doubt_tells_good_episodes_from_bad_ones() -> None:
 
 
 def test_a_tube_holds_for_whole_trajectories(calibrations: list[Calibration]) -> None:
-    fresh = toy.episodes(1_000, 77, steps=20)
-    table = calibrations[0]
-    inside = np.ones(1_000, bool)
-    world = toy.world().with_calibration(table)
-    for h, step in enumerate(replay(world, fresh, fresh.first, 20, "sample", trust=True), start=1):
-        bound = table.error_bound(np.full(1_000, h), "sample", step.core, step.doubt)
-        inside &= (step.error <= table.tube["sample"][19] * bound).all(1)
-    assert inside.mean() == pytest.approx(0.9, abs=0.04)
-    assert (np.diff(table.tube["sample"]) >= 0).all()
+    fresh, shares = toy.episodes(1_000, 77, steps=20), []
+    for table in calibrations[:5]:  # one, from 128 episodes, is off by 0.03
+        inside, world = np.ones(1_000, bool), toy.world().with_calibration(table)
+        for h, step in enumerate(replay(world, fresh, fresh.first, 20, "sample", trust=True), start=1):
+            bound = table.error_bound(np.full(1_000, h), "sample", step.core, step.doubt)
+            inside &= (step.error <= table.tube["sample"][19] * bound).all(1)
+        shares.append(inside.mean())
+        assert (np.diff(table.tube["sample"]) >= 0).all()
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.03), shares
 
 
 def test_the_trust_horizon_is_where_the_median_bound_passes_the_tolerance(

@@ -172,19 +172,20 @@ def compose(quaternion: Tensor, rotation: Tensor) -> Tensor:
     """Turn unit quaternions by rotation vectors ``(n, 3)``, radians, given in their own frame."""
     half = rotation.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt() / 2
     turn = torch.cat([torch.cos(half), rotation / 2 * torch.sinc(half / torch.pi)], 1)
-    return functional.normalize(_product(quaternion, turn), dim=1)
+    return functional.normalize(multiply(quaternion, turn), dim=1)
 
 
 def rotation_between(quaternion: Tensor, other: Tensor) -> Tensor:
     """The shortest rotation vector that ``compose`` needs to turn the first into the other."""
     sign = torch.tensor([1.0, -1.0, -1.0, -1.0], dtype=quaternion.dtype, device=quaternion.device)
-    turn = _product(quaternion * sign, other)
+    turn = multiply(quaternion * sign, other)
     turn = torch.where(turn[:, :1] < 0, -turn, turn)  # a quaternion and its negative are one orientation
     length = turn[:, 1:].square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
     return turn[:, 1:] * (2 * torch.atan2(length, turn[:, :1]) / length)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """The product of quaternions ``(n, 4)``."""
     (aw, av), (bw, bv) = (a[:, :1], a[:, 1:]), (b[:, :1], b[:, 1:])
     scalar = aw * bw - (av * bv).sum(1, keepdim=True)
     return torch.cat([scalar, aw * bv + bw * av + torch.linalg.cross(av, bv)], 1)

@@ -24,6 +24,7 @@ from wmgym.optimising import (
 )
 from wmgym.records import library_versions
 from wmgym.support import sample_support
+from wmgym.symmetry import Views, views
 from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
 
@@ -65,9 +66,12 @@ def fit(
     model = EnsembleMLP(_ensemble_config(train, config), generator)
     model.use_precision(config.precision)
     rows, held = _hold_out(train, config, seed)
-    inputs, labels, ends = _prepare(train, model)
+    # A learned reward or termination may tell left from right.
+    symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
+    seen = views(symmetries, model.chart, task.action_dim)
+    inputs, labels, ends = _prepare(train, model, seen)
     judge = RolloutError(train, held, config, seed)
-    pupil = Pupil(model, inputs, labels, ends, rows, config, generator, judge, progress)
+    pupil = Pupil(model, inputs, labels, ends, rows, config, generator, judge, progress, seen)
     history = optimise(pupil, "fit")
     if config.finetune_updates:
         history += finetune(pupil, train)
@@ -144,21 +148,25 @@ def _finished(model: EnsembleMLP) -> EnsembleMLP:
     return model
 
 
-def _prepare(train: Transitions, model: EnsembleMLP) -> tuple[Tensor, Tensor, Tensor]:
+def _prepare(train: Transitions, model: EnsembleMLP, seen: Views | None) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised inputs, normalised targets and termination labels."""
     features = model.features(torch.tensor(train.core), encoded_actions(train))
-    labels = _normalise(model, features, targets(train))
+    labels = _normalise(model, features, targets(train), seen)
     inputs = (features - model.input_mean) / model.input_std
     return inputs, labels, torch.tensor(train.terminated).float()
 
 
-def _normalise(model: EnsembleMLP, features: Tensor, target: Tensor) -> Tensor:
-    """Set the normalisers; return normalised targets."""
+def _normalise(model: EnsembleMLP, features: Tensor, target: Tensor, seen: Views | None = None) -> Tensor:
+    """Set the normalisers, those of all views where there are several; return normalised targets."""
+    inputs = features.mean(0), safe_std(features)
+    outputs = target.mean(0), _target_unit(target)
+    if seen is not None:
+        inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
     with torch.no_grad():
-        model.input_mean.copy_(features.mean(0))
-        model.input_std.copy_(safe_std(features))
-        model.target_mean.copy_(target.mean(0))
-        model.target_std.copy_(_target_unit(target))
+        for name, value in zip(
+            ("input_mean", "input_std", "target_mean", "target_std"), (*inputs, *outputs), strict=True
+        ):
+            getattr(model, name).copy_(value)
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
     return (target - model.target_mean) / model.target_std
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from wmgym.data import Transitions
 from wmgym.dynamics import EnsembleMLP, Precision
 from wmgym.progress import track
+from wmgym.symmetry import Views, mapped, placed
 
 CONSTANT = 1e-8  # a standard deviation below this is none
 
@@ -102,6 +103,7 @@ class Pupil:
         generator: source of the batches.
         judge: says how far off the model is; the weights that it likes best are kept.
         progress: show a bar on a terminal.
+        views: the robot's symmetries; every row of a batch is seen through one at random.
     """
 
     model: EnsembleMLP
@@ -113,6 +115,7 @@ class Pupil:
     generator: torch.Generator
     judge: Callable[[EnsembleMLP], float]
     progress: bool
+    views: Views | None = None
 
 
 def optimise(pupil: Pupil, name: str) -> list[float]:
@@ -123,7 +126,11 @@ def optimise(pupil: Pupil, name: str) -> list[float]:
 
     def loss() -> Tensor:
         rows = batches.draw()  # (members, batch)
-        return loss_of(model, model.network(inputs[rows]), labels[rows], ends[rows])
+        seen, wanted = inputs[rows], labels[rows]
+        if pupil.views is not None:
+            view = torch.randint(len(pupil.views.inputs), rows.shape, generator=pupil.generator)
+            seen, wanted = pupil.views.of(seen, wanted, view)
+        return loss_of(model, model.network(seen), wanted, ends[rows])
 
     rate = config.learning_rate
     plan = _Descent(name, config.max_updates, rate, rate / 10, clip=100.0, patience=config.patience)
@@ -144,16 +151,26 @@ def finetune(pupil: Pupil, train: Transitions) -> list[float]:
     core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
     action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
     low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
+    symmetries, geometry = () if pupil.views is None else train.task.core.symmetries, train.task.core.geometry
     chart, changes = model.chart, model.chart.change_dim
     unit, middle = model.target_std[:changes], model.target_mean[:changes]
     shape = (model.num_members, max(1, config.batch_size // 4))
 
     def loss() -> Tensor:
         first = starts[torch.randint(len(starts), shape, generator=pupil.generator)].flatten()
-        state, total = core[first], torch.zeros(())
+        through = int(torch.randint(len(symmetries) + 1, (), generator=pupil.generator)) if symmetries else 0
+
+        def seen(core: Tensor) -> Tensor:
+            return mapped(symmetries[through - 1], geometry, core) if through else core
+
+        state, total = seen(core[first]), torch.zeros(())
         for at in (first + step for step in range(length)):
-            outputs = model.network(model.encode(state, action[at]).view(*shape, -1))
-            wanted = chart.difference(state, next_core[at], displacement[at])
+            given, shift = action[at], displacement[at]
+            if through:
+                given = placed(symmetries[through - 1].action, given)
+                shift = placed(symmetries[through - 1].displacement, shift)
+            outputs = model.network(model.encode(state, given).view(*shape, -1))
+            wanted = chart.difference(state, seen(next_core[at]), shift)
             wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
             total = total + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
             change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)

@@ -6,11 +6,12 @@ so displacements are read from the env and not computed from the core.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.known import Array, Core, Env, Geometry, Known, never, unless
+from wmgym.tasks.known import Array, Core, Env, Geometry, Known, Placement, Symmetry, never, unless
 
 
 def ant(
@@ -47,7 +48,14 @@ def ant(
         paid = forward_reward_weight * hidden[..., 0] / dt + healthy_reward * healthy(next_state)
         return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * hidden[..., 3]
 
-    core = _floating(8, at, 78 * include_cfrc_ext_in_observation, displacement_dim=3, read_hidden=read_hidden)
+    core = _floating(
+        8,
+        at,
+        78 * include_cfrc_ext_in_observation,
+        displacement_dim=3,
+        read_hidden=read_hidden,
+        symmetries=_ant_symmetries(at),
+    )
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -148,7 +156,66 @@ def _humanoid_readouts(cinert: bool, cvel: bool, qfrc_actuator: bool, cfrc_ext: 
     return 130 * cinert + 78 * cvel + 17 * qfrc_actuator + 78 * cfrc_ext
 
 
-def _floating(joints: int, at: int, shown: int, *, displacement_dim: int, read_hidden: Any) -> Core:
+_UPRIGHT = ((0, 1), (1, 1), (2, 1), (3, 1))  # a quaternion as it is
+_MIRRORED = ((0, 1), (1, -1), (2, 1), (3, -1))  # left and right, as axes that turn the other way round
+_XYZ, _X_Y_Z = ((0, 1), (1, 1), (2, 1)), ((0, 1), (1, -1), (2, 1))
+
+
+def _placed(*parts: Placement) -> Placement:
+    """Placements of one stretch of numbers after the other."""
+    found: list[tuple[int, int]] = []
+    for part in parts:
+        first = len(found)
+        found += [(first + source, sign) for source, sign in part]
+    return tuple(found)
+
+
+def _ant_symmetries(at: int) -> tuple[Symmetry, ...]:
+    """Quarter turns and reflections; legs are numbered around the torso, hip and ankle of each."""
+    ankle = (1, -1, -1, 1)  # the sense in which each bends
+    found = []
+    for mirror in (False, True):
+        for quarters in range(4):
+            legs = [(3 - leg if mirror else leg) for leg in range(4)]
+            legs = [(leg + quarters) % 4 for leg in legs]
+            # What each leg's hip and ankle take the place of.
+            joints: Placement = tuple(
+                place
+                for leg, source in enumerate(legs)
+                for place in (
+                    (2 * source, -1 if mirror else 1),
+                    (2 * source + 1, ankle[leg] * ankle[source]),
+                )
+            )
+            # Actions begin with the last leg.
+            action = tuple(((source + 2) % 8, sign) for source, sign in (*joints[6:], *joints[:6]))
+            side = -1 if mirror else 1
+            # Quarter turns of the body's x and y axes, then the reflection.
+            spin = (((0, 1), (1, 1)), ((1, 1), (0, -1)), ((0, -1), (1, -1)), ((1, -1), (0, 1)))[quarters]
+            (x, x_sign), (y, y_sign) = spin
+            rates: Placement = ((x, side * x_sign), (y, y_sign), (2, side))
+            place = _X_Y_Z if mirror else _XYZ
+            pose = _placed(place[:at], ((0, 1),), _MIRRORED if mirror else _UPRIGHT, joints)
+            found.append(
+                Symmetry(
+                    core=_placed(pose, place, rates, joints),
+                    action=action,
+                    displacement=place,
+                    turn=side * quarters * math.pi / 2,
+                )
+            )
+    return tuple(found[1:])
+
+
+def _floating(
+    joints: int,
+    at: int,
+    shown: int,
+    *,
+    displacement_dim: int,
+    read_hidden: Any,
+    symmetries: tuple[Symmetry, ...] = (),  # the humanoids' left knees are stiffer than their right ones
+) -> Core:
     """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
     positions = at + 5 + joints  # where velocities begin
     dim = positions + 6 + joints
@@ -179,4 +246,5 @@ def _floating(joints: int, at: int, shown: int, *, displacement_dim: int, read_h
         shown_dim=shown,
         hidden_dim=displacement_dim + 1,
         read_hidden=read_hidden,
+        symmetries=symmetries,
     )

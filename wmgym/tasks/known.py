@@ -25,6 +25,8 @@ TerminatedFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
 Env: TypeAlias = gym.Env[Any, Any]
 Segment: TypeAlias = tuple[tuple[tuple[int, int, int], ...], float, float]
 Foot: TypeAlias = tuple[float, tuple[Segment, ...]]
+Placement: TypeAlias = tuple[tuple[int, int], ...]
+"""For each number the one whose place it takes, and its sign there."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,23 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Symmetry:
+    """Limbs that can trade places: the robot then does what it would have done, in the other places.
+
+    Attributes:
+        core: places of core dimensions.
+        action: places of actions.
+        displacement: places of displacements.
+        turn: radians about its own z axis by which a floating base is then turned.
+    """
+
+    core: Placement
+    action: Placement
+    displacement: Placement
+    turn: float = 0.0
+
+
+@dataclass(frozen=True)
 class Core:
     """The part of the simulator state that the dynamics step, and its relation to the observation.
 
@@ -75,6 +94,7 @@ class Core:
         shown_dim: readouts in the observation.
         hidden_dim: hidden quantities, the displacement first.
         read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
+        symmetries: all of them but standing as it is.
     """
 
     geometry: Geometry
@@ -85,6 +105,7 @@ class Core:
     shown_dim: int = 0
     hidden_dim: int = 0
     read_hidden: Callable[[Env], np.ndarray] | None = None
+    symmetries: tuple[Symmetry, ...] = ()
 
     @property
     def dim(self) -> int:

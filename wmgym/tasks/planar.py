@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.known import Array, Core, Env, Foot, Geometry, Known, never, unless
+from wmgym.tasks.known import Array, Core, Env, Foot, Geometry, Known, Symmetry, never, unless
 
 
 def half_cheetah(
@@ -83,7 +83,17 @@ def walker2d(
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
     legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
-    core = _walking(9, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
+    joints = [0, 1, 2, 6, 7, 8, 3, 4, 5]  # the legs swapped
+    swapped = Symmetry(
+        core=tuple(
+            (i, 1) for i in [*(at - 1 + j for j in joints if at - 1 + j >= 0), *(8 + at + j for j in joints)]
+        ),
+        action=tuple((i, 1) for i in (3, 4, 5, 0, 1, 2)),
+        displacement=((0, 1),),
+    )
+    core = _walking(
+        9, legs, clip=10.0, excluded=exclude_current_positions_from_observation, symmetries=(swapped,)
+    )
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -111,7 +121,11 @@ def swimmer(
         positions=((8 + shown, 9 + shown), *([roots] if roots else [])),
         velocities=((velocity, velocity + 1),),
     )
-    core = _planar(geometry, n=5, hidden=2 - shown, moves=2)
+    signs = [*(1, -1)[:shown], -1, -1, -1, 1, -1, -1, -1, -1]  # the other side up
+    flipped = Symmetry(
+        core=tuple(enumerate(signs)), action=((0, -1), (1, -1)), displacement=((0, 1), (1, -1))
+    )
+    core = _planar(geometry, n=5, hidden=2 - shown, moves=2, symmetries=(flipped,))
     return Known(core, dt, reward, never)
 
 
@@ -122,6 +136,7 @@ def _walking(
     excluded: bool,
     turns_over: bool = False,
     clip: float | None = None,
+    symmetries: tuple[Symmetry, ...] = (),
 ) -> Core:
     """Core of a robot whose root is x, z and a pitch about y.
 
@@ -138,7 +153,7 @@ def _walking(
         root=(at, n - 1 + at, n + at) if legs else None,
         feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
     )
-    return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip)
+    return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip, symmetries=symmetries)
 
 
 def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
@@ -151,7 +166,15 @@ def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
     return 0.06, (*((turn, 0.0, -x) for turn, x in zip(above, lengths, strict=True)), (foot, end, 0.0))
 
 
-def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float | None = None) -> Core:
+def _planar(
+    geometry: Geometry,
+    *,
+    n: int,
+    hidden: int,
+    moves: int,
+    clip: float | None = None,
+    symmetries: tuple[Symmetry, ...] = (),
+) -> Core:
     """Core ``[qpos[hidden:], qvel]`` of ``n`` joints; the env may clip the velocities it shows."""
 
     def observe(state: Array) -> Array:
@@ -180,4 +203,5 @@ def _planar(geometry: Geometry, *, n: int, hidden: int, moves: int, clip: float 
         to_mujoco=to_mujoco,
         hidden_dim=moves,
         read_hidden=read_hidden,
+        symmetries=symmetries,
     )
