@@ -169,9 +169,8 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
     model = world.dynamics
     assert isinstance(model, EnsembleMLP)
     with torch.no_grad():
-        inputs = model.encode(state.core, world.encode_action(given))
         plan = model._pack(state.member)
-        packed = inputs[plan.source].view(-1, plan.room, model.input_dim)
+        packed = plan.pack(model.encode(state.core, world.encode_action(given)))
         readout = world.readout
         assert readout is None or isinstance(readout, EnsembleMLP)
         seen = None if readout is None else readout.encode(state.core, world.encode_action(given))[None]
@@ -182,9 +181,9 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
 
     def network() -> None:
         with torch.no_grad():
-            model.network(packed, plan.only)
+            through(model, packed, plan.only)
             if readout is not None and seen is not None:
-                readout.network(seen)
+                through(readout, seen, None)
         wait()
 
     def step() -> None:
@@ -207,6 +206,13 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
 
         takes["gym.make"] = step_one
     return takes
+
+
+def through(model: EnsembleMLP, inputs: torch.Tensor, only: int | None) -> None:
+    """The layers that the mean takes."""
+    layers = model._layers_of(only)
+    weight, bias = layers.mean
+    torch.baddbmm(bias, model._hidden(inputs, layers.hidden), weight)
 
 
 def goals(rows: list[Row]) -> list[Row]:

@@ -19,7 +19,7 @@ RANK = {
     "records": 2,
     "data": 3, "ledger": 3,
     "groundtruth": 4, "policy": 4,
-    "streams": 2, "chart": 4, "collecting": 5, "dynamics": 5,
+    "streams": 2, "arrays": 3, "chart": 4, "collecting": 5, "dynamics": 5,
     "symmetry": 5, "calibration": 5.5, "support": 5.5, "world": 6,
     "optimising": 6,
     "archive": 7, "replaying": 7, "drift": 7.3, "calibrating": 7.5, "fitting": 7,

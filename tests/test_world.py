@@ -11,10 +11,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from tests import toy
-from wmgym.dynamics import MODES, EnsembleConfig, EnsembleMLP
+from wmgym import MUJOCO_IDS
+from wmgym.archive import load
+from wmgym.dynamics import MODES, EnsembleConfig, EnsembleMLP, Mode
 from wmgym.task import Task
 from wmgym.tasks import Geometry, identity_core
-from wmgym.world import WorldModel, WorldStep
+from wmgym.world import WorldModel, WorldState, WorldStep
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -247,6 +249,42 @@ def test_arrays_are_read_only_and_the_callers_stay_writable() -> None:
     assert not made.starts.flags.writeable
     mine[0, 0] = 1.0
     assert made.starts[0, 0] == 0.0
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Swimmer-v5", "Reacher-v5", "Ant-v5"])
+@pytest.mark.parametrize("mode", ["mean", "member"])
+def test_a_row_is_bit_equal_in_any_batch(env_id: str, mode: Mode) -> None:
+    world, state, action = shipped(env_id, 300)
+    every = world.step(state, action, mode, trust=True)
+    for n in (1, 2, 3, 7, 64, 257):
+        rows = torch.randperm(300, generator=rng(n))[:n]
+        some = world.step(state.map(lambda x: x[rows]), action[rows], mode, trust=True)  # noqa: B023
+        for mine, theirs in ((some.reward, every.reward), (some.displacement, every.displacement)):
+            assert torch.equal(mine, theirs[rows])
+        for name in ("core", "shown", "shadow", "strayed"):
+            assert torch.equal(getattr(some.state, name), getattr(every.state, name)[rows])
+
+
+@pytest.mark.parametrize("env_id", MUJOCO_IDS)
+def test_a_step_that_is_differentiated_is_the_same(env_id: str) -> None:
+    world, state, action = shipped(env_id, 50)
+    plain, traced = (world.step(state, a, trust=True) for a in (action, action.clone().requires_grad_()))
+    assert traced.state.core.requires_grad
+    assert torch.equal(plain.terminated, traced.terminated)
+    assert plain.reward.dtype == traced.reward.dtype
+    torch.testing.assert_close(plain.reward, traced.reward, rtol=1e-5, atol=1e-4)
+    for name in ("core", "shown"):
+        torch.testing.assert_close(
+            getattr(plain.state, name), getattr(traced.state, name), rtol=1e-4, atol=1e-4
+        )
+
+
+def shipped(env_id: str, rows: int) -> tuple[WorldModel, WorldState, Tensor]:
+    """A world that ships, episodes of it under way, and actions."""
+    world = load(env_id)
+    start = torch.tensor(world.starts)[torch.randint(len(world.starts), (rows,), generator=rng())]
+    action = 2 * torch.rand(rows, world.task.action_dim, generator=rng(1)) - 1
+    return world, world.step(world.init(start, rng()), action).state, action
 
 
 def test_to_gives_an_independent_copy() -> None:

@@ -232,7 +232,8 @@ def _rebuild_ensemble(record: _EnsembleRecord, arrays: dict[str, np.ndarray], pr
     model.load_state_dict(
         {key[len(prefix) :]: torch.tensor(value) for key, value in arrays.items() if key.startswith(prefix)}
     )
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval().use_precision("float32")
+    return model
 
 
 def _as_tuples(value: Any) -> Any:

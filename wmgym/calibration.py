@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -71,15 +72,22 @@ class Calibration:
                 held-out states were; past the calibrated horizon nothing more than that is claimed.
             doubt: ``(n, core_dim)``, see ``WorldModel.doubt``; None bounds by the step alone.
         """
-        rows = np.clip(elapsed, 1, self.horizon) - 1
+        rows = np.minimum(elapsed, self.horizon + 1)
         if doubt is None:
-            bound = self.half_width[mode][rows]
+            bound = self._by_step[mode].take(rows, 0)
         else:
-            scale = np.maximum(doubt, SMALLEST_DOUBT) ** self.power[mode][rows][:, None]
-            bound = self.per_doubt[mode][rows] * scale
-        bound = np.where((elapsed > self.horizon)[:, None], np.inf, bound)
-        bound = self.saturated(bound, core)
-        return np.where((elapsed == 0)[:, None], 0.0, bound).astype(np.float32)
+            power = self.power[mode][np.clip(elapsed, 1, self.horizon) - 1]
+            scale = np.maximum(doubt, SMALLEST_DOUBT) ** power[:, None]
+            bound = self._by_doubt[mode].take(rows, 0) * scale
+        return self.saturated(bound, core).astype(np.float32)
+
+    @cached_property
+    def _by_step(self) -> dict[Mode, np.ndarray]:
+        return {mode: _with_ends(rows) for mode, rows in self.half_width.items()}
+
+    @cached_property
+    def _by_doubt(self) -> dict[Mode, np.ndarray]:
+        return {mode: _with_ends(rows) for mode, rows in self.per_doubt.items()}
 
     def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
         """Bounds ``(n, core_dim)`` of predictions, none wider than where held-out states were at all."""
@@ -93,3 +101,14 @@ class Calibration:
 
 SMALLEST_DOUBT = 1e-6
 """Doubt is never less, not even of a single member, which always agrees with itself."""
+
+
+def _with_ends(rows: np.ndarray) -> np.ndarray:
+    """Bounds by step, with what is known at the start before them, and what past the horizon after them."""
+    return np.concatenate(
+        [
+            np.zeros_like(rows, shape=(1, rows.shape[1])),
+            rows,
+            np.full_like(rows, np.inf, shape=(1, rows.shape[1])),
+        ]
+    )

@@ -10,11 +10,14 @@ cannot resolve: it also sees each foot's distance to the ground and its velocity
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from wmgym.tasks import Geometry
+from wmgym.arrays import as_tensor, columns, library, with_columns
+from wmgym.tasks import Array, Geometry
 
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
 
@@ -23,22 +26,15 @@ class Chart(nn.Module):
     """Maps cores ``(batch, dim)`` to features, and pairs of cores to changes and back.
 
     A change is ``(batch, change_dim)``: the core dimensions that can move, in order and without the
-    quaternion, then its rotation vector, then the displacement. Differentiable; float32 or float64.
+    quaternion, then its rotation vector, then the displacement. Takes tensors, differentiably, and NumPy
+    arrays alike; float32 or float64.
     """
-
-    _angles: Tensor
-    _plain: Tensor
-    _moving: Tensor
-    _seen: Tensor
-    _turned: Tensor
-    _segments: Tensor
-    _offsets: Tensor
-    _radii: Tensor
 
     def __init__(self, geometry: Geometry) -> None:
         """Prepare the index lists of one geometry."""
         super().__init__()
         self.geometry = g = geometry
+        self._tables: dict[str, np.ndarray] = {}
         turn = g.quaternion is not None or g.pitch is not None
         base = () if g.quaternion is None else tuple(range(g.quaternion, g.quaternion + 4))
         velocities = g.velocities if turn else ()
@@ -49,152 +45,215 @@ class Chart(nn.Module):
         rotation = 3 * (g.quaternion is not None)
         column = {i: k for k, i in enumerate(moving)}
         column |= {g.dim + i: len(moving) + rotation + i for i in range(g.displacement_dim)}
-        turned = [[column[i] for i in vector] for vector in (*velocities, *positions)]
+        turned = [column[i] for vector in (*velocities, *positions) for i in vector]
         seen_angles = [i for i in g.angles if i not in g.free]
-        lists = {"_angles": seen_angles, "_plain": plain, "_moving": moving}
-        for name, rows in (*lists.items(), ("_seen", [list(v) for v in velocities]), ("_turned", turned)):
-            self.register_buffer(name, torch.tensor(rows, dtype=torch.int64), persistent=False)
+        seen = [i for vector in velocities for i in vector]
+        lists = {"plain": plain, "angles": seen_angles, "seen": seen, "moving": moving, "turned": turned}
+        for name, indices in lists.items():
+            self._keep(name, np.array(indices, np.int64))
+        self._keep("changing", np.array(sorted({*moving, *base}), np.int64))
+        self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
+        self._axes = 3 if g.quaternion is not None else 2  # that a vector has
         self._identity = not (g.free or g.fixed or g.angles or turn)
-        self._rotates = bool(turned)
         self._prepare_feet()
-        self.feature_dim = len(plain) + 2 * len(seen_angles) + rotation + self._seen.numel() + 3 * len(g.feet)
+        self.feature_dim = len(plain) + 2 * len(seen_angles) + rotation + len(seen) + 3 * len(g.feet)
         self.change_dim = len(moving) + rotation + g.displacement_dim
 
+    def _keep(self, name: str, table: np.ndarray) -> None:
+        """A table for arrays of either kind; see ``_table``."""
+        self._tables[name] = table
+        self.register_buffer(f"_{name}", torch.from_numpy(table), persistent=False)
+
+    def _table(self, name: str, like: Array) -> Array:
+        return getattr(self, f"_{name}") if isinstance(like, Tensor) else self._tables[name]
+
     def _prepare_feet(self) -> None:
-        """Matrices from the core to segments' angles and rates, and from their cosines and sines to feet."""
+        """What adds up to segments' angles and rates in a core, and to feet in what follows from these."""
         g, count = self.geometry, len(self.geometry.feet)
         segments = [*dict.fromkeys(joints for _, chain in g.feet for joints, _, _ in chain)]
-        sums = torch.zeros(g.dim, 2 * len(segments))
-        for k, joints in enumerate(segments):
-            for angle, velocity, sign in joints:
-                sums[angle, k] += sign
-                sums[velocity, len(segments) + k] += sign
-        offsets = torch.zeros(2 * len(segments), 2 * count)  # to all feet's x, then to their z
-        for foot, (_, chain) in enumerate(g.feet):
-            for joints, along, up in chain:
-                cos = segments.index(joints)
-                sin = len(segments) + cos
-                offsets[cos, foot] += along
-                offsets[sin, foot] += up
-                offsets[cos, count + foot] += up
-                offsets[sin, count + foot] -= along
-        self.register_buffer("_segments", sums, persistent=False)
-        self.register_buffer("_offsets", offsets, persistent=False)
-        self.register_buffer("_radii", torch.tensor([radius for radius, _ in g.feet]), persistent=False)
+        angles = [[(angle, float(sign)) for angle, _, sign in joints] for joints in segments]
+        rates = [[(velocity, float(sign)) for _, velocity, sign in joints] for joints in segments]
+        self._keep_sums("segments", angles + rates)
+        # Cosines, sines, both times the rate, and the core stand side by side.
+        cos, sin, sin_rate, cos_rate, core = (k * len(segments) for k in range(5))
+        heights, forwards, upwards = [], [], []
+        for _, chain in g.feet:
+            assert g.root is not None
+            parts = [(segments.index(joints), along, up) for joints, along, up in chain]
+            height, forward, upward = ([(core + i, 1.0)] for i in g.root)
+            for k, along, up in parts:
+                height += [(cos + k, up), (sin + k, -along)]
+                forward += [(sin_rate + k, -along), (cos_rate + k, up)]
+                upward += [(sin_rate + k, -up), (cos_rate + k, -along)]
+            heights.append(height)
+            forwards.append(forward)
+            upwards.append(upward)
+        self._keep_sums("offsets", heights + forwards + upwards)
+        radii = [radius for radius, _ in g.feet]
+        self._keep("radii", np.array([*radii, *[0.0] * 2 * count], np.float32)[:, None])
+        self._keep("units", np.repeat(np.array([_NEAR, _SLOW, _SLOW], np.float32), count)[:, None])
 
-    def feet(self, core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _keep_sums(self, name: str, sums: list[list[tuple[int, float]]]) -> None:
+        """Tables for ``_sum``: of each sum the rows and their factors."""
+        terms = [[term for term in each if term[1]] for each in sums]
+        depth = max((len(each) for each in terms), default=0)
+        full = np.zeros((depth, len(terms), 2), np.float32)
+        for k, each in enumerate(terms):
+            full[: len(each), k] = each
+        self._keep(f"{name}_rows", full[..., 0].reshape(-1).astype(np.int64))
+        self._keep(f"{name}_factors", full[..., 1:])
+
+    def _sum(self, values: Array, name: str) -> Array:
+        """Sums of a few of ``(k, batch)`` each; a matrix product would round by the size of the batch."""
+        index, factors = self._table(f"{name}_rows", values), self._table(f"{name}_factors", values)
+        taken = values.index_select(0, index) if isinstance(values, Tensor) else values.take(index, 0)
+        total, *terms = taken.reshape(*factors.shape[:2], -1) * factors
+        for term in terms:
+            total = total + term
+        return total
+
+    def feet(self, core: Array) -> tuple[Array, Array, Array]:
         """Distance of each foot to the ground, and its forward and upward velocity: ``(batch, feet)``."""
-        assert self.geometry.root is not None
-        height, forward, upward = self.geometry.root
-        angle, rate = (core @ self._segments.to(core.dtype)).chunk(2, -1)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        offsets = self._offsets.to(core.dtype)
-        _, z = (torch.cat([cos, sin], -1) @ offsets).chunk(2, -1)
-        along, up = (torch.cat([-sin * rate, cos * rate], -1) @ offsets).chunk(2, -1)
-        distance = core[..., height, None] + z - self._radii
-        return distance, core[..., forward, None] + along, core[..., upward, None] + up
+        found, count = self._feet(core).T, len(self.geometry.feet)
+        return found[:, :count], found[:, count : 2 * count], found[:, 2 * count :]
 
-    def features(self, core: Tensor) -> Tensor:
+    def _feet(self, core: Array) -> Array:
+        """The same in rows ``(3 * feet, batch)``, which are faster to pick from than columns."""
+        lib, turns = library(core), self._sum(core.T, "segments")
+        half = len(turns) // 2
+        angle, rate = turns[:half], turns[half:]
+        cos, sin = lib.cos(angle), lib.sin(angle)
+        known = lib.concatenate([cos, sin, sin * rate, cos * rate, core.T], 0)
+        return self._sum(known, "offsets") - self._table("radii", core)
+
+    def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
-        if self._identity and not self.geometry.feet:
+        g, lib = self.geometry, library(core)
+        if self._identity and not g.feet:
             return core
-        parts = [core.index_select(-1, self._plain)]
-        if self.geometry.feet:
-            distance, along, up = self.feet(core)
-            parts.append(torch.tanh(torch.cat([distance / _NEAR, along / _SLOW, up / _SLOW], -1)))
-        if len(self._angles):
-            angle = core.index_select(-1, self._angles)
-            parts += [torch.cos(angle), torch.sin(angle)]
-        if self._rotates:
-            frame = self._frame(core)
-            if self.geometry.quaternion is not None:
+        parts = [columns(core, self._table("plain", core))]
+        if g.feet:
+            parts.append(lib.tanh(self._feet(core) / self._table("units", core)).T)
+        if len(self._tables["angles"]):
+            angle = columns(core, self._table("angles", core))
+            parts += [lib.cos(angle), lib.sin(angle)]
+        if len(self._tables["turned"]):
+            frame = self._frame(core, self._quaternion(core))
+            if g.quaternion is not None:
                 parts.append(frame[:, 2])  # the world's up, in the body's frame
-            if len(self._seen):
-                parts.append(_into(frame, core[:, self._seen]).flatten(1))
-        return torch.cat(parts, -1)
+            if len(self._tables["seen"]):
+                parts.append(self._turn(columns(core, self._table("seen", core)), frame))
+        return lib.concatenate(parts, 1)
 
-    def difference(self, core: Tensor, next_core: Tensor, displacement: Tensor) -> Tensor:
+    def difference(self, core: Array, next_core: Array, displacement: Array) -> Array:
         """The change ``(batch, change_dim)`` from one core to another."""
+        lib = library(core)
         if self._identity:
-            return torch.cat([next_core - core, displacement], -1)
-        parts = [(next_core - core).index_select(-1, self._moving)]
-        if self.geometry.quaternion is not None:
-            parts.append(rotation_between(self._quaternion(core), self._quaternion(next_core)))
-        change = torch.cat([*parts, displacement], -1)
-        if not self._rotates:
+            return lib.concatenate([next_core - core, displacement], 1)
+        parts, quaternion = [columns(next_core - core, self._table("moving", core))], self._quaternion(core)
+        if quaternion is not None:
+            parts.append(rotation_between(quaternion, self._quaternion(next_core)))
+        change = lib.concatenate([*parts, displacement], 1)
+        turned = self._table("turned", core)
+        if not len(turned):
             return change
-        turned = _into(self._frame(core), change[:, self._turned])
-        return change.index_copy(1, self._turned.flatten(), turned.flatten(1))
+        frame = self._frame(core, quaternion)
+        return with_columns(change, turned, self._turn(columns(change, turned), frame))
 
-    def move(self, core: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    def move(self, core: Array, change: Array) -> tuple[Array, Array]:
         """Invert ``difference``: the next core and the displacement."""
-        g = self.geometry
-        if self._rotates:
-            back = _out_of(self._frame(core), change[:, self._turned])
-            change = change.index_copy(1, self._turned.flatten(), back.flatten(1))
+        g, turned, moving = self.geometry, self._table("turned", core), self._table("moving", core)
         split = change.shape[1] - g.displacement_dim
-        if self._identity or (not g.fixed and g.quaternion is None):
+        if self._identity:
             return core + change[:, :split], change[:, split:]
-        next_core = core.index_add(1, self._moving, change[:, : len(self._moving)])
-        if g.quaternion is not None:
-            at = g.quaternion
-            turned = compose(self._quaternion(core), change[:, split - 3 : split])
-            next_core = torch.cat([next_core[:, :at], turned, next_core[:, at + 4 :]], 1)
+        quaternion = self._quaternion(core)
+        if len(turned):
+            frame = self._frame(core, quaternion).swapaxes(1, 2)
+            change = with_columns(change, turned, self._turn(columns(change, turned), frame))
+        moved = columns(core, moving) + change[:, : len(moving)]
+        if quaternion is not None:
+            at, turn = self._moving_before, compose(quaternion, change[:, split - 3 : split])
+            moved = library(core).concatenate([moved[:, :at], turn, moved[:, at:]], 1)
+        next_core = with_columns(core, self._table("changing", core), moved) if g.fixed else moved
         return next_core, change[:, split:]
 
-    def _quaternion(self, core: Tensor) -> Tensor:
+    def _quaternion(self, core: Array) -> Array | None:
+        """Of unit length; None where the base has no orientation."""
         at = self.geometry.quaternion
-        assert at is not None
-        return functional.normalize(core[:, at : at + 4], dim=1)
+        return None if at is None else core[:, at : at + 4] / _length(core[:, at : at + 4])
 
-    def _frame(self, core: Tensor) -> Tensor:
+    def _frame(self, core: Array, quaternion: Array | None) -> Array:
         """Rotation matrices ``(batch, k, k)`` from the body's frame to the world's."""
-        if self.geometry.quaternion is not None:
-            return rotation_matrix(self._quaternion(core))
+        if quaternion is not None:
+            return rotation_matrix(quaternion)
         assert self.geometry.pitch is not None
-        at, sense = self.geometry.pitch
-        cos, sin = torch.cos(core[:, at]), torch.sin(core[:, at]) * sense
-        return torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
+        (at, sense), lib = self.geometry.pitch, library(core)
+        cos, sin = lib.cos(core[:, at]), lib.sin(core[:, at]) * sense
+        return lib.stack([cos, -sin, sin, cos], 1).reshape(-1, 2, 2)
+
+    def _turn(self, vectors: Array, frame: Array) -> Array:
+        """Vectors ``(n, count * k)`` in the axes of the matrices' rows, seen in the axes of their columns."""
+        return (vectors.reshape(len(vectors), -1, self._axes) @ frame).reshape(vectors.shape)
 
 
-def rotation_matrix(quaternion: Tensor) -> Tensor:
+def rotation_matrix(quaternion: Array) -> Array:
     """Matrices ``(n, 3, 3)`` of unit quaternions ``(n, 4)`` in the order w, x, y, z."""
-    w, x, y, z = quaternion.unbind(1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, 1).view(-1, 3, 3)
+    first, second, factor, one = _constants("matrix", quaternion)
+    terms = columns(quaternion, first) * columns(quaternion, second) * factor
+    return (one + terms[:, :9] + terms[:, 9:]).reshape(-1, 3, 3)
 
 
-def compose(quaternion: Tensor, rotation: Tensor) -> Tensor:
+def compose(quaternion: Array, rotation: Array) -> Array:
     """Turn unit quaternions by rotation vectors ``(n, 3)``, radians, given in their own frame."""
-    half = rotation.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt() / 2
-    turn = torch.cat([torch.cos(half), rotation / 2 * torch.sinc(half / torch.pi)], 1)
-    return functional.normalize(multiply(quaternion, turn), dim=1)
+    lib, angle = library(rotation), _length(rotation)
+    half = angle / 2
+    return multiply(quaternion, lib.concatenate([lib.cos(half), rotation * (lib.sin(half) / angle)], 1))
 
 
-def rotation_between(quaternion: Tensor, other: Tensor) -> Tensor:
+def rotation_between(quaternion: Array, other: Array) -> Array:
     """The shortest rotation vector that ``compose`` needs to turn the first into the other."""
-    sign = torch.tensor([1.0, -1.0, -1.0, -1.0], dtype=quaternion.dtype, device=quaternion.device)
-    turn = multiply(quaternion * sign, other)
-    turn = torch.where(turn[:, :1] < 0, -turn, turn)  # a quaternion and its negative are one orientation
-    length = turn[:, 1:].square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
-    return turn[:, 1:] * (2 * torch.atan2(length, turn[:, :1]) / length)
+    lib, (conjugate,) = library(quaternion), _constants("conjugate", quaternion)
+    turn = multiply(quaternion * conjugate, other)
+    turn = lib.where(turn[:, :1] < 0, -turn, turn)  # a quaternion and its negative are one orientation
+    length = _length(turn[:, 1:])
+    return turn[:, 1:] * (2 * lib.arctan2(length, turn[:, :1]) / length)
 
 
-def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """The product of quaternions ``(n, 4)``."""
-    (aw, av), (bw, bv) = (a[:, :1], a[:, 1:]), (b[:, :1], b[:, 1:])
-    scalar = aw * bw - (av * bv).sum(1, keepdim=True)
-    return torch.cat([scalar, aw * bv + bw * av + torch.linalg.cross(av, bv)], 1)
+def multiply(a: Array, b: Array) -> Array:
+    """Hamilton product of quaternions ``(n, 4)``."""
+    order, sign = _constants("product", b)
+    matrix = (columns(b, order) * sign).reshape(-1, 4, 4)
+    return (a[:, None] @ matrix)[:, 0]
 
 
-def _into(frame: Tensor, vectors: Tensor) -> Tensor:
-    """Vectors ``(n, count, k)`` in world axes, seen from the frame."""
-    return vectors @ frame
+def _length(vectors: Array) -> Array:
+    """``(n, 1)``, of vectors ``(n, k)``; never 0, so that its gradient is finite."""
+    return library(vectors).sqrt((vectors * vectors).sum(1)[:, None] + 1e-30)
 
 
-def _out_of(frame: Tensor, vectors: Tensor) -> Tensor:
-    return vectors @ frame.transpose(1, 2)
+_W, _X, _Y, _Z = range(4)
+_CONSTANTS = {
+    # The entries of a rotation matrix, row by row: one, and two products of quaternions' entries each.
+    "matrix": (
+        np.array([_Y, _X, _X, _X, _X, _Y, _X, _Y, _X, _Z, _W, _W, _W, _Z, _W, _W, _W, _Y]),
+        np.array([_Y, _Y, _Z, _Y, _X, _Z, _Z, _Z, _X, _Z, _Z, _Y, _Z, _Z, _X, _Y, _X, _Y]),
+        np.array([-2, 2, 2, 2, -2, 2, 2, 2, -2, -2, -2, 2, 2, -2, -2, -2, 2, -2], np.float32),
+        np.eye(3, dtype=np.float32).reshape(9),
+    ),
+    # The rows of the matrix that a quaternion is multiplied by from the left.
+    "product": (
+        np.array([_W, _X, _Y, _Z, _X, _W, _Z, _Y, _Y, _Z, _W, _X, _Z, _Y, _X, _W]),
+        np.array([1, 1, 1, 1, -1, 1, -1, 1, -1, 1, 1, -1, -1, -1, 1, 1], np.float32),
+    ),
+    "conjugate": (np.array([1, -1, -1, -1], np.float32),),
+}
+
+
+def _constants(name: str, like: Array) -> tuple[Array, ...]:
+    return _on_device(name, like.device) if isinstance(like, Tensor) else _CONSTANTS[name]
+
+
+@functools.cache
+def _on_device(name: str, device: torch.device) -> tuple[Tensor, ...]:
+    with torch.inference_mode(False):  # else the mode of the first caller would stick to them
+        return tuple(as_tensor(constant).to(device) for constant in _CONSTANTS[name])

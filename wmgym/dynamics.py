@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
@@ -17,19 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wmgym.arrays import MULTIPLE, alike, as_tensor, library, padded, widened
 from wmgym.chart import Chart
 from wmgym.data import Transitions
-from wmgym.tasks import Geometry
+from wmgym.tasks import Array, Geometry
 
 Mode: TypeAlias = Literal["mean", "member", "sample"]
 """Mean of all members; one member an episode; one member an episode and its noise at every step."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
-MULTIPLE = 8
-"""Rows a member are padded to this, since CPU matrix products of odd sizes differ in the last bit."""
 VECTOR = 32
-"""Rows are padded to this where exp, cos and sin are taken, which round differently in a vector's tail."""
+"""Rows are padded to this where torch takes an exp, which rounds differently in a vector's tail."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,18 @@ class Prediction:
 
     Attributes:
         mean: ``(..., target_dim)``, the change first.
-        std: ``(..., target_dim)``, of the target's own noise; > 0.
+        noise: ``std``, or what computes it: half of a network's last layer, and often nobody asks.
         end_logit: ``(...)`` logit of termination, or None where the task's formula decides.
     """
 
     mean: Tensor
-    std: Tensor
+    noise: Tensor | Callable[[], Tensor]
     end_logit: Tensor | None
+
+    @property
+    def std(self) -> Tensor:
+        """``(..., target_dim)``, of the target's own noise; > 0."""
+        return self.noise() if callable(self.noise) else self.noise
 
 
 class Dynamics(Protocol):
@@ -82,23 +87,62 @@ class EnsembleConfig:
     layer_norm: bool = True
 
 
+_Layer: TypeAlias = tuple[Tensor, Tensor]
+"""Weight ``(members, inputs, outputs)`` and bias ``(members, 1, outputs)``."""
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers as predictions take them.
+
+    Attributes:
+        scale: mean and standard deviation of the inputs, as NumPy arrays on the CPU.
+        hidden: up to the last activation.
+        mean: gives the mean in raw units, and after it the logit of termination if that is learned.
+        std: gives what the standard deviation is made of.
+    """
+
+    scale: tuple[Array, Array]
+    hidden: tuple[_Layer, ...]
+    mean: _Layer
+    std: _Layer
+
+    def of(self, member: int) -> _Layers:
+        """Those of a single member."""
+        every = (*self.hidden, self.mean, self.std)
+        *hidden, mean, std = ((w[member : member + 1], b[member : member + 1]) for w, b in every)
+        return _Layers(self.scale, tuple(hidden), mean, std)
+
+
 @dataclass(frozen=True)
 class _Packing:
     """Rows sorted by member, for one ``member`` tensor as it was at ``version``.
 
     Attributes:
-        source: ``(members * room,)`` row that each place takes.
-        back: ``(batch,)`` place of each row.
+        only: the one member that all rows have, if so; they then stay where they are.
         room: places a member.
-        only: the one member that all rows have, if so.
+        source: ``(members * room,)`` row that each place takes; empty where ``only`` is.
+        back: ``(batch,)`` place of each row; likewise.
     """
 
     member: Tensor
     version: int
+    only: int | None
+    room: int
     source: Tensor
     back: Tensor
-    room: int
-    only: int | None
+
+    def pack(self, rows: Array) -> Tensor:
+        """Rows ``(batch, k)`` by member ``(members, room, k)``."""
+        if self.only is not None:
+            return as_tensor(padded(rows))[None]
+        return as_tensor(rows).index_select(0, self.source).view(-1, self.room, rows.shape[1])
+
+    def unpack(self, packed: Tensor, columns: int) -> Tensor:
+        """The way back, for the first few columns."""
+        if self.only is not None:
+            return packed[0, : len(self.member), :columns]
+        return packed.flatten(0, 1)[:, :columns].index_select(0, self.back)
 
 
 class EnsembleMLP(nn.Module):
@@ -141,96 +185,125 @@ class EnsembleMLP(nn.Module):
 
         Frozen weights are copied now, weights that train are rounded at every use.
         """
-        layers = list(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
-        self._hidden = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
-        if self._hidden is not None and not self.weights[0].requires_grad:
-            layers[1:-1] = [(w.to(self._hidden), b.to(self._hidden)) for w, b in layers[1:-1]]
-        self._layers: tuple[tuple[Tensor, Tensor], ...] = tuple(layers)
+        self._layers = tuple(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
+        self._ready: tuple[_Layers, ...] | None = None
+        if not self.weights[0].requires_grad:
+            every = self._prepared()
+            self._ready = (*(every.of(member) for member in range(self.num_members)), every)
 
     def predict(self, core: Tensor, action: Tensor) -> Prediction:
         """All members for all rows: leading shape ``(members, batch)``."""
-        batch = core.shape[0]
-        inputs = _pad(self.encode(core, action), -batch % MULTIPLE)
-        inputs = inputs.expand(self.num_members, *inputs.shape)
-        return self._in_raw_units(self.network(inputs)[:, :batch])
+        layers = self._layers_of(None)
+        inputs = as_tensor(padded(self._inputs(core, action, layers.scale)))
+        hidden = self._hidden(inputs.expand(self.num_members, *inputs.shape), layers.hidden)
+        return self._predict(hidden, layers, lambda outputs, columns: outputs[:, : len(core), :columns])
 
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         """Each row by its own member: leading shape ``(batch,)``."""
         plan = self._pack(member)
-        packed = self.encode(core, action)[plan.source].view(-1, plan.room, self.input_dim)
-        outputs = self.network(packed, plan.only).flatten(0, 1)
-        return self._in_raw_units(outputs[plan.back])
+        layers = self._layers_of(plan.only)
+        hidden = self._hidden(plan.pack(self._inputs(core, action, layers.scale)), layers.hidden)
+        return self._predict(hidden, layers, plan.unpack)
 
     def predict_pair(
         self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Tensor]:
         """``predict_assigned``, and the next member's mean for ``shadow`` cores ``(batch, target_dim)``."""
-        plan, members = self._pack(member), self.num_members
-        inputs = self.encode(torch.cat([core, shadow]), torch.cat([action, action]))
-        mine, its = (
-            rows[plan.source].view(-1, plan.room, self.input_dim)
-            for rows in (inputs[: len(core)], inputs[len(core) :])
-        )
+        plan = self._pack(member)
+        layers = self._layers_of(plan.only)
+        inputs = self._inputs(torch.cat([core, shadow]), torch.cat([action, action]), layers.scale)
+        mine, its = plan.pack(inputs[: len(core)]), plan.pack(inputs[len(core) :])
         if plan.only is None:  # shadows of each member's rows go through the next one's weights
-            outputs = self.network(torch.cat([mine, its.roll(1, 0)], 1))
-            own, other = outputs[:, : plan.room], outputs[:, plan.room :].roll(-1, 0)
+            hidden = self._hidden(torch.cat([mine, its.roll(1, 0)], 1), layers.hidden)
+            own, other = hidden[:, : plan.room], hidden[:, plan.room :]
+            said = _through(layers.mean, other).roll(-1, 0)
         else:
-            own = self.network(mine, plan.only)
-            other = self.network(its, (plan.only + 1) % members)
-        prediction = self._in_raw_units(own.flatten(0, 1)[plan.back])
-        return prediction, self._in_raw_units(other.flatten(0, 1)[plan.back]).mean
+            own = self._hidden(mine, layers.hidden)
+            following = self._layers_of((plan.only + 1) % self.num_members)
+            said = _through(following.mean, self._hidden(its, following.hidden))
+        return self._predict(own, layers, plan.unpack), plan.unpack(said, self.target_dim)
 
     def _pack(self, member: Tensor) -> _Packing:
         """Where each row goes; the same episodes keep their members for many steps."""
         last = self._packing
         if last is not None and last.member is member and last.version == member._version:
             return last
-        order = torch.argsort(member, stable=True)
         counts = torch.bincount(member, minlength=self.num_members)
-        most = int(counts.max())
-        room = most + -most % MULTIPLE
-        first = torch.cumsum(counts, 0) - counts
-        sorted_member = member[order]
-        slot = torch.arange(len(order), device=order.device) - first[sorted_member]
-        only = int(sorted_member[0]) if bool(sorted_member[0] == sorted_member[-1]) else None
-        place = slot if only is not None else sorted_member * room + slot
-        members = 1 if only is not None else self.num_members
-        # Empty places repeat the first row, whose outputs there nobody reads.
-        source = torch.zeros(members * room, dtype=torch.int64, device=order.device)
-        source = source.index_copy(0, place, order)
-        back = torch.empty_like(place).index_copy_(0, order, place)
+        room = int(counts.max())
+        only = int(member[0]) if room == len(member) else None
+        room += -room % MULTIPLE
+        source = back = member[:0]
+        if only is None:
+            order = torch.argsort(member, stable=True)
+            first = torch.cumsum(counts, 0) - counts
+            sorted_member = member[order]
+            slot = torch.arange(len(order), device=order.device) - first[sorted_member]
+            place = sorted_member * room + slot
+            # Empty places repeat the first row, whose outputs there nobody reads.
+            source = torch.zeros(self.num_members * room, dtype=torch.int64, device=order.device)
+            source = source.index_copy(0, place, order)
+            back = torch.empty_like(place).index_copy_(0, order, place)
         if member.is_inference():  # keeps no version, so a change in place would go unnoticed
-            return _Packing(member, -1, source, back, room, only)
-        self._packing = _Packing(member, member._version, source, back, room, only)
+            return _Packing(member, -1, only, room, source, back)
+        self._packing = _Packing(member, member._version, only, room, source, back)
         return self._packing
+
+    def _layers_of(self, only: int | None) -> _Layers:
+        """Of all members, or of one."""
+        if self._ready is not None and not self._layers[0][0].requires_grad:  # nor has it thawed since
+            return self._ready[-1 if only is None else only]
+        every = self._prepared()
+        return every if only is None else every.of(only)
+
+    def _prepared(self) -> _Layers:
+        d, dtype = self.target_dim, self._dtype
+        first, *middle, (weight, bias) = self._layers
+        if dtype is not None:
+            middle = [(w.to(dtype), b.to(dtype)) for w, b in middle]
+        mean_weight, mean_bias = weight[..., :d] * self.target_std, bias[..., :d] * self.target_std
+        mean = (
+            torch.cat([mean_weight, weight[..., 2 * d :]], -1),
+            torch.cat([mean_bias + self.target_mean, bias[..., 2 * d :]], -1),
+        )
+        std = weight[..., d : 2 * d], bias[..., d : 2 * d]
+        scale = alike(self.input_mean, self.input_std)
+        return _Layers((scale[0], scale[1]), (first, *middle), _widened(mean), _widened(std))
 
     def encode(self, core: Tensor, action: Tensor) -> Tensor:
         """Normalised network input ``(batch, input_dim)``."""
-        rows = core.shape[0]
-        spare = -rows % VECTOR
-        inputs = (self.features(_pad(core, spare), _pad(action, spare)) - self.input_mean) / self.input_std
-        return inputs[:rows]
+        return as_tensor(self._inputs(core, action, alike(self.input_mean, self.input_std)))
 
-    def features(self, core: Tensor, action: Tensor) -> Tensor:
+    def _inputs(self, core: Tensor, action: Tensor, scale: tuple[Array, ...]) -> Array:
+        seen, done, mean, std = alike(core, action, *scale)
+        return (self.features(seen, done) - mean) / std
+
+    def features(self, core: Array, action: Array) -> Array:
         """Input before normalisation ``(batch, input_dim)``: the core in the chart's coordinates, action."""
-        return torch.cat([self.chart.features(core), action], -1)
+        found: Array = library(core).concatenate([self.chart.features(core), action], 1)
+        return found
 
-    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        """Raw outputs ``(members, rows, outputs)``; ``only`` runs that one member's weights."""
-        layers = self._layers
-        if only is not None:
-            layers = tuple((weight[only : only + 1], bias[only : only + 1]) for weight, bias in layers)
-        (weight, bias), *middle, last = layers
-        hidden = torch.baddbmm(bias, inputs, weight)
+    def network(self, inputs: Tensor) -> Tensor:
+        """Raw outputs ``(members, rows, outputs)``."""
+        *hidden, last = self._layers
+        return _through(last, self._hidden(inputs, hidden))
+
+    def _hidden(self, inputs: Tensor, layers: Iterable[_Layer]) -> Tensor:
+        """What the last layer sees ``(members, rows, width)``."""
+        first, *middle = layers
+        hidden = _through(first, inputs)
+        if self._dtype is None:
+            for layer in middle:
+                hidden = _through(layer, self._activate(hidden))
+            return self._activate(hidden)
         for weight, bias in middle:
-            dtype = self._hidden or weight.dtype
-            hidden = torch.baddbmm(bias.to(dtype), self._activate(hidden.to(dtype)), weight.to(dtype))
-        weight, bias = last
-        return torch.baddbmm(bias, self._activate(hidden).to(weight.dtype), weight)
+            layer = weight.to(self._dtype), bias.to(self._dtype)
+            hidden = _through(layer, self._activate(hidden.to(self._dtype)))
+        return self._activate(hidden).to(inputs.dtype)
 
     def _activate(self, hidden: Tensor) -> Tensor:
         if self.config.layer_norm:
-            hidden = functional.layer_norm(hidden, hidden.shape[-1:])
+            hidden = torch.layer_norm(hidden, hidden.shape[-1:])
         # In place where no gradient needs what was there.
         return functional.silu(hidden, inplace=not torch.is_grad_enabled())
 
@@ -242,17 +315,22 @@ class EnsembleMLP(nn.Module):
         log_std = self.log_std_low + functional.softplus(log_std - self.log_std_low)
         return mean, log_std, outputs[..., 2 * d] if self.config.learns_termination else None
 
-    def _in_raw_units(self, outputs: Tensor) -> Prediction:
-        rows, d = outputs.shape[-2], self.target_dim
-        padded = _pad(outputs, -rows % VECTOR)
-        # exp of ``split``'s bounded log std, without its two softplus.
-        bounded = torch.sigmoid(padded[..., d : 2 * d] - self.log_std_high)
+    def _predict(self, hidden: Tensor, layers: _Layers, pick: Callable[[Tensor, int], Tensor]) -> Prediction:
+        """What the last layer makes of ``hidden``: ``pick`` takes rows and first columns of its outputs."""
+        d, ends = self.target_dim, self.config.learns_termination
+        said = pick(_through(layers.mean, hidden), d + ends)
+
+        def std() -> Tensor:
+            return self._std(pick(_through(layers.std, hidden), d))
+
+        return Prediction(said[..., :d], std, said[..., d]) if ends else Prediction(said, std, None)
+
+    def _std(self, raw: Tensor) -> Tensor:
+        """The exponential of ``split``'s bounded log std, without its two softplus, in raw units."""
+        rows = raw.shape[-2]
+        bounded = torch.sigmoid(_pad(raw, -rows % VECTOR) - self.log_std_high)
         low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
-        return Prediction(
-            mean=torch.addcmul(self.target_mean, padded[..., :d], self.target_std)[..., :rows, :],
-            std=torch.addcmul(low, bounded, high)[..., :rows, :],
-            end_logit=padded[..., :rows, 2 * d] if self.config.learns_termination else None,
-        )
+        return torch.addcmul(low, bounded, high)[..., :rows, :]
 
 
 def targets(data: Transitions) -> Tensor:
@@ -261,9 +339,8 @@ def targets(data: Transitions) -> Tensor:
     The reward is among it only where the task knows none and the data has it.
     """
     core, next_core = torch.tensor(data.core), torch.tensor(data.next_core)
-    change = Chart(data.task.core.geometry).difference(
-        core, next_core, torch.tensor(data.displacement).float()
-    )
+    displacement = torch.tensor(data.displacement).float()
+    change: Tensor = Chart(data.task.core.geometry).difference(core, next_core, displacement)
     if data.task.reward is not None or data.reward is None:
         return change
     return torch.cat([change, torch.tensor(data.reward).float()[:, None]], 1)
@@ -274,6 +351,16 @@ def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | 
     if generator is not None:
         nn.init.trunc_normal_(weight, std=1 / math.sqrt(inputs), a=-2, b=2, generator=generator)
     return weight
+
+
+def _through(layer: _Layer, rows: Tensor) -> Tensor:
+    weight, bias = layer
+    return torch.baddbmm(bias, rows, weight)
+
+
+def _widened(layer: _Layer) -> _Layer:
+    weight, bias = layer
+    return widened(weight), widened(bias)
 
 
 def _pad(rows: Tensor, count: int) -> Tensor:

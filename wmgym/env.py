@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from wmgym.vector_env import EnvSnapshot, ImaginedVectorEnv, Source, named
 from wmgym.world import WorldModel
@@ -22,7 +23,10 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
 
     def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
-        self._venv = ImaginedVectorEnv(world, 1, max_episode_steps=max_episode_steps, **kwargs)
+        after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
+        self._venv = ImaginedVectorEnv(
+            world, 1, max_episode_steps=max_episode_steps, autoreset_mode=after, **kwargs
+        )
         self.world = self._venv.world
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
@@ -40,15 +44,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance by one step; after an end, call ``reset``."""
         obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
-        if terminated[0] or truncated[0]:
-            return (
-                infos["final_obs"][0],
-                float(reward[0]),
-                bool(terminated[0]),
-                bool(truncated[0]),
-                _first(infos["final_info"]),
-            )
-        return obs[0], float(reward[0]), False, False, _first(infos)
+        return obs[0], reward.item(), terminated.item(), truncated.item(), _first(infos)
 
     def render(self) -> np.ndarray | None:
         """A picture ``(height, width, 3)`` uint8 of the imagined state, in mode "rgb_array"."""
@@ -68,8 +64,8 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         self._venv.restore(snapshot)
 
     def fork(self, n: int) -> ImaginedVectorEnv:
-        """A vector env of ``n`` copies of this episode; see ``ImaginedVectorEnv.fork``."""
-        return self._venv.fork(n)
+        """A vector env of ``n`` copies of this episode, SAME_STEP; see ``ImaginedVectorEnv.fork``."""
+        return self._venv.fork(n, AutoresetMode.SAME_STEP)
 
 
 def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> ImaginedEnv:
@@ -106,8 +102,4 @@ def _demand(world: WorldModel, env_id: str) -> None:
 
 
 def _first(infos: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value[0].copy() if value[0].ndim else value[0].item()
-        for key, value in named(infos)
-        if not key.startswith("final_")
-    }
+    return {key: value[0].copy() if value.ndim > 1 else value.item() for key, value in named(infos)}

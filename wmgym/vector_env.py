@@ -186,8 +186,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Advance every episode by one step."""
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
-        waiting = self._ended
-        if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
+        waiting = self._ended if self._ended.any() else None
+        if waiting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
                 f"episodes {np.flatnonzero(waiting).tolist()} are over; reset them with "
                 "options={'reset_mask': ended}"
@@ -199,29 +199,29 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed += 1
         if self.render_mode is not None:
             self._place += outcome.displacement.cpu().numpy()
-        terminated = outcome.terminated.cpu().numpy().copy()
-        diverged = outcome.diverged.cpu().numpy()
-        reward = outcome.reward.double().cpu().numpy()
+        terminated, diverged = outcome.terminated.cpu().numpy().copy(), outcome.diverged.cpu().numpy()
+        reward = outcome.reward.cpu().numpy().astype(np.float64)
         state = outcome.state
-        if waiting.any():  # NEXT_STEP: this step starts them anew, whatever the action
+        if waiting is not None:  # NEXT_STEP: this step starts them anew, whatever the action
             state = self._begin(state, waiting)
             reward = np.where(waiting, 0.0, reward)
             terminated, diverged = terminated & ~waiting, diverged & ~waiting
         infos = self._infos(state, diverged)
-        late = self._elapsed >= self.max_episode_steps if self.max_episode_steps is not None else False
+        late = diverged
+        if self.max_episode_steps is not None:
+            late = late | (self._elapsed >= self.max_episode_steps)
         if self.on_distrust == "penalise":
             reward = reward - self.penalty * infos["distrust"]
         elif self.on_distrust == "terminate":
-            terminated |= infos["distrust"] > self.tolerance
+            terminated = terminated | (infos["distrust"] > self.tolerance)
         elif self.on_distrust == "truncate":
             late = late | (infos["distrust"] > self.tolerance)
-        truncated = (late | diverged) & ~terminated
+        truncated = late & ~terminated
         ended = terminated | truncated
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            if ended.any():
-                state = self._restart(state, ended, infos)
-        else:
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._ended = ended
+        elif ended.any():
+            state = self._restart(state, ended, infos)
         self._state, obs = state, self._observe(state)
         if self.render_mode == "human":
             self._draw()
@@ -278,7 +278,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._place = snapshot.place.copy()
         self._generator.set_state(snapshot.generator)
 
-    def fork(self, n: int) -> ImaginedVectorEnv:
+    def fork(self, n: int, autoreset_mode: AutoresetMode | None = None) -> ImaginedVectorEnv:
         """An env with ``n`` copies of every episode, side by side, each to be driven its own way.
 
         The copies share the world. Their draws start where this env's stand, so a fork of one copy in mode
@@ -295,7 +295,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             starts=self._starts.cpu().numpy(),
             device=str(self.world.device),
             render_mode=self.render_mode,
-            autoreset_mode=self.autoreset_mode,
+            autoreset_mode=autoreset_mode or self.autoreset_mode,
             precision=self.precision,
             trust=self.trust,
             on_distrust=self.on_distrust,
@@ -391,8 +391,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _check(self, actions: Any) -> torch.Tensor:
         space = self.single_action_space
         array = np.asarray(actions)
-        if array.shape != (self.num_envs, *(space.shape or ())):
-            need = (self.num_envs, *(space.shape or ()))
+        need = self.action_space.shape
+        if array.shape != need:
             raise ValueError(f"Action dimension mismatch: actions have shape {array.shape}, need {need}")
         if isinstance(space, spaces.Discrete):
             if (
@@ -403,12 +403,11 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return torch.as_tensor(array.astype(np.int64), device=self._starts.device)
         if not np.isfinite(array).all():
             raise ValueError("actions are not finite; check the policy that made them")
-        return torch.as_tensor(array.astype(np.float32), device=self._starts.device)
+        return torch.from_numpy(array.astype(np.float32)).to(self._starts.device)
 
     def _observe(self, state: WorldState) -> np.ndarray:
-        space = self.single_observation_space
-        flat = self.world.task.core.observe(state.full).cpu().numpy()
-        return np.array(flat, space.dtype).reshape(len(flat), *(space.shape or ()))
+        flat = self.world.task.core.observe(state.full.cpu().numpy())
+        return np.array(flat, self.observation_space.dtype).reshape(self.observation_space.shape)
 
     def _infos(
         self, state: WorldState, diverged: np.ndarray, mask: np.ndarray | None = None

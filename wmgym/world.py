@@ -13,12 +13,14 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.arrays import alike, as_tensor, clamp, library
 from wmgym.calibration import SMALLEST_DOUBT, Calibration
 from wmgym.chart import Chart
 from wmgym.dynamics import MODES, Dynamics, EnsembleMLP, Mode, Precision, Prediction
 from wmgym.records import record_task
 from wmgym.support import NearestReal, Search, Support
 from wmgym.task import Task
+from wmgym.tasks import Array
 
 _LOST = 1e9  # doubt where a path left the numbers
 
@@ -112,7 +114,8 @@ class WorldModel:
     calibration: Calibration | None = None
     support: Support | None = None
     _chart: Chart = field(init=False, repr=False, compare=False)
-    _bounds: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
+    _bounds: tuple[Array, Array] = field(init=False, repr=False, compare=False)
+    _action_bounds: tuple[Tensor, ...] = field(init=False, repr=False, compare=False)
     _std_scale: Tensor = field(init=False, repr=False, compare=False)
     _data_std: Tensor | None = field(init=False, repr=False, compare=False)
     _search: Search | None = field(init=False, repr=False, compare=False)
@@ -132,7 +135,8 @@ class WorldModel:
             scale = self.calibration.std_scale.astype(np.float32)
             data_std = torch.tensor(np.float32(self.calibration.data_std), device=device)
         object.__setattr__(self, "_chart", Chart(self.task.core.geometry).to(device))
-        object.__setattr__(self, "_bounds", (low, high))
+        object.__setattr__(self, "_bounds", alike(low, high))
+        object.__setattr__(self, "_action_bounds", _action_bounds(self.task.action_space, device))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
         object.__setattr__(self, "_data_std", data_std)
         found = None if self.support is None else Search(self.support, self.task.core.geometry, device)
@@ -241,7 +245,7 @@ class WorldModel:
         encoded, other = self.encode_action(action), None
         if mode == "mean":
             prediction = self.dynamics.predict(state.core, encoded)
-            target = prediction.mean.mean(0)
+            target = as_tensor(alike(prediction.mean)[0].mean(0))
             logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
             if trust:
                 following = (state.member + 1) % self.dynamics.num_members
@@ -258,18 +262,22 @@ class WorldModel:
                 target = sample(own, self._std_scale, generator)
         else:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-        outcome = self._finish(state, action, encoded, target, logit, mode, generator)
-        if other is None:
-            return outcome
-        return replace(outcome, state=self._strayed(outcome.state, other))
+        with np.errstate(all="ignore"):  # torch does not complain of what diverges either
+            outcome = self._finish(state, action, encoded, target, logit, mode, generator)
+            if other is None:
+                return outcome
+            return replace(outcome, state=self._strayed(outcome.state, other))
 
     def _strayed(self, state: WorldState, other: Tensor) -> WorldState:
         """The state with its shadow moved on by ``other``."""
         assert self._data_std is not None
-        low, high = (side[: self.task.core.dim] for side in self._bounds)
-        shadow = self._chart.move(state.shadow, other[:, : self._chart.change_dim])[0].clamp(low, high)
-        apart = (state.core - shadow).abs() / self._data_std
-        return replace(state, shadow=shadow, strayed=state.strayed + apart)
+        at, (low, high) = self.task.core.dim, self._bounds
+        core, shadow, strayed, target, std = alike(
+            state.core, state.shadow, state.strayed, other, self._data_std
+        )
+        shadow = clamp(self._chart.move(shadow, target[:, : self._chart.change_dim])[0], low[:at], high[:at])
+        strayed = as_tensor(strayed + abs(core - shadow) / std)
+        return replace(state, shadow=as_tensor(shadow), strayed=strayed)
 
     def doubt(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
         """How far two members have come apart ``(batch, core_dim)``, in the calibration data's std.
@@ -299,28 +307,31 @@ class WorldModel:
         mode: Mode,
         generator: torch.Generator | None,
     ) -> WorldStep:
-        core_dim, change_dim = self.task.core.dim, self._chart.change_dim
-        low, high = self._bounds
-        raw = torch.cat(self._chart.move(state.core, target[:, :change_dim]), -1)
-        sound = torch.clamp(raw, low, high)
-        diverged = (sound != raw).any(-1)  # NaN differs from everything
-        if bool(diverged.any()):
-            rest = torch.cat([state.core, torch.zeros_like(raw[:, core_dim:])], -1)
-            sound = torch.clamp(torch.where(torch.isfinite(raw), raw, rest), low, high)
-        next_core, displacement = sound[:, :core_dim], sound[:, core_dim:]
-        hidden = displacement
-        readout = self._read_out(next_core, encoded)
-        shown_from = readout.shape[1] - self.task.core.shown_dim
-        if shown_from:
-            hidden = torch.cat([hidden, readout[:, :shown_from]], 1)
-        next_state = replace(state, core=next_core, shown=readout[:, shown_from:])
-        flat_action = action if action.ndim == 1 else action.flatten(1)
-        if self.task.reward is not None:
-            reward = self.task.reward(state.full, flat_action, next_state.full, hidden)
+        task = self.task
+        flat = action if action.ndim == 1 else action.flatten(1)
+        core, shown, flat, target = alike(state.core, state.shown, flat, target)
+        next_core, displacement, diverged = self._move(core, target)
+        hidden, next_shown = displacement, shown
+        if task.core.readout_dim:
+            readout = self._read_out(as_tensor(next_core), encoded)
+            readout, core, shown, flat, next_core, hidden = alike(
+                readout, core, shown, flat, next_core, displacement
+            )
+            shown_from = readout.shape[1] - task.core.shown_dim
+            next_shown = readout[:, shown_from:]
+            if shown_from:
+                hidden = library(hidden).concatenate([hidden, readout[:, :shown_from]], 1)
+        known = [_beside(core, shown), flat, _beside(next_core, next_shown), hidden]
+        if not task.from_table:  # functions of the caller's take tensors
+            known = [as_tensor(array) for array in known]
+        if task.reward is not None:
+            reward = as_tensor(task.reward(*known))
+            if task.from_table:
+                reward = reward.to(state.core.dtype)  # to NumPy a bool times a number is a double
         else:
-            reward = torch.nan_to_num(target[:, change_dim], 0.0, 0.0, 0.0)
-        if self.task.terminated is not None:
-            terminated = self.task.terminated(state.full, flat_action, next_state.full, hidden)
+            reward = torch.nan_to_num(as_tensor(target)[:, self._chart.change_dim], 0.0, 0.0, 0.0)
+        if task.terminated is not None:
+            terminated = as_tensor(task.terminated(*known))
         elif end_logit is None:
             raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
         elif mode != "sample":
@@ -328,7 +339,20 @@ class WorldModel:
         else:
             draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
             terminated = draw < torch.sigmoid(end_logit)
-        return WorldStep(next_state, displacement, reward, terminated, diverged)
+        next_state = replace(state, core=as_tensor(next_core), shown=as_tensor(next_shown))
+        return WorldStep(next_state, as_tensor(displacement), reward, terminated, as_tensor(diverged))
+
+    def _move(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
+        """The next core and the displacement, always finite, and ``diverged``."""
+        lib, (low, high) = library(core), self._bounds
+        raw = lib.concatenate(self._chart.move(core, target[:, : self._chart.change_dim]), 1)
+        sound = clamp(raw, low, high)
+        diverged = (sound != raw).any(1)  # NaN differs from everything
+        at = core.shape[1]
+        if diverged.any():
+            rest = lib.concatenate([core, lib.zeros_like(raw[:, at:])], 1)
+            sound = clamp(lib.where(lib.isfinite(raw), raw, rest), low, high)
+        return sound[:, :at], sound[:, at:], diverged
 
     @torch.no_grad()
     def novelty(self, core: Tensor) -> Tensor:
@@ -360,8 +384,7 @@ class WorldModel:
         space = self.task.action_space
         if isinstance(space, spaces.Discrete):
             return functional.one_hot(action - int(space.start), int(space.n)).float()
-        low, high = _action_bounds(space, action.device)
-        return torch.minimum(torch.maximum(action.flatten(1), low), high)
+        return torch.clamp(action.flatten(1), *self._action_bounds)
 
 
 def sample(prediction: Prediction, std_scale: Tensor, generator: torch.Generator) -> Tensor:
@@ -370,6 +393,13 @@ def sample(prediction: Prediction, std_scale: Tensor, generator: torch.Generator
     return torch.addcmul(prediction.mean, std_scale * prediction.std, noise)
 
 
-def _action_bounds(space: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
-    low, high = (torch.as_tensor(side.reshape(-1), device=device) for side in (space.low, space.high))
-    return low.float(), high.float()
+def _action_bounds(space: spaces.Box | spaces.Discrete, device: torch.device) -> tuple[Tensor, ...]:
+    """Of a Box's flat actions."""
+    if isinstance(space, spaces.Discrete):
+        return ()
+    return tuple(torch.tensor(side.reshape(-1), device=device).float() for side in (space.low, space.high))
+
+
+def _beside(core: Array, shown: Array) -> Array:
+    """A core and the readouts that the observation shows: the state."""
+    return library(core).concatenate([core, shown], 1) if shown.shape[1] else core
