@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wmgym.arrays import alike, as_tensor
 from wmgym.chart import Chart
 from wmgym.data import Transitions
 from wmgym.tasks import Geometry
@@ -16,6 +17,7 @@ ROWS = 4_096
 """Transitions kept with a world: under a megabyte for a robot of 17 dimensions."""
 SEARCHED = 1_024
 """Rows that novelty is measured against at every step; a search of all would cost more than the step."""
+_AT_ONCE = 256  # states whose distances to those stay in the cache
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,12 @@ class Search:
 
     def novelty(self, core: Tensor) -> Tensor:
         """Distance ``(batch,)`` to the nearest searched row, in units of what is typical of real states."""
-        parts = (core[at : at + 4_096] for at in range(0, len(core), 4_096))
-        return torch.cat([self.distance(part, SEARCHED).amin(1) for part in parts]) / self.support.typical
+        x = as_tensor(self._chart.features(alike(core)[0])) / self._unit
+        bank, squares = self._rows[:SEARCHED].T, self._squares[:SEARCHED]
+        parts = (x[at : at + _AT_ONCE] for at in range(0, len(x), _AT_ONCE))
+        nearest = [torch.addmm(squares, part, bank, alpha=-2).amin(1) for part in parts]
+        square = torch.cat(nearest) + x.square().sum(1)
+        return square.clamp_(min=0).sqrt_() / self.support.typical
 
     def nearest(self, core: Tensor, k: int) -> NearestReal:
         """The ``k`` nearest of all rows."""

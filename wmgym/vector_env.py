@@ -325,9 +325,12 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos |= {"final_obs": last, "_final_obs": ended.copy(), "final_info": _masked(final_info, ended)}
         infos["_final_info"] = ended.copy()
         state = self._begin(state, ended)
-        for key, value in self._infos(state, np.zeros(self.num_envs, bool)).items():
-            if not key.startswith("_"):
-                infos[key] = np.where(_as_rows(ended, value), value, infos[key])
+        rows = torch.as_tensor(ended, device=state.core.device)
+        count = int(ended.sum())
+        new = self._told(state.map(lambda part: part[rows]), np.zeros(count, np.int64), np.zeros(count, bool))
+        for key, value in new.items():
+            infos[key] = infos[key].copy()  # the final info holds the old one
+            infos[key][ended] = value
         return state
 
     def _begin(self, state: WorldState, mask: np.ndarray) -> WorldState:
@@ -412,17 +415,22 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _infos(
         self, state: WorldState, diverged: np.ndarray, mask: np.ndarray | None = None
     ) -> dict[str, Any]:
+        told = self._told(state, self._elapsed, diverged)
+        return _masked(told, np.ones(self.num_envs, bool) if mask is None else mask)
+
+    def _told(self, state: WorldState, elapsed: np.ndarray, diverged: np.ndarray) -> dict[str, Any]:
+        """What infos say of some episodes, ``elapsed`` steps old."""
         infos: dict[str, Any] = {"diverged": diverged}
         calibration = self.world.calibration
         if calibration is not None:
-            doubt = self.world.doubt(state, self._elapsed) if self.trust else None
+            doubt = self.world.doubt(state, elapsed) if self.trust else None
             core = state.core.cpu().numpy()
-            infos["error_bound"] = calibration.error_bound(self._elapsed, self.mode, core, doubt)
+            infos["error_bound"] = calibration.error_bound(elapsed, self.mode, core, doubt)
             if self.trust:
                 infos["distrust"] = (infos["error_bound"] / calibration.data_std).mean(1)
         if self.trust and self.world.support is not None:
             infos["novelty"] = self.world.novelty(state.core).cpu().numpy()
-        return _masked(infos, np.ones(self.num_envs, bool) if mask is None else mask)
+        return infos
 
 
 def _merge(old: WorldState, new: WorldState, mask: np.ndarray) -> WorldState:
