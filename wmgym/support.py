@@ -92,7 +92,8 @@ class Search:
         parts = (x[at : at + _AT_ONCE] for at in range(0, len(x), _AT_ONCE))
         nearest = [torch.addmm(squares, part, bank, alpha=-2).amin(1) for part in parts]
         square = torch.cat(nearest) + x.square().sum(1)
-        return square.clamp_(min=0).sqrt_() / self.support.typical
+        novelty: Tensor = square.clamp_(min=0).sqrt_() / self.support.typical
+        return novelty
 
     def nearest(self, core: Tensor, k: int) -> NearestReal:
         """The ``k`` nearest of all rows."""
