@@ -291,4 +291,4 @@ def best_for(shift: str) -> str:
 
 
 if __name__ == "__main__":
-    by_task("novelty", __doc__, measure, goals)
+    by_task("novelty", __doc__, measure, goals, LARGE)

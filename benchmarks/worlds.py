@@ -49,10 +49,11 @@ def by_task(
     doc: str | None,
     measure: Callable[[str], list[Row]],
     goals: Callable[[list[Row]], list[Row]],
+    tasks: tuple[str, ...] = TASKS,
 ) -> None:
     """The command line of a benchmark with one unit a task; finished ones are skipped."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    parser.add_argument("--only", nargs="+", choices=tasks, default=tasks, metavar="ENV")
     args = parser.parse_args()
     torch.set_num_threads(1)
     units = Units(script)
