@@ -237,10 +237,12 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
         found.append((half_width, per_doubt, np.median((bound / blank.data_std).mean(1))))
     half_widths, per_doubts, distrust = (np.array(column) for column in zip(*found, strict=True))
     worst = np.maximum.accumulate(worst)[..., None]  # so far, all dimensions together
-    tube_level = _raised_level([(worst[h - 1], group) for h in looks], level) if few else level
+    lasting = [(each[row.there], row.group) for each, row in zip(worst, rows, strict=True)]
+    tube_level = _raised_level([lasting[h - 1] for h in looks], level) if few else level
+    tube = [grouped_quantile(*each, tube_level)[0] for each in lasting]
     return {
         "half_width": half_widths, "per_doubt": per_doubts, "power": power, "distrust": distrust,
-        "tube": np.array([grouped_quantile(each, group, tube_level)[0] for each in worst]),
+        "tube": np.maximum.accumulate(tube),
         "coverage": coverage,
     }  # fmt: skip
 
