@@ -44,6 +44,17 @@ def equal(first: WorldModel, second: WorldModel) -> bool:
 # It learns
 
 
+def test_joints_are_held_near_their_stops(train: Transitions) -> None:
+    stops = ((0, -9.0, 9.0), (2, -0.01, 0.01))  # one that no data reached, one that gave way
+    core = replace(train.task.core, stops=stops)
+    world = fit(replace(train, task=replace(train.task, core=core)), TINY)
+    seen = np.abs(np.concatenate([train.core, train.next_core])[:, 2]).max()
+    np.testing.assert_allclose([world.low[0], world.high[0]], [-9.36, 9.36], rtol=1e-6)
+    assert max(-world.low[2], world.high[2]) == pytest.approx(seen + 0.02 * 0.02, rel=1e-5)
+    free = fit(train, TINY)
+    np.testing.assert_array_equal(world.low[1], free.low[1])
+
+
 def test_rollout_error_falls_well_below_standing_still(train: Transitions) -> None:
     world = fit(train, SMALL)
     test = toy.episodes(50, 1, sigma=0.02, steps=30)

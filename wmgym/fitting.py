@@ -28,6 +28,7 @@ from wmgym.symmetry import Views, views
 from wmgym.tasks import Geometry
 from wmgym.world import Provenance, WorldModel
 
+_PAST_STOPS = 0.02  # share of its range by which an imagined joint may pass where real ones were
 _STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
 
 
@@ -77,7 +78,7 @@ def fit(
         history += finetune(pupil, train)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
     bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
-    low, high = data_range(train, config.margin)
+    low, high = _stopped(train, *data_range(train, config.margin))
     provenance = Provenance(
         fingerprints=train.fingerprints(),
         steps=len(train),
@@ -141,6 +142,16 @@ def _fit_readout(
     pupil = Pupil(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
     optimise(pupil, "fit readouts")
     return _finished(model)
+
+
+def _stopped(train: Transitions, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of imagined states, with joints held near their stops."""
+    for joint, least, most in train.task.core.stops:
+        seen = np.concatenate([train.core[:, joint], train.next_core[:, joint]])
+        slack = _PAST_STOPS * (most - least)
+        low[joint] = min(least, seen.min()) - slack
+        high[joint] = max(most, seen.max()) + slack
+    return low, high
 
 
 def _finished(model: EnsembleMLP) -> EnsembleMLP:

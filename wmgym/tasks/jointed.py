@@ -95,6 +95,7 @@ def reacher(
         from_mujoco=lambda qpos, qvel: np.concatenate([qpos, qvel[..., :2]], -1),
         to_mujoco=lambda core: (core[..., :4], _pad(core[..., 4:], 2)),
         shown_dim=2,  # from the target to the fingertip
+        stops=((1, -3.0, 3.0),),
     )
     return Known(core, 0.01 * frame_skip, reward, never)
 
@@ -137,7 +138,11 @@ def pusher(
         from_mujoco=lambda qpos, qvel: np.concatenate([qpos[..., :9], qvel[..., :9]], -1),
         to_mujoco=lambda core: (_pad(core[..., :9], 2), _pad(core[..., 9:], 2)),
         shown_dim=9,  # where the hand, the object and the goal are
-    )
+        stops=(
+            (0, -2.2854, 1.714602), (1, -0.5236, 1.3963), (2, -1.5, 1.7), (3, -2.3213, 0.0), (4, -1.5, 1.5),
+            (5, -1.094, 0.0), (6, -1.5, 1.5),
+        ),
+    )  # fmt: skip
     return Known(core, 0.01 * frame_skip, reward, never)
 
 

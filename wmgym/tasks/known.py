@@ -95,6 +95,7 @@ class Core:
         hidden_dim: hidden quantities, the displacement first.
         read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
         symmetries: all of them but standing as it is.
+        stops: joints with stops, ``(core dimension, low, high)``, which imagined ones are not to pass by far.
     """
 
     geometry: Geometry
@@ -106,6 +107,7 @@ class Core:
     hidden_dim: int = 0
     read_hidden: Callable[[Env], np.ndarray] | None = None
     symmetries: tuple[Symmetry, ...] = ()
+    stops: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def dim(self) -> int:
