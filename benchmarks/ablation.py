@@ -4,7 +4,8 @@
     python benchmarks/ablation.py --env Ant-v5 --only base    # some of it
 
 Every unit fits one small world (4 members, 60,000 transitions, 3,000 updates, limbs that keep their places,
-unless the change says otherwise) and replays held-out policies' actions. The error is the normalised one of ``open_loop.py``.
+unless the change says otherwise) and replays held-out policies' actions. The error is the normalised one of
+``open_loop.py``.
 """
 
 from __future__ import annotations
