@@ -149,19 +149,20 @@ _ENGINES = (
 
 
 def ablation() -> str:
-    """The five changes that move the error at h = 32 furthest, by their mean log ratio."""
+    """Of the changes measured on two tasks or more, the five that move the error at h = 32 furthest."""
     rows = result_rows("ablation")
     envs = [*dict.fromkeys(r["env"] for r in rows)]
     error = {(r["change"], r["env"]): r["h=32"] for r in rows}
-    ratio = {
-        change: [error[change, e] / error["base", e] for e in envs if (change, e) in error]
-        for change in dict.fromkeys(r["change"] for r in rows)
-    }
-    full = {change: found for change, found in ratio.items() if len(found) == len(envs)}
-    ranked = sorted(full, key=lambda change: -abs(sum(map(math.log, full[change]))))
+    ratio: dict[str, dict[str, float]] = {}
+    for change, env_id in error:
+        ratio.setdefault(change, {})[env_id] = error[change, env_id] / error["base", env_id]
+    several = {change: found for change, found in ratio.items() if len(found) > 1}
+    ranked = sorted(
+        several, key=lambda change: -abs(sum(map(math.log, ratio[change].values())) / len(ratio[change]))
+    )
     return _table(
         ["change", *(f"{e}, error after 32 steps" for e in envs)],
-        [[change, *(f"x{x:.2f}" for x in full[change])] for change in ranked[:5]],
+        [[c, *(f"x{ratio[c][e]:.2f}" if e in ratio[c] else "" for e in envs)] for c in ranked[:5]],
     )
 
 
