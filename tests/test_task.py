@@ -503,15 +503,9 @@ def test_every_registered_task_is_known() -> None:
     assert set(wmgym.MUJOCO_IDS) == set(TABLE)
 
 
-@pytest.mark.parametrize("env_id", ["Reacher-v5", "Pusher-v5", "Humanoid-v5", "HumanoidStandup-v5"])
-@pytest.mark.parametrize("excluded", [True, False])
-def test_stops_are_those_of_the_model(env_id: str, excluded: bool) -> None:
-    kwargs = {"exclude_current_positions_from_observation": excluded} if "Humanoid" in env_id else {}
-    core, model = make_task(env_id, env_kwargs=kwargs).core, gym.make(env_id).unwrapped.model  # type: ignore[attr-defined]
-    assert core.to_mujoco is not None
-    qpos, _ = core.to_mujoco(np.arange(core.dim)[None] + 1)
-    for dim, low, high in core.stops:
-        joint = model.jnt_qposadr.tolist().index(int(np.flatnonzero(qpos[0] == dim + 1)[0]))
-        np.testing.assert_allclose(model.jnt_range[joint], [low, high], atol=1e-6)
-    arms = [j for j in range(model.njnt) if model.jnt_limited[j] and "_slide" not in model.joint(j).name]
-    assert len(core.stops) == len([j for j in arms if "target" not in model.joint(j).name])
+@pytest.mark.parametrize("env_id", ["Reacher-v5", "Pusher-v5"])
+def test_stops_are_those_of_the_model(env_id: str) -> None:
+    core, model = make_task(env_id).core, gym.make(env_id).unwrapped.model  # type: ignore[attr-defined]
+    arm = [j for j in range(model.njnt) if model.joint(j).name.startswith(("joint", "r_"))]
+    expected = [(int(model.jnt_qposadr[j]), *model.jnt_range[j]) for j in arm if model.jnt_limited[j]]
+    np.testing.assert_allclose(core.stops, expected, atol=1e-6)  # qpos leads the core

@@ -304,3 +304,17 @@ def test_doubt_of_a_path_that_left_the_numbers_is_huge_and_of_what_stands_still_
     assert doubt[1].min() > 9e8
     assert doubt[2, 0] > 1e3
     assert np.isfinite(doubt).all()
+
+
+def test_a_joint_at_its_stop_is_put_back_and_nothing_diverges() -> None:
+    core = replace(toy.task().core, stops=((1, -0.5, 0.5),))
+    described = replace(toy.task(), core=core)
+    for pushed, diverges in ((1, False), (2, True)):
+        target = [0.0, 0.0, 0.0]
+        target[pushed] = 9.0
+        world = toy.world(toy.Stub(target), described, low=-0.5, high=0.5)
+        after = step(world, torch.zeros(2, 3), torch.zeros(2, 2), "mean")
+        assert after.state.core[:, pushed].tolist() == [0.5, 0.5]
+        assert after.diverged.tolist() == [diverges] * 2
+    lost = toy.world(toy.Stub([0.0, float("nan"), 0.0]), described, low=-0.5, high=0.5)
+    assert step(lost, torch.zeros(2, 3), torch.zeros(2, 2), "mean").diverged.all()

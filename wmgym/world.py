@@ -115,6 +115,7 @@ class WorldModel:
     support: Support | None = None
     _chart: Chart = field(init=False, repr=False, compare=False)
     _bounds: tuple[Array, Array] = field(init=False, repr=False, compare=False)
+    _hard: Array = field(init=False, repr=False, compare=False)
     _action_bounds: tuple[Tensor, ...] = field(init=False, repr=False, compare=False)
     _std_scale: Tensor = field(init=False, repr=False, compare=False)
     _data_std: Tensor | None = field(init=False, repr=False, compare=False)
@@ -136,6 +137,9 @@ class WorldModel:
             data_std = torch.tensor(np.float32(self.calibration.data_std), device=device)
         object.__setattr__(self, "_chart", Chart(self.task.core.geometry).to(device))
         object.__setattr__(self, "_bounds", alike(low, high))
+        hard = torch.ones(len(low), dtype=torch.bool, device=device)  # dimensions that diverge at their bound
+        hard[[joint for joint, _, _ in self.task.core.stops]] = False
+        object.__setattr__(self, "_hard", alike(hard)[0])
         object.__setattr__(self, "_action_bounds", _action_bounds(self.task.action_space, device))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
         object.__setattr__(self, "_data_std", data_std)
@@ -347,8 +351,11 @@ class WorldModel:
         lib, (low, high) = library(core), self._bounds
         raw = lib.concatenate(self._chart.move(core, target[:, : self._chart.change_dim]), 1)
         sound = clamp(raw, low, high)
-        diverged = (sound != raw).any(1)  # NaN differs from everything
+        differs = sound != raw  # NaN differs from everything
         at = core.shape[1]
+        if self.task.core.stops:  # a joint that runs into its stop is no divergence
+            differs = differs & (self._hard | (raw != raw))
+        diverged = differs.any(1)
         if diverged.any():
             rest = lib.concatenate([core, lib.zeros_like(raw[:, at:])], 1)
             sound = clamp(lib.where(lib.isfinite(raw), raw, rest), low, high)

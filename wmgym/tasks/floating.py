@@ -99,7 +99,7 @@ def humanoid(
         include_cfrc_ext_in_observation,
     )
     return Known(
-        _floating(17, at, shown, displacement_dim=3, read_hidden=read_hidden, stops=_humanoid_stops(at, 110)),
+        _floating(17, at, shown, displacement_dim=3, read_hidden=read_hidden),
         dt,
         reward,
         unless(healthy, terminate_when_unhealthy),
@@ -139,7 +139,6 @@ def humanoid_standup(
         shown,
         displacement_dim=0,
         read_hidden=lambda env: _impact(env.unwrapped),
-        stops=_humanoid_stops(at, 120),
     )
     return Known(
         core,
@@ -208,14 +207,6 @@ def _ant_symmetries(at: int) -> tuple[Symmetry, ...]:
     return tuple(found[1:])
 
 
-def _humanoid_stops(at: int, left_hip: float) -> tuple[tuple[int, float, float], ...]:
-    """The abdomen, the legs, the arms; degrees in the model's file."""
-    belly, arm = [(-45, 45), (-75, 30), (-35, 35)], [(-85, 60), (-85, 60), (-90, 50)]
-    right, left = ([(-25, 5), (-60, 35), (-hip, 20), (-160, -2)] for hip in (110, left_hip))
-    degrees = [*belly, *right, *left, *arm, (-60, 85), (-60, 85), (-90, 50)]
-    return tuple((at + 5 + i, math.radians(low), math.radians(high)) for i, (low, high) in enumerate(degrees))
-
-
 def _floating(
     joints: int,
     at: int,
@@ -224,7 +215,6 @@ def _floating(
     displacement_dim: int,
     read_hidden: Any,
     symmetries: tuple[Symmetry, ...] = (),  # the humanoids' left knees are stiffer than their right ones
-    stops: tuple[tuple[int, float, float], ...] = (),
 ) -> Core:
     """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
     positions = at + 5 + joints  # where velocities begin
@@ -257,5 +247,4 @@ def _floating(
         hidden_dim=displacement_dim + 1,
         read_hidden=read_hidden,
         symmetries=symmetries,
-        stops=stops,
     )

@@ -95,7 +95,8 @@ class Core:
         hidden_dim: hidden quantities, the displacement first.
         read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
         symmetries: all of them but standing as it is.
-        stops: joints with stops, ``(core dimension, low, high)``, which imagined ones are not to pass by far.
+        stops: joints with stops, ``(core dimension, low, high)``; imagined ones that pass them by far are put
+            back.
     """
 
     geometry: Geometry
