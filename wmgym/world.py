@@ -354,7 +354,8 @@ class WorldModel:
         differs = sound != raw  # NaN differs from everything
         at = core.shape[1]
         if self.task.core.stops:  # a joint that runs into its stop is no divergence
-            differs = differs & (self._hard | (raw != raw))
+            hard = self._hard if isinstance(raw, np.ndarray) else as_tensor(self._hard)
+            differs = differs & (hard | (raw != raw))
         diverged = differs.any(1)
         if diverged.any():
             rest = lib.concatenate([core, lib.zeros_like(raw[:, at:])], 1)
