@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import inspect
 import time
-from typing import Any
 
 import numpy as np
 import torch
-from common import Row, auroc, target
+from common import Row, auroc, fair_width, target
 from scipy import stats
 from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data, policies
 
@@ -97,7 +96,9 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
                 p: float(hit[who[there] == p].mean()) for p in dict.fromkeys(who[there])
             }
             row[f"{name}_width"] = float((bound / table.data_std).mean())
-            row[f"{name}_width_at_level"] = fair_width(error, bound, table)
+            row[f"{name}_width_at_level"] = fair_width(
+                error / table.data_std, bound / table.data_std, table.level
+            )
         drawn = np.random.default_rng(0).permutation(len(rmse))[:SCATTER]
         if mode == "member" and h in (8, 32):
             pairs = np.round(np.stack([width, rmse])[:, drawn], 4).tolist()
@@ -118,12 +119,6 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
         "spearman_pooled": float(stats.spearmanr(widths, errors).statistic),
     }  # fmt: skip
     return [*found, tube]
-
-
-def fair_width(error: np.ndarray, bound: np.ndarray, table: Any) -> float:
-    """Mean width after scaling the bound so that it covers exactly ``level`` of these errors."""
-    ratio = error / np.maximum(bound, 1e-12)
-    return float(np.quantile(ratio, table.level) * (bound / table.data_std).mean())
 
 
 @torch.no_grad()

@@ -119,6 +119,11 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float | None:
     return float(ranked / (label.sum() * (~label).sum()))
 
 
+def fair_width(error: np.ndarray, bound: np.ndarray, level: float = 0.9) -> float:
+    """Mean width of bounds ``(n, dim)`` scaled so that they cover exactly ``level`` of the errors."""
+    return float(np.quantile(error / np.maximum(bound, 1e-12), level) * bound.mean())
+
+
 def commit() -> str:
     """The checkout's commit, marked where files differ from it."""
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Row, auroc, target
+from common import Row, auroc, fair_width, target
 from scipy import stats
 from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data
 
@@ -152,7 +152,7 @@ def compare(fit: Seen, judged: Seen, mine: np.ndarray, its: np.ndarray, plain: d
     for h in LOOKS:
         given, power[h] = bound(fit, judged, mine, its, h, POWERS)
         error = judged.error[h - 1][~np.isnan(judged.error[h - 1, :, 0])]
-        width.append(fair(error, given) / fair(error, plain[h]))
+        width.append(fair_width(error, given) / fair_width(error, plain[h]))
         said, was = (np.sqrt((x**2).mean(1)) for x in (given, error))
         rank.append(float(stats.spearmanr(said, was).statistic))
         top.append(auroc(said, was >= np.quantile(was, 0.9)))
@@ -166,11 +166,6 @@ def compare(fit: Seen, judged: Seen, mine: np.ndarray, its: np.ndarray, plain: d
         "width": width, "mean_width": float(np.mean(width)), "spearman": rank, "top_decile_auroc": top,
         "spearman_pooled": float(stats.spearmanr(said, was).statistic),
     }  # fmt: skip
-
-
-def fair(error: np.ndarray, given: np.ndarray) -> float:
-    """Mean width after scaling the bound so that it covers exactly 90 % of these errors."""
-    return float(np.quantile(error / np.maximum(given, 1e-12), 0.9) * given.mean())
 
 
 def goals(rows: list[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import gymnasium as gym
@@ -436,17 +436,12 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 def _merge(old: WorldState, new: WorldState, mask: np.ndarray) -> WorldState:
     """Rows of ``new`` where the mask is true, of ``old`` elsewhere."""
     rows = torch.as_tensor(mask, device=old.core.device)
-    wide = rows[:, None]
-    return WorldState(
-        torch.where(wide, new.core, old.core),
-        torch.where(wide, new.shown, old.shown),
-        torch.where(rows, new.member, old.member),
-        torch.where(wide, new.shadow, old.shadow),
-        torch.where(wide, new.strayed, old.strayed),
-    )
+    parts = ((getattr(new, part.name), getattr(old, part.name)) for part in fields(old))
+    return WorldState(*(torch.where(_as_rows(rows, there), here, there) for here, there in parts))
 
 
-def _as_rows(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
+def _as_rows(mask: Any, like: Any) -> Any:
+    """A mask of rows ``(n,)``, array or tensor, in the shape that broadcasts over ``like`` ``(n, ...)``."""
     return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
