@@ -314,6 +314,8 @@ def main() -> None:
     units = Units("ablation")
     for change in args.only:
         for env_id in args.env:
+            if change == "short history" and env_id == "Ant-v5":
+                continue  # what its observation shows beside the core has no past
             name = f"{env_id}-{change}".replace(" ", "_").replace(",", "").replace("=", "").replace("'", "")
             units.do(name, lambda e=env_id, c=change: [measure(e, c)])
     print(units.write(goals, [0]))
