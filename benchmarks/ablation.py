@@ -20,10 +20,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import worlds
 from common import Row, Units, target
 from torch import Tensor
 from torch.nn import functional
-from worlds import held_out_data, policies, pool_data, spread, window_error
+from worlds import held_out_data, policies, spread, window_error
 
 import wmgym
 from wmgym import dynamics, fitting, optimising, support, world
@@ -37,6 +38,11 @@ ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Walker2d-v5")
 HORIZONS = (1, 8, 32, 128)
 STEPS = 60_000
 BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=100, precision="bfloat16")
+
+
+def pool_data(env_id: str, steps: int) -> Transitions:
+    """Of the pool's own policies, without their kin, which are a change."""
+    return worlds.pool_data(env_id, steps, with_kin=False)
 
 
 class Relu(EnsembleMLP):
@@ -295,6 +301,7 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "300k transitions": lambda env_id: _fit(pool_data(env_id, 300_000)),
     "300k transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 300_000), max_updates=10_000),
     "1M transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 1_000_000), max_updates=10_000),
+    "policies' kin beside them": lambda env_id: _fit(worlds.pool_data(env_id, STEPS)),
     "random actions only": lambda env_id: _fit(mix(env_id, "random")),
     "pool without noise": lambda env_id: _fit(mix(env_id, "clean")),
     "pool with noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),

@@ -24,10 +24,11 @@ from wmgym.tasks.mujoco_v5 import TABLE
 TASKS = tuple(TABLE)
 LARGE = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")
 STEPS = 300_000
-MIX = (
+MIX = ((0.10, 0.0, None), (0.10, 0.0, 40), (0.25, 0.1, 40), (0.30, 0.3, 40), (0.15, 0.6, 40))
+"""Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
+MIX_WITHOUT_KIN = (
     (0.20, 0.0, None), (0.10, 0.1, None), (0.15, 0.0, 40), (0.15, 0.1, 40), (0.20, 0.3, 40), (0.10, 0.6, 40),
 )  # fmt: skip
-"""Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
 
 FIT = wmgym.FitConfig(
     max_updates=20_000,
@@ -40,8 +41,11 @@ FIT = wmgym.FitConfig(
 
 
 def fit_config(task: wmgym.Task) -> wmgym.FitConfig:
-    """``FIT``; where a step takes milliseconds, fine-tuning looks as far ahead in seconds as elsewhere."""
-    return dataclasses.replace(FIT, finetune_steps=32) if task.dt < 0.01 else FIT
+    """``FIT``; where a step takes milliseconds, fine-tuning looks as far ahead in seconds as elsewhere.
+
+    What happens in so short a step can be learned to more digits, so there are more updates.
+    """
+    return dataclasses.replace(FIT, finetune_steps=32, max_updates=30_000) if task.dt < 0.01 else FIT
 
 
 def by_task(
@@ -77,15 +81,21 @@ def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
     return {name: found[name] for name in ranked if (name in kept) == (role == "calibration")}
 
 
-def pool_data(env_id: str, steps: int = STEPS) -> Transitions:
-    """``steps`` transitions of the fit's policies; without switching, an equal number of each."""
-    path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}"
+def pool_data(env_id: str, steps: int = STEPS, *, with_kin: bool = True) -> Transitions:
+    """``steps`` transitions of the fit's policies and, where they switch, of their kin.
+
+    Without switching, an equal number of each policy.
+    """
+    path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}{'-kin' if with_kin else ''}"
     if store.exists(path, kind="transitions"):
         return Transitions.load(path)
     task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
+    everyone = dict(pool)
+    if with_kin:
+        everyone |= {k.name: k for i, policy in enumerate(pool.values()) for k in kin(policy, seed=100 + i)}
     parts, left = [], steps
-    for index, (share, noise, switch) in enumerate(MIX):
-        groups = [{name: policy} for name, policy in pool.items()] if switch is None else [pool]
+    for index, (share, noise, switch) in enumerate(MIX if with_kin else MIX_WITHOUT_KIN):
+        groups = [{name: policy} for name, policy in pool.items()] if switch is None else [everyone]
         each = int(share * steps / len(groups))
         for number, group in enumerate(groups):
             seed = 1_000 * index + number
@@ -134,8 +144,8 @@ def calibration_data(env_id: str) -> Transitions:
 def kin(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
     """Policies that behave unlike the one they come from, by noise on its weights (arXiv:1706.01905).
 
-    Few policies can be kept for calibration, and bounds have to hold for the next one. A scripted policy,
-    which is one layer, has none.
+    A pool's policies are few, and worlds and bounds have to hold for the next one. A scripted policy, which
+    is one layer, has none.
     """
     if len(policy.weights) == 1:
         return []
