@@ -301,7 +301,10 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "300k transitions": lambda env_id: _fit(pool_data(env_id, 300_000)),
     "300k transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 300_000), max_updates=10_000),
     "1M transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 1_000_000), max_updates=10_000),
-    "policies' kin beside them": lambda env_id: _fit(worlds.pool_data(env_id, STEPS)),
+    "policies' kin beside them": lambda env_id: _fit(worlds.pool_data(env_id, STEPS, with_kin=True)),
+    "policies' kin, 300k transitions, 10,000 updates": lambda env_id: _fit(
+        worlds.pool_data(env_id, 300_000, with_kin=True), max_updates=10_000
+    ),
     "random actions only": lambda env_id: _fit(mix(env_id, "random")),
     "pool without noise": lambda env_id: _fit(mix(env_id, "clean")),
     "pool with noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),

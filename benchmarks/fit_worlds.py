@@ -19,6 +19,7 @@ from common import Row, Units, result_rows, target
 from worlds import (
     LARGE,
     TASKS,
+    WITH_KIN,
     calibration_data,
     fitted,
     held_out_data,
@@ -83,12 +84,13 @@ def card(env_id: str) -> str:
     table, origin = world.calibration, world.provenance
     assert table is not None
     count = len(policies(env_id, "calibration"))
+    kin = ", of copies of theirs with noise on the weights" if env_id in WITH_KIN else ""
     others = "1 other policy" if count == 1 else f"{count} other policies"
     lines = [
         f"# {env_id}",
         "",
-        f"Fitted to {origin.steps:,} real transitions of this repository's reference policies and of random"
-        f" actions. {others}, and copies of theirs with noise on the weights, calibrated it, and a"
+        f"Fitted to {origin.steps:,} real transitions of this repository's reference policies{kin} and of"
+        f" random actions. {others}, and copies of theirs with noise on the weights, calibrated it, and a"
         " third of all policies are held out of both: the numbers below are theirs.",
         "",
         "| what | value |",

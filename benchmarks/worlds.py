@@ -24,11 +24,13 @@ from wmgym.tasks.mujoco_v5 import TABLE
 TASKS = tuple(TABLE)
 LARGE = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")
 STEPS = 300_000
-MIX = ((0.10, 0.0, None), (0.10, 0.0, 40), (0.25, 0.1, 40), (0.30, 0.3, 40), (0.15, 0.6, 40))
-"""Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
-MIX_WITHOUT_KIN = (
+WITH_KIN = ("Walker2d-v5",)
+"""Tasks whose fit sees kin of its policies too, and takes half as many updates again: those where it paid."""
+MIX = (
     (0.20, 0.0, None), (0.10, 0.1, None), (0.15, 0.0, 40), (0.15, 0.1, 40), (0.20, 0.3, 40), (0.10, 0.6, 40),
 )  # fmt: skip
+"""Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
+MIX_WITH_KIN = ((0.10, 0.0, None), (0.10, 0.0, 40), (0.25, 0.1, 40), (0.30, 0.3, 40), (0.15, 0.6, 40))
 
 FIT = wmgym.FitConfig(
     max_updates=20_000,
@@ -41,11 +43,9 @@ FIT = wmgym.FitConfig(
 
 
 def fit_config(task: wmgym.Task) -> wmgym.FitConfig:
-    """``FIT``; where a step takes milliseconds, fine-tuning looks as far ahead in seconds as elsewhere.
-
-    What happens in so short a step can be learned to more digits, so there are more updates.
-    """
-    return dataclasses.replace(FIT, finetune_steps=32, max_updates=30_000) if task.dt < 0.01 else FIT
+    """``FIT``; where a step takes milliseconds, fine-tuning looks as far ahead in seconds as elsewhere."""
+    config = dataclasses.replace(FIT, finetune_steps=32) if task.dt < 0.01 else FIT
+    return dataclasses.replace(config, max_updates=30_000) if task.env_id in WITH_KIN else config
 
 
 def by_task(
@@ -81,11 +81,12 @@ def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
     return {name: found[name] for name in ranked if (name in kept) == (role == "calibration")}
 
 
-def pool_data(env_id: str, steps: int = STEPS, *, with_kin: bool = True) -> Transitions:
-    """``steps`` transitions of the fit's policies and, where they switch, of their kin.
+def pool_data(env_id: str, steps: int = STEPS, *, with_kin: bool | None = None) -> Transitions:
+    """``steps`` transitions of the fit's policies; without switching, an equal number of each.
 
-    Without switching, an equal number of each policy.
+    ``with_kin`` adds their kin where policies switch; None asks ``WITH_KIN``.
     """
+    with_kin = env_id in WITH_KIN if with_kin is None else with_kin
     path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}{'-kin' if with_kin else ''}"
     if store.exists(path, kind="transitions"):
         return Transitions.load(path)
@@ -94,7 +95,7 @@ def pool_data(env_id: str, steps: int = STEPS, *, with_kin: bool = True) -> Tran
     if with_kin:
         everyone |= {k.name: k for i, policy in enumerate(pool.values()) for k in kin(policy, seed=100 + i)}
     parts, left = [], steps
-    for index, (share, noise, switch) in enumerate(MIX if with_kin else MIX_WITHOUT_KIN):
+    for index, (share, noise, switch) in enumerate(MIX_WITH_KIN if with_kin else MIX):
         groups = [{name: policy} for name, policy in pool.items()] if switch is None else [everyone]
         each = int(share * steps / len(groups))
         for number, group in enumerate(groups):
