@@ -149,14 +149,14 @@ _ENGINES = (
 
 
 def ablation() -> str:
-    """Of the changes measured on two tasks or more, the five that move the error at h = 32 furthest."""
+    """Of the changes measured on three tasks or more, the five that move the error at h = 32 furthest."""
     rows = result_rows("ablation")
     envs = [*dict.fromkeys(r["env"] for r in rows)]
     error = {(r["change"], r["env"]): r["h=32"] for r in rows}
     ratio: dict[str, dict[str, float]] = {}
     for change, env_id in error:
         ratio.setdefault(change, {})[env_id] = error[change, env_id] / error["base", env_id]
-    several = {change: found for change, found in ratio.items() if len(found) > 1}
+    several = {change: found for change, found in ratio.items() if len(found) > 2}
     ranked = sorted(
         several, key=lambda change: -abs(sum(map(math.log, ratio[change].values())) / len(ratio[change]))
     )
