@@ -226,6 +226,8 @@ def mix(env_id: str, kind: str) -> Transitions:
     task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
     if kind == "random":
         return wmgym.collect(task, steps=STEPS, seed=1)
+    if kind == "on-policy":
+        return wmgym.collect(task, policies(env_id, "held-out"), steps=STEPS, seed=2)
     ranked = list(pool)  # by return
     half = ranked[: len(ranked) // 2] if kind == "weak half" else ranked
     if kind == "switching":
@@ -305,6 +307,7 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "policies' kin, 300k transitions, 10,000 updates": lambda env_id: _fit(
         worlds.pool_data(env_id, 300_000, with_kin=True), max_updates=10_000
     ),
+    "the judged policies' own data": lambda env_id: _fit(mix(env_id, "on-policy")),
     "random actions only": lambda env_id: _fit(mix(env_id, "random")),
     "pool without noise": lambda env_id: _fit(mix(env_id, "clean")),
     "pool with noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),
