@@ -133,22 +133,23 @@ def energy_score(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tens
 
 @contextmanager
 def swapped(**names: Any) -> Iterator[None]:
-    """Another network in ``fitting``, or another loss in ``optimising``, for the length of one fit."""
-    homes = {name: fitting if hasattr(fitting, name) else optimising for name in names}
-    usual = {name: getattr(homes[name], name) for name in names}
-    for name, value in names.items():
-        setattr(homes[name], name, value)
-    try:
+    """Another network, chart or loss for the length of one fit, wherever one goes by that name."""
+    with ExitStack() as stack:
+        for module in (dynamics, fitting, optimising, support, world):
+            for name in names.keys() & vars(module).keys():
+                stack.enter_context(patch.object(module, name, names[name]))
         yield
-    finally:
-        for name, value in usual.items():
-            setattr(homes[name], name, value)
+
+
+def with_core(data: Transitions, **changes: Any) -> Transitions:
+    """The same data of a task whose core is described otherwise."""
+    core = dataclasses.replace(data.task.core, **changes)
+    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
 
 
 def seen_as(data: Transitions, geometry: Geometry) -> Transitions:
     """In other coordinates, of which limbs that trade places would make no permutation."""
-    core = dataclasses.replace(data.task.core, geometry=geometry, symmetries=())
-    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
+    return with_core(data, geometry=geometry, symmetries=())
 
 
 def in_world_axes(data: Transitions) -> Transitions:
@@ -161,8 +162,7 @@ def without_feet(data: Transitions) -> Transitions:
 
 
 def without_symmetries(data: Transitions) -> Transitions:
-    core = dataclasses.replace(data.task.core, symmetries=())
-    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
+    return with_core(data, symmetries=())
 
 
 def other_frame(data: Transitions) -> Transitions:
@@ -192,9 +192,7 @@ def with_past(data: Transitions) -> Transitions:
 
 
 def short_history(env_id: str) -> wmgym.WorldModel:
-    with ExitStack() as stack:
-        for module in (dynamics, fitting, support, world):
-            stack.enter_context(patch.object(module, "Chart", WithPast))
+    with swapped(Chart=WithPast):
         return _fit(with_past(without_symmetries(pool_data(env_id, STEPS))))
 
 
@@ -211,8 +209,7 @@ def with_stops(data: Transitions) -> Transitions:
             low, high = model.jnt_range[joint]
             stops.append((at - 1, float(low), float(high)))
     env.close()
-    core = dataclasses.replace(core, stops=tuple(stops))
-    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
+    return with_core(data, stops=tuple(stops))
 
 
 def clipped(data: Transitions) -> Transitions:
