@@ -27,12 +27,13 @@ from torch.nn import functional
 from worlds import held_out_data, policies, spread, window_error
 
 import wmgym
-from wmgym import dynamics, fitting, optimising, support, world
-from wmgym.arrays import library
-from wmgym.chart import Chart
-from wmgym.data import Transitions, concat
-from wmgym.dynamics import EnsembleMLP
-from wmgym.tasks import Geometry
+from wmgym.data.transitions import Transitions, concat
+from wmgym.models import ensemble, support, training_loop, world
+from wmgym.models import fit as fit_module
+from wmgym.models.batching import library
+from wmgym.models.coordinates import Chart
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.tasks.layout import Geometry
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Walker2d-v5")
 HORIZONS = (1, 8, 32, 128)
@@ -135,7 +136,7 @@ def energy_score(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tens
 def swapped(**names: Any) -> Iterator[None]:
     """Another network, chart or loss for the length of one fit, wherever one goes by that name."""
     with ExitStack() as stack:
-        for module in (dynamics, fitting, optimising, support, world):
+        for module in (ensemble, fit_module, training_loop, support, world):
             for name in names.keys() & vars(module).keys():
                 stack.enter_context(patch.object(module, name, names[name]))
         yield

@@ -21,11 +21,11 @@ from scipy import stats
 from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data, policies
 
 import wmgym
-from wmgym import rules
-from wmgym.data import Transitions
-from wmgym.dynamics import Mode
-from wmgym.replaying import replay, steps_left
-from wmgym.streams import apply_policy
+from wmgym.calibration import scoring_rules
+from wmgym.calibration.open_loop import replay, steps_left
+from wmgym.data.policy import apply_policy
+from wmgym.data.transitions import Transitions
+from wmgym.models.dynamics import Mode
 
 HORIZONS = (1, 8, 32, 128, 368)
 TUBE = 100
@@ -141,15 +141,15 @@ def spreads(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[Row
         moving = test.core.std(0) > 1e-8
         std = test.core.std(0)[moving]
         copies, truth = copies[..., moving] / std, truth[..., moving] / std
-        rank = rules.pit(copies, truth, rng)
+        rank = scoring_rules.pit(copies, truth, rng)
         mean = copies.mean(0)
         found.append(
             {
                 "section": "spread", "env": env_id, "h": h, "starts": int(there.sum()),
                 "one_sigma": float((np.abs(rank - 0.5) <= 0.6827 / 2).mean()),
                 "pit_deciles": np.histogram(rank, 10, (0, 1))[0].tolist(),
-                "crps": float(rules.crps(copies, truth).mean()),
-                "energy_score": float(rules.energy_score(copies, truth).mean()),
+                "crps": float(scoring_rules.crps(copies, truth).mean()),
+                "energy_score": float(scoring_rules.energy_score(copies, truth).mean()),
                 "sharpness": float(copies.std(0).mean()),
                 "error": float(np.sqrt(((mean - truth) ** 2).mean())),
             }

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from wmgym import store
-from wmgym.ledger import cpu_seconds
-from wmgym.records import library_versions
+from wmgym.io import artifacts
+from wmgym.io.provenance import cpu_seconds, library_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,7 +42,7 @@ class Units:
         wall, cpu = time.perf_counter(), cpu_seconds()
         rows = work()
         self.folder.mkdir(parents=True, exist_ok=True)
-        store.write_json(
+        artifacts.write_json(
             path,
             {
                 "unit": name,
@@ -58,10 +57,10 @@ class Units:
 
     def rows(self) -> tuple[list[Row], float, float]:
         """All rows of finished units, fresh ones before committed ones, with their wall and CPU seconds."""
-        units = {path.stem: store.read_json(path) for path in sorted(self.folder.glob("*.json"))}
+        units = {path.stem: artifacts.read_json(path) for path in sorted(self.folder.glob("*.json"))}
         committed = RESULTS / f"{self.script}.json"
         if committed.exists():
-            for unit in store.read_json(committed)["units"]:
+            for unit in artifacts.read_json(committed)["units"]:
                 units.setdefault(unit["unit"], unit)
         self.units = [units[name] for name in sorted(units)]
         rows = [{"unit": unit["unit"], **row} for unit in self.units for row in unit["rows"]]
@@ -70,7 +69,7 @@ class Units:
     def write(self, targets: Callable[[list[Row]], list[Row]], seeds: list[int]) -> Path:
         """Write ``benchmarks/results/<script>.json`` from all finished units."""
         rows, wall, cpu = self.rows()
-        return store.write_json(
+        return artifacts.write_json(
             RESULTS / f"{self.script}.json",
             {
                 "command": f"python benchmarks/{self.script}.py",
@@ -95,7 +94,7 @@ def target(what: str, aim: str, measured: Any, met: bool) -> Row:
 def result_rows(script: str, **having: Any) -> list[Row]:
     """Rows of a committed result that have these values; none where there is no result."""
     path = RESULTS / f"{script}.json"
-    every: list[Row] = store.read_json(path)["rows"] if path.exists() else []
+    every: list[Row] = artifacts.read_json(path)["rows"] if path.exists() else []
     return [r for r in every if all(r.get(key) == value for key, value in having.items())]
 
 

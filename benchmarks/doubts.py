@@ -20,9 +20,9 @@ from scipy import stats
 from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data
 
 import wmgym
-from wmgym.calibrating import grouped_quantile
-from wmgym.data import Transitions
-from wmgym.replaying import given_actions, spread_starts, steps_left
+from wmgym.calibration.conformal import grouped_quantile
+from wmgym.calibration.open_loop import given_actions, spread_starts, steps_left
+from wmgym.data.transitions import Transitions
 
 LOOKS = (1, 8, 32, 128, 368)
 POWERS = (0.25, 0.5, 0.75, 1.0)

@@ -30,7 +30,8 @@ from worlds import (
 )
 
 import wmgym
-from wmgym import archive, store
+from wmgym.io import artifacts
+from wmgym.models import saving
 
 STARTS = 512
 USELESS = 0.5  # return gap, share of the pool's range
@@ -51,16 +52,16 @@ def main() -> None:
             units.do(env_id, lambda: [ship(env_id)])  # noqa: B023  (called at once)
         print(units.write(goals, [0]))
     for env_id in args.only:
-        if store.exists(archive.SHIPPED / env_id, kind="world"):
-            (archive.SHIPPED / env_id / "README.md").write_text(card(env_id))
+        if artifacts.exists(saving.SHIPPED / env_id, kind="world"):
+            (saving.SHIPPED / env_id / "README.md").write_text(card(env_id))
 
 
 def ship(env_id: str) -> Row:
-    path, whole = archive.SHIPPED / env_id, fitted(env_id)
+    path, whole = saving.SHIPPED / env_id, fitted(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
-    archive.save(dataclasses.replace(whole, starts=bank, calibration=None), path, half=True)
+    saving.save(dataclasses.replace(whole, starts=bank, calibration=None), path, half=True)
     world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
-    archive.save(world, path, half=True)
+    saving.save(world, path, half=True)
     shipped = wmgym.load(path)
     return {
         "env": env_id, "bytes": size(env_id), "error_whole": error(env_id, whole),
@@ -69,7 +70,7 @@ def ship(env_id: str) -> Row:
 
 
 def size(env_id: str) -> int:
-    return sum(file.stat().st_size for file in (archive.SHIPPED / env_id).iterdir())
+    return sum(file.stat().st_size for file in (saving.SHIPPED / env_id).iterdir())
 
 
 def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:
@@ -80,7 +81,7 @@ def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:
 
 def card(env_id: str) -> str:
     """What a user should know of a shipped world, from the results of the benchmarks."""
-    world = wmgym.load(archive.SHIPPED / env_id)
+    world = wmgym.load(saving.SHIPPED / env_id)
     table, origin = world.calibration, world.provenance
     assert table is not None
     count = len(policies(env_id, "calibration"))

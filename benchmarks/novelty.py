@@ -24,10 +24,10 @@ from common import Row, auroc, target
 from worlds import LARGE, by_task, calibrated, core_error, policies, pool_data, spread
 
 import wmgym
-from wmgym import drift
-from wmgym.data import Transitions, concat
-from wmgym.optimising import encoded_actions
-from wmgym.support import SEARCHED
+from wmgym.calibration import shift_detection
+from wmgym.data.transitions import Transitions, concat
+from wmgym.models.support import SEARCHED
+from wmgym.models.training_loop import encoded_actions
 
 LENGTH, EPISODES, MOST = 32, 4, 40  # steps a window; episodes a policy; windows a policy
 SHIFTS = {
@@ -173,7 +173,7 @@ def measure(env_id: str) -> list[Row]:
             "distillation": distilled(data),
         }  # fmt: skip
         return {
-            **dataclasses.asdict(drift.signs(world, data, rows)),
+            **dataclasses.asdict(shift_detection.signs(world, data, rows)),
             **{name: values[rows].mean(1) for name, values in single.items()},
             "MuJoCo": exact(data, rows),
         }

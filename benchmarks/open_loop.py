@@ -23,11 +23,13 @@ from torch.nn import functional
 from worlds import FIT, LARGE, TASKS, by_task, core_error, fitted, held_out_data, imagine, pool_data, spread
 
 import wmgym
-from wmgym import fitting, groundtruth
-from wmgym.data import Transitions
-from wmgym.dynamics import EnsembleMLP, Prediction, targets
-from wmgym.optimising import encoded_actions
-from wmgym.replaying import steps_left
+from wmgym.calibration.open_loop import steps_left
+from wmgym.data.transitions import Transitions
+from wmgym.models import fit as fit_module
+from wmgym.models.dynamics import Prediction, targets
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.training_loop import encoded_actions
+from wmgym.tasks import ground_truth
 
 HORIZONS = (1, 8, 32, 128, 368, 1_000)
 THRESHOLDS = (0.001, 0.01, 0.1, 0.5)
@@ -106,7 +108,7 @@ def windows(test: Transitions) -> np.ndarray:
 
 def simulate(task: wmgym.Task, core: np.ndarray, actions: np.ndarray) -> np.ndarray:
     low, high = task.action_space.low, task.action_space.high  # type: ignore[union-attr]
-    return groundtruth.replay(task, core, np.clip(actions, low, high))
+    return ground_truth.replay(task, core, np.clip(actions, low, high))
 
 
 class Linear(torch.nn.Module):
@@ -116,7 +118,7 @@ class Linear(torch.nn.Module):
 
     def __init__(self, data: Transitions) -> None:
         super().__init__()
-        self.like = EnsembleMLP(fitting._ensemble_config(data, FIT))
+        self.like = EnsembleMLP(fit_module._ensemble_config(data, FIT))
         features = self.like.features(torch.tensor(data.core), encoded_actions(data)).double()
         target = targets(data).double()
         self.target_dim = target.shape[1]
@@ -179,7 +181,7 @@ def contacts(env_id: str, world: wmgym.WorldModel, test: Transitions, std: np.nd
     nudge = np.random.default_rng(1).normal(size=path.shape) * 1e-3 * std
     ceiling = simulate(world.task, test.core[rows] + nudge, test.action[rows][:, None])[:, 0]
     seen = (test.next_core[rows], path, ceiling, test.core[rows])
-    real, *guesses = (groundtruth.inspect(world.task, x) for x in seen)
+    real, *guesses = (ground_truth.inspect(world.task, x) for x in seen)
     feet = [real.geoms.index(name) for name in FEET[env_id]]
     f1 = [f1_of(real.contact[:, feet], guess.contact[:, feet]) for guess in guesses]
     touching = real.contact.any(1)
@@ -204,7 +206,7 @@ def touchdown(world: wmgym.WorldModel, test: Transitions, feet: list[int], horiz
     """From states in the air: when the first foot lands, imagined against real, over 64 steps."""
     starts = test.window_starts(horizon)
     starts = np.random.default_rng(1).choice(starts, size=min(400, len(starts)), replace=False)
-    starts = starts[~groundtruth.inspect(world.task, test.core[starts]).contact[:, feet].any(1)][:60]
+    starts = starts[~ground_truth.inspect(world.task, test.core[starts]).contact[:, feet].any(1)][:60]
     if not len(starts):
         return {"touchdowns": 0}
     rows = starts[:, None] + np.arange(horizon)
@@ -212,7 +214,7 @@ def touchdown(world: wmgym.WorldModel, test: Transitions, feet: list[int], horiz
     landed = []
     for cores in (test.next_core[rows], path):
         flat = cores.reshape(-1, cores.shape[-1])
-        on = groundtruth.inspect(world.task, flat).contact[:, feet].any(1).reshape(rows.shape)
+        on = ground_truth.inspect(world.task, flat).contact[:, feet].any(1).reshape(rows.shape)
         landed.append(np.where(on.any(1), on.argmax(1), horizon))
     real, guess = landed
     met = real < horizon

@@ -19,9 +19,8 @@ from common import Row, auroc, target
 from worlds import LARGE, by_task, fitted, policies, pool_data, spread
 
 import wmgym
-from wmgym import groundtruth
-from wmgym.policy import MLPPolicy
-from wmgym.streams import apply_policy
+from wmgym.data.policy import MLPPolicy, apply_policy
+from wmgym.tasks import ground_truth
 
 EPISODES = 20
 SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")
@@ -92,7 +91,7 @@ def nudged(
         while not over:
             core = task.read_core(env, obs) + noise * rng.normal(size=len(noise))
             place = task.read_hidden(env)[: task.core.displacement_dim]
-            unwrapped.set_state(*groundtruth.to_mujoco(task, core, place))
+            unwrapped.set_state(*ground_truth.to_mujoco(task, core, place))
             obs, reward, terminated, truncated, _ = env.step(policy(np.array(unwrapped._get_obs())))
             returns, over = returns + float(reward), terminated or truncated
         found.append(returns)

@@ -18,9 +18,9 @@ from common import Row, target
 from worlds import TASKS, by_task, fitted, policies, pool_data
 
 import wmgym
-from wmgym import groundtruth
-from wmgym.data import Transitions
-from wmgym.streams import apply_policy
+from wmgym.data.policy import apply_policy
+from wmgym.data.transitions import Transitions
+from wmgym.tasks import ground_truth
 
 ENVS, SECONDS = 256, 120.0
 LOOKS = 2_000  # states that MuJoCo looks at
@@ -36,10 +36,10 @@ def measure(env_id: str) -> list[Row]:
     for name, policy in entrants.items():
         real = wmgym.collect(endless, {name: policy}, steps=4 * steps, seed=88_000, workers=2)
         pairs, finite, variance = imagine(world, policy, steps)
-        seen = groundtruth.inspect(world.task, pairs[:, 0])
-        next_seen = groundtruth.inspect(world.task, pairs[:, 1])
+        seen = ground_truth.inspect(world.task, pairs[:, 0])
+        next_seen = ground_truth.inspect(world.task, pairs[:, 1])
         rows = np.random.default_rng(0).choice(len(real), size=min(LOOKS, len(real)), replace=False)
-        before, after = (groundtruth.inspect(world.task, x[rows]) for x in (real.core, real.next_core))
+        before, after = (ground_truth.inspect(world.task, x[rows]) for x in (real.core, real.next_core))
         moving = real.core.var(0) > 1e-10
         ratio = variance[moving] / real.core.var(0)[moving]
         found.append(
@@ -91,13 +91,13 @@ class Bounds:
     def __init__(self, task: wmgym.Task, train: Transitions) -> None:
         assert task.core.to_mujoco is not None
         rows = np.random.default_rng(1).choice(len(train), size=min(20_000, len(train)), replace=False)
-        real = groundtruth.inspect(task, train.core[rows])
+        real = ground_truth.inspect(task, train.core[rows])
         self.penetration, self.limit = real.penetration.max(), real.limit.max()
         _, velocity = task.core.to_mujoco(np.arange(1, task.core.dim + 1)[None])
         self.velocity = np.isin(np.arange(1, task.core.dim + 1), velocity)
         self.speed = np.abs(train.core[:, self.velocity]).max(0)
 
-    def outside(self, cores: np.ndarray, seen: groundtruth.Inspection, margin: float) -> float:
+    def outside(self, cores: np.ndarray, seen: ground_truth.Inspection, margin: float) -> float:
         """Share of states beyond the ranges seen, widened by a share of themselves."""
         wide = 1 + margin
         bad = (seen.penetration > wide * self.penetration + 1e-6) | (seen.limit > wide * self.limit + 1e-6)

@@ -21,7 +21,8 @@ import numpy as np
 from common import ROOT, RUNS, Row, Units, target
 
 import wmgym
-from wmgym import pipeline, recipes
+from wmgym.app import recipes
+from wmgym.app import run as run_module
 
 SEEDS = [0, 1, 2]
 ENVS = ("HalfCheetah-v5", "InvertedPendulum-v5")
@@ -57,7 +58,7 @@ def run_line(env_id: str, seed: int) -> list[Row]:
 
     torch.set_num_threads(1)
     config = recipes.recipe(env_id, seed=seed)
-    result = pipeline.run(config, RUNS / "spine" / f"{env_id}-{seed}", say=print)
+    result = run_module.run(config, RUNS / "spine" / f"{env_id}-{seed}", say=print)
     mine = result.report[result.policy.name]
     return [
         {
@@ -189,8 +190,8 @@ def coverage(seed: int) -> list[Row]:
     """The 90 % bound on held-out episodes: random actions and every policy of this seed's run."""
     import torch
 
-    from wmgym.dynamics import MODES
-    from wmgym.replaying import replay_errors
+    from wmgym.calibration.open_loop import replay_errors
+    from wmgym.models.dynamics import MODES
 
     torch.set_num_threads(1)
     folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from common import RESULTS, ROOT, Row, break_even, result_rows
 
-from wmgym import store
+from wmgym.io import artifacts
 
 PROMISED = (
     "known", "open_loop", "return_gap", "sanity", "calibration", "novelty", "fit_worlds", "throughput",
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def targets() -> str:
-    result = store.read_json(RESULTS / "spine.json")
+    result = artifacts.read_json(RESULTS / "spine.json")
     rows = [
         [t["what"], t["target"], str(t["measured"]), "yes" if t["met"] else "**no**"]
         for t in result["targets"]
@@ -46,7 +46,7 @@ def targets() -> str:
 
 
 def lines() -> str:
-    result = store.read_json(RESULTS / "spine.json")
+    result = artifacts.read_json(RESULTS / "spine.json")
     rows = []
     for row in result["rows"]:
         if row["section"] == "run":
@@ -63,7 +63,7 @@ def lines() -> str:
 
 
 def speed() -> str:
-    result = store.read_json(RESULTS / "spine.json")
+    result = artifacts.read_json(RESULTS / "spine.json")
     rows = [
         [row["env"], f"{row['imagined_steps_per_s']:,}", f"{row['mujoco_rollout_steps_per_s']:,}",
          f"{row['gymnasium_env_steps_per_s']:,}", f"{row['ratio']}x", str(row["break_even_num_envs"])]
@@ -75,7 +75,7 @@ def speed() -> str:
 
 
 def coverage() -> str:
-    result = store.read_json(RESULTS / "spine.json")
+    result = artifacts.read_json(RESULTS / "spine.json")
     rows = [
         [row["mode"], str(row["seed"]), str(row["h"]), f"{100 * row['coverage']:.1f} %",
          f"{row['mean_half_width_in_std']:.2f}"]
@@ -91,7 +91,7 @@ def promises() -> str:
     rows = []
     for script in PROMISED:
         path = RESULTS / f"{script}.json"
-        for t in store.read_json(path)["targets"] if path.exists() else []:
+        for t in artifacts.read_json(path)["targets"] if path.exists() else []:
             met = "" if t["target"] == "none set" else "yes" if t["met"] else "**no**"
             rows.append([t["what"], t["target"], _said(t["measured"]), met, f"`{script}.py`"])
     return _table(["what", "target", "measured", "met", "benchmark"], rows)
@@ -99,7 +99,7 @@ def promises() -> str:
 
 def fidelity() -> str:
     """One row an env: open-loop error as a share of holding the state, and the rest of a world's worth."""
-    result, rows = store.read_json(RESULTS / "open_loop.json")["rows"], []
+    result, rows = artifacts.read_json(RESULTS / "open_loop.json")["rows"], []
     gaps, ceiling = result_rows("return_gap"), "MuJoCo, start off by 1e-3 std"
     for env_id in dict.fromkeys(r["env"] for r in result):
         mine = [r for r in result if r["env"] == env_id]

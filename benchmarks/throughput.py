@@ -25,8 +25,8 @@ import torch
 from common import Row, Units, break_even, target
 
 import wmgym
-from wmgym.dynamics import EnsembleMLP
-from wmgym.sb3 import ImaginedVecEnv
+from wmgym.agents.sb3.vec_env import ImaginedVecEnv
+from wmgym.models.ensemble import EnsembleMLP
 
 ENVS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")
 SIZES = (1, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)

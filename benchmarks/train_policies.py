@@ -28,9 +28,9 @@ from common import ROOT
 from gymnasium import spaces
 
 import wmgym
-from wmgym import store
-from wmgym.policy import MLPPolicy, PolicyCard, action_bounds
-from wmgym.records import library_versions
+from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
+from wmgym.io import artifacts
+from wmgym.io.provenance import library_versions
 
 POLICIES = ROOT / "policies"
 SCORE_EPISODES, CHECK_EPISODES = 50, 10
@@ -117,7 +117,7 @@ def main() -> None:
         wanted = [
             job for env_id in args.only for job in jobs(env_id) if job.steps <= (args.budget or job.steps)
         ]
-        todo = [job for job in wanted if not store.exists(job.path, kind="policy")]
+        todo = [job for job in wanted if not artifacts.exists(job.path, kind="policy")]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} done before", flush=True)
         make(sorted(todo, key=_cost, reverse=True), args.workers)
     report()
@@ -226,7 +226,7 @@ def learn(job: Job) -> MLPPolicy:
     from stable_baselines3.common.utils import LinearSchedule
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-    from wmgym.sb3 import to_policy
+    from wmgym.agents.sb3.export import to_policy
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # the moments of dead units decay into numbers that are slow to add

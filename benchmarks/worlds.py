@@ -16,10 +16,11 @@ import torch
 from common import ROOT, RUNS, Row, Units
 
 import wmgym
-from wmgym import store
-from wmgym.data import Transitions, concat
-from wmgym.policy import MLPPolicy, load_pool
-from wmgym.tasks.mujoco_v5 import TABLE
+from wmgym.data.policy import MLPPolicy
+from wmgym.data.pool import load_pool
+from wmgym.data.transitions import Transitions, concat
+from wmgym.io import artifacts
+from wmgym.tasks.mujoco_v5.registry import TABLE
 
 TASKS = tuple(TABLE)
 LARGE = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")
@@ -88,7 +89,7 @@ def pool_data(env_id: str, steps: int = STEPS, *, with_kin: bool | None = None) 
     """
     with_kin = env_id in WITH_KIN if with_kin is None else with_kin
     path = RUNS / "fidelity" / "data" / f"{env_id}-{steps}{'-kin' if with_kin else ''}"
-    if store.exists(path, kind="transitions"):
+    if artifacts.exists(path, kind="transitions"):
         return Transitions.load(path)
     task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
     everyone = dict(pool)
@@ -111,7 +112,7 @@ def pool_data(env_id: str, steps: int = STEPS, *, with_kin: bool | None = None) 
 def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
     """Whole episodes of every held-out policy."""
     path = RUNS / "fidelity" / "data" / f"{env_id}-held-out-{episodes}"
-    if store.exists(path, kind="transitions"):
+    if artifacts.exists(path, kind="transitions"):
         return Transitions.load(path)
     held = policies(env_id, "held-out")
     data = concat(
@@ -127,7 +128,7 @@ def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
 def calibration_data(env_id: str) -> Transitions:
     """Whole episodes of the policies kept for calibration, alone, with action noise, and of their kin."""
     path = RUNS / "fidelity" / "data" / f"{env_id}-calibration-kin"
-    if store.exists(path, kind="transitions"):
+    if artifacts.exists(path, kind="transitions"):
         return Transitions.load(path)
     parts = []
     for i, (name, policy) in enumerate(policies(env_id, "calibration").items()):
@@ -167,7 +168,7 @@ def kin(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
 def calibrated(env_id: str) -> wmgym.WorldModel:
     """The world of ``fitted`` with bounds."""
     path = RUNS / "fidelity" / "worlds" / f"{env_id}-calibrated"
-    if store.exists(path, kind="world"):
+    if artifacts.exists(path, kind="world"):
         return wmgym.load(path)
     world = wmgym.calibrate(fitted(env_id), calibration_data(env_id), seed=0)
     world.save(path)
@@ -185,7 +186,7 @@ def fitted(
     ``train`` and ``config`` are the pool's data and ``fit_config`` unless another world is asked for.
     """
     path = RUNS / "fidelity" / "worlds" / f"{env_id}-{name}"
-    if store.exists(path, kind="world"):
+    if artifacts.exists(path, kind="world"):
         return wmgym.load(path, None if train is None else train.task)
     train = pool_data(env_id) if train is None else train
     began = time.perf_counter()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 import wmgym
-from wmgym.groundtruth import branch, snapshot
+from wmgym.data.branch import branch
+from wmgym.tasks.ground_truth import snapshot
 
 STEPS = 25
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from wmgym import archive
-from wmgym.calibrating import calibrate
-from wmgym.collecting import collect
-from wmgym.fitting import fit
-from wmgym.optimising import FitConfig
-from wmgym.world import WorldModel
+from wmgym.calibration.calibrate import calibrate
+from wmgym.data.collect import collect
+from wmgym.models import saving
+from wmgym.models.config import FitConfig
+from wmgym.models.fit import fit
+from wmgym.models.world import WorldModel
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # no test imports mujoco before this file
@@ -31,7 +31,7 @@ def pendulum_world() -> WorldModel:
 @pytest.fixture(scope="session")
 def pendulum_dir(pendulum_world: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where that world is saved."""
-    return str(archive.save(pendulum_world, tmp_path_factory.mktemp("worlds") / "pendulum"))
+    return str(saving.save(pendulum_world, tmp_path_factory.mktemp("worlds") / "pendulum"))
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from wmgym.calibration import Calibration
-from wmgym.data import Transitions, from_arrays
-from wmgym.dynamics import MODES, Mode, Prediction
-from wmgym.task import Task, make_task
-from wmgym.world import Provenance, WorldModel
+from wmgym.data.transitions import Transitions, from_arrays
+from wmgym.io.provenance import Provenance
+from wmgym.models.dynamics import MODES, Mode, Prediction
+from wmgym.models.error_bounds import Calibration
+from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task, make_task
 
 ENV_ID = "toy/LinearGaussian-v0"
 A = np.array([[0.9, 0.2, 0.0], [-0.2, 0.9, 0.1], [0.0, 0.0, 0.8]])

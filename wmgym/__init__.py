@@ -11,59 +11,62 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
-    from wmgym import drift, groundtruth, sb3
-    from wmgym.archive import load
-    from wmgym.calibrating import calibrate
-    from wmgym.calibration import Calibration
-    from wmgym.collecting import collect
-    from wmgym.data import Transitions, concat, from_arrays
-    from wmgym.dynamics import Dynamics, EnsembleMLP, Prediction
-    from wmgym.env import ImaginedEnv
-    from wmgym.files import StoreError
-    from wmgym.fitting import fit
-    from wmgym.optimising import FitConfig
-    from wmgym.pipeline import run
-    from wmgym.policy import MLPPolicy, PolicyCard, load_policy, load_pool
-    from wmgym.recipes import Round, RunConfig
-    from wmgym.sb3 import train
-    from wmgym.scoring import GapReport, score
-    from wmgym.streams import CollectError
-    from wmgym.task import Task, make_task
-    from wmgym.vector_env import ImaginedVectorEnv
-    from wmgym.world import WorldModel
+    from wmgym import sb3
+    from wmgym.agents.sb3 import train
+    from wmgym.app.recipes import Round, RunConfig
+    from wmgym.app.run import run
+    from wmgym.calibration.calibrate import calibrate
+    from wmgym.data.collect import collect
+    from wmgym.data.policy import MLPPolicy, PolicyCard, load_policy
+    from wmgym.data.pool import load_pool
+    from wmgym.data.rollout_worker import CollectError
+    from wmgym.data.transitions import Transitions, concat, from_arrays
+    from wmgym.envs.env import ImaginedEnv
+    from wmgym.envs.vector_env import ImaginedVectorEnv
+    from wmgym.evaluation.gap_report import GapReport
+    from wmgym.evaluation.score import score
+    from wmgym.io.artifacts import StoreError
+    from wmgym.models.config import FitConfig
+    from wmgym.models.dynamics import Dynamics, Prediction
+    from wmgym.models.ensemble import EnsembleMLP
+    from wmgym.models.error_bounds import Calibration
+    from wmgym.models.fit import fit
+    from wmgym.models.saving import load
+    from wmgym.models.world import WorldModel
+    from wmgym.tasks.task import Task, make_task
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Calibration": "calibration",
-    "CollectError": "streams",
-    "Dynamics": "dynamics",
-    "EnsembleMLP": "dynamics",
-    "FitConfig": "optimising",
-    "GapReport": "scoring",
-    "ImaginedEnv": "env",
-    "ImaginedVectorEnv": "vector_env",
-    "MLPPolicy": "policy",
-    "PolicyCard": "policy",
-    "Prediction": "dynamics",
-    "Round": "recipes",
-    "RunConfig": "recipes",
-    "StoreError": "files",
-    "Task": "task",
-    "Transitions": "data",
-    "WorldModel": "world",
-    "calibrate": "calibrating",
-    "collect": "collecting",
-    "concat": "data",
-    "fit": "fitting",
-    "from_arrays": "data",
-    "load": "archive",
-    "load_policy": "policy",
-    "load_pool": "policy",
-    "make_task": "task",
-    "run": "pipeline",
-    "score": "scoring",
-    "train": "sb3",
+    "Calibration": "models.error_bounds",
+    "CollectError": "data.rollout_worker",
+    "Dynamics": "models.dynamics",
+    "EnsembleMLP": "models.ensemble",
+    "FitConfig": "models.config",
+    "GapReport": "evaluation.gap_report",
+    "ImaginedEnv": "envs.env",
+    "ImaginedVectorEnv": "envs.vector_env",
+    "MLPPolicy": "data.policy",
+    "PolicyCard": "data.policy",
+    "Prediction": "models.dynamics",
+    "Round": "app.recipes",
+    "RunConfig": "app.recipes",
+    "StoreError": "io.artifacts",
+    "Task": "tasks.task",
+    "Transitions": "data.transitions",
+    "WorldModel": "models.world",
+    "calibrate": "calibration.calibrate",
+    "collect": "data.collect",
+    "concat": "data.transitions",
+    "fit": "models.fit",
+    "from_arrays": "data.transitions",
+    "load": "models.saving",
+    "load_policy": "data.policy",
+    "load_pool": "data.pool",
+    "make_task": "tasks.task",
+    "run": "app.run",
+    "score": "evaluation.score",
+    "train": "agents.sb3",
 }
 
 __all__ = [
@@ -87,10 +90,8 @@ __all__ = [
     "calibrate",
     "collect",
     "concat",
-    "drift",
     "fit",
     "from_arrays",
-    "groundtruth",
     "load",
     "load_policy",
     "load_pool",
@@ -109,8 +110,8 @@ MUJOCO_IDS = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("drift", "groundtruth", "sb3"):
-        return importlib.import_module(f"wmgym.{name}")
+    if name == "sb3":
+        return importlib.import_module("wmgym.sb3")
     if name not in _HOME:
         raise AttributeError(f"module 'wmgym' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wmgym.{_HOME[name]}"), name)
@@ -123,8 +124,8 @@ def _register() -> None:
         limit = gymnasium.spec(env_id).max_episode_steps
         gymnasium.register(
             f"wmgym/{env_id}",
-            entry_point="wmgym.env:make_env",
-            vector_entry_point="wmgym.env:make_vector_env",
+            entry_point="wmgym.envs.registration:make_env",
+            vector_entry_point="wmgym.envs.registration:make_vector_env",
             max_episode_steps=limit,
             kwargs={"env_id": env_id},
         )

@@ -1,0 +1,460 @@
+"""Tests of the command line: the whole line on a tiny task, resumption, and what a mistake leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import wmgym
+from wmgym.agents import sb3
+from wmgym.app import cli, doctor
+from wmgym.app import run as run_module
+from wmgym.data import collect as collect_module
+from wmgym.data import rollout_worker
+from wmgym.io import artifacts
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV = "InvertedPendulum-v5"
+FIT = {"members": 2, "width": 32, "eval_every": 10}
+PPO = {"n_steps": 64, "batch_size": 64, "n_epochs": 1}
+RUN = {
+    "rounds": [
+        {"real_steps": 200, "fit_updates": 20, "imagined_steps": 512},
+        {"real_steps": 100, "fit_updates": 20, "imagined_steps": 512},
+    ],
+    "calibration_steps": 100, "collect_limit": 50, "fit": FIT, "algorithm": "PPO", "num_envs": 8,
+    "horizon": 10, "hyperparameters": PPO, "score_episodes": 2,
+}  # fmt: skip
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(arg) for arg in args])
+
+
+def answer(*args: object) -> dict[str, Any]:
+    """The one JSON object that a command prints."""
+    result = call(*args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every path below a folder, and every file's bytes."""
+    found = sorted(folder.rglob("*"))
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in found}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where every command of the line has been run once; ``answers.json`` is what they printed."""
+    home = tmp_path_factory.mktemp("line")
+    config, keywords = write(home / "fit.json", FIT), write(home / "ppo.json", PPO)
+    train = (
+        "--algorithm",
+        "PPO",
+        "--steps",
+        500,
+        "--envs",
+        8,
+        "--horizon",
+        10,
+        "--hyperparameters",
+        keywords,
+    )
+    answers = [
+        answer("collect", ENV, "--steps", 200, "--out", home / "data"),
+        answer("collect", ENV, "--steps", 200, "--seed", 1, "--out", home / "held-out"),
+        answer("fit", home / "data", "--config", config, "--updates", 10, "--out", home / "raw"),
+        answer("calibrate", home / "raw", home / "held-out", "--horizon", 4, "--out", home / "world"),
+        answer("train", home / "world", "--data", home / "data", *train, "--out", home / "trained"),
+        answer("score", home / "world", "--policy", home / "trained/policy", "--episodes", 2,
+               "--out", home / "scored"),
+    ]  # fmt: skip
+    write(home / "answers.json", answers)
+    return home
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``config.json`` and a finished, uninterrupted run in ``out``."""
+    home = tmp_path_factory.mktemp("run")
+    answer("run", ENV, "--config", write(home / "config.json", RUN), "--out", home / "out")
+    return home
+
+
+# The line
+
+
+def test_every_command_prints_its_result_and_leaves_run_json(line: Path) -> None:
+    answers = json.loads((line / "answers.json").read_text())
+    assert [a["command"] for a in answers] == ["collect", "collect", "fit", "calibrate", "train", "score"]
+    for spoken in answers:
+        assert set(spoken) == {"command", "out", "result", "ledger"}
+        left = artifacts.read_json(Path(spoken["out"]) / "run.json")
+        assert set(left) == {"command", "config", "versions", "ledger"}
+        assert left["command"] == spoken["command"]
+        assert left["ledger"] == spoken["ledger"]
+        assert set(left["ledger"]) == {"wall_s", "cpu_s", "real_steps", "imagined_steps"}
+        assert left["ledger"]["wall_s"] > 0
+
+
+def test_the_ledger_counts_steps(line: Path) -> None:
+    real = [a["ledger"]["real_steps"] for a in json.loads((line / "answers.json").read_text())]
+    imagined = [a["ledger"]["imagined_steps"] for a in json.loads((line / "answers.json").read_text())]
+    assert real[:5] == [200, 200, 0, 0, 0]
+    assert imagined[:3] == [0, 0, 0]
+    assert imagined[4] == 512  # SB3 finishes the rollout it is in
+    assert min(imagined[3], imagined[5], real[5]) > 0
+
+
+def test_artefacts_load_through_the_api(line: Path) -> None:
+    world = wmgym.load(line / "world")
+    assert world.calibration is not None
+    assert world.calibration.horizon == 4
+    assert world.provenance.fit["config"]["max_updates"] == 10  # --updates goes over --config
+    assert wmgym.load(line / "raw").calibration is None
+    report = wmgym.GapReport.load(line / "scored/report.json")
+    assert report["PPO in imagination"].name == wmgym.load_policy(line / "trained/policy").name
+
+
+def test_people_get_a_table(line: Path, tmp_path: Path) -> None:
+    policy = line / "trained/policy"
+    scored = call("score", line / "world", "--policy", policy, "--episodes", 2, "--out", tmp_path / "s")
+    assert scored.exit_code == 0
+    for text in (
+        "PPO in imagination",
+        "random",
+        "real return",
+        "gap %",
+        "diverged",
+        "real_steps",
+        str(tmp_path),
+    ):
+        assert text in scored.stdout
+    same = wmgym.GapReport.load(line / "scored/report.json")
+    assert f"{same['random'].real_mean:.1f} [" in scored.stdout
+    bounds = call("calibrate", line / "raw", line / "held-out", "--horizon", 3, "--out", tmp_path / "w")
+    rows = [row.split()[0] for row in bounds.stdout.splitlines() if row[:1].isdigit()]
+    assert rows == ["1", "2", "3"]
+
+
+def test_bounds_can_be_updated(line: Path, tmp_path: Path) -> None:
+    answer("collect", ENV, "--steps", 60, "--seed", 9, "--out", tmp_path / "new")
+    update = ("calibrate", line / "world", tmp_path / "new", "--update")
+    result = answer(*update, "--out", tmp_path / "adapted")["result"]
+    old = wmgym.load(line / "world").calibration
+    assert old is not None
+    assert (result["level"], result["horizon"]) == (old.level, old.horizon)
+    assert result["before"]["episodes"] == result["episodes"] - old.episodes > 0
+    table = wmgym.load(tmp_path / "adapted").calibration
+    assert table is not None
+    assert len(table.fingerprints) == result["episodes"]
+    assert "new episodes" in call(*update, "--out", tmp_path / "again").stdout
+
+
+def test_policies_drive_collecting(line: Path, tmp_path: Path) -> None:
+    policy, copy = line / "trained/policy", tmp_path / "copy"
+    shutil.copytree(policy, copy)
+    collect = ("collect", ENV, "--steps", 60, "--noise", 0.1)
+    one = answer(*collect, "--policy", policy, "--out", tmp_path / "one")
+    assert one["result"]["policies"] == ["PPO in imagination"]
+    two = answer(*collect, "--policy", policy, "--policy", copy, "--out", tmp_path / "two")
+    assert two["result"]["policies"] == sorted([str(policy), str(copy)])  # they share a name
+
+
+def test_collecting_again_leaves_foreign_files_alone(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    answer("collect", ENV, "--steps", 20, "--out", out)
+    (out / "notes.txt").write_text("mine")
+    answer("collect", ENV, "--steps", 30, "--out", out)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (
+        len(wmgym.Transitions.load(out))
+        == artifacts.read_json(out / "run.json")["ledger"]["real_steps"]
+        == 30
+    )
+
+
+# run
+
+
+def test_run_again_does_nothing_and_prints_the_same(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tree(finished / "out")
+    forbid = _raises(AssertionError("a finished stage ran again"))
+    for module, name in STAGES:
+        monkeypatch.setattr(module, name, forbid)
+    run = ("run", ENV, "--config", finished / "config.json", "--out", finished / "out")
+    first, second = call(*run), call(*run)
+    assert first.exit_code == 0, first.output
+    assert first.stdout == second.stdout
+    assert "PPO in imagination" in first.stdout
+    assert "imagined_steps" in first.stdout
+    assert tree(finished / "out") == before
+    spoken = answer(*run)
+    assert spoken["ledger"] == artifacts.read_json(finished / "out/run.json")["ledger"]
+    assert (spoken["ledger"]["real_steps"], spoken["ledger"]["imagined_steps"]) == (400, 1024)
+    assert spoken["result"] == artifacts.read_json(finished / "out/report.json")
+
+
+def test_a_run_interrupted_in_every_stage_ends_like_an_uninterrupted_one(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in STAGES:
+        monkeypatch.setattr(module, name, _interrupted_once(getattr(module, name)))
+    run = ("run", ENV, "--config", finished / "config.json", "--out", tmp_path / "out", "--json")
+    codes = [call(*run).exit_code for _ in range(len(STAGES) + 1)]
+    assert codes == [130] * len(STAGES) + [0]
+    for name in ("report.json", "world/manifest.json", "policy/manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
+
+
+def test_steps_go_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[wmgym.RunConfig] = []
+    monkeypatch.setattr(run_module, "run", lambda config, *rest, **more: seen.append(config) or 1 / 0)
+    config = write(tmp_path / "c.json", RUN)
+    for steps in ((), ("--steps", 350), ("--steps", 650)):
+        assert isinstance(
+            call("run", ENV, "--config", config, "--out", tmp_path / "r", *steps).exception, ZeroDivisionError
+        )
+    assert [c.real_steps for c in seen] == [400, 350, 650]
+    assert [[each.real_steps for each in c.rounds] for c in seen] == [
+        [200, 100],
+        [200, 50],
+        [200, 100, 100, 100, 50],
+    ]
+    assert seen[0].fit == wmgym.FitConfig(**FIT)
+
+
+# Mistakes: exit 1, one line on stderr, nothing on stdout, nothing left behind
+
+
+def _damage(file: Path) -> None:
+    payload = bytearray(file.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    file.write_bytes(payload)
+
+
+def _score(world: object, policy: str = "{line}/trained/policy", out: str = "{tmp}/o") -> str:
+    return f"score {world} --policy {policy} --out {out}"
+
+
+MISTAKES = {
+    "collect: unknown env": ("collect Foo-v0 --steps 10 --out {tmp}/o", "Foo"),
+    "collect: out is under a file": ("collect " + ENV + " --steps 1 --out {tmp}/file/o", "cannot be written"),
+    "collect: out is a file": ("collect " + ENV + " --steps 10 --out {tmp}/file", "cannot be written"),
+    "collect: out is foreign": ("collect " + ENV + " --steps 10 --out {tmp}/foreign", "another --out"),
+    "collect: out is a world": ("collect " + ENV + " --steps 10 --out {line}/world", "another --out"),
+    "collect: no policy": ("collect " + ENV + " --steps 10 --policy {tmp}/x --out {tmp}/o", "holds no wmgym"),
+    "collect: policy is of another env": (
+        "collect Hopper-v5 --steps 9 --policy {line}/trained/policy --out {tmp}/o", "takes observations of 4",
+    ),
+    "fit: no data": ("fit {tmp}/x --out {tmp}/o", "holds no wmgym"),
+    "fit: data is a world": ("fit {line}/world --out {tmp}/o", "not a 'transitions'"),
+    "fit: unknown key": ("fit {line}/data --config {tmp}/unknown.json --out {tmp}/o", "unknown key 'hue'"),
+    "fit: wrong type": ("fit {line}/data --config {tmp}/typed.json --out {tmp}/o", "members must be of type"),
+    "fit: no JSON": ("fit {line}/data --config {tmp}/file --out {tmp}/o", "is not a JSON object"),
+    "fit: no config": ("fit {line}/data --config {tmp}/x.json --out {tmp}/o", "is missing"),
+    "calibrate: no world": ("calibrate {tmp}/x {line}/held-out --out {tmp}/o", "holds no wmgym"),
+    "calibrate: seen data": ("calibrate {line}/raw {line}/data --out {tmp}/o", "never saw"),
+    "calibrate: bad level": ("calibrate {line}/raw {line}/held-out --level 2 --out {tmp}/o", "level"),
+    "train: no world": ("train {tmp}/x --out {tmp}/o", "holds no wmgym"),
+    "train: unknown algorithm": ("train {line}/world --algorithm FOO --out {tmp}/o", "algorithm must be"),
+    "train: wrong algorithm": ("train {line}/world --algorithm DQN --out {tmp}/o", "DQN refuses"),
+    "train: unknown keyword": (
+        "train {line}/world --hyperparameters {tmp}/unknown.json --out {tmp}/o", "'hue'",
+    ),
+    "train: agent cannot be saved": (
+        "train {line}/world --algorithm SAC --hyperparameters {tmp}/sde.json --out {tmp}/o", "not supported",
+    ),
+    "train: out is under a file": ("train {line}/world --out {tmp}/file/o", "cannot be written"),
+    "score: no world": (_score("{tmp}/x"), "holds no wmgym"),
+    "score: no policy": (_score("{line}/world", "{tmp}/x"), "holds no wmgym"),
+    "score: same policy twice": (
+        _score("{line}/world", "{line}/trained/policy --policy {line}/trained/policy"), "given twice",
+    ),
+    "score: damaged arrays": (_score("{tmp}/damaged-arrays"), "is damaged"),
+    "score: damaged document": (_score("{tmp}/damaged-document"), "is damaged"),
+    "score: damaged manifest": (_score("{tmp}/damaged-manifest"), "is damaged"),
+    "run: unknown env": ("run Foo-v0 --out {tmp}/o", "Foo"),
+    "run: unknown key": ("run " + ENV + " --config {tmp}/unknown.json --out {tmp}/o", "unknown key 'hue'"),
+    "run: unknown nested key": ("run " + ENV + " --config {tmp}/nested.json --out {tmp}/o", "fit: "),
+    "run: unknown budget": ("run " + ENV + " --config {tmp}/budget.json --out {tmp}/o", "hue"),
+    "run: empty round": ("run " + ENV + " --config {tmp}/round.json --out {tmp}/o", "at least 1"),
+    "run: no rounds": ("run " + ENV + " --config {tmp}/rounds.json --out {tmp}/o", "at least one"),
+    "run: no such schedule": ("run " + ENV + " --config {tmp}/schedule.json --out {tmp}/o", "lin_"),
+    "run: unknown keyword": ("run " + ENV + " --config {tmp}/keyword.json --out {tmp}/o", "'hue'"),
+    "run: too few steps": ("run " + ENV + " --steps 10 --out {tmp}/o", "real_steps=10"),
+    "run: out is under a file": ("run " + ENV + " --out {tmp}/file/o", "cannot be written"),
+    "run: other settings": ("run " + ENV + " --seed 5 --out {finished}/out", "other settings"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    mistake: str, line: Path, finished: Path, tmp_path: Path
+) -> None:
+    command, reason = MISTAKES[mistake]
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/notes.txt").write_text("mine")
+    write(tmp_path / "unknown.json", {"hue": 1})
+    write(tmp_path / "typed.json", {"members": "two"})
+    write(tmp_path / "nested.json", {"fit": {"hue": 1}})
+    budgets = {"real_steps": 1, "fit_updates": 1, "imagined_steps": 1}
+    write(tmp_path / "budget.json", {"rounds": [budgets | {"hue": 1}]})
+    write(tmp_path / "round.json", {"rounds": [budgets | {"real_steps": 0}]})
+    write(tmp_path / "rounds.json", {"rounds": []})
+    write(tmp_path / "schedule.json", {"hyperparameters": {"learning_rate": "fast"}})
+    write(tmp_path / "keyword.json", {"hyperparameters": {"hue": 1}})
+    write(tmp_path / "sde.json", {"use_sde": True})
+    if "{tmp}/damaged-" in command:
+        part = mistake.split()[-1]
+        shutil.copytree(line / "world", tmp_path / f"damaged-{part}")
+        _damage(next((tmp_path / f"damaged-{part}").glob(f"{part}*")))
+    before = [tree(folder) for folder in (tmp_path, line, finished)]
+    result = call(*command.format(tmp=tmp_path, line=line, finished=finished).split(), "--json")
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert reason in result.stderr
+    assert [tree(folder) for folder in (tmp_path, line, finished)] == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "nonsense", "collect", f"collect {ENV} --steps 10", f"collect {ENV} --steps 0 --out {{tmp}}/o",
+     f"collect {ENV} --steps 10 --seed -1 --out {{tmp}}/o", "score {tmp}/w --out {tmp}/o"],
+)  # fmt: skip
+def test_wrong_usage_exits_2(command: str, tmp_path: Path) -> None:
+    assert call(*command.format(tmp=tmp_path).split()).exit_code == 2
+    assert tree(tmp_path) == {}
+
+
+# What a command does around its work
+
+
+def test_an_env_that_misbehaves_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect_module, "collect", _raises(rollout_worker.CollectError("step 3: not finite")))
+    result = call("collect", ENV, "--steps", 10, "--out", tmp_path / "o")
+    assert (result.exit_code, result.stderr) == (1, "error: step 3: not finite\n")
+
+
+def test_ctrl_c_exits_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect_module, "collect", _raises(KeyboardInterrupt()))
+    result = call("collect", ENV, "--steps", 10, "--out", tmp_path / "o")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    assert tree(tmp_path) == {}
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect_module, "collect", _raises(ZeroDivisionError()))
+    result = call("collect", ENV, "--steps", 10, "--out", tmp_path / "o")
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_warnings_and_stray_prints_go_to_stderr_as_plain_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = collect_module.collect
+
+    def noisy(*args: Any, **kwargs: Any) -> Any:
+        print("stray")
+        warnings.warn("\x1b[33mone\ntwo\x1b[0m", stacklevel=1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(collect_module, "collect", noisy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = call("collect", ENV, "--steps", 10, "--out", tmp_path / "o", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["result"]["steps"] == 10
+    assert result.stderr == "stray\nwarning: one two\n"
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    source = (
+        "import sys; from typer.testing import CliRunner; from wmgym.app import cli\n"
+        "for args in ([], ['collect'], ['run'], ['doctor']):\n"
+        "    result = CliRunner().invoke(cli.app, [*args, '--help']); assert result.exit_code == 0\n"
+        "    assert not args or 'Example: wmgym ' + args[0] in result.stdout, result.stdout\n"
+        "print(sorted({'torch', 'mujoco', 'stable_baselines3', 'scipy'} & set(sys.modules)))"
+    )
+    assert _python("-c", source).stdout == "[]\n"
+
+
+def test_the_process_itself_says_one_line(tmp_path: Path) -> None:
+    done = _python("-m", "wmgym.app.cli", "collect", "Foo-v0", "--steps", "10", "--out", str(tmp_path / "o"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert tree(tmp_path) == {}
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"wmgym {wmgym.__version__}\n"
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_doctor_fails_on_a_failed_finding_only(
+    status: doctor.Status, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = (doctor.Finding("python", "ok", "3.11"), doctor.Finding("GL", status, "none", "do [this]"))
+    monkeypatch.setattr(doctor, "examine", lambda: found)
+    shown = call("doctor")
+    assert shown.exit_code == code
+    assert "do [this]" in shown.stdout
+    spoken = call("doctor", "--json")
+    assert spoken.exit_code == code
+    assert json.loads(spoken.stdout)["ok"] is (code == 0)
+    assert json.loads(spoken.stdout)["findings"][1]["status"] == status
+
+
+STAGES: list[tuple[Any, str]] = [
+    (run_module, "collect"), (run_module, "fit"), (sb3, "train"), (run_module, "calibrate"),
+    (run_module, "score"),
+]  # fmt: skip
+
+
+def _raises(error: BaseException) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return function
+
+
+def _interrupted_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose first call is interrupted after its work, before anything is recorded."""
+    calls: list[int] = []
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    return wrapped
+
+
+def _python(*args: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *args], env=env, capture_output=True, text=True, timeout=60, check=False
+    )

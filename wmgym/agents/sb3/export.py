@@ -1,0 +1,137 @@
+"""An SB3 agent's policy as an ``MLPPolicy``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from wmgym.data.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds
+
+_NAMES: dict[type[nn.Module], Activation] = {
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.ELU: "elu",
+    nn.LeakyReLU: "leaky_relu",
+}
+
+
+def export_policy(
+    model: BaseAlgorithm,
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    normalizer: VecNormalize | None = None,
+    card: PolicyCard | None = None,
+) -> MLPPolicy:
+    """Write an agent's policy to a directory, as ``to_policy`` makes it; ``wmgym.load_policy`` reads it."""
+    policy = replace(to_policy(model, name, normalizer=normalizer), card=card)
+    policy.save(path)
+    return policy
+
+
+def to_policy(
+    model: BaseAlgorithm, name: str | None = None, *, normalizer: VecNormalize | None = None
+) -> MLPPolicy:
+    """The agent's actor as plain arrays.
+
+    It is compared with ``model.predict(obs, deterministic=True)`` on 1,000 observations first.
+
+    Args:
+        model: an agent with a plain MLP over a Box observation.
+        name: what reports call it; None takes the algorithm's.
+        normalizer: the ``VecNormalize`` that the agent was trained behind, put into the first layer, so that
+            the policy takes the env's own observations. Its clipping is left out.
+
+    Raises:
+        ValueError: another architecture.
+    """
+    modules, head, noise = _actor(model)
+    linear = [m for m in modules if isinstance(m, nn.Linear)]
+    others = [m for m in modules if not isinstance(m, (nn.Linear, nn.Identity, nn.Flatten))]
+    kinds = {type(m) for m in others}
+    if len(kinds) > 1 or not kinds <= set(_NAMES) or len(others) != len(linear) - 1:
+        raise ValueError(
+            f"{type(model).__name__}'s actor is no plain MLP; export it by hand as wmgym.MLPPolicy"
+        )
+    low, high = action_bounds(_action_space(model))
+    policy = MLPPolicy(
+        name=name or type(model).__name__,
+        weights=tuple(_array(m.weight).T.copy() for m in linear),
+        biases=tuple(_array(m.bias) for m in linear),
+        activation=_NAMES[kinds.pop()] if kinds else "relu",
+        head=head,
+        low=low,
+        high=high,
+        **noise,
+    )
+    if not _agrees(policy, model):
+        raise ValueError(
+            f"{type(model).__name__}'s actor is no plain MLP: it does more than its layers say; "
+            "pass model.predict itself where a policy is asked for"
+        )
+    return policy if normalizer is None else _behind(normalizer, policy)
+
+
+def _behind(normalizer: VecNormalize, policy: MLPPolicy) -> MLPPolicy:
+    """The policy with the observations' normalisation in its first layer."""
+    if not normalizer.norm_obs:
+        return policy
+    if not isinstance(normalizer.obs_rms, RunningMeanStd):
+        raise ValueError("VecNormalize over Dict observations is not supported; flatten the observation")
+    std = np.sqrt(normalizer.obs_rms.var + normalizer.epsilon).reshape(-1, 1)
+    first = policy.weights[0] / std
+    bias = policy.biases[0] - normalizer.obs_rms.mean.reshape(-1) @ first
+    return replace(
+        policy,
+        weights=(first.astype(np.float32), *policy.weights[1:]),
+        biases=(bias.astype(np.float32), *policy.biases[1:]),
+    )
+
+
+def _agrees(policy: MLPPolicy, model: BaseAlgorithm) -> bool:
+    """Whether both act alike on random observations; extracted features or odd activations would show."""
+    shape = model.observation_space.shape or ()
+    if policy.weights[0].shape[0] != int(np.prod(shape)):
+        return False
+    obs = np.random.default_rng(0).normal(size=(1_000, *shape)).astype(np.float32)
+    expected, _ = model.predict(obs, deterministic=True)
+    return bool(np.isclose(policy(obs), expected, atol=1e-4, equal_nan=True).mean() > 0.98)
+
+
+def _actor(model: BaseAlgorithm) -> tuple[list[nn.Module], Head, dict[str, Any]]:
+    """The actor's modules in order, the head's own squashing left out; and what makes it stochastic."""
+    policy: Any = model.policy
+    kind = type(model).__name__
+    if kind in ("SAC", "TQC") and not policy.actor.use_sde:
+        log_std = policy.actor.log_std
+        noise = {"log_std_weight": _array(log_std.weight).T.copy(), "log_std_bias": _array(log_std.bias)}
+        return [*policy.actor.latent_pi, policy.actor.mu], "squash", {"stochastic": True, **noise}
+    if kind in ("TD3", "DDPG"):
+        return [*policy.actor.mu][:-1], "squash", {}  # the last module is the Tanh that "squash" stands for
+    if kind == "DQN":
+        return [*policy.q_net.q_net], "argmax", {}
+    if kind in ("PPO", "A2C") and not policy.squash_output:
+        modules = [*policy.mlp_extractor.policy_net, policy.action_net]
+        if isinstance(model.action_space, spaces.Discrete):
+            return modules, "argmax", {"stochastic": True}
+        plain = {} if policy.use_sde else {"stochastic": True, "log_std_bias": _array(policy.log_std)}
+        return modules, "clip", plain
+    raise ValueError(f"{kind} is not supported; pass model.predict itself where a policy is asked for")
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.array(values.detach().cpu().numpy())
+
+
+def _action_space(model: BaseAlgorithm) -> spaces.Box | spaces.Discrete:
+    if isinstance(model.action_space, (spaces.Box, spaces.Discrete)):
+        return model.action_space
+    raise ValueError(f"action space must be Box or Discrete, got {model.action_space}")

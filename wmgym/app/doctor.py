@@ -1,0 +1,307 @@
+"""Whether this machine can do what wmgym asks of it, and what to do where it cannot.
+
+Whatever loads MuJoCo, torch or a GL driver runs in a child process with a time limit, so that neither a crash
+nor a hang of theirs reaches the caller.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+Status = Literal["ok", "warn", "fail"]
+_SECONDS = 60.0  # a child's time limit
+_NEEDED_FOR = {"sb3": "training", "minari": "Minari data sets", "report": "HTML reports"}
+"""Optional dependencies that users install; the others are the developers'."""
+
+_GL_CURE = (
+    "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri && export MUJOCO_GL=egl, "
+    "or: apt-get install libosmesa6 && export MUJOCO_GL=osmesa"
+)
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        name: what it is.
+        status: "ok"; "warn" where something optional is missing or slow; "fail" where wmgym cannot work.
+        detail: what was found, one line.
+        cure: what to do, one line; empty where nothing needs to be done.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    cure: str = ""
+
+
+Child: TypeAlias = Callable[[str, Mapping[str, str]], tuple[bool, str]]
+"""Runs Python source under an environment; gives success and what it printed, or why it failed."""
+
+
+def examine(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+    """Look at everything; ``environ`` None takes this process's environment. Takes some seconds."""
+    environ = dict(os.environ if environ is None else environ)
+    needs = requirements()
+    return (
+        check_python(needs.python, sys.version_info[:3]),
+        *check_libraries(needs.libraries, installed_version),
+        check_stepping(environ),
+        check_rendering(environ),
+        check_threads(environ, usable_cores()),
+        check_malloc(environ, platform.libc_ver()[0]),
+        check_writable(Path.cwd()),
+    )
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A library and the versions supported; ``extra`` is its optional group, empty where it is required."""
+
+    name: str
+    specifiers: tuple[tuple[str, str], ...]
+    extra: str = ""
+
+    @property
+    def supported(self) -> str:
+        """The versions supported, for people."""
+        return ",".join(operator + version for operator, version in self.specifiers) or "any version"
+
+    def admits(self, version: str) -> bool:
+        """Whether a version is supported."""
+        return all(_holds(version, *specifier) for specifier in self.specifiers)
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What wmgym says it needs."""
+
+    python: Requirement
+    libraries: tuple[Requirement, ...]
+
+
+def requirements() -> Requirements:
+    """Read them from the installed package, or from the checkout's pyproject.toml where there is none."""
+    try:
+        python = importlib.metadata.metadata("wmgym")["Requires-Python"]
+        lines = importlib.metadata.requires("wmgym") or []
+    except importlib.metadata.PackageNotFoundError:
+        pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
+        project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
+        python, lines = project["requires-python"], list(project["dependencies"])
+        for extra, members in project["optional-dependencies"].items():
+            lines += [f'{member}; extra == "{extra}"' for member in members]
+    parsed = [parse_requirement(line) for line in lines]
+    required = {entry.name for entry in parsed if not entry.extra}
+    kept = [x for x in parsed if not x.extra or (x.extra in _NEEDED_FOR and x.name not in required)]
+    return Requirements(parse_requirement(f"python{python}"), tuple(kept))
+
+
+def parse_requirement(line: str) -> Requirement:
+    """Read a requirement as plain as pyproject.toml's, such as ``'a[b]>=1,<2; extra == "c"'``."""
+    text, _, marker = line.partition(";")
+    match = re.fullmatch(r"\s*([A-Za-z0-9._-]+?)\s*(?:\[.*\])?\s*(\(?[<>=!~].*)?", text)
+    if match is None:
+        raise ValueError(f"{line!r} is no requirement that wmgym doctor can read; reinstall wmgym")
+    specifiers = re.findall(r"(>=|<=|==|!=|~=|<|>)\s*([0-9][^,\s)]*)", match[2] or "")
+    extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", marker)
+    return Requirement(match[1].lower(), tuple(specifiers), extra[1] if extra else "")
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed library, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_python(need: Requirement, version: Sequence[int]) -> Finding:
+    """Python's version."""
+    found = ".".join(str(part) for part in version)
+    if need.admits(found):
+        return Finding("python", "ok", found)
+    return Finding("python", "fail", f"{found}, needs {need.supported}", f"install Python {need.supported}")
+
+
+def check_libraries(needs: Sequence[Requirement], version: Callable[[str], str | None]) -> list[Finding]:
+    """Each library against the versions supported; a missing optional one is no failure."""
+    return [_check_library(need, version(need.name)) for need in needs]
+
+
+def check_stepping(environ: Mapping[str, str], child: Child | None = None) -> Finding:
+    """MuJoCo steps a Gymnasium env."""
+    works, said = (child or run_child)(_STEP, environ)
+    if works:
+        return Finding("mujoco steps", "ok", said)
+    return Finding("mujoco steps", "fail", said, "pip install --force-reinstall mujoco gymnasium")
+
+
+def check_rendering(environ: Mapping[str, str], child: Child | None = None) -> Finding:
+    """The first GL back end that renders: MUJOCO_GL's, a display's, EGL, OSMesa. Only videos need one."""
+    chosen = environ.get("MUJOCO_GL", "") or ("glfw" if environ.get("DISPLAY") else "")
+    tried: list[str] = []
+    for backend in dict.fromkeys([*filter(None, [chosen]), "egl", "osmesa"]):
+        works, said = (child or run_child)(_RENDER, {**environ, "MUJOCO_GL": backend})
+        if works and backend == chosen:
+            return Finding("rendering", "ok", f"{backend} works")
+        if works:
+            detail = "; ".join([f"{backend} works but is not chosen", *tried])
+            return Finding("rendering", "warn", detail, f"export MUJOCO_GL={backend}")
+        tried.append(f"{backend}: {said}")
+    return Finding("rendering", "warn", "; ".join(tried), _GL_CURE)
+
+
+def check_threads(environ: Mapping[str, str], cores: int, child: Child | None = None) -> Finding:
+    """Torch loads, and its threads are no more than the cores this process may use."""
+    works, said = (child or run_child)(_THREADS, environ)
+    if not works:
+        return Finding("threads", "fail", said, "pip install --force-reinstall torch")
+    detail = f"{cores} usable cores, {said} torch threads"
+    if int(said) > cores:
+        return Finding(
+            "threads", "warn", f"{detail}: they wait for each other", f"export OMP_NUM_THREADS={cores}"
+        )
+    return Finding("threads", "ok", detail)
+
+
+def check_malloc(environ: Mapping[str, str], libc: str) -> Finding:
+    """Glibc hands large tensors back to the kernel at once unless told not to, which slows CPU training."""
+    other = [name for name in ("jemalloc", "tcmalloc", "mimalloc") if name in environ.get("LD_PRELOAD", "")]
+    if libc != "glibc" or other:
+        return Finding("malloc", "ok", other[0] if other else f"{libc or 'not glibc'}")
+    missing = [
+        name
+        for name in _MALLOC
+        if name not in environ
+        and f"glibc.malloc.{name[7:-1].lower()}=" not in environ.get("GLIBC_TUNABLES", "")
+    ]
+    if not missing:
+        return Finding("malloc", "ok", "glibc keeps large blocks")
+    cure = "export " + " ".join(f"{name}={_MALLOC[name]}" for name in missing)
+    return Finding("malloc", "warn", "glibc returns large blocks at once: slower in long CPU training", cure)
+
+
+def check_writable(folder: Path) -> Finding:
+    """The current folder takes files."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return Finding("current folder", "ok", f"{folder} is writable")
+    except OSError as error:
+        return Finding("current folder", "fail", f"{folder}: {error.strerror}", "cd to a folder of your own")
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its CPU affinity, cut by the container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores
+
+
+def run_child(source: str, environ: Mapping[str, str], seconds: float = _SECONDS) -> tuple[bool, str]:
+    """Run Python source in a child; give success and the last line it printed, or why it failed."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _WRAPPER, source],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"no answer in {seconds:.0f} s"
+    except OSError as error:
+        return False, f"cannot start Python ({error.strerror})"
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    if done.returncode < 0:
+        return False, f"killed by signal {-done.returncode}"
+    return done.returncode == 0, lines[-1] if lines else f"exit status {done.returncode}"
+
+
+# Exits at once, since tearing a GL context down may crash or fill stderr.
+_WRAPPER = """
+import os, sys
+try:
+    exec(sys.argv[1])
+    status = 0
+except BaseException as error:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    print(reason if len(reason) <= 160 else reason[:157] + "...")
+    status = 1
+sys.stdout.flush()
+os._exit(status)
+"""
+_STEP = """
+import gymnasium, mujoco, numpy
+env = gymnasium.make("HalfCheetah-v5")
+env.reset(seed=0)
+rows = [env.step(env.action_space.sample())[0] for _ in range(20)]
+assert numpy.isfinite(rows).all(), "the observation is not finite"
+print(f"mujoco {mujoco.__version__}: 20 steps of HalfCheetah-v5")
+"""
+_RENDER = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    "<mujoco><worldbody><light pos='0 0 3'/><geom size='.3'/></worldbody></mujoco>"
+)
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+renderer = mujoco.Renderer(model, 48, 64)
+renderer.update_scene(data)
+assert renderer.render().std() > 0, "the picture is blank"
+print("renders")
+"""
+_THREADS = """
+import torch
+print(torch.get_num_threads())
+"""
+
+
+def _check_library(need: Requirement, version: str | None) -> Finding:
+    wanted = f"{need.name}{need.supported}" if need.specifiers else need.name
+    purpose = f", which {_NEEDED_FOR[need.extra]} needs" if need.extra else ""
+    package = f"pip install 'wmgym[{need.extra}]'" if need.extra else f"pip install '{wanted}'"
+    weight: Status = "warn" if need.extra else "fail"
+    if version is None:
+        return Finding(need.name, weight, f"not installed{purpose}", package)
+    if not need.admits(version):
+        return Finding(
+            need.name, weight, f"{version}, supported is {need.supported}", f"pip install '{wanted}'"
+        )
+    return Finding(need.name, "ok", f"{version} ({need.supported})")
+
+
+def _holds(version: str, operator: str, bound: str) -> bool:
+    found, limit = _release(version), _release(bound)
+    width = max(len(found), len(limit))
+    left, right = (part + (0,) * (width - len(part)) for part in (found, limit))
+    if operator == "~=":  # at least the bound, with all but its last number the same
+        return left >= right and found[: len(limit) - 1] == limit[:-1]
+    return {
+        ">=": left >= right, "<=": left <= right, "<": left < right, ">": left > right, "==": left == right,
+        "!=": left != right,
+    }[operator]  # fmt: skip
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of ``2.13.0+cpu`` or ``3.12rc1``; what follows them does not count."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else (0,)

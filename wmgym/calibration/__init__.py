@@ -1,0 +1,1 @@
+"""Error bounds from held-out episodes, and whether they still hold."""

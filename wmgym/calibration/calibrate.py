@@ -1,0 +1,104 @@
+"""Calibrate a world on real episodes that it never saw."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from wmgym.calibration import online
+from wmgym.calibration.conformal import _bounds, _groups, _without_bounds
+from wmgym.calibration.noise_scale import _noise_scale
+from wmgym.calibration.open_loop import replay, spread_starts, stacked, steps_left
+from wmgym.data.transitions import Transitions
+from wmgym.io.progress import track
+from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task
+
+_MAX_WINDOWS = 1_024  # starts replayed, spread evenly over the held-out data
+
+
+def calibrate(
+    world: WorldModel,
+    calib: Transitions,
+    *,
+    level: float = 0.9,
+    horizon: int | None = None,
+    update: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> WorldModel:
+    """Give a world error bounds from held-out episodes, or adapt those that it has.
+
+    First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
+    changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
+    errors after each number of steps give conformal half-widths: of the error itself, and of the error
+    divided by the episode's doubt, how far two members' own paths have come apart. Windows of one episode
+    depend on each other, so each episode's errors enter as one distribution and the quantile is that of their
+    equal mixture ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
+
+    Where several policies made the episodes, the same holds of policies: bounds are for one more like them.
+    A few policies say little of the next, so the quantile's level is raised until bounds made from all but
+    one policy hold for that one as often as promised.
+
+    Args:
+        world: the world to calibrate.
+        calib: real episodes that ``fit`` did not see; of policies that it did not see either, if the bounds
+            are to hold for such.
+        level: probability that each stated half-width shall hold with.
+        horizon: steps to state bounds for; None takes the longest held-out episode.
+        update: keep the bounds there are, their level and their horizon, and adapt them to new episodes in
+            the order they are in; for a policy that has moved on, or a robot that has changed. See
+            ``wmgym.drift.update``.
+        seed: decides the sampled replays.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ValueError: episodes that ``fit`` saw, another task, imagined data, or a level outside (0, 1).
+    """
+    _refuse(world, calib, level, horizon, update)
+    if update:
+        return online.update(world, calib, seed)
+    longest = int(calib.lengths.max())
+    horizon = min(horizon or longest, longest)
+    starts = spread_starts(calib, _MAX_WINDOWS)
+    blank = _without_bounds(calib, _noise_scale(world, calib, starts, seed), level)
+    scaled = world.with_calibration(blank)
+    bounds: dict[str, dict[Mode, np.ndarray]] = {}
+    with track("calibrate", len(MODES) * horizon, show=progress) as advance:
+        for mode in MODES:
+            steps = replay(scaled, calib, starts, horizon, mode, seed, trust=True)
+            replays = stacked(steps, mode, advance)
+            for name, values in _bounds(blank, replays, *_groups(calib, starts)).items():
+                bounds.setdefault(name, {})[mode] = values.astype(np.float32)
+    windows = (steps_left(calib)[starts][None] >= np.arange(1, horizon + 1)[:, None]).sum(1)
+    return world.with_calibration(replace(blank, windows=windows.astype(np.int64), **bounds))  # type: ignore[arg-type]
+
+
+def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | None, update: bool) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    if horizon is not None and horizon < 1:
+        raise ValueError(f"horizon must be at least 1, got {horizon}")
+    if calib.source != "real":
+        raise ValueError("calibration needs real episodes; these are imagined")
+    imagined, real = _name(world.task), _name(calib.task)
+    if imagined != real or calib.core.shape[1] != world.task.core.dim:
+        raise ValueError(f"the world imagines {imagined}, the data is of {real}")
+    if update and (horizon is not None or world.calibration is None):
+        raise ValueError("update adapts bounds that a world has, horizon included; calibrate it first")
+    seen = set(world.provenance.fingerprints) & set(calib.fingerprints())
+    if seen:
+        raise ValueError(
+            f"{len(seen)} of these episodes were used by fit; calibrate on episodes it never saw"
+        )
+    given = world.calibration
+    if update and given is not None and set(given.fingerprints) & set(calib.fingerprints()):
+        raise ValueError("some of these episodes made the bounds already; update with new ones")
+
+
+def _name(task: Task) -> str:
+    """The env and its keywords; a tuple and the list that a file makes of it are the same."""
+    return f"{task.env_id!r} {json.dumps(dict(task.env_kwargs), sort_keys=True, default=repr)}"

@@ -1,0 +1,150 @@
+"""Drift: whether bounds still hold on new real episodes, adapting them, and signs of a changed robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wmgym.calibration.open_loop import Replays, replay, spread_starts, stacked
+from wmgym.data.transitions import Transitions
+from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.error_bounds import Calibration
+from wmgym.models.world import WorldModel
+
+RATE = 0.5
+"""The first episode of an update widens a bound that misses all its errors by 57 %, the ninth by 16 %."""
+
+_MAX_WINDOWS = 256
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Whether bounds hold on episodes that they were not made from.
+
+    Attributes:
+        coverage: share of errors inside the bounds given doubt; every episode counts the same, and in it
+            every number of steps.
+        episodes: number of episodes looked at.
+        stale: that is less than chance would give once in twenty times if the bounds were right, an
+            episode's errors being all inside or all outside.
+    """
+
+    coverage: float
+    episodes: int
+    stale: bool
+
+
+def check(world: WorldModel, data: Transitions, mode: Mode = "member", seed: int = 0) -> Freshness:
+    """Do a calibrated world's bounds hold on real episodes ``data`` that neither made them nor the world?
+
+    Raises:
+        ValueError: the world has no bounds.
+    """
+    table = _table(world)
+    shares = [np.nanmean(1 - _miss(table, seen).given) for seen in _look(world, data, mode, seed)]
+    coverage = float(np.mean(shares))
+    chance = 1.645 * float(np.sqrt(table.level * (1 - table.level) / len(shares)))
+    return Freshness(coverage, len(shares), coverage < table.level - chance)
+
+
+def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
+    """Adapt a world's bounds to new real episodes, one after the other in the order they are in.
+
+    Adaptive conformal inference (Gibbs & Candes 2021, arXiv:2106.00170) on the bounds themselves, with steps
+    that decay (Angelopoulos, Barber & Bates 2024, arXiv:2402.01139): after the n-th episode every bound is
+    multiplied by ``exp(RATE / sqrt(n) * (missed - (1 - level)))``, ``missed`` being the share of its errors
+    outside. The share missed in the long run is as promised, whatever the episodes are.
+    ``coverage`` becomes what each episode saw of the bounds before it. The tube, a multiple of the bounds, is
+    stretched at the end so that it holds for the share of these windows that it promises.
+    """
+    table = _table(world)
+    for mode in MODES:
+        met, episodes = [], _look(world, data, mode, seed)
+        for n, seen in enumerate(episodes, start=1):
+            missed = _miss(table, seen)
+            shares = {"half_width": missed.alone, "per_doubt": missed.given, "distrust": missed.given.mean(1)}
+            table = _stretched(table, mode, n, **shares)
+            met.append([1 - missed.alone.mean(1), 1 - missed.given.mean(1)])
+        worst = np.concatenate([_miss(table, seen).worst for seen in episodes])
+        stretch = np.quantile(worst, table.level, method="higher")
+        table = replace(table, tube={**table.tube, mode: np.float32(stretch) * table.tube[mode]})
+        table = replace(table, coverage={**table.coverage, mode: np.mean(met, 0).astype(np.float32)})
+    for episode in range(data.num_episodes):
+        far = np.abs(data.core[data.episode == episode] - table.center)
+        table = replace(table, reach=_grown(table, table.reach, (far > table.reach).mean(0), episode + 1))
+    return world.with_calibration(
+        replace(
+            table,
+            episodes=table.episodes + data.num_episodes,
+            fingerprints=(*table.fingerprints, *data.fingerprints()),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Missed:
+    """Shares of an episode's windows outside the bounds; steps that none reached repeat the last one's.
+
+    Attributes:
+        alone: ``(horizon, core_dim)`` outside the bounds by the step.
+        given: ``(horizon, core_dim)`` outside the bounds given doubt.
+        worst: ``(n,)`` for each window, its largest error as a multiple of the tube at its end.
+    """
+
+    alone: np.ndarray
+    given: np.ndarray
+    worst: np.ndarray
+
+
+def _table(world: WorldModel) -> Calibration:
+    if world.calibration is None:
+        raise ValueError("this world has no bounds; calibrate it first")
+    return world.calibration
+
+
+def _look(world: WorldModel, data: Transitions, mode: Mode, seed: int) -> list[Replays]:
+    """Every episode's replays, in the data's order."""
+    starts = spread_starts(data, _MAX_WINDOWS)
+    horizon = min(_table(world).horizon, int(data.lengths.max()))
+    every = stacked(replay(world, data, starts, horizon, mode, seed, trust=True), mode)
+    episodes = (data.episode[starts] == k for k in range(data.num_episodes))
+    return [every.of(own) for own in episodes if own.any()]
+
+
+def _miss(table: Calibration, seen: Replays) -> _Missed:
+    horizon, windows, dim = seen.error.shape
+    elapsed = np.arange(1, horizon + 1).repeat(windows)
+    core, doubt = (np.nan_to_num(x.reshape(-1, dim)) for x in (seen.core, seen.doubt))
+    alone, given = (
+        table.error_bound(elapsed, seen.mode, core, what).reshape(seen.error.shape) for what in (None, doubt)
+    )
+    there = ~np.isnan(seen.doubt[..., 0])
+    error = np.nan_to_num(seen.error)
+    # What never moves has bounds and errors of zero.
+    worst = np.divide(error, given, out=np.where(error > 0, np.inf, 0.0).astype(np.float32), where=given > 0)
+    worst = (worst.max(2).max(0) / table.tube[seen.mode][there.sum(0) - 1]).astype(np.float64)
+    reached = np.maximum.accumulate(np.where(there.any(1), np.arange(horizon), 0))
+
+    def share(outside: np.ndarray) -> np.ndarray:
+        found = (outside & there[..., None]).sum(1) / np.maximum(there.sum(1), 1)[:, None]
+        found = found[reached]
+        shares: np.ndarray = found[np.minimum(np.arange(table.horizon), horizon - 1)]
+        return shares
+
+    return _Missed(share(error > alone), share(error > given), worst)
+
+
+def _stretched(table: Calibration, mode: Mode, n: int, **missed: np.ndarray) -> Calibration:
+    """The table after the n-th episode, which missed such shares of the bounds named."""
+    grown: dict[str, Any] = {}
+    for name, share in missed.items():
+        old = getattr(table, name)
+        grown[name] = {**old, mode: _grown(table, old[mode], share, n)}
+    return replace(table, **grown)
+
+
+def _grown(table: Calibration, bound: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
+    grown: np.ndarray = bound * np.exp(RATE / np.sqrt(n) * (missed - (1 - table.level)))
+    return grown.astype(np.float32)

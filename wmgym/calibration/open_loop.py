@@ -1,0 +1,124 @@
+"""Replay real episodes' actions in imagination, open loop, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.progress import Advance
+from wmgym.models.dynamics import Mode
+from wmgym.models.world import WorldModel
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How far imagination was from MuJoCo after one more step; NaN where the real episode was over.
+
+    Attributes:
+        error: ``(n, core_dim)`` absolute, raw units.
+        core: ``(n, core_dim)`` imagined.
+        doubt: ``(n, core_dim)`` of each episode so far; zeros where not asked for.
+    """
+
+    error: np.ndarray
+    core: np.ndarray
+    doubt: np.ndarray
+
+
+def replay_errors(
+    world: WorldModel, real: Transitions, starts: np.ndarray, horizon: int, mode: Mode, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The errors of ``replay`` alone, ``(len(starts), core_dim)``."""
+    return (step.error for step in replay(world, real, starts, horizon, mode, seed))
+
+
+def replay(
+    world: WorldModel,
+    real: Transitions,
+    starts: np.ndarray,
+    horizon: int,
+    mode: Mode,
+    seed: int = 0,
+    trust: bool = False,
+) -> Iterator[Replay]:
+    """Replay real actions in imagination, open loop, from rows ``starts``: for h = 1 .. ``horizon`` steps."""
+    device, shape = world.device, (len(starts), real.core.shape[1])
+    generator = torch.Generator(device).manual_seed(seed)
+    state = world.init(torch.tensor(real.state[starts], device=device), generator)
+    left = steps_left(real)[starts]
+    going = np.arange(len(starts))
+    for h in range(horizon):
+        keep = left[going] > h
+        if not keep.all():  # replay only what can still be compared
+            mask = torch.tensor(keep, device=device)
+            state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
+        error, core, doubt = (np.full(shape, np.nan, np.float32) for _ in range(3))
+        if len(going):
+            rows = starts[going] + h
+            action = given_actions(world, real.action[rows])
+            with torch.no_grad():
+                state = world.step(state, action, mode, generator, trust).state
+            core[going] = state.core.cpu().numpy()
+            error[going] = np.abs(core[going] - real.next_core[rows])
+            doubt[going] = world.doubt(state, np.full(len(going), h + 1)) if trust else 0.0
+        yield Replay(error, core, doubt)
+
+
+@dataclass(frozen=True)
+class Replays:
+    """All steps of a replay of ``n`` windows; NaN past an episode's end.
+
+    Attributes:
+        mode: how they were imagined.
+        error: ``(horizon, n, core_dim)`` absolute, raw units.
+        core: ``(horizon, n, core_dim)`` imagined.
+        doubt: ``(horizon, n, core_dim)``.
+    """
+
+    mode: Mode
+    error: np.ndarray
+    core: np.ndarray
+    doubt: np.ndarray
+
+    def of(self, windows: np.ndarray) -> Replays:
+        """Those of some windows."""
+        return Replays(self.mode, self.error[:, windows], self.core[:, windows], self.doubt[:, windows])
+
+
+def stacked(steps: Iterable[Replay], mode: Mode, advance: Advance | None = None) -> Replays:
+    """All steps of ``replay`` at once; ``advance`` hears of each."""
+    every = []
+    for step in steps:
+        every.append(step)
+        if advance is not None:
+            advance(1)
+    error, core, doubt = (np.stack([getattr(s, name) for s in every]) for name in ("error", "core", "doubt"))
+    return Replays(mode, error, core, doubt)
+
+
+def spread_starts(data: Transitions, most: int) -> np.ndarray:
+    """Rows to replay from: every episode's first state, and states spread evenly over the rest."""
+    rows = np.arange(len(data))
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    first = data.first[np.linspace(0, data.num_episodes - 1, min(data.num_episodes, most)).astype(int)]
+    return np.union1d(rows, first)
+
+
+def steps_left(data: Transitions) -> np.ndarray:
+    """Transitions from each row to its episode's end, that row included: ``(n,)``."""
+    ends = np.cumsum(data.lengths)
+    left: np.ndarray = ends[data.episode] - np.arange(len(data))
+    return left
+
+
+def given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
+    """Stored actions as the agent gave them: Discrete ones count from the space's start again."""
+    space = world.task.action_space
+    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    return torch.tensor(stored, device=world.device) + start

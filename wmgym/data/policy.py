@@ -1,0 +1,238 @@
+"""A policy as plain arrays: saved without pickle, called without torch or SB3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+from pydantic import JsonValue
+
+from wmgym.io import artifacts
+from wmgym.io.schema import Record
+
+Activation = Literal["relu", "tanh", "elu", "leaky_relu"]
+Head = Literal["squash", "clip", "argmax"]
+
+
+class PolicyCard(Record):
+    """Where a policy comes from and what it is worth in the real env.
+
+    Attributes:
+        algorithm: that trained it, or how it was made by hand.
+        hyperparameters: as JSON; what is not named was the library's default.
+        seed: of the training.
+        real_steps: real env steps it learned from.
+        versions: of the libraries that made it.
+        env_id: the real env.
+        return_mean: mean return over whole real episodes, deterministic actions.
+        return_std: their standard deviation.
+        episodes: how many.
+        score_seed: ``collect``'s seed of those episodes.
+        split: "held-out" policies are never used to fit or calibrate anything that they judge.
+    """
+
+    algorithm: str
+    hyperparameters: dict[str, JsonValue]
+    seed: int
+    real_steps: int
+    versions: dict[str, str]
+    env_id: str
+    return_mean: float
+    return_std: float
+    episodes: int
+    score_seed: int
+    split: Literal["pool", "held-out"]
+
+
+@dataclass(frozen=True)
+class MLPPolicy:
+    """A multi-layer perceptron: deterministic, and stochastic where its algorithm was.
+
+    Attributes:
+        name: what reports call it.
+        weights: one ``(inputs, outputs)`` float32 array a layer.
+        biases: one ``(outputs,)`` array a layer.
+        activation: between layers.
+        head: "squash" maps tanh of the output to the action bounds (SAC, TD3), "clip" clips it to them (PPO,
+            A2C), "argmax" picks a Discrete action.
+        low: ``action_shape`` lower bounds; for "argmax" the first action.
+        high: upper bounds; for "argmax" the last action.
+        stochastic: whether a generator draws actions: Gaussian before the head, softmax for "argmax".
+        log_std_bias: ``(outputs,)`` log standard deviation of that Gaussian; for Box actions only.
+        log_std_weight: ``(hidden, outputs)`` its dependence on the last hidden layer (SAC); None is none.
+        card: origin and worth, where it is known.
+    """
+
+    name: str
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+    activation: Activation
+    head: Head
+    low: np.ndarray
+    high: np.ndarray
+    stochastic: bool = False
+    log_std_bias: np.ndarray | None = None
+    log_std_weight: np.ndarray | None = None
+    card: PolicyCard | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse layers that do not fit each other or the actions."""
+        inner = [(weight.shape[-1],) for weight in self.weights]
+        fits = (
+            len(inner) > 0
+            and inner == [bias.shape for bias in self.biases]
+            and self.low.shape == self.high.shape
+        )
+        fits = fits and all(
+            weight.shape[:-1] == size for weight, size in zip(self.weights[1:], inner, strict=False)
+        )
+        if not (fits and self.weights[0].ndim == 2 and inner[-1] == (self._outputs,)):
+            raise ValueError(f"policy {self.name!r}: weights, biases and action bounds do not fit each other")
+        bias, weight = self.log_std_bias, self.log_std_weight
+        drawn = self.stochastic and self.head != "argmax"
+        fits = (bias is not None) == drawn and (weight is None or drawn)
+        fits = fits and (bias is None or bias.shape == inner[-1])
+        if not (fits and (weight is None or weight.shape == self.weights[-1].shape)):
+            raise ValueError(f"policy {self.name!r}: its log standard deviation does not fit the rest")
+
+    @property
+    def _outputs(self) -> int:
+        return int(self.high - self.low) + 1 if self.head == "argmax" and not self.low.ndim else self.low.size
+
+    def __call__(self, obs: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
+        """Actions for observations, drawn from ``generator`` where one is given.
+
+        Args:
+            obs: ``(n, *obs_shape)``, or one observation alone.
+            generator: source of a stochastic policy's noise; None takes the most likely action.
+
+        Returns:
+            ``(n, *action_shape)``, or one action alone.
+
+        Raises:
+            ValueError: observations of another size, or a generator for a policy that has no distribution.
+        """
+        if generator is not None and not self.stochastic:
+            raise ValueError(f"policy {self.name!r} is deterministic; leave the generator out")
+        inputs = self.weights[0].shape[0]
+        array = np.asarray(obs, np.float32)
+        single = array.size == inputs and (array.ndim == 1 or len(array) != 1)
+        hidden: np.ndarray = array.reshape(1 if single else len(array), -1)
+        if hidden.shape[1] != inputs:
+            raise ValueError(
+                f"policy {self.name!r} takes observations of {inputs} values, got shape {array.shape}"
+            )
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = _ACTIVATIONS[self.activation](hidden @ weight + bias)
+        output = hidden @ self.weights[-1] + self.biases[-1]
+        if generator is not None:
+            output = output + self._noise(hidden, output.shape, generator)
+        action = self._head(output)
+        return np.asarray(action[0]) if single else action
+
+    def _noise(
+        self, hidden: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator
+    ) -> np.ndarray:
+        if self.head == "argmax":  # the largest of logits with Gumbel noise is a draw from their softmax
+            return generator.gumbel(size=shape)
+        assert self.log_std_bias is not None
+        log_std = self.log_std_bias
+        if self.log_std_weight is not None:
+            log_std = np.clip(hidden @ self.log_std_weight + log_std, *_LOG_STD_RANGE)
+        return np.asarray(np.exp(log_std) * generator.standard_normal(shape))
+
+    def _head(self, output: np.ndarray) -> np.ndarray:
+        if self.head == "argmax":
+            return np.asarray(output.argmax(1) + int(self.low))
+        shaped = output.reshape(len(output), *self.low.shape)
+        if self.head == "clip":
+            return np.asarray(np.clip(shaped, self.low, self.high))
+        return np.asarray(self.low + (np.tanh(shaped) + 1) / 2 * (self.high - self.low))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to a directory."""
+        arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
+        arrays |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
+        arrays |= {"low": self.low, "high": self.high}
+        noise = {"log_std_bias": self.log_std_bias, "log_std_weight": self.log_std_weight}
+        arrays |= {key: value for key, value in noise.items() if value is not None}
+        record = _PolicyRecord(
+            name=self.name,
+            layers=len(self.weights),
+            activation=self.activation,
+            head=self.head,
+            stochastic=self.stochastic,
+            card=self.card,
+        )
+        return artifacts.write_directory(
+            path, kind="policy", arrays=arrays, document=record.model_dump(mode="json")
+        )
+
+
+def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
+    """Read what ``MLPPolicy.save`` wrote; a changed byte is refused."""
+    arrays, document = artifacts.read_directory(path, kind="policy")
+    try:
+        record = _PolicyRecord.model_validate(document)
+        return MLPPolicy(
+            name=record.name,
+            weights=tuple(arrays[f"weight.{i}"] for i in range(record.layers)),
+            biases=tuple(arrays[f"bias.{i}"] for i in range(record.layers)),
+            activation=record.activation,
+            head=record.head,
+            low=arrays["low"],
+            high=arrays["high"],
+            stochastic=record.stochastic,
+            log_std_bias=arrays.get("log_std_bias"),
+            log_std_weight=arrays.get("log_std_weight"),
+            card=record.card,
+        )
+    except (ValueError, KeyError) as error:
+        raise artifacts.StoreError(
+            f"{path}: not a policy of this version of wmgym; export it again"
+        ) from error
+
+
+def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds as ``MLPPolicy`` keeps them."""
+    if isinstance(space, spaces.Discrete):
+        return np.array(space.start), np.array(space.start + space.n - 1)
+    return np.array(space.low, np.float32), np.array(space.high, np.float32)
+
+
+class _PolicyRecord(Record):
+    name: str
+    layers: int
+    activation: Activation
+    head: Head
+    stochastic: bool = False
+    card: PolicyCard | None = None
+
+
+_LOG_STD_RANGE = (-20.0, 2.0)  # SAC's own limits, in SB3 and in the paper's code
+_ACTIVATIONS: Mapping[Activation, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+}
+PolicyFn: TypeAlias = Callable[[np.ndarray], Any]
+"""Batch of observations ``(n, *obs_shape)`` to actions ``(n, ...)``; SB3's ``model.predict`` will do."""
+
+
+def apply_policy(policy: PolicyFn, obs: np.ndarray) -> np.ndarray:
+    """Actions of a policy that returns them bare or, as SB3's ``predict``, beside a recurrent state."""
+    answer = policy(obs)
+    return np.asarray(answer[0] if isinstance(answer, tuple) else answer)
+
+
+def random_actions(space: spaces.Box | spaces.Discrete, rng: np.random.Generator, n: int) -> np.ndarray:
+    """``n`` uniform actions."""
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.start, space.start + space.n, size=n)
+    return rng.uniform(space.low, space.high, size=(n, *space.shape)).astype(space.dtype)

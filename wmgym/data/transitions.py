@@ -1,0 +1,416 @@
+"""Transitions: what the real env did, episode by episode, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from pydantic import ValidationError
+
+from wmgym.io import artifacts
+from wmgym.io.provenance import library_versions
+from wmgym.io.schema import Record
+from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
+from wmgym.tasks.task import Task
+
+_PER_STEP = (
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
+    "episode",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Transitions in order, whole episodes side by side, all arrays read-only.
+
+    Attributes:
+        task: the env they came from.
+        obs: ``(n, obs_dim)`` float32, flattened.
+        action: ``(n, action_dim)`` float32, or ``(n,)`` int64 for Discrete.
+        reward: ``(n,)`` float64, or None where the log has none.
+        next_obs: ``(n, obs_dim)`` float32; the final observation at an episode's end, never the next reset's.
+        terminated: ``(n,)`` bool.
+        truncated: ``(n,)`` bool; also true where collecting stopped inside an episode.
+        core: ``(n, core_dim)`` float32, raw units, unclipped.
+        next_core: likewise, one step later.
+        hidden: ``(n, hidden_dim)`` float64, paid for and not shown: displacement of the step, then readouts.
+        episode: ``(n,)`` int64, index into the two tuples below, non-decreasing.
+        episode_seed: the seed each episode was reset with; -1 where unknown.
+        episode_policy: the name of the policy that drove each episode.
+        source: "real" or "imagined".
+        versions: library versions at collection.
+    """
+
+    task: Task
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray | None
+    next_obs: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    core: np.ndarray
+    next_core: np.ndarray
+    hidden: np.ndarray
+    episode: np.ndarray
+    episode_seed: tuple[int, ...]
+    episode_policy: tuple[str, ...]
+    source: Literal["real", "imagined"]
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Check shapes, finiteness and that no episode is torn apart."""
+        n = len(self.episode)
+        if n == 0:
+            raise ValueError("no transitions; collect at least one step")
+        for name, shape in _shapes(self.task, n).items():
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                row = int(np.argwhere(~np.isfinite(array.reshape(n, -1)).all(1))[0, 0])
+                raise ValueError(f"{name} is not finite in row {row}; drop that episode before use")
+            array.setflags(write=False)
+        steps = np.diff(self.episode)
+        if self.episode[0] != 0 or not np.isin(steps, (0, 1)).all():
+            raise ValueError("episode must count 0, 0, ..., 1, 1, ... without gaps; sort rows by episode")
+        if not len(self.episode_seed) == len(self.episode_policy) == self.num_episodes:
+            raise ValueError("episode_seed and episode_policy need one entry an episode")
+        inside = (self.terminated | self.truncated)[:-1] & (steps == 0)
+        if inside.any():
+            raise ValueError(
+                f"row {int(np.argmax(inside))} ends an episode that goes on; give the rest a new id"
+            )
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self.episode)
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes."""
+        return int(self.episode[-1]) + 1
+
+    @property
+    def first(self) -> np.ndarray:
+        """Row of each episode's first transition: ``(num_episodes,)``."""
+        return np.flatnonzero(np.diff(self.episode, prepend=-1))
+
+    @property
+    def state(self) -> np.ndarray:
+        """Cores with the readouts that the observation shows beside them: ``(n, state_dim)`` float32."""
+        return self.task.state(self.core, self.obs)
+
+    @property
+    def next_state(self) -> np.ndarray:
+        """Likewise, one step later."""
+        return self.task.state(self.next_core, self.next_obs)
+
+    @property
+    def displacement(self) -> np.ndarray:
+        """How far the root moved: ``(n, displacement_dim)`` float64, metres."""
+        return self.hidden[:, : self.task.core.displacement_dim]
+
+    @property
+    def readout(self) -> np.ndarray:
+        """What is predicted from ``next_core``: hidden readouts, then shown ones, ``(n, readout_dim)``."""
+        core = self.task.core
+        return np.concatenate([self.hidden[:, core.displacement_dim :], self.next_state[:, core.dim :]], 1)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted return of each episode as far as it was recorded: ``(num_episodes,)``."""
+        if self.reward is None:
+            raise ValueError("these transitions have no reward; collect them from an env or pass reward=")
+        return np.bincount(self.episode, weights=self.reward)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of each episode: ``(num_episodes,)``."""
+        return np.bincount(self.episode)
+
+    def window_starts(self, length: int) -> np.ndarray:
+        """Rows from which ``length`` consecutive transitions lie inside one episode."""
+        if length < 1:
+            raise ValueError(f"a window has at least one step, got length={length}")
+        last = np.arange(len(self)) + length - 1
+        inside = last < len(self)
+        return np.flatnonzero(inside & (self.episode == self.episode[np.minimum(last, len(self) - 1)]))
+
+    def select(self, episodes: Sequence[int] | np.ndarray) -> Transitions:
+        """The given episodes, renumbered in ascending order."""
+        chosen = np.unique(np.asarray(episodes, dtype=np.int64))
+        if len(chosen) == 0 or chosen[0] < 0 or chosen[-1] >= self.num_episodes:
+            raise ValueError(f"episodes must lie in 0..{self.num_episodes - 1} and be at least one")
+        rows = np.isin(self.episode, chosen)
+        cut: dict[str, Any] = {
+            name: None if getattr(self, name) is None else getattr(self, name)[rows] for name in _PER_STEP
+        }
+        cut["episode"] = np.searchsorted(chosen, cut["episode"])
+        return replace(
+            self,
+            **cut,
+            episode_seed=tuple(self.episode_seed[i] for i in chosen),
+            episode_policy=tuple(self.episode_policy[i] for i in chosen),
+        )
+
+    def split(self, fractions: Sequence[float], seed: int) -> tuple[Transitions, ...]:
+        """Split by episode at random; every part gets at least one episode.
+
+        Raises:
+            ValueError: fractions do not sum to 1, or there are fewer episodes than parts.
+        """
+        shares = np.asarray(fractions, dtype=np.float64)
+        if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-9:
+            raise ValueError(f"fractions must be positive and sum to 1, got {tuple(fractions)}")
+        if self.num_episodes < len(shares):
+            raise ValueError(
+                f"{self.num_episodes} episodes cannot be split {len(shares)} ways; "
+                "collect more or shorter episodes"
+            )
+        counts = 1 + np.floor(shares * (self.num_episodes - len(shares))).astype(int)
+        counts[int(np.argmax(shares))] += self.num_episodes - counts.sum()
+        order = np.random.default_rng(seed).permutation(self.num_episodes)
+        return tuple(self.select(part) for part in np.split(order, np.cumsum(counts)[:-1]))
+
+    def fingerprints(self) -> tuple[str, ...]:
+        """One content hash an episode, so that no episode can be both fitted and calibrated on."""
+        bounds = [*self.first.tolist(), len(self)]
+        found = []
+        for begin, end in itertools.pairwise(bounds):
+            digest = hashlib.blake2b(digest_size=8)
+            for array in (self.core, self.next_core, self.action):
+                digest.update(np.ascontiguousarray(array[begin:end]).tobytes())
+            found.append(digest.hexdigest())
+        return tuple(found)
+
+    def describe(self) -> dict[str, Any]:
+        """Summary for people and logs: JSON values only."""
+        summary: dict[str, Any] = {
+            "env_id": self.task.env_id,
+            "source": self.source,
+            "steps": len(self),
+            "episodes": self.num_episodes,
+            "mean_length": float(self.lengths.mean()),
+            "seconds": len(self) * self.task.dt,
+            "terminated": int(self.terminated.sum()),
+            "truncated": int(self.truncated.sum()),
+            "policies": sorted(set(self.episode_policy)),
+        }
+        if self.reward is not None:
+            summary["mean_return"] = float(self.returns.mean())
+        return summary
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a directory: old or new survives a crash, nothing between."""
+        arrays = {name: getattr(self, name) for name in _PER_STEP if getattr(self, name) is not None}
+        arrays["episode_seed"] = np.array(self.episode_seed, dtype=np.int64)
+        record = _TransitionsRecord(
+            task=record_task(self.task),
+            episode_policy=list(self.episode_policy),
+            source=self.source,
+            versions=self.versions,
+        )
+        artifacts.write_directory(
+            path, kind="transitions", arrays=arrays, document=record.model_dump(mode="json")
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], task: Task | None = None) -> Transitions:
+        """Read what ``save`` wrote; every byte is checked and nothing is executed."""
+        arrays, document = artifacts.read_directory(path, kind="transitions")
+        try:
+            record = _TransitionsRecord.model_validate(document)
+            seeds = arrays["episode_seed"].tolist()
+            columns: dict[str, Any] = {name: arrays[name] for name in _PER_STEP if name != "reward"}
+        except (ValidationError, KeyError) as error:
+            raise artifacts.StoreError(
+                f"{path}: not a transitions document of this version of wmgym; collect again"
+            ) from error
+        return cls(
+            task=rebuild_task(record.task, task),
+            **columns,
+            reward=arrays.get("reward"),
+            episode_seed=tuple(seeds),
+            episode_policy=tuple(record.episode_policy),
+            source=record.source,
+            versions=record.versions,
+        )
+
+
+class _TransitionsRecord(Record):
+    task: TaskRecord
+    episode_policy: list[str]
+    source: Literal["real", "imagined"]
+    versions: dict[str, str]
+
+
+def concat(parts: Sequence[Transitions]) -> Transitions:
+    """Join transitions of one task; episodes stay apart.
+
+    Raises:
+        ValueError: nothing to join, or parts from different envs or sources.
+    """
+    if not parts:
+        raise ValueError("concat needs at least one part")
+    head = parts[0]
+    for part in parts[1:]:
+        if not _same_env(part.task, head.task):
+            raise ValueError(
+                f"cannot join {head.task.env_id!r} and {part.task.env_id!r}; collect them from one env"
+            )
+        if part.source != head.source or part.versions != head.versions:
+            raise ValueError("cannot join real with imagined data, or data of different library versions")
+        if (part.reward is None) != (head.reward is None):
+            raise ValueError("cannot join data with and without reward; pass reward= to all parts")
+    offsets = np.cumsum([0, *(part.num_episodes for part in parts[:-1])])
+    joined: dict[str, Any] = {
+        name: None if getattr(head, name) is None else np.concatenate([getattr(part, name) for part in parts])
+        for name in _PER_STEP
+    }
+    joined["episode"] = np.concatenate([p.episode + k for p, k in zip(parts, offsets, strict=True)])
+    return replace(
+        head,
+        **joined,
+        episode_seed=tuple(seed for part in parts for seed in part.episode_seed),
+        episode_policy=tuple(name for part in parts for name in part.episode_policy),
+    )
+
+
+def from_steps(
+    task: Task,
+    episodes: Sequence[tuple[np.ndarray, ...]],
+    seeds: tuple[int, ...],
+    policies: tuple[str, ...],
+) -> Transitions:
+    """Transitions of real episodes, each given by its columns.
+
+    These are obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden.
+    """
+    obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden = (
+        np.concatenate(column) for column in zip(*episodes, strict=True)
+    )
+    n = len(obs)
+    return Transitions(
+        task=task,
+        obs=obs.astype(np.float32).reshape(n, -1),
+        action=store_action(task, action),
+        reward=reward.astype(np.float64),
+        next_obs=next_obs.astype(np.float32).reshape(n, -1),
+        terminated=terminated.astype(bool),
+        truncated=truncated.astype(bool),
+        core=core.astype(np.float32),
+        next_core=next_core.astype(np.float32),
+        hidden=hidden.astype(np.float64).reshape(n, -1),
+        episode=np.repeat(np.arange(len(episodes)), [len(columns[0]) for columns in episodes]),
+        episode_seed=seeds,
+        episode_policy=policies,
+        source="real",
+        versions=library_versions(),
+    )
+
+
+def from_arrays(
+    task: Task,
+    obs: np.ndarray,
+    action: np.ndarray,
+    next_obs: np.ndarray,
+    episode: np.ndarray,
+    terminated: np.ndarray,
+    reward: np.ndarray | None = None,
+    hidden: np.ndarray | None = None,
+    policy_name: str = "log",
+    source: Literal["real", "imagined"] = "real",
+) -> Transitions:
+    """Transitions from a log of one's own; rows sorted by ``episode``, which counts up from 0.
+
+    Raises:
+        ValueError: wrong shapes, values that are not finite, or a task that is paid for something hidden that
+            the log lacks.
+    """
+    ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
+    n = len(ids)
+    flat_obs = _rows("obs", obs, n, np.float32).reshape(n, -1)
+    flat_next = _rows("next_obs", next_obs, n, np.float32).reshape(n, -1)
+    if flat_obs.shape[1] != task.obs_dim or flat_next.shape[1] != task.obs_dim:
+        raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
+    if hidden is None and task.core.hidden_dim:
+        raise ValueError(
+            f"{task.env_id} is paid for what its observation omits; "
+            f"pass hidden= with {task.core.hidden_dim} columns, {task.core.displacement_dim} of displacement"
+        )
+    ended = _rows("terminated", terminated, n, bool)
+    last = np.diff(ids, append=ids[-1] + 1) != 0
+    count = int(ids[-1]) + 1
+    return Transitions(
+        task=task,
+        obs=flat_obs,
+        action=store_action(task, _rows("action", action, n, None)),
+        reward=None if reward is None else np.array(reward, np.float64),
+        next_obs=flat_next,
+        terminated=ended,
+        truncated=last & ~ended,
+        core=np.array(task.core.from_obs(flat_obs)[:, : task.core.dim], np.float32),
+        next_core=np.array(task.core.from_obs(flat_next)[:, : task.core.dim], np.float32),
+        hidden=np.zeros((n, 0)) if hidden is None else np.array(hidden, np.float64),
+        episode=ids,
+        episode_seed=(-1,) * count,
+        episode_policy=(policy_name,) * count,
+        source=source,
+        versions=library_versions(),
+    )
+
+
+def store_action(task: Task, action: np.ndarray) -> np.ndarray:
+    """Actions as stored: ``(n, action_dim)`` float32, or ``(n,)`` int64 counted from 0 for Discrete."""
+    space = task.action_space
+    if not isinstance(space, spaces.Discrete):
+        return np.array(action, np.float32).reshape(len(action), -1)
+    counted = action.astype(np.int64) - int(space.start)
+    if (
+        action.dtype.kind not in "iu"
+        or action.size != len(action)
+        or not np.isin(counted, range(space.n)).all()
+    ):
+        raise ValueError(f"actions must be one integer a row, inside {space}")
+    return counted.reshape(len(action))
+
+
+def _shapes(task: Task, n: int) -> dict[str, tuple[int, ...]]:
+    """What every column of ``n`` transitions must look like."""
+    discrete = isinstance(task.action_space, spaces.Discrete)
+    widths = {
+        "obs": task.obs_dim,
+        "next_obs": task.obs_dim,
+        "core": task.core.dim,
+        "next_core": task.core.dim,
+        "hidden": task.core.hidden_dim,
+        **({} if discrete else {"action": task.action_dim}),
+    }
+    return {name: (n, widths[name]) if name in widths else (n,) for name in _PER_STEP}
+
+
+def _same_env(one: Task, other: Task) -> bool:
+    """Whether two tasks describe one env, be it with tuples or, after storage, with lists."""
+    if one is other:
+        return True
+    a, b = record_task(one), record_task(other)
+    names = ("env_id", "env_kwargs", "observation_space", "action_space")
+    return one.core.dim == other.core.dim and all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def _rows(name: str, array: np.ndarray, n: int, dtype: type | None) -> np.ndarray:
+    """A copy of a column that has one entry a transition."""
+    if n == 0:
+        raise ValueError("no transitions; the log has no rows")
+    copy = np.array(array, dtype)
+    if len(copy) != n:
+        raise ValueError(f"{name} has {len(copy)} rows, episode has {n}")
+    return copy

@@ -1,0 +1,72 @@
+"""One imagined episode at a time, and the entry points of ``gym.make`` and ``gym.make_vec``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from wmgym.envs.snapshot import EnvSnapshot
+from wmgym.envs.vector_env import ImaginedVectorEnv, Source, named
+
+
+class ImaginedEnv(gym.Env[np.ndarray, Any]):
+    """One imagined episode at a time: the view of an ``ImaginedVectorEnv`` with a single env.
+
+    Its infos hold the vector env's ``error_bound`` ``(core_dim,)``, ``diverged`` and, with ``trust``,
+    ``distrust`` and ``novelty``.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
+        """Make the env; keywords as for ``ImaginedVectorEnv``."""
+        after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
+        self._venv = ImaginedVectorEnv(
+            world, 1, max_episode_steps=max_episode_steps, autoreset_mode=after, **kwargs
+        )
+        self.world = self._venv.world
+        self.observation_space = self._venv.single_observation_space
+        self.action_space = self._venv.single_action_space
+        self.render_mode = self._venv.render_mode
+        self.metadata = {key: self._venv.metadata[key] for key in ("render_modes", "render_fps")}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode, from the bank or from ``options={"obs": ...}``."""
+        super().reset(seed=seed)
+        obs, infos = self._venv.reset(seed=seed, options=options)
+        return obs[0], _first(infos)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance by one step; after an end, call ``reset``."""
+        obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
+        return obs[0], reward.item(), terminated.item(), truncated.item(), _first(infos)
+
+    def render(self) -> np.ndarray | None:
+        """A picture ``(height, width, 3)`` uint8 of the imagined state, in mode "rgb_array"."""
+        frames = self._venv.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Release the drawing context."""
+        self._venv.close()
+
+    def snapshot(self) -> EnvSnapshot:
+        """Where the episode is; see ``ImaginedVectorEnv.snapshot``."""
+        return self._venv.snapshot()
+
+    def restore(self, snapshot: EnvSnapshot) -> None:
+        """Go back to a snapshot."""
+        self._venv.restore(snapshot)
+
+    def fork(self, n: int) -> ImaginedVectorEnv:
+        """A vector env of ``n`` copies of this episode, SAME_STEP; see ``ImaginedVectorEnv.fork``."""
+        return self._venv.fork(n, AutoresetMode.SAME_STEP)
+
+
+def _first(infos: dict[str, Any]) -> dict[str, Any]:
+    return {key: value[0].copy() if value.ndim > 1 else value.item() for key, value in named(infos)}

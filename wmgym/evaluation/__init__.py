@@ -1,0 +1,1 @@
+"""Real beside imagined returns."""

@@ -1,0 +1,55 @@
+"""Where an artifact comes from: library versions, data, settings, and what it cost."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from wmgym.io import artifacts
+
+
+def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: Mapping[str, float]) -> None:
+    """Leave ``run.json`` in ``out``.
+
+    Args:
+        out: an existing directory.
+        command: the verb.
+        config: its settings, JSON values only.
+        ledger: real and imagined steps, wall and CPU seconds.
+    """
+    artifacts.write_json(
+        out / "run.json",
+        {"command": command, "config": dict(config), "versions": library_versions(), "ledger": dict(ledger)},
+    )
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its finished children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def library_versions() -> dict[str, str]:
+    """Versions that decide what a trajectory looks like."""
+    found = {}
+    for name in ("wmgym", "gymnasium", "mujoco", "numpy", "torch"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a world came from; enough to refuse calibrating it on what it was fitted to."""
+
+    fingerprints: tuple[str, ...]
+    steps: int
+    source: Literal["real", "imagined"]
+    versions: dict[str, str]
+    fit: dict[str, Any] = field(default_factory=dict)

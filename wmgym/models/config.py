@@ -1,0 +1,92 @@
+"""Settings of a fit and of the ensemble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from wmgym.models.dynamics import Precision
+from wmgym.tasks.layout import Geometry
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to fit.
+
+    Attributes:
+        members: ensemble members.
+        width: units a hidden layer.
+        depth: hidden layers.
+        layer_norm: normalise them; better with a few thousand transitions, worse with many.
+        batch_size: transitions a member and update.
+        learning_rate: Adam's, decayed by cosine to a tenth.
+        weight_decay: AdamW's.
+        max_updates: gradient steps at most.
+        eval_every: updates between two looks at the rollout error.
+        patience: looks without improvement before stopping.
+        validation: share of the training steps held out for those looks, by whole episodes.
+        rollout: steps of the open-loop rollouts that decide.
+        finetune_updates: further gradient steps through rollouts, which see the states that the model itself
+            leads to (Venkatraman et al. 2015; Li et al. 2025, arXiv:2501.10100).
+        finetune_steps: steps of those rollouts.
+        precision: of the hidden layers' arithmetic while fitting; "bfloat16" takes two thirds of the time
+            where the processor has it.
+        margin: imagined states may leave the data's range by this share of it before they count as diverged.
+    """
+
+    members: int = 8
+    width: int = 256
+    depth: int = 3
+    layer_norm: bool = True
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-4
+    max_updates: int = 3_000
+    eval_every: int = 100
+    patience: int = 8
+    validation: float = 0.1
+    rollout: int = 16
+    finetune_updates: int = 0
+    finetune_steps: int = 8
+    precision: Precision = "float32"
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name in (
+            "members",
+            "width",
+            "depth",
+            "batch_size",
+            "max_updates",
+            "eval_every",
+            "patience",
+            "rollout",
+            "finetune_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+        if not (
+            0 < self.validation < 1
+            and self.learning_rate > 0
+            and min(self.weight_decay, self.margin, self.finetune_updates) >= 0
+        ):
+            raise ValueError(
+                "need 0 < validation < 1, learning_rate > 0, and weight_decay, margin, finetune_updates >= 0"
+            )
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Architecture of ``EnsembleMLP``; stored with a world."""
+
+    geometry: Geometry
+    action_dim: int
+    target_dim: int
+    learns_termination: bool = False
+    members: int = 8
+    width: int = 256
+    depth: int = 3
+    layer_norm: bool = True

@@ -1,0 +1,294 @@
+"""Dynamics: the protocol a learned model implements, and an ensemble of networks that implements it.
+
+A dynamics model predicts a Gaussian over the *target* of one step: the change of the core and the hidden
+displacement in the coordinates of a ``Chart``, then the reward where no formula for it is known; and the
+logit of termination where that is learned. It says nothing of time, sampling or trust, which live in
+``world.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wmgym.models.batching import MULTIPLE, alike, as_tensor, library, padded, widened
+from wmgym.models.config import EnsembleConfig
+from wmgym.models.coordinates import Chart
+from wmgym.models.dynamics import Precision, Prediction
+from wmgym.tasks.layout import Array
+
+VECTOR = 32
+"""Rows are padded to this where torch takes an exp, which rounds differently in a vector's tail."""
+
+_Layer: TypeAlias = tuple[Tensor, Tensor]
+"""Weight ``(members, inputs, outputs)`` and bias ``(members, 1, outputs)``."""
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers as predictions take them.
+
+    Attributes:
+        scale: mean and standard deviation of the inputs, as NumPy arrays on the CPU.
+        hidden: up to the last activation.
+        mean: gives the mean in raw units, and after it the logit of termination if that is learned.
+        std: gives what the standard deviation is made of.
+    """
+
+    scale: tuple[Array, Array]
+    hidden: tuple[_Layer, ...]
+    mean: _Layer
+    std: _Layer
+
+    def of(self, member: int) -> _Layers:
+        """Those of a single member."""
+        every = (*self.hidden, self.mean, self.std)
+        *hidden, mean, std = ((w[member : member + 1], b[member : member + 1]) for w, b in every)
+        return _Layers(self.scale, tuple(hidden), mean, std)
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """Rows sorted by member, for one ``member`` tensor as it was at ``version``.
+
+    Attributes:
+        only: the one member that all rows have, if so; they then stay where they are.
+        room: places a member.
+        source: ``(members * room,)`` row that each place takes; empty where ``only`` is.
+        back: ``(batch,)`` place of each row; likewise.
+    """
+
+    member: Tensor
+    version: int
+    only: int | None
+    room: int
+    source: Tensor
+    back: Tensor
+
+    def pack(self, rows: Array) -> Tensor:
+        """Rows ``(batch, k)`` by member ``(members, room, k)``."""
+        if self.only is not None:
+            return as_tensor(padded(rows))[None]
+        return as_tensor(rows).index_select(0, self.source).view(-1, self.room, rows.shape[1])
+
+    def unpack(self, packed: Tensor, columns: int) -> Tensor:
+        """The way back, for the first few columns."""
+        if self.only is not None:
+            return packed[0, : len(self.member), :columns]
+        return packed.flatten(0, 1)[:, :columns].index_select(0, self.back)
+
+
+class EnsembleMLP(nn.Module):
+    """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
+
+    Layers are Linear, LayerNorm (without gain and bias, or none), SiLU. Inputs and targets are normalised by
+    buffers that travel with the weights. Differentiable in core and action.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    log_std_low: Tensor
+    log_std_high: Tensor
+
+    def __init__(self, config: EnsembleConfig, generator: torch.Generator | None = None) -> None:
+        """Fresh weights drawn from ``generator``; None leaves them to be loaded."""
+        super().__init__()
+        self.config = config
+        self.num_members, self.target_dim = config.members, config.target_dim
+        self._packing: _Packing | None = None
+        outputs = 2 * config.target_dim + int(config.learns_termination)
+        self.chart = Chart(config.geometry)
+        self.input_dim = self.chart.feature_dim + config.action_dim
+        sizes = [self.input_dim, *[config.width] * config.depth, outputs]
+        shapes = list(itertools.pairwise(sizes))
+        self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
+        self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
+        self.use_precision("float32")
+        self.register_buffer("input_mean", torch.zeros(self.input_dim))
+        self.register_buffer("input_std", torch.ones(self.input_dim))
+        self.register_buffer("target_mean", torch.zeros(config.target_dim))
+        self.register_buffer("target_std", torch.ones(config.target_dim))
+        self.register_buffer("log_std_low", torch.full((config.target_dim,), math.log(1e-3)))
+        self.register_buffer("log_std_high", torch.full((config.target_dim,), math.log(2.0)))
+
+    def use_precision(self, precision: Precision) -> None:
+        """Run the hidden layers in float32 or bfloat16; the first and the last stay in float32.
+
+        Frozen weights are copied now, weights that train are rounded at every use.
+        """
+        self._layers = tuple(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
+        self._ready: tuple[_Layers, ...] | None = None
+        if not self.weights[0].requires_grad:
+            every = self._prepared()
+            self._ready = (*(every.of(member) for member in range(self.num_members)), every)
+
+    def predict(self, core: Tensor, action: Tensor) -> Prediction:
+        """All members for all rows: leading shape ``(members, batch)``."""
+        layers = self._layers_of(None)
+        inputs = as_tensor(padded(self._inputs(core, action, layers.scale)))
+        hidden = self._hidden(inputs.expand(self.num_members, *inputs.shape), layers.hidden)
+        return self._predict(hidden, layers, lambda outputs, columns: outputs[:, : len(core), :columns])
+
+    def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
+        """Each row by its own member: leading shape ``(batch,)``."""
+        plan = self._pack(member)
+        layers = self._layers_of(plan.only)
+        hidden = self._hidden(plan.pack(self._inputs(core, action, layers.scale)), layers.hidden)
+        return self._predict(hidden, layers, plan.unpack)
+
+    def predict_pair(
+        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+    ) -> tuple[Prediction, Tensor]:
+        """``predict_assigned``, and the next member's mean for ``shadow`` cores ``(batch, target_dim)``."""
+        plan = self._pack(member)
+        layers = self._layers_of(plan.only)
+        inputs = self._inputs(torch.cat([core, shadow]), torch.cat([action, action]), layers.scale)
+        mine, its = plan.pack(inputs[: len(core)]), plan.pack(inputs[len(core) :])
+        if plan.only is None:  # shadows of each member's rows go through the next one's weights
+            hidden = self._hidden(torch.cat([mine, its.roll(1, 0)], 1), layers.hidden)
+            own, other = hidden[:, : plan.room], hidden[:, plan.room :]
+            said = _through(layers.mean, other).roll(-1, 0)
+        else:
+            own = self._hidden(mine, layers.hidden)
+            following = self._layers_of((plan.only + 1) % self.num_members)
+            said = _through(following.mean, self._hidden(its, following.hidden))
+        return self._predict(own, layers, plan.unpack), plan.unpack(said, self.target_dim)
+
+    def _pack(self, member: Tensor) -> _Packing:
+        """Where each row goes; the same episodes keep their members for many steps."""
+        last = self._packing
+        if last is not None and last.member is member and last.version == member._version:
+            return last
+        counts = torch.bincount(member, minlength=self.num_members)
+        room = int(counts.max())
+        only = int(member[0]) if room == len(member) else None
+        room += -room % MULTIPLE
+        source = back = member[:0]
+        if only is None:
+            order = torch.argsort(member, stable=True)
+            first = torch.cumsum(counts, 0) - counts
+            sorted_member = member[order]
+            slot = torch.arange(len(order), device=order.device) - first[sorted_member]
+            place = sorted_member * room + slot
+            # Empty places repeat the first row, whose outputs there nobody reads.
+            source = torch.zeros(self.num_members * room, dtype=torch.int64, device=order.device)
+            source = source.index_copy(0, place, order)
+            back = torch.empty_like(place).index_copy_(0, order, place)
+        if member.is_inference():  # keeps no version, so a change in place would go unnoticed
+            return _Packing(member, -1, only, room, source, back)
+        self._packing = _Packing(member, member._version, only, room, source, back)
+        return self._packing
+
+    def _layers_of(self, only: int | None) -> _Layers:
+        """Of all members, or of one."""
+        if self._ready is not None and not self._layers[0][0].requires_grad:  # nor has it thawed since
+            return self._ready[-1 if only is None else only]
+        every = self._prepared()
+        return every if only is None else every.of(only)
+
+    def _prepared(self) -> _Layers:
+        d, dtype = self.target_dim, self._dtype
+        first, *middle, (weight, bias) = self._layers
+        if dtype is not None:
+            middle = [(w.to(dtype), b.to(dtype)) for w, b in middle]
+        mean_weight, mean_bias = weight[..., :d] * self.target_std, bias[..., :d] * self.target_std
+        mean = (
+            torch.cat([mean_weight, weight[..., 2 * d :]], -1),
+            torch.cat([mean_bias + self.target_mean, bias[..., 2 * d :]], -1),
+        )
+        std = weight[..., d : 2 * d], bias[..., d : 2 * d]
+        scale = alike(self.input_mean, self.input_std)
+        return _Layers((scale[0], scale[1]), (first, *middle), _widened(mean), _widened(std))
+
+    def encode(self, core: Tensor, action: Tensor) -> Tensor:
+        """Normalised network input ``(batch, input_dim)``."""
+        return as_tensor(self._inputs(core, action, alike(self.input_mean, self.input_std)))
+
+    def _inputs(self, core: Tensor, action: Tensor, scale: tuple[Array, ...]) -> Array:
+        seen, done, mean, std = alike(core, action, *scale)
+        return (self.features(seen, done) - mean) / std
+
+    def features(self, core: Array, action: Array) -> Array:
+        """Input before normalisation ``(batch, input_dim)``: the core in the chart's coordinates, action."""
+        found: Array = library(core).concatenate([self.chart.features(core), action], 1)
+        return found
+
+    def network(self, inputs: Tensor) -> Tensor:
+        """Raw outputs ``(members, rows, outputs)``."""
+        *hidden, last = self._layers
+        return _through(last, self._hidden(inputs, hidden))
+
+    def _hidden(self, inputs: Tensor, layers: Iterable[_Layer]) -> Tensor:
+        """What the last layer sees ``(members, rows, width)``."""
+        first, *middle = layers
+        hidden = _through(first, inputs)
+        if self._dtype is None:
+            for layer in middle:
+                hidden = _through(layer, self._activate(hidden))
+            return self._activate(hidden)
+        for weight, bias in middle:
+            layer = weight.to(self._dtype), bias.to(self._dtype)
+            hidden = _through(layer, self._activate(hidden.to(self._dtype)))
+        return self._activate(hidden).to(inputs.dtype)
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if self.config.layer_norm:
+            hidden = torch.layer_norm(hidden, hidden.shape[-1:])
+        # In place where no gradient needs what was there.
+        return functional.silu(hidden, inplace=not torch.is_grad_enabled())
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalised mean, log std softly bounded on both sides, and the termination logit."""
+        d = self.target_dim
+        mean, raw = outputs[..., :d], outputs[..., d : 2 * d]
+        log_std = self.log_std_high - functional.softplus(self.log_std_high - raw)
+        log_std = self.log_std_low + functional.softplus(log_std - self.log_std_low)
+        return mean, log_std, outputs[..., 2 * d] if self.config.learns_termination else None
+
+    def _predict(self, hidden: Tensor, layers: _Layers, pick: Callable[[Tensor, int], Tensor]) -> Prediction:
+        """What the last layer makes of ``hidden``: ``pick`` takes rows and first columns of its outputs."""
+        d, ends = self.target_dim, self.config.learns_termination
+        said = pick(_through(layers.mean, hidden), d + ends)
+
+        def std() -> Tensor:
+            return self._std(pick(_through(layers.std, hidden), d))
+
+        return Prediction(said[..., :d], std, said[..., d]) if ends else Prediction(said, std, None)
+
+    def _std(self, raw: Tensor) -> Tensor:
+        """The exponential of ``split``'s bounded log std, without its two softplus, in raw units."""
+        rows = raw.shape[-2]
+        bounded = torch.sigmoid(_pad(raw, -rows % VECTOR) - self.log_std_high)
+        low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
+        return torch.addcmul(low, bounded, high)[..., :rows, :]
+
+
+def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> Tensor:
+    weight = torch.empty(members, inputs, outputs)
+    if generator is not None:
+        nn.init.trunc_normal_(weight, std=1 / math.sqrt(inputs), a=-2, b=2, generator=generator)
+    return weight
+
+
+def _through(layer: _Layer, rows: Tensor) -> Tensor:
+    weight, bias = layer
+    return torch.baddbmm(bias, rows, weight)
+
+
+def _widened(layer: _Layer) -> _Layer:
+    weight, bias = layer
+    return widened(weight), widened(bias)
+
+
+def _pad(rows: Tensor, count: int) -> Tensor:
+    return functional.pad(rows, (0, 0, 0, count)) if count else rows

@@ -1,0 +1,202 @@
+"""Fit an ensemble to real transitions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.provenance import Provenance, library_versions
+from wmgym.models.config import EnsembleConfig, FitConfig
+from wmgym.models.coordinates import Chart
+from wmgym.models.dynamics import targets
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.support import sample_support
+from wmgym.models.symmetry import Views, views
+from wmgym.models.training_loop import (
+    CONSTANT,
+    Pupil,
+    RolloutError,
+    data_range,
+    encoded_actions,
+    finetune,
+    optimise,
+    safe_std,
+)
+from wmgym.models.world import WorldModel
+from wmgym.tasks.layout import Geometry
+
+_PAST_STOPS = 0.02  # share of its range by which an imagined joint may pass where real ones were
+_STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
+
+
+def fit(
+    train: Transitions,
+    config: FitConfig | None = None,
+    seed: int = 0,
+    *,
+    starts: np.ndarray | None = None,
+    progress: bool = False,
+) -> WorldModel:
+    """Fit a world model; the same data, config and seed give the same weights on the same machine.
+
+    Early stopping holds out whole episodes of ``train`` and looks at nothing else.
+
+    Args:
+        train: transitions to learn from.
+        config: architecture and optimiser; None takes the defaults.
+        seed: decides initial weights, batches and the held-out episodes.
+        starts: ``(n, state_dim)`` start states for the bank; None takes the first state of every episode.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ValueError: the task has no reward formula and the data no reward, or too little data.
+    """
+    config = config or FitConfig()
+    task = train.task
+    if task.reward is None and train.reward is None:
+        raise ValueError(
+            f"{task.env_id or 'this task'} has no known reward; "
+            "pass make_task a reward_fn, or data with reward"
+        )
+    if len(train) < 10:
+        raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
+    generator = torch.Generator().manual_seed(seed)
+    model = EnsembleMLP(_ensemble_config(train, config), generator)
+    model.use_precision(config.precision)
+    rows, held = _hold_out(train, config, seed)
+    # A learned reward or termination may tell left from right.
+    symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
+    seen = views(symmetries, model.chart, task.action_dim)
+    inputs, labels, ends = _prepare(train, model, seen)
+    judge = RolloutError(train, held, config, seed)
+    pupil = Pupil(model, inputs, labels, ends, rows, config, generator, judge, progress, seen)
+    history = optimise(pupil, "fit")
+    if config.finetune_updates:
+        history += finetune(pupil, train)
+    readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
+    bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
+    low, high = _stopped(train, *data_range(train, config.margin))
+    provenance = Provenance(
+        fingerprints=train.fingerprints(),
+        steps=len(train),
+        source=train.source,
+        versions=library_versions(),
+        fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
+    )
+    return WorldModel(
+        task, _finished(model), bank, low, high, provenance, readout, support=sample_support(train, seed)
+    )
+
+
+def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
+    task = train.task
+    return EnsembleConfig(
+        geometry=task.core.geometry,
+        action_dim=task.action_dim,
+        target_dim=Chart(task.core.geometry).change_dim + int(task.reward is None),
+        learns_termination=task.terminated is None,
+        members=config.members,
+        width=config.width,
+        depth=config.depth,
+        layer_norm=config.layer_norm,
+    )
+
+
+def _fit_readout(
+    train: Transitions,
+    rows: Tensor,
+    held: np.ndarray,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: bool,
+) -> EnsembleMLP:
+    """One network from the next core and the action to the readouts, which are given in world axes."""
+    config, core = dataclasses.replace(config, members=1), train.task.core
+    model = EnsembleMLP(
+        EnsembleConfig(
+            # In world axes, so the heading counts; where the root stands does not.
+            geometry=Geometry(core.dim, angles=core.geometry.angles, free=core.geometry.free),
+            action_dim=train.task.action_dim,
+            target_dim=core.readout_dim,
+            members=config.members,
+            width=config.width,
+            depth=config.depth,
+            layer_norm=config.layer_norm,
+        ),
+        generator,
+    )
+    model.use_precision(config.precision)
+    features = model.features(torch.tensor(train.next_core), encoded_actions(train))
+    labels = _normalise(model, features, torch.tensor(train.readout).float())
+    inputs = (features - model.input_mean) / model.input_std
+
+    def held_out_error(model: EnsembleMLP) -> float:
+        with torch.no_grad():
+            mean, _, _ = model.split(model.network(inputs[held][None]))
+        return float((mean[0] - labels[held]).square().mean().sqrt())
+
+    none = torch.zeros(len(inputs))
+    pupil = Pupil(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
+    optimise(pupil, "fit readouts")
+    return _finished(model)
+
+
+def _stopped(train: Transitions, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of imagined states, with joints held near their stops."""
+    for joint, least, most in train.task.core.stops:
+        seen = np.concatenate([train.core[:, joint], train.next_core[:, joint]])
+        slack = _PAST_STOPS * (most - least)
+        low[joint] = min(least, seen.min()) - slack
+        high[joint] = max(most, seen.max()) + slack
+    return low, high
+
+
+def _finished(model: EnsembleMLP) -> EnsembleMLP:
+    model.requires_grad_(False).eval().use_precision("float32")
+    return model
+
+
+def _prepare(train: Transitions, model: EnsembleMLP, seen: Views | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised inputs, normalised targets and termination labels."""
+    features = model.features(torch.tensor(train.core), encoded_actions(train))
+    labels = _normalise(model, features, targets(train), seen)
+    inputs = (features - model.input_mean) / model.input_std
+    return inputs, labels, torch.tensor(train.terminated).float()
+
+
+def _normalise(model: EnsembleMLP, features: Tensor, target: Tensor, seen: Views | None = None) -> Tensor:
+    """Set the normalisers, those of all views where there are several; return normalised targets."""
+    inputs = features.mean(0), safe_std(features)
+    outputs = target.mean(0), _target_unit(target)
+    if seen is not None:
+        inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
+    with torch.no_grad():
+        for name, value in zip(
+            ("input_mean", "input_std", "target_mean", "target_std"), (*inputs, *outputs), strict=True
+        ):
+            getattr(model, name).copy_(value)
+        model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
+    return (target - model.target_mean) / model.target_std
+
+
+def _target_unit(target: Tensor) -> Tensor:
+    """Standard deviation, or so small a unit that a constant target is predicted all but exactly."""
+    std = target.std(0)
+    return torch.where(std < CONSTANT, (1e-3 * target.mean(0).abs()).clamp(min=1e-6), std)
+
+
+def _hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Rows to train on, and rows of the held-out episodes (the tail of the data when it is one episode)."""
+    want = max(1, round(config.validation * len(train)))
+    if train.num_episodes == 1:
+        held = np.arange(len(train)) >= len(train) - want
+    else:
+        order = np.random.default_rng(seed).permutation(train.num_episodes)
+        sizes = np.cumsum(train.lengths[order])
+        count = min(int(np.searchsorted(sizes, want)) + 1, train.num_episodes - 1)
+        held = np.isin(train.episode, order[:count])
+    return torch.tensor(np.flatnonzero(~held)), np.flatnonzero(held)

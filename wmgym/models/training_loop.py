@@ -1,0 +1,242 @@
+"""The gradient steps of a fit: likelihood of single steps, then of rollouts, and what tells when to stop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.progress import track
+from wmgym.models.config import FitConfig
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.losses import loss_of
+from wmgym.models.symmetry import Views, mapped, placed
+
+CONSTANT = 1e-8  # a standard deviation below this is none
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A network and what it is taught by.
+
+    Attributes:
+        model: with its normalisers set.
+        inputs: ``(n, input_dim)``, normalised.
+        labels: ``(n, target_dim)``, normalised.
+        ends: ``(n,)`` of 0 and 1, whether the episode terminated.
+        rows: of all of these, the ones to learn from.
+        config: how.
+        generator: source of the batches.
+        judge: says how far off the model is; the weights that it likes best are kept.
+        progress: show a bar on a terminal.
+        views: the robot's symmetries; every row of a batch is seen through one at random.
+    """
+
+    model: EnsembleMLP
+    inputs: Tensor
+    labels: Tensor
+    ends: Tensor
+    rows: Tensor
+    config: FitConfig
+    generator: torch.Generator
+    judge: Callable[[EnsembleMLP], float]
+    progress: bool
+    views: Views | None = None
+
+
+def optimise(pupil: Pupil, name: str) -> list[float]:
+    """Fit to single steps; stops early and returns what the judge said."""
+    model, config = pupil.model, pupil.config
+    inputs, labels, ends = (x[pupil.rows] for x in (pupil.inputs, pupil.labels, pupil.ends))
+    batches = _Batches(len(inputs), config, pupil.generator)
+
+    def loss() -> Tensor:
+        rows = batches.draw()  # (members, batch)
+        seen, wanted = inputs[rows], labels[rows]
+        if pupil.views is not None:
+            view = torch.randint(len(pupil.views.inputs), rows.shape, generator=pupil.generator)
+            seen, wanted = pupil.views.of(seen, wanted, view)
+        return loss_of(model, model.network(seen), wanted, ends[rows])
+
+    rate = config.learning_rate
+    plan = _Descent(name, config.max_updates, rate, rate / 10, clip=100.0, patience=config.patience)
+    return _descend(pupil, loss, plan)
+
+
+def finetune(pupil: Pupil, train: Transitions) -> list[float]:
+    """Roll every member out over windows of the data; each step shall change its state into the true one.
+
+    The likelihood of that change is differentiated through the rollout, so that errors which add up cost more
+    than those which cancel. The weights that the judge likes best are kept, be they those before.
+    """
+    model, config, labels, ends = pupil.model, pupil.config, pupil.labels, pupil.ends
+    length = config.finetune_steps
+    starts = torch.tensor(_windows(train, pupil.rows.numpy(), length))
+    if not len(starts):
+        return []
+    core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
+    action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
+    low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
+    symmetries, geometry = () if pupil.views is None else train.task.core.symmetries, train.task.core.geometry
+    chart, changes = model.chart, model.chart.change_dim
+    unit, middle = model.target_std[:changes], model.target_mean[:changes]
+    shape = (model.num_members, max(1, config.batch_size // 4))
+
+    def loss() -> Tensor:
+        first = starts[torch.randint(len(starts), shape, generator=pupil.generator)].flatten()
+        through = int(torch.randint(len(symmetries) + 1, (), generator=pupil.generator)) if symmetries else 0
+
+        def seen(core: Tensor) -> Tensor:
+            return mapped(symmetries[through - 1], geometry, core) if through else core
+
+        state, total = seen(core[first]), torch.zeros(())
+        for at in (first + step for step in range(length)):
+            given, shift = action[at], displacement[at]
+            if through:
+                given = placed(symmetries[through - 1].action, given)
+                shift = placed(symmetries[through - 1].displacement, shift)
+            outputs = model.network(model.encode(state, given).view(*shape, -1))
+            wanted = chart.difference(state, seen(next_core[at]), shift)
+            wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
+            total = total + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
+            change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
+            state = torch.clamp(chart.move(state, change)[0], low, high)
+        return total
+
+    rate = config.learning_rate / 5
+    plan = _Descent("fine-tune", config.finetune_updates, rate, rate / 20, clip=10.0, patience=None)
+    return _descend(pupil, loss, plan)
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """How a descent goes: its name for people, updates, first and last rate, clip of the gradient's norm."""
+
+    name: str
+    updates: int
+    rate: float
+    last_rate: float
+    clip: float
+    patience: int | None  # looks without improvement before it stops
+
+
+def _descend(pupil: Pupil, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
+    """AdamW on a decaying rate; keeps the weights that the judge likes best, and returns what it said."""
+    model, config, judge = pupil.model, pupil.config, pupil.judge
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=plan.rate, weight_decay=config.weight_decay, fused=True
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.updates, eta_min=plan.last_rate)
+    best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
+    with track(plan.name, plan.updates, show=pupil.progress) as advance:
+        for update in range(1, plan.updates + 1):
+            loss = loss_now()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip, foreach=True)
+            optimizer.step()
+            scheduler.step()
+            note = ""
+            if update % config.eval_every == 0 or update == plan.updates:
+                error = judge(model)
+                history.append(round(error, 6))
+                note = f"error {error:.3f}"
+                if error < best_error:
+                    best, best_error, since = copy.deepcopy(model.state_dict()), error, 0
+                else:
+                    since += 1
+            advance(1, note)
+            if plan.patience is not None and since >= plan.patience:
+                break
+    model.load_state_dict(best)
+    return history
+
+
+class RolloutError:
+    """Open-loop error of every member on held-out windows, in units of the data's std."""
+
+    def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
+        length = config.rollout
+        starts = _windows(train, held, length)
+        while len(starts) < 8 and length > 1:  # short episodes: judge by what there is
+            length //= 2
+            starts = _windows(train, held, length)
+        rng = np.random.default_rng(seed)
+        starts = rng.choice(starts, size=min(128, len(starts)), replace=False)
+        rows = starts[:, None] + np.arange(length)  # (windows, length)
+        self.core = torch.tensor(train.core[starts])
+        self.action = encoded_actions(train)[rows]
+        self.next_core = torch.tensor(train.next_core[rows])
+        self.std = safe_std(torch.tensor(train.core))
+
+    @torch.no_grad()
+    def __call__(self, model: EnsembleMLP) -> float:
+        """Mean over steps, windows and members."""
+        members, windows = model.num_members, len(self.core)
+        core = self.core.repeat(members, 1)
+        member = torch.arange(members).repeat_interleave(windows)
+        total = 0.0
+        for h in range(self.action.shape[1]):
+            change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
+            core = model.chart.move(core, change[:, : model.chart.change_dim])[0]
+            error = (core - self.next_core[:, h].repeat(members, 1)) / self.std
+            total += float(error.square().mean(1).sqrt().clamp(max=10.0).nan_to_num(10.0).mean())
+        return total / self.action.shape[1]
+
+
+def encoded_actions(train: Transitions) -> Tensor:
+    """Actions as the dynamics take them: ``(n, action_dim)`` floats, clipped or one-hot."""
+    task = train.task
+    if train.action.ndim == 1:
+        return functional.one_hot(torch.tensor(train.action), task.action_dim).float()
+    low, high = (side.reshape(-1) for side in (task.action_space.low, task.action_space.high))  # type: ignore[union-attr]
+    return torch.tensor(np.clip(train.action, low, high), dtype=torch.float32)
+
+
+def safe_std(values: Tensor) -> Tensor:
+    """Standard deviation, 1 for a dimension that never moves (a fixed target, say)."""
+    std = values.std(0)
+    return torch.where(std < CONSTANT, torch.ones_like(std), std)
+
+
+def data_range(train: Transitions, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest core and displacement allowed; places and directions are not limited."""
+    seen = np.concatenate([train.core, train.displacement.astype(np.float32)], 1)
+    last = np.concatenate([train.next_core, train.displacement.astype(np.float32)], 1)
+    low, high = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
+    span = np.maximum(high - low, 1e-3)
+    low, high = low - margin * span, high + margin * span
+    geometry = train.task.core.geometry
+    base = [] if geometry.quaternion is None else range(geometry.quaternion, geometry.quaternion + 4)
+    unlimited = [*geometry.angles, *geometry.free, *base]
+    low[unlimited], high[unlimited] = -np.inf, np.inf
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def _windows(train: Transitions, rows: np.ndarray, length: int) -> np.ndarray:
+    """Starts of windows that begin and end in ``rows``."""
+    starts = np.intersect1d(train.window_starts(length), rows)
+    inside: np.ndarray = starts[np.isin(starts + length - 1, rows)]
+    return inside
+
+
+class _Batches:
+    """Every member walks through its own permutation of the data."""
+
+    def __init__(self, n: int, config: FitConfig, generator: torch.Generator) -> None:
+        self.n, self.size, self.members = n, min(config.batch_size, n), config.members
+        self.generator, self.at = generator, n
+
+    def draw(self) -> Tensor:
+        if self.at + self.size > self.n:
+            noise = torch.rand(self.members, self.n, generator=self.generator)
+            self.order, self.at = noise.argsort(1), 0
+        rows = self.order[:, self.at : self.at + self.size]
+        self.at += self.size
+        return rows

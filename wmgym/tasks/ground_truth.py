@@ -1,0 +1,233 @@
+"""Exact MuJoCo: snapshot and restore a live env, branch from it, replay many episodes at once, render a core.
+
+The only module that imports mujoco. A snapshot holds what MuJoCo integrates from (``mjSTATE_INTEGRATION``,
+warm start included), the env's elapsed steps, and the quantities that an env reads between two steps and
+MuJoCo computes only during one; so whatever follows a ``restore`` is equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import mujoco.rollout
+import numpy as np
+from gymnasium.wrappers import TimeLimit
+
+from wmgym.tasks.task import Task
+
+_INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
+_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
+_DERIVED = (
+    "xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat",
+    "subtree_com", "cinert", "cvel", "cfrc_ext", "qfrc_actuator", "qfrc_constraint", "ten_length",
+    "ten_velocity", "light_xpos", "light_xdir", "cam_xpos", "cam_xmat",
+)  # fmt: skip
+_CHUNK_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a MuJoCo env's future depends on.
+
+    Attributes:
+        state: ``(nstate,)`` float64, mjSTATE_INTEGRATION.
+        derived: what the env may read before the next step computes it anew.
+        elapsed: steps counted by the env's time limit; None where it has none.
+    """
+
+    state: np.ndarray
+    derived: dict[str, np.ndarray]
+    elapsed: int | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What MuJoCo's kinematics say of ``n`` cores, whoever made them.
+
+    Attributes:
+        contact: ``(n, ngeom)`` bool, geoms that another body or the floor pushes.
+        penetration: ``(n,)`` metres that the deepest contact reaches into a body.
+        limit: ``(n,)`` radians or metres by which the worst joint is past its stops.
+        energy: ``(n,)`` joules, potential and kinetic.
+        com_velocity: ``(n, 3)`` m/s of the robot's centre of mass; in free flight gravity alone changes it.
+        geoms: names of the geoms, in order.
+    """
+
+    contact: np.ndarray
+    penetration: np.ndarray
+    limit: np.ndarray
+    energy: np.ndarray
+    com_velocity: np.ndarray
+    geoms: tuple[str, ...]
+
+
+class DivergedError(RuntimeError):
+    """MuJoCo warned during a replay, or gave numbers that are not finite."""
+
+
+def snapshot(env: gym.Env[Any, Any]) -> Snapshot:
+    """Everything needed to go on from here later.
+
+    Raises:
+        ValueError: not a MuJoCo env.
+    """
+    model, data = _simulation(env)
+    state = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
+    mujoco.mj_getState(model, data, state, _INTEGRATION)
+    derived = {name: np.array(getattr(data, name)) for name in _DERIVED}
+    limit = _time_limit(env)
+    return Snapshot(state, derived, None if limit is None else limit._elapsed_steps)
+
+
+def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
+    """Put a live env, of the same task and reset at least once, back to a snapshot."""
+    model, data = _simulation(env)
+    if at.state.shape != (mujoco.mj_stateSize(model, _INTEGRATION),):
+        raise ValueError(f"the snapshot has {len(at.state)} numbers and belongs to another model")
+    mujoco.mj_setState(model, data, at.state, _INTEGRATION)
+    for name, value in at.derived.items():
+        getattr(data, name)[...] = value
+    limit = _time_limit(env)
+    if limit is not None and at.elapsed is not None:
+        limit._elapsed_steps = at.elapsed  # type: ignore[assignment]
+
+
+def replay(
+    task: Task,
+    starts: Sequence[Snapshot] | np.ndarray,
+    actions: np.ndarray,
+    *,
+    workers: int | None = None,
+) -> np.ndarray:
+    """Open-loop replay of many action sequences on all cores, through ``mujoco.rollout``.
+
+    Terminations and time limits do not stop it. Bit-equal to the env's own steps from snapshots; from cores
+    MuJoCo's warm start is missing, which matters little.
+
+    Args:
+        task: a known MuJoCo task.
+        starts: ``n`` snapshots, or cores ``(n, core_dim)``.
+        actions: ``(n, steps, action_dim)``, given to the actuators as they are.
+        workers: threads; None uses every core.
+
+    Returns:
+        Cores after each step ``(n, steps, core_dim)`` float64.
+
+    Raises:
+        DivergedError: a state that is not finite; MuJoCo would have reset it silently.
+        ValueError: not a known MuJoCo task.
+    """
+    env = task.make()
+    try:
+        model, data = _simulation(env)
+        skip = int(getattr(env.unwrapped, "frame_skip", 1))
+        initial, warmstart = _initial(task, model, data, starts)
+        datas = [data, *(mujoco.MjData(model) for _ in range((workers or os.cpu_count() or 1) - 1))]
+        count, steps = actions.shape[:2]
+        size = max(1, _CHUNK_BYTES // (8 * initial.shape[1] * steps * skip))
+        cores = np.empty((count, steps, task.core.dim))
+        with mujoco.rollout.Rollout(nthread=len(datas)) as pool:
+            for at in range(0, count, size):
+                rows = slice(at, at + size)
+                control = np.repeat(np.asarray(actions[rows], np.float64), skip, axis=1)
+                states, _ = pool.rollout(
+                    model, datas, initial[rows], control, initial_warmstart=warmstart[rows]
+                )
+                # MuJoCo answers a state that is not finite by a reset, clock included.
+                late = initial[rows, 0] + steps * skip * model.opt.timestep
+                if not (np.isfinite(states).all() and np.allclose(states[:, -1, 0], late)):
+                    raise DivergedError("a replay became unstable; limit its actions or its start states")
+                cores[rows] = _cores(task, model, states[:, skip - 1 :: skip])
+    finally:
+        env.close()
+    return cores
+
+
+def inspect(task: Task, cores: np.ndarray) -> Inspection:
+    """Put each core ``(n, core_dim)`` into MuJoCo and look: contacts, penetration, joint stops, energy."""
+    env = task.make()
+    try:
+        model, data = _simulation(env)
+        limited = np.flatnonzero(model.jnt_limited)
+        limited = limited[model.jnt_type[limited] >= int(mujoco.mjtJoint.mjJNT_SLIDE)]  # slides and hinges
+        low, high = model.jnt_range[limited].T
+        count = len(cores)
+        contact = np.zeros((count, model.ngeom), bool)
+        penetration, limit, energy = np.zeros(count), np.zeros(count), np.zeros(count)
+        com_velocity = np.zeros((count, 3))
+        for row, (qpos, qvel) in enumerate(zip(*to_mujoco(task, cores.astype(np.float64)), strict=True)):
+            data.qpos[:], data.qvel[:] = qpos, qvel
+            mujoco.mj_fwdPosition(model, data)
+            mujoco.mj_fwdVelocity(model, data)
+            mujoco.mj_energyPos(model, data)
+            mujoco.mj_energyVel(model, data)
+            mujoco.mj_subtreeVel(model, data)
+            energy[row], com_velocity[row] = data.energy.sum(), data.subtree_linvel[0]
+            # Within their margin geoms push each other before they meet; Ant's feet stand there.
+            pushing = data.contact.dist < data.contact.includemargin
+            contact[row, data.contact.geom[pushing].ravel()] = True
+            penetration[row] = max(0.0, -data.contact.dist.min(initial=0.0))
+            at = data.qpos[model.jnt_qposadr[limited]]
+            limit[row] = np.maximum(low - at, at - high).max(initial=0.0)
+        names = tuple(model.geom(i).name or f"geom{i}" for i in range(model.ngeom))
+    finally:
+        env.close()
+    return Inspection(contact, penetration, limit, energy, com_velocity, names)
+
+
+def to_mujoco(task: Task, core: np.ndarray, place: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """``qpos`` and ``qvel`` of cores ``(..., core_dim)``; ``place`` gives the coordinates that they omit."""
+    if task.core.to_mujoco is None:
+        raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
+    qpos, qvel = task.core.to_mujoco(core)
+    omitted = qpos.shape[-1] + qvel.shape[-1] - task.core.dim
+    if place is not None and task.core.displacement_dim:
+        count = min(omitted, len(place))
+        qpos = qpos.copy()
+        qpos[..., :count] = place[:count]
+    return qpos, qvel
+
+
+def _simulation(env: gym.Env[Any, Any]) -> tuple[Any, Any]:
+    unwrapped: Any = env.unwrapped
+    if not hasattr(unwrapped, "model") or not isinstance(getattr(unwrapped, "data", None), mujoco.MjData):
+        raise ValueError(f"{type(unwrapped).__name__} is no MuJoCo env: it has no model and data")
+    return unwrapped.model, unwrapped.data
+
+
+def _time_limit(env: gym.Env[Any, Any]) -> TimeLimit[Any, Any] | None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            return env
+        env = env.env
+    return None
+
+
+def _initial(
+    task: Task, model: Any, data: Any, starts: Sequence[Snapshot] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Full physics states ``(n, nstate)`` and warm starts ``(n, nv)``."""
+    initial = np.empty((len(starts), mujoco.mj_stateSize(model, _PHYSICS)))
+    warmstart = np.zeros((len(starts), model.nv))
+    mujoco.mj_resetData(model, data)
+    if isinstance(starts, np.ndarray):
+        for row, qpos, qvel in zip(initial, *to_mujoco(task, starts.astype(np.float64)), strict=True):
+            data.qpos[:], data.qvel[:] = qpos, qvel
+            mujoco.mj_getState(model, data, row, _PHYSICS)
+        return initial, warmstart
+    for row, warm, start in zip(initial, warmstart, starts, strict=True):
+        mujoco.mj_setState(model, data, start.state, _INTEGRATION)
+        mujoco.mj_getState(model, data, row, _PHYSICS)
+        warm[:] = data.qacc_warmstart
+    return initial, warmstart
+
+
+def _cores(task: Task, model: Any, states: np.ndarray) -> np.ndarray:
+    """Cores ``(..., core_dim)`` of full physics states: time, qpos, qvel and what follows."""
+    assert task.core.from_mujoco is not None
+    qpos = states[..., 1 : 1 + model.nq]
+    return task.core.from_mujoco(qpos, states[..., 1 + model.nq : 1 + model.nq + model.nv])

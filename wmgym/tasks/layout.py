@@ -1,0 +1,138 @@
+"""How a task's simulator state, observation, reward and termination relate.
+
+Every function here works on NumPy arrays and on torch tensors alike, batched over leading axes, so that one
+formula serves the imagined env (torch, differentiable) and the check against the real one (NumPy, float64).
+
+The *state* of a task is its core, which the dynamics step, followed by the readouts that the observation
+shows beside it (contact forces, the tip of an arm), which are predicted from the core and never fed back.
+*Hidden* quantities are paid for and not shown: first the displacement of the root over a step, then readouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+
+Array: TypeAlias = Any
+"""A NumPy array or a torch tensor; functions return the kind they were given."""
+
+Env: TypeAlias = gym.Env[Any, Any]
+Segment: TypeAlias = tuple[tuple[tuple[int, int, int], ...], float, float]
+Foot: TypeAlias = tuple[float, tuple[Segment, ...]]
+Placement: TypeAlias = tuple[tuple[int, int], ...]
+"""For each number the one whose place it takes, and its sign there."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the numbers of a core mean in space; indices count core dimensions.
+
+    Attributes:
+        dim: number of core dimensions.
+        displacement_dim: root displacements predicted beside the core.
+        angles: in radians, on the circle.
+        fixed: do not change within an episode.
+        free: the dynamics do not depend on them: where the root is on a plane, and which way it points.
+        quaternion: first of the four numbers (w, x, y, z) that give a floating base its orientation.
+        pitch: angle by which a planar robot's frame is turned, and the sense of it: 1 turns the first axis of
+            a pair towards the second.
+        positions: pairs or triples that form vectors in world axes; counted on from ``dim``, displacements.
+        velocities: likewise; these are also seen in the body's frame.
+        root: of a planar robot on legs its height, forward and upward velocity, in world axes.
+        feet: its points that touch the ground: each a radius and the segments that lead to it from the root,
+            ``(joints, along, up)``, metres. A segment's angle about y is the sum over its joints ``(angle,
+            velocity, sign)``.
+    """
+
+    dim: int
+    displacement_dim: int = 0
+    angles: tuple[int, ...] = ()
+    fixed: tuple[int, ...] = ()
+    free: tuple[int, ...] = ()
+    quaternion: int | None = None
+    pitch: tuple[int, int] | None = None
+    positions: tuple[tuple[int, ...], ...] = ()
+    velocities: tuple[tuple[int, ...], ...] = ()
+    root: tuple[int, int, int] | None = None
+    feet: tuple[Foot, ...] = ()
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """Limbs that can trade places: the robot then does what it would have done, in the other places.
+
+    Attributes:
+        core: places of core dimensions.
+        action: places of actions.
+        displacement: places of displacements.
+        turn: radians about its own z axis by which a floating base is then turned.
+    """
+
+    core: Placement
+    action: Placement
+    displacement: Placement
+    turn: float = 0.0
+
+
+@dataclass(frozen=True)
+class Core:
+    """The part of the simulator state that the dynamics step, and its relation to the observation.
+
+    Attributes:
+        geometry: what its numbers mean in space.
+        observe: state ``(..., state_dim)`` to the flat observation ``(..., obs_dim)``.
+        from_obs: flat observation to state; exact unless the env clips or omits what is asked for.
+        from_mujoco: ``qpos`` and ``qvel`` ``(..., nq)``, ``(..., nv)`` to core, unclipped; None reads the
+            observation through ``from_obs``.
+        to_mujoco: core ``(..., dim)`` to ``qpos`` and ``qvel``, what it omits at 0; None where unknown.
+        shown_dim: readouts in the observation.
+        hidden_dim: hidden quantities, the displacement first.
+        read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
+        symmetries: all of them but standing as it is.
+        stops: joints with stops, ``(core dimension, low, high)``; imagined ones that pass them by far are put
+            back.
+    """
+
+    geometry: Geometry
+    observe: Callable[[Array], Array]
+    from_obs: Callable[[Array], Array]
+    from_mujoco: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    to_mujoco: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+    shown_dim: int = 0
+    hidden_dim: int = 0
+    read_hidden: Callable[[Env], np.ndarray] | None = None
+    symmetries: tuple[Symmetry, ...] = ()
+    stops: tuple[tuple[int, float, float], ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """Number of core dimensions."""
+        return self.geometry.dim
+
+    @property
+    def displacement_dim(self) -> int:
+        """World displacements that a reward is paid for and the observation omits."""
+        return self.geometry.displacement_dim
+
+    @property
+    def state_dim(self) -> int:
+        """Core and shown readouts."""
+        return self.dim + self.shown_dim
+
+    @property
+    def readout_dim(self) -> int:
+        """What is predicted from the next core: hidden readouts, then shown ones."""
+        return self.hidden_dim - self.displacement_dim + self.shown_dim
+
+
+def identity_core(dim: int) -> Core:
+    """The core of an env whose whole observation is its state."""
+    return Core(geometry=Geometry(dim), observe=_same, from_obs=_same)
+
+
+def _same(array: Array) -> Array:
+    return array

@@ -1,0 +1,208 @@
+"""Robots that move in a plane: HalfCheetah, Hopper, Walker2d and Swimmer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wmgym.tasks.layout import Array, Core, Env, Foot, Geometry, Symmetry
+from wmgym.tasks.spec import Known, never, unless
+
+
+def half_cheetah(
+    *,
+    frame_skip: int = 5,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 0.1,
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for moving forward; never ends."""
+    dt = 0.01 * frame_skip
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
+
+    # Only the root can turn over; the legs have stops.
+    core = _walking(9, turns_over=True, excluded=exclude_current_positions_from_observation)
+    return Known(core, dt, reward, never)
+
+
+def hopper(
+    *,
+    frame_skip: int = 4,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 1e-3,
+    healthy_reward: float = 1.0,
+    terminate_when_unhealthy: bool = True,
+    healthy_state_range: tuple[float, float] = (-100.0, 100.0),
+    healthy_z_range: tuple[float, float] = (0.7, float("inf")),
+    healthy_angle_range: tuple[float, float] = (-0.2, 0.2),
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for moving forward and for staying up; ends where it does not."""
+    dt = 0.002 * frame_skip
+    at = 0 if exclude_current_positions_from_observation else 1
+
+    def healthy(state: Array) -> Array:
+        height, pitch, rest = state[..., at], state[..., at + 1], state[..., at + 1 :]
+        inside = ((healthy_state_range[0] < rest) & (rest < healthy_state_range[1])).all(-1)
+        inside = inside & (healthy_z_range[0] < height) & (height < healthy_z_range[1])
+        return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        forward = forward_reward_weight * hidden[..., 0] / dt
+        return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
+
+    legs = (((3, 4, 5), (0.26, -0.13)),)
+    core = _walking(6, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
+    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
+
+
+def walker2d(
+    *,
+    frame_skip: int = 4,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 1e-3,
+    healthy_reward: float = 1.0,
+    terminate_when_unhealthy: bool = True,
+    healthy_z_range: tuple[float, float] = (0.8, 2.0),
+    healthy_angle_range: tuple[float, float] = (-1.0, 1.0),
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for moving forward and for staying up; ends where it does not."""
+    dt = 0.002 * frame_skip
+    at = 0 if exclude_current_positions_from_observation else 1
+
+    def healthy(state: Array) -> Array:
+        height, pitch = state[..., at], state[..., at + 1]
+        inside = (healthy_z_range[0] < height) & (height < healthy_z_range[1])
+        return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        forward = forward_reward_weight * hidden[..., 0] / dt
+        return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
+
+    legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
+    joints = [0, 1, 2, 6, 7, 8, 3, 4, 5]  # the legs swapped
+    swapped = Symmetry(
+        core=tuple(
+            (i, 1) for i in [*(at - 1 + j for j in joints if at - 1 + j >= 0), *(8 + at + j for j in joints)]
+        ),
+        action=tuple((i, 1) for i in (3, 4, 5, 0, 1, 2)),
+        displacement=((0, 1),),
+    )
+    core = _walking(
+        9, legs, clip=10.0, excluded=exclude_current_positions_from_observation, symmetries=(swapped,)
+    )
+    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
+
+
+def swimmer(
+    *,
+    frame_skip: int = 4,
+    forward_reward_weight: float = 1.0,
+    ctrl_cost_weight: float = 1e-4,
+    exclude_current_positions_from_observation: bool = True,
+) -> Known:
+    """Paid for swimming along the x axis; never ends."""
+    dt = 0.01 * frame_skip
+
+    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
+
+    shown = 0 if exclude_current_positions_from_observation else 2
+    roots = tuple(range(shown))
+    heading, velocity = shown, shown + 3
+    geometry = Geometry(
+        dim=8 + shown,
+        displacement_dim=2,
+        free=(*roots, heading),  # the water looks the same everywhere and in every direction
+        pitch=(heading, 1),
+        positions=((8 + shown, 9 + shown), *([roots] if roots else [])),
+        velocities=((velocity, velocity + 1),),
+    )
+    signs = [*(1, -1)[:shown], -1, -1, -1, 1, -1, -1, -1, -1]  # the other side up
+    flipped = Symmetry(
+        core=tuple(enumerate(signs)), action=((0, -1), (1, -1)), displacement=((0, 1), (1, -1))
+    )
+    core = _planar(geometry, n=5, hidden=2 - shown, moves=2, symmetries=(flipped,))
+    return Known(core, dt, reward, never)
+
+
+def _walking(
+    n: int,
+    legs: tuple[tuple[tuple[int, int, int], tuple[float, float]], ...] = (),
+    *,
+    excluded: bool,
+    turns_over: bool = False,
+    clip: float | None = None,
+    symmetries: tuple[Symmetry, ...] = (),
+) -> Core:
+    """Core of a robot whose root is x, z and a pitch about y.
+
+    Its frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
+    gains little and costs a tenth of a step. ``legs`` are the joints of each, counted from the root's three,
+    and where its foot begins and ends, as Hopper and Walker2d are built.
+    """
+    at = 0 if excluded else 1  # index of the height
+    geometry = Geometry(
+        dim=2 * n - 1 + at,
+        displacement_dim=1,
+        angles=(at + 1,) if turns_over else (),
+        free=() if excluded else (0,),
+        root=(at, n - 1 + at, n + at) if legs else None,
+        feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
+    )
+    return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip, symmetries=symmetries)
+
+
+def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
+    """One end of a foot under hip, knee and ankle, which turn against the pitch."""
+    turns: list[tuple[tuple[int, int, int], ...]] = [((at + 1, n + 1 + at, 1),)]
+    for joint in joints:
+        turns.append((*turns[-1], (at + joint - 1, n - 1 + at + joint, -1)))
+    lengths = (0.2, 0.45, 0.5)  # torso to hip, thigh, shin
+    *above, foot = turns
+    return 0.06, (*((turn, 0.0, -x) for turn, x in zip(above, lengths, strict=True)), (foot, end, 0.0))
+
+
+def _planar(
+    geometry: Geometry,
+    *,
+    n: int,
+    hidden: int,
+    moves: int,
+    clip: float | None = None,
+    symmetries: tuple[Symmetry, ...] = (),
+) -> Core:
+    """Core ``[qpos[hidden:], qvel]`` of ``n`` joints; the env may clip the velocities it shows."""
+
+    def observe(state: Array) -> Array:
+        if clip is None:
+            return state
+        shown = state.clone() if hasattr(state, "clone") else state.copy()
+        shown[..., n - hidden :] = shown[..., n - hidden :].clip(-clip, clip)
+        return shown
+
+    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        return np.concatenate([qpos[..., hidden:], qvel], -1)
+
+    def read_hidden(env: Env) -> np.ndarray:
+        mujoco_env: Any = env.unwrapped
+        return np.array(mujoco_env.data.qpos[:moves])
+
+    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        roots = np.zeros((*core.shape[:-1], hidden), core.dtype)
+        return np.concatenate([roots, core[..., : n - hidden]], -1), core[..., n - hidden :]
+
+    return Core(
+        geometry=geometry,
+        observe=observe,
+        from_obs=lambda obs: obs,
+        from_mujoco=from_mujoco,
+        to_mujoco=to_mujoco,
+        hidden_dim=moves,
+        read_hidden=read_hidden,
+        symmetries=symmetries,
+    )

@@ -1,0 +1,163 @@
+"""Tasks as strict JSON records, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from pydantic import JsonValue
+
+from wmgym.io.schema import Record
+from wmgym.tasks.layout import identity_core
+from wmgym.tasks.task import Task, stored_task
+
+Origin = Literal["table", "given", "learned"]
+
+
+class BoxRecord(Record):
+    """A ``Box``; None stands for an unbounded side."""
+
+    type: Literal["box"]
+    shape: list[int]
+    dtype: Literal[
+        "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32",
+        "int64", "bool",
+    ]  # fmt: skip
+    low: list[int | float | None]
+    high: list[int | float | None]
+
+
+class DiscreteRecord(Record):
+    """A ``Discrete``."""
+
+    type: Literal["discrete"]
+    n: int
+    start: int
+
+
+class TaskRecord(Record):
+    """All of a ``Task`` but functions; an infinite keyword is ``{"float": "inf"}``, as JSON has none."""
+
+    env_id: str
+    env_kwargs: dict[str, JsonValue]
+    observation_space: BoxRecord
+    action_space: BoxRecord | DiscreteRecord
+    dt: float
+    max_episode_steps: int | None
+    reward: Origin
+    terminated: Origin
+
+
+def record_task(task: Task) -> TaskRecord:
+    """Describe a task for storage.
+
+    Raises:
+        ValueError: a keyword of its env is no JSON value.
+    """
+    return TaskRecord(
+        env_id=task.env_id,
+        env_kwargs={key: _record_value(key, value) for key, value in task.env_kwargs.items()},
+        observation_space=_record_box(task.observation_space),
+        action_space=_record_space(task.action_space),
+        dt=task.dt,
+        max_episode_steps=task.max_episode_steps,
+        reward=_origin(task, task.reward),
+        terminated=_origin(task, task.terminated),
+    )
+
+
+def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
+    """The stored task, or the caller's where functions were given that no file can hold.
+
+    Raises:
+        ValueError: the file needs ``task``, or the one given describes other spaces.
+    """
+    if task is not None:
+        if (task.observation_space, task.action_space) != (
+            _rebuild_box(record.observation_space),
+            _rebuild_space(record.action_space),
+        ):
+            raise ValueError(f"task= has other spaces than the stored {record.env_id!r}")
+        return task
+    if "given" in (record.reward, record.terminated):
+        raise ValueError(
+            f"{record.env_id!r} was described with reward_fn, terminated_fn or core, which are not stored; "
+            "pass task=wmgym.make_task(..., reward_fn=..., terminated_fn=...) as before"
+        )
+    return stored_task(
+        record.env_id,
+        {key: _rebuild_value(value) for key, value in record.env_kwargs.items()},
+        _rebuild_box(record.observation_space),
+        _rebuild_space(record.action_space),
+        record.dt,
+        record.max_episode_steps,
+        from_table=record.reward == "table",
+    )
+
+
+def _origin(task: Task, function: Any) -> Origin:
+    """Where a head comes from; a core of the caller's own makes all of them given."""
+    if task.from_table:
+        return "table"
+    if function is None and task.core == identity_core(task.obs_dim):
+        return "learned"
+    return "given"
+
+
+def _record_value(key: str, value: Any) -> JsonValue:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, (list, tuple)):
+        return [_record_value(key, item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {name: _record_value(key, item) for name, item in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"{key}={value!r} cannot be stored; pass numbers, strings and lists to the env".replace("\n", " ")
+    )
+
+
+def _rebuild_value(value: JsonValue) -> Any:
+    if isinstance(value, list):
+        return [_rebuild_value(item) for item in value]
+    if isinstance(value, dict):
+        if value.keys() == {"float"}:
+            return float(str(value["float"]))
+        return {name: _rebuild_value(item) for name, item in value.items()}
+    return value
+
+
+def _record_space(space: spaces.Box | spaces.Discrete) -> BoxRecord | DiscreteRecord:
+    if isinstance(space, spaces.Discrete):
+        return DiscreteRecord(type="discrete", n=int(space.n), start=int(space.start))
+    return _record_box(space)
+
+
+def _record_box(space: spaces.Box) -> BoxRecord:
+    low, high = (
+        [None if math.isinf(x) else +x for x in side.reshape(-1).tolist()] for side in (space.low, space.high)
+    )
+    return BoxRecord.model_validate(
+        {"type": "box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
+    )
+
+
+def _rebuild_space(record: BoxRecord | DiscreteRecord) -> spaces.Box | spaces.Discrete:
+    if isinstance(record, DiscreteRecord):
+        return spaces.Discrete(record.n, start=record.start)
+    return _rebuild_box(record)
+
+
+def _rebuild_box(record: BoxRecord) -> spaces.Box:
+    dtype = np.dtype(record.dtype)
+    low = [-np.inf if x is None else x for x in record.low]
+    high = [np.inf if x is None else x for x in record.high]
+    return spaces.Box(
+        np.array(low, dtype).reshape(record.shape),
+        np.array(high, dtype).reshape(record.shape),
+        dtype=dtype.type,
+    )

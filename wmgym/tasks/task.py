@@ -1,0 +1,266 @@
+"""Task: what an env looks like from outside, and what is known of its inside."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, TimeLimit
+
+from wmgym.tasks.layout import Array, Core, identity_core
+from wmgym.tasks.mujoco_v5.registry import UnknownOptionError, lookup
+from wmgym.tasks.spec import Known
+
+UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
+EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A Gymnasium env with Box observations and Box or Discrete actions, described for a world model.
+
+    Attributes:
+        env_id: id for ``gym.make``; empty where the env came from a factory without a spec.
+        env_kwargs: keywords for ``gym.make``; JSON values only.
+        observation_space: the env's own space (Dict already flattened to Box).
+        action_space: the env's own space.
+        dt: seconds of simulated time a step; 1.0 where the env does not say.
+        max_episode_steps: the env's time limit, or None.
+        core: state layout; the observation itself unless the task is known.
+        reward: known reward ``(state, action, next_state, hidden) -> (batch,)``, or None: learned; a state is
+            a core and the readouts that the observation shows beside it.
+        terminated: likewise known termination, bool, or None: learned.
+        from_table: reward and termination are the table's, so that a saved world can find them again.
+        factory: makes the real env where ``env_id`` alone cannot.
+    """
+
+    env_id: str
+    env_kwargs: Mapping[str, Any]
+    observation_space: spaces.Box
+    action_space: spaces.Box | spaces.Discrete
+    dt: float
+    max_episode_steps: int | None
+    core: Core
+    reward: Callable[[Array, Array, Array, Array], Array] | None = None
+    terminated: Callable[[Array, Array, Array, Array], Array] | None = None
+    from_table: bool = False
+    factory: EnvFactory | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def obs_dim(self) -> int:
+        """Length of the flattened observation."""
+        return int(np.prod(self.observation_space.shape))
+
+    @property
+    def action_dim(self) -> int:
+        """Length of the action as the network sees it: flattened Box, or one-hot."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return int(self.action_space.n)
+        return int(np.prod(self.action_space.shape))
+
+    def make(self, **kwargs: Any) -> gym.Env[Any, Any]:
+        """Make the real env, its time limit included; Dict observations flattened."""
+        if self.factory is not None:
+            if kwargs:
+                raise ValueError(f"a factory takes no keywords, got {sorted(kwargs)}; build them into it")
+            return _flat(self.factory())
+        if not self.env_id:
+            raise ValueError("this task was described from an env without an id; pass make_task a factory")
+        limit = {"max_episode_steps": self.max_episode_steps}
+        return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
+
+    def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
+        """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
+        if self.core.from_mujoco is not None:
+            data: Any = env.unwrapped.data  # type: ignore[attr-defined]
+            return self.core.from_mujoco(data.qpos, data.qvel)
+        return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))[: self.core.dim]
+
+    def read_hidden(self, env: gym.Env[Any, Any]) -> np.ndarray:
+        """World positions whose change is the displacement, then hidden readouts ``(hidden_dim,)``."""
+        return self.core.read_hidden(env) if self.core.read_hidden is not None else np.zeros(0)
+
+    def hidden_over(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Hidden quantities of a step, of two readings: the displacement first, then readouts after it."""
+        moved = self.core.displacement_dim
+        return np.concatenate([after[:moved] - before[:moved], after[moved:]])
+
+    def state(self, core: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        """States ``(n, state_dim)``: cores with the readouts of flat observations beside them."""
+        if not self.core.shown_dim:
+            return core
+        return np.concatenate([core, self.core.from_obs(obs)[..., self.core.dim :]], -1)
+
+
+def make_task(
+    env_or_id: str | gym.Env[Any, Any] | EnvFactory,
+    reward_fn: UserRewardFn | None = None,
+    terminated_fn: UserRewardFn | None = None,
+    core: Core | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> Task:
+    """Describe a Gymnasium env.
+
+    Args:
+        env_or_id: an id, a live env, or a function without arguments that makes one.
+        reward_fn: batched ``(obs, action, next_obs) -> (batch,)`` on torch tensors, flattened observations.
+            None takes the table's where the task is known and a learned head elsewhere.
+        terminated_fn: likewise, returning bool.
+        core: state layout; None takes the table's, or the observation itself.
+        env_kwargs: keywords for ``gym.make``, with an id only.
+
+    Raises:
+        ValueError: the spaces are not supported; the message says which are.
+    """
+    factory: EnvFactory | None = None
+    if isinstance(env_or_id, str):
+        env_id, kwargs = env_or_id, dict(env_kwargs or {})
+        env = _flat(_make_or_explain(env_id, kwargs))
+        try:
+            return _describe(env, env_id, kwargs, reward_fn, terminated_fn, core, None)
+        finally:
+            env.close()
+    if env_kwargs is not None:
+        raise ValueError("env_kwargs goes with an env id; build them into the factory instead")
+    if isinstance(env_or_id, gym.Env):
+        if not _plain(env_or_id):
+            raise ValueError(
+                "an env that is wrapped or has no id cannot be remade; pass the factory that builds it"
+            )
+        env = _flat(env_or_id)
+    elif callable(env_or_id):
+        factory, env = env_or_id, _flat(env_or_id())
+    else:
+        raise ValueError(f"expected an env id, an env or a factory, got {type(env_or_id).__name__}")
+    env_id = env.spec.id if env.spec is not None and env.spec.id is not None else ""
+    kwargs = dict(env.spec.kwargs) if env.spec is not None else {}
+    kwargs.pop("render_mode", None)
+    try:
+        return _describe(env, env_id, kwargs, reward_fn, terminated_fn, core, factory)
+    finally:
+        if factory is not None:
+            env.close()
+
+
+def _describe(
+    env: gym.Env[Any, Any],
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    reward_fn: UserRewardFn | None,
+    terminated_fn: UserRewardFn | None,
+    core: Core | None,
+    factory: EnvFactory | None,
+) -> Task:
+    observation_space, action_space = _supported(env)
+    known = _known(env_id, env_kwargs) if core is None and (factory is None or _plain(env)) else None
+    if core is None:
+        core = known.core if known is not None else identity_core(int(np.prod(observation_space.shape)))
+    given = reward_fn is not None or terminated_fn is not None
+    dt = known.dt if known is not None else float(getattr(env.unwrapped, "dt", 1.0))
+    return Task(
+        env_id=env_id,
+        env_kwargs=env_kwargs,
+        observation_space=observation_space,
+        action_space=action_space,
+        dt=dt,
+        max_episode_steps=_time_limit(env),
+        core=core,
+        reward=_on_core(core, reward_fn) if reward_fn is not None else (known.reward if known else None),
+        terminated=_on_core(core, terminated_fn)
+        if terminated_fn is not None
+        else (known.terminated if known else None),
+        from_table=known is not None and not given,
+        factory=factory,
+    )
+
+
+def stored_task(
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    observation_space: spaces.Box,
+    action_space: spaces.Box | spaces.Discrete,
+    dt: float,
+    max_episode_steps: int | None,
+    *,
+    from_table: bool,
+) -> Task:
+    """Rebuild a task from stored facts without making its env; heads are learned unless they are the table's.
+
+    Raises:
+        ValueError: the table has no such entry.
+    """
+    known = lookup(env_id, env_kwargs) if from_table else None
+    if from_table and known is None:
+        raise ValueError(f"this version of wmgym knows no {env_id!r}; use the one that stored it")
+    core = known.core if known is not None else identity_core(int(np.prod(observation_space.shape)))
+    return Task(
+        env_id=env_id,
+        env_kwargs=dict(env_kwargs),
+        observation_space=observation_space,
+        action_space=action_space,
+        dt=dt,
+        max_episode_steps=max_episode_steps,
+        core=core,
+        reward=known.reward if known is not None else None,
+        terminated=known.terminated if known is not None else None,
+        from_table=from_table,
+    )
+
+
+def _time_limit(env: gym.Env[Any, Any]) -> int | None:
+    """The tightest ``TimeLimit`` around the env, or what its spec says."""
+    limits, inner = [], env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, TimeLimit):
+            limits.append(inner._max_episode_steps)
+        inner = inner.env
+    if limits:
+        return min(limits)
+    return env.spec.max_episode_steps if env.spec is not None else None
+
+
+def _known(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
+    try:
+        return lookup(env_id, env_kwargs)
+    except UnknownOptionError as error:
+        warnings.warn(str(error), stacklevel=4)
+        return None
+
+
+def _on_core(core: Core, function: UserRewardFn) -> Callable[[Array, Array, Array, Array], Array]:
+    def on_core(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+        return function(core.observe(state), action, core.observe(next_state))
+
+    return on_core
+
+
+def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
+    observation_space, action_space = env.observation_space, env.action_space
+    if not isinstance(observation_space, spaces.Box):
+        raise ValueError(f"observation space must be Box or a Dict of Boxes, got {observation_space}")
+    if not isinstance(action_space, (spaces.Box, spaces.Discrete)):
+        raise ValueError(f"action space must be Box or Discrete, got {action_space}")
+    if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
+        raise ValueError("action space must be bounded; wrap the env in gymnasium.wrappers.RescaleAction")
+    return observation_space, action_space
+
+
+def _make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    try:
+        return gym.make(env_id, **env_kwargs)
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise ValueError(f"cannot make {env_id!r}: {str(error).splitlines()[0]}") from error
+
+
+def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return FlattenObservation(env) if isinstance(env.observation_space, spaces.Dict) else env
+
+
+def _plain(env: gym.Env[Any, Any]) -> bool:
+    """Whether ``gym.make`` with the env's own spec gives the same env: no wrapper of the user's around it."""
+    return env.spec is not None and not env.spec.additional_wrappers
