@@ -31,7 +31,7 @@ from wmgym.data.transitions import Transitions, concat
 from wmgym.models import ensemble, support, training_loop, world
 from wmgym.models import fit as fit_module
 from wmgym.models.batching import library
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.tasks.layout import Geometry
 
@@ -64,16 +64,16 @@ class Spectral(EnsembleMLP):
     """Every weight matrix divided by its largest singular value over 3, where that is above 1."""
 
     def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        hidden = inputs
+        unobserved = inputs
         for i, (weight, bias) in enumerate(self._layers):
             norm = torch.linalg.matrix_norm(weight.detach(), 2)[:, None, None]
-            hidden = torch.baddbmm(bias, hidden, weight / (norm / 3).clamp(min=1))
+            unobserved = torch.baddbmm(bias, unobserved, weight / (norm / 3).clamp(min=1))
             if i < len(self._layers) - 1:
-                hidden = functional.silu(functional.layer_norm(hidden, hidden.shape[-1:]))
-        return hidden
+                unobserved = functional.silu(functional.layer_norm(unobserved, unobserved.shape[-1:]))
+        return unobserved
 
 
-class WithPast(Chart):
+class WithPast(Coordinates):
     """Of a core and the one before it: the network sees both, and the present becomes the past."""
 
     def __init__(self, geometry: Geometry) -> None:
@@ -94,11 +94,11 @@ class WithPast(Chart):
 
 
 def _layers(model: EnsembleMLP, inputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    hidden = inputs
+    unobserved = inputs
     for weight, bias in model._layers[:-1]:
-        hidden = activation(torch.baddbmm(bias, hidden, weight))
+        unobserved = activation(torch.baddbmm(bias, unobserved, weight))
     weight, bias = model._layers[-1]
-    return torch.baddbmm(bias, hidden, weight)
+    return torch.baddbmm(bias, unobserved, weight)
 
 
 def squared_error(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def with_past(data: Transitions) -> Transitions:
 
 
 def short_history(env_id: str) -> wmgym.WorldModel:
-    with swapped(Chart=WithPast):
+    with swapped(Coordinates=WithPast):
         return _fit(with_past(without_symmetries(pool_data(env_id, STEPS))))
 
 
@@ -203,14 +203,14 @@ def with_stops(data: Transitions) -> Transitions:
     assert core.to_mujoco is not None
     model = env.unwrapped.model  # type: ignore[attr-defined]
     place, _ = core.to_mujoco(np.arange(1, core.dim + 1)[None])  # core dimensions, counted from 1, in qpos
-    stops = []
+    joint_limits = []
     for joint in np.flatnonzero(model.jnt_limited):
         at = int(place[0, model.jnt_qposadr[joint]])
         if at:
             low, high = model.jnt_range[joint]
-            stops.append((at - 1, float(low), float(high)))
+            joint_limits.append((at - 1, float(low), float(high)))
     env.close()
-    return with_core(data, stops=tuple(stops))
+    return with_core(data, joint_limits=tuple(joint_limits))
 
 
 def clipped(data: Transitions) -> Transitions:

@@ -4,7 +4,7 @@
     python benchmarks/calibration.py --only Hopper-v5    # finished tasks are skipped
 
 Worlds are fitted to some policies of the pool, calibrated on others and judged on held-out ones, whose
-actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "doubt" the
+actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "disagreement" the
 one that also knows how far two members' own paths came apart; widths are in units of the calibration data's
 standard deviation, and compared after both are scaled to the same coverage of the same errors.
 """
@@ -25,12 +25,12 @@ from wmgym.calibration import scoring_rules
 from wmgym.calibration.open_loop import replay, steps_left
 from wmgym.data.policy import apply_policy
 from wmgym.data.transitions import Transitions
-from wmgym.models.dynamics import Mode
+from wmgym.models.dynamics import Propagation
 
 HORIZONS = (1, 8, 32, 128, 368)
 TUBE = 100
 WINDOWS, COPIES, SPREADS = 100, 32, 24  # starts a policy; copies of one start, starts a policy for those
-MODES: tuple[Mode, ...] = ("member", "sample")
+PROPAGATIONS: tuple[Propagation, ...] = ("member", "sample")
 SCATTER = 150  # windows kept for the picture
 TOLERANCES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -46,8 +46,8 @@ def measure(env_id: str) -> list[Row]:
         "trust_horizon": {str(x): world.calibration.trust_horizon(x) for x in (0.1, 0.5, 1.0)},
     }  # fmt: skip
     found = [about]
-    for mode in MODES:
-        found += bounds(env_id, world, test, mode)
+    for propagation in PROPAGATIONS:
+        found += bounds(env_id, world, test, propagation)
     found += [*spreads(env_id, world, test), *tolerances(env_id, world, test)]
     return [*found, *penalties(env_id, world), cost(env_id, world)]
 
@@ -61,7 +61,7 @@ def starts_of(test: Transitions, count: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) -> list[Row]:
+def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, propagation: Propagation) -> list[Row]:
     """Coverage, width and ranking of both bounds; the tube."""
     table = world.calibration
     assert table is not None
@@ -71,15 +71,15 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
     pooled: list[tuple[np.ndarray, np.ndarray]] = []
     worst = np.zeros(len(starts))
     length = np.minimum(steps_left(test)[starts], min(TUBE, table.horizon))
-    steps = replay(world, test, starts, max(HORIZONS), mode, trust=True)
+    steps = replay(world, test, starts, max(HORIZONS), propagation, trust=True)
     for h, step in enumerate(steps, start=1):
-        there = ~np.isnan(step.doubt[:, 0])
+        there = ~np.isnan(step.disagreement[:, 0])
         if not there.any():
             break
-        error, core, doubt = step.error[there], step.core[there], step.doubt[there]
-        elapsed = np.full(len(doubt), h)
-        by_step = table.error_bound(elapsed, mode, core)
-        given = table.error_bound(elapsed, mode, core, doubt)
+        error, core, disagreement = step.error[there], step.core[there], step.disagreement[there]
+        elapsed = np.full(len(disagreement), h)
+        by_step = table.error_bound(elapsed, propagation, core)
+        given = table.error_bound(elapsed, propagation, core, disagreement)
         if h <= TUBE:
             relative = np.divide(error, given, out=np.zeros_like(error), where=given > 0)
             worst[there] = np.maximum(worst[there], relative.max(1))
@@ -88,8 +88,14 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
             pooled.append((width, rmse))
         if h not in HORIZONS:
             continue
-        row: Row = {"section": "bound", "env": env_id, "mode": mode, "h": h, "windows": len(doubt)}
-        for name, bound in (("step", by_step), ("doubt", given)):
+        row: Row = {
+            "section": "bound",
+            "env": env_id,
+            "propagation": propagation,
+            "h": h,
+            "windows": len(disagreement),
+        }
+        for name, bound in (("step", by_step), ("disagreement", given)):
             hit = error <= bound
             row[f"{name}_coverage"] = float(hit.mean())
             row[f"{name}_policies"] = {
@@ -100,7 +106,7 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
                 error / table.data_std, bound / table.data_std, table.level
             )
         drawn = np.random.default_rng(0).permutation(len(rmse))[:SCATTER]
-        if mode == "member" and h in (8, 32):
+        if propagation == "member" and h in (8, 32):
             pairs = np.round(np.stack([width, rmse])[:, drawn], 4).tolist()
             found.append({"section": "scatter", "env": env_id, "h": h, "width": pairs[0], "error": pairs[1]})
         top = rmse >= np.quantile(rmse, 0.9)
@@ -110,12 +116,12 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, mode: Mode) 
         }
         found.append(row)
     widths, errors = (np.concatenate(x) for x in zip(*pooled, strict=True))
-    inside, long = worst <= table.tube[mode][length - 1], length == TUBE
+    inside, long = worst <= table.tube[propagation][length - 1], length == TUBE
     tube: Row = {
-        "section": "tube", "env": env_id, "mode": mode, "steps": TUBE, "trajectories": len(starts),
+        "section": "tube", "env": env_id, "propagation": propagation, "steps": TUBE, "trajectories": len(starts),
         "inside": float(inside.mean()),
         "inside_full_length": float(inside[long].mean()) if long.any() else None,
-        "factor": float(table.tube[mode][min(TUBE, table.horizon) - 1]),
+        "factor": float(table.tube[propagation][min(TUBE, table.horizon) - 1]),
         "spearman_pooled": float(stats.spearmanr(widths, errors).statistic),
     }  # fmt: skip
     return [*found, tube]
@@ -161,17 +167,19 @@ def tolerances(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[
     """How well distrust above a tolerance tells steps that are 0.5 std off, and the error of what is kept."""
     table = world.calibration
     assert table is not None
-    doubted, wrong = [], []
+    widened_bound, wrong = [], []
     for h, step in enumerate(
         replay(world, test, starts_of(test, WINDOWS), 200, "member", trust=True), start=1
     ):
-        there = ~np.isnan(step.doubt[:, 0])
+        there = ~np.isnan(step.disagreement[:, 0])
         if not there.any():
             break
-        bound = table.error_bound(np.full(there.sum(), h), "member", step.core[there], step.doubt[there])
-        doubted.append((bound / table.data_std).mean(1))
+        bound = table.error_bound(
+            np.full(there.sum(), h), "member", step.core[there], step.disagreement[there]
+        )
+        widened_bound.append((bound / table.data_std).mean(1))
         wrong.append(np.sqrt(((step.error[there] / table.data_std) ** 2).mean(1)))
-    distrust, rmse = np.concatenate(doubted), np.concatenate(wrong)
+    distrust, rmse = np.concatenate(widened_bound), np.concatenate(wrong)
     bad, rows = rmse > 0.5, list[Row]()
     for tolerance in TOLERANCES:
         kept = distrust <= tolerance
@@ -238,8 +246,8 @@ def goals(rows: list[Row]) -> list[Row]:
     """The issue's targets beside what was measured, in the env's default mode."""
     envs = [e for e in LARGE if any(r["env"] == e for r in rows)]
     whole = len(envs) == len(LARGE)
-    mine = [r for r in rows if r["section"] == "bound" and r["mode"] == "member" and r["env"] in envs]
-    tubes = [r for r in rows if r["section"] == "tube" and r["mode"] == "member" and r["env"] in envs]
+    mine = [r for r in rows if r["section"] == "bound" and r["propagation"] == "member" and r["env"] in envs]
+    tubes = [r for r in rows if r["section"] == "tube" and r["propagation"] == "member" and r["env"] in envs]
 
     def by_env(of: list[Row], key: str) -> dict[str, list[float]]:
         return {e: [round(r[key], 3) for r in of if r["env"] == e] for e in envs}

@@ -29,10 +29,10 @@ def measure(env_id: str) -> list[Row]:
     for index, policy in enumerate(entrants):
         rows += live(task, env, policy, -(-STEPS // len(entrants)), rng, seed=index)
     env.close()
-    state, action, next_state, hidden, reward, terminated, obs = (
+    state, action, next_state, unobserved, reward, terminated, obs = (
         np.array(column) for column in zip(*rows[:STEPS], strict=True)
     )
-    step = (state, action.astype(np.float64), next_state, hidden)
+    step = (state, action.astype(np.float64), next_state, unobserved)
     error = np.abs(task.reward(*step) - reward) / np.maximum(np.abs(reward), 1.0)
     row = {
         "env": env_id, "transitions": len(reward), "policies": len(entrants),
@@ -52,7 +52,7 @@ def live(
 
     def look() -> tuple[np.ndarray, np.ndarray]:
         core = task.read_core(env, obs)
-        return task.state(core[None], obs[None])[0], task.read_hidden(env)
+        return task.state(core[None], obs[None])[0], task.read_unobserved(env)
 
     obs, _ = env.reset(seed=seed)
     state, before = look()
@@ -62,8 +62,8 @@ def live(
         action = np.clip(action, low, high).astype(np.float32)
         obs, reward, terminated, truncated, _ = env.step(action)
         next_state, after = look()
-        hidden = task.hidden_over(before, after)
-        rows.append((state, action, next_state, hidden, reward, terminated, obs))
+        unobserved = task.unobserved_over(before, after)
+        rows.append((state, action, next_state, unobserved, reward, terminated, obs))
         state, before = next_state, after
         if terminated or truncated:
             obs, _ = env.reset()

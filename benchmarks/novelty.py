@@ -94,8 +94,8 @@ def windows(
 class Distillation:
     """Random network distillation on the states and actions of the fit."""
 
-    def __init__(self, train: Transitions, chart: torch.nn.Module) -> None:
-        self.chart = chart
+    def __init__(self, train: Transitions, coordinates: torch.nn.Module) -> None:
+        self.coordinates = coordinates
         inputs = self.inputs(train)
         self.mean, self.std = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
         torch.manual_seed(0)
@@ -116,7 +116,7 @@ class Distillation:
             optimizer.step()
 
     def inputs(self, data: Transitions) -> torch.Tensor:
-        features = self.chart.features(torch.tensor(data.core))  # type: ignore[operator]
+        features = self.coordinates.features(torch.tensor(data.core))  # type: ignore[operator]
         return torch.cat([features, encoded_actions(data)], 1)
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ class Exact:
 
 def measure(env_id: str) -> list[Row]:
     world, train = calibrated(env_id), pool_data(env_id)
-    distilled = Distillation(train, world._chart)
+    distilled = Distillation(train, world._coordinates)
     exact = Exact(env_id, train)
 
     def scores(data: Transitions, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -209,7 +209,7 @@ def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list
     assert search is not None
     bank = np.ascontiguousarray(search._rows[:SEARCHED].numpy())
     core = torch.tensor(world.support.core[-queries:])  # type: ignore[union-attr]
-    x = np.ascontiguousarray((search._chart.features(core) / search._unit).numpy())
+    x = np.ascontiguousarray((search._coordinates.features(core) / search._unit).numpy())
     exact = search.distance(core, SEARCHED).argmin(1).numpy()
     ways: dict[str, Any] = {"matrix product": lambda: search.distance(core, SEARCHED).min(1)[1].numpy()}
     try:

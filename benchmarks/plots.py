@@ -54,7 +54,7 @@ def reliability(axis: Any, env_id: str) -> None:
     for policy in dict.fromkeys(p for r in mine for p in r["doubt_policies"]):
         axis.plot(steps, [r["doubt_policies"].get(policy, np.nan) for r in mine], color="0.7", lw=0.7)
     axis.plot(steps, [r["step_coverage"] for r in mine], "--s", ms=3, lw=1, label="by the step")
-    axis.plot(steps, [r["doubt_coverage"] for r in mine], "-o", ms=3, lw=1, label="given doubt")
+    axis.plot(steps, [r["doubt_coverage"] for r in mine], "-o", ms=3, lw=1, label="given disagreement")
     axis.set(xscale="log", ylim=(0.6, 1.01), xlabel="steps ahead", ylabel="coverage of 90 %")
 
 
@@ -94,7 +94,11 @@ def main() -> None:
     pictures: dict[str, tuple[str, Callable[[Any, str], None], str]] = {
         "open_loop": ("open_loop", open_loop, "Open-loop error of held-out policies' episodes"),
         "calibration_reliability": ("calibration", reliability, "Coverage by horizon; grey: single policies"),
-        "calibration_scatter": ("calibration", scatter, "Bound given doubt against error, held-out windows"),
+        "calibration_scatter": (
+            "calibration",
+            scatter,
+            "Bound given disagreement against error, held-out windows",
+        ),
         "calibration_risk": ("calibration", risk, "Error of the steps whose distrust is within a tolerance"),
         "throughput": ("throughput", throughput, "Steps a second on two cores"),
     }

@@ -24,7 +24,7 @@ from wmgym.tasks import ground_truth
 
 EPISODES = 20
 SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")
-MODES = ("mean", "member", "sample")
+PROPAGATIONS = ("mean", "member", "sample")
 NUDGES = (1e-3, 1e-2)
 
 
@@ -45,17 +45,17 @@ def measure(env_id: str) -> list[Row]:
         for size in NUDGES
         for name, policy in held.items()
     ]
-    for mode in MODES:
+    for propagation in PROPAGATIONS:
         seen = []
         for name, policy in held.items():
             returns, lengths, diverged, rows = imagine(
-                world, policy, real[name].state[real[name].first], mode
+                world, policy, real[name].state[real[name].first], propagation
             )
             seen.append(rows)
             gap = (returns - real[name].returns) / scale
             found.append(
                 {
-                    "section": "gap", "env": env_id, "mode": mode, "policy": name,
+                    "section": "gap", "env": env_id, "propagation": propagation, "policy": name,
                     "real": float(real[name].returns.mean()), "imagined": float(returns.mean()),
                     "real_length": float(real[name].lengths.mean()),
                     "imagined_length": float(lengths.mean()),
@@ -66,7 +66,7 @@ def measure(env_id: str) -> list[Row]:
         truth = np.concatenate([np.concatenate([d.core, d.action], 1) for d in real.values()])
         found.append(
             {
-                "section": "distribution", "env": env_id, "mode": mode,
+                "section": "distribution", "env": env_id, "propagation": propagation,
                 **compare(world, truth, np.concatenate(seen)),
             }
         )  # fmt: skip
@@ -90,24 +90,24 @@ def nudged(
         returns, over = 0.0, False
         while not over:
             core = task.read_core(env, obs) + noise * rng.normal(size=len(noise))
-            place = task.read_hidden(env)[: task.core.displacement_dim]
+            place = task.read_unobserved(env)[: task.core.displacement_dim]
             unwrapped.set_state(*ground_truth.to_mujoco(task, core, place))
             obs, reward, terminated, truncated, _ = env.step(policy(np.array(unwrapped._get_obs())))
             returns, over = returns + float(reward), terminated or truncated
         found.append(returns)
     gap = (np.mean(found) - real.mean()) / scale
     return {
-        "section": "gap", "env": task.env_id, "mode": f"MuJoCo nudged by {size:g} std", "policy": name,
+        "section": "gap", "env": task.env_id, "propagation": f"MuJoCo nudged by {size:g} std", "policy": name,
         "real": float(real.mean()), "imagined": float(np.mean(found)), "gap": float(gap), "range": scale,
     }  # fmt: skip
 
 
 @torch.no_grad()
 def imagine(
-    world: wmgym.WorldModel, policy: MLPPolicy, starts: np.ndarray, mode: Any
+    world: wmgym.WorldModel, policy: MLPPolicy, starts: np.ndarray, propagation: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns, lengths, divergence ``(n,)`` and the rows ``[core, action]`` met on the way."""
-    env = wmgym.ImaginedVectorEnv(world, len(starts), mode=mode)
+    env = wmgym.ImaginedVectorEnv(world, len(starts), propagation=propagation)
     obs, _ = env.reset(seed=0, options={"state": starts})
     returns, lengths = np.zeros(len(starts)), np.zeros(len(starts), np.int64)
     diverged, going, rows = np.zeros(len(starts), bool), np.ones(len(starts), bool), []
@@ -160,8 +160,8 @@ def compare(world: wmgym.WorldModel, real: np.ndarray, imagined: np.ndarray) -> 
 def goals(rows: list[Row]) -> list[Row]:
     """The issue's targets beside what was measured, in the env's default mode."""
 
-    def mean_gap(mode: str) -> dict[str, float]:
-        gaps = [r for r in rows if r["section"] == "gap" and r["mode"] == mode]
+    def mean_gap(propagation: str) -> dict[str, float]:
+        gaps = [r for r in rows if r["section"] == "gap" and r["propagation"] == propagation]
         return {
             env: round(float(np.mean([abs(r["gap"]) for r in gaps if r["env"] == env])), 4)
             for env in dict.fromkeys(r["env"] for r in gaps)
@@ -177,8 +177,10 @@ def goals(rows: list[Row]) -> list[Row]:
             )
         )  # fmt: skip
     for size in NUDGES:
-        mode = f"MuJoCo nudged by {size:g} std"
-        found.append(target(f"the same of {mode} at every step", "none set", mean_gap(mode), True))
+        propagation = f"MuJoCo nudged by {size:g} std"
+        found.append(
+            target(f"the same of {propagation} at every step", "none set", mean_gap(propagation), True)
+        )
     return found
 
 

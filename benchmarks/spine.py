@@ -190,8 +190,8 @@ def coverage(seed: int) -> list[Row]:
     """The 90 % bound on held-out episodes: random actions and every policy of this seed's run."""
     import torch
 
-    from wmgym.calibration.open_loop import replay_errors
-    from wmgym.models.dynamics import MODES
+    from wmgym.calibration.open_loop import open_loop_errors
+    from wmgym.models.dynamics import PROPAGATIONS
 
     torch.set_num_threads(1)
     folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"
@@ -210,17 +210,19 @@ def coverage(seed: int) -> list[Row]:
     assert world.calibration is not None
     starts = test.window_starts(max(HORIZONS))[:: max(HORIZONS) // 4]
     rows = []
-    for mode in MODES:
-        errors = replay_errors(world, test, starts, max(HORIZONS), mode, seed=seed + 1)
+    for propagation in PROPAGATIONS:
+        errors = open_loop_errors(world, test, starts, max(HORIZONS), propagation, seed=seed + 1)
         for h, error in enumerate(errors, start=1):
             if h not in HORIZONS:
                 continue
-            inside = error <= world.calibration.half_width[mode][h - 1]
-            width = float((world.calibration.half_width[mode][h - 1] / world.calibration.data_std).mean())
+            inside = error <= world.calibration.half_width[propagation][h - 1]
+            width = float(
+                (world.calibration.half_width[propagation][h - 1] / world.calibration.data_std).mean()
+            )
             each = [inside[test.episode[starts] == e].mean() for e in range(test.num_episodes)]
             rows.append(
                 {
-                    "section": "coverage", "env": "HalfCheetah-v5", "seed": seed, "mode": mode, "h": h,
+                    "section": "coverage", "env": "HalfCheetah-v5", "seed": seed, "propagation": propagation, "h": h,
                     "coverage": float(inside.mean()), "mean_half_width_in_std": width, "windows": len(starts),
                     "episodes": [train.num_episodes, calib.num_episodes, test.num_episodes],
                     "episode_coverage_min_max": [float(min(each)), float(max(each))],

@@ -77,12 +77,12 @@ def speed() -> str:
 def coverage() -> str:
     result = artifacts.read_json(RESULTS / "spine.json")
     rows = [
-        [row["mode"], str(row["seed"]), str(row["h"]), f"{100 * row['coverage']:.1f} %",
+        [row["propagation"], str(row["seed"]), str(row["h"]), f"{100 * row['coverage']:.1f} %",
          f"{row['mean_half_width_in_std']:.2f}"]
         for row in result["rows"] if row["section"] == "coverage"
     ]  # fmt: skip
     return _table(
-        ["mode", "seed", "steps ahead", "coverage of the 90 % bound", "half-width / data std"], rows
+        ["propagation", "seed", "steps ahead", "coverage of the 90 % bound", "half-width / data std"], rows
     )
 
 
@@ -106,7 +106,11 @@ def fidelity() -> str:
         error = {(r["model"], r["h"]): r["error"] for r in mine if r["section"] == "error"}
         time = {r["model"]: r["median_s"] for r in mine if r.get("threshold") == 0.5}
         f1 = [f"{r['f1']:.2f}" for r in mine if r["section"] == "contact"]
-        gap = [abs(r["gap"]) for r in gaps if (r["env"], r.get("mode")) == (env_id, "member") and "gap" in r]
+        gap = [
+            abs(r["gap"])
+            for r in gaps
+            if (r["env"], r.get("propagation")) == (env_id, "member") and "gap" in r
+        ]
         shares = [
             " / ".join(
                 f"{error[model, h] / error['hold-last', h]:.2f}" if (model, h) in error else "-"

@@ -212,7 +212,7 @@ def through(model: EnsembleMLP, inputs: torch.Tensor, only: int | None) -> None:
     """The layers that the mean takes."""
     layers = model._layers_of(only)
     weight, bias = layers.mean
-    torch.baddbmm(bias, model._hidden(inputs, layers.hidden), weight)
+    torch.baddbmm(bias, model._hidden(inputs, layers.unobserved), weight)
 
 
 def goals(rows: list[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wmgym.data.transitions import Transitions, from_arrays
 from wmgym.io.provenance import Provenance
-from wmgym.models.dynamics import MODES, Mode, Prediction
+from wmgym.models.dynamics import PROPAGATIONS, Prediction, Propagation
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task, make_task
@@ -84,9 +84,9 @@ class LinearGaussian:
         return self._predict(core, action, member)
 
     def predict_pair(
-        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Tensor]:
-        other = self._predict(shadow, action, (member + 1) % self.num_members)
+        other = self._predict(companion, action, (member + 1) % self.num_members)
         return self._predict(core, action, member), other.mean
 
     def _predict(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
@@ -117,7 +117,7 @@ class Stub:
         return self._predict(len(core))
 
     def predict_pair(
-        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Tensor]:
         return self.predict_assigned(core, action, member), self._predict(len(core)).mean
 
@@ -147,11 +147,15 @@ def world(
 
 def blank_calibration(dim: int) -> Calibration:
     """A calibration that states nothing."""
-    none: dict[Mode, np.ndarray] = {mode: np.zeros((0, dim), np.float32) for mode in MODES}
-    steps: dict[Mode, np.ndarray] = {mode: np.zeros(0, np.float32) for mode in MODES}
+    none: dict[Propagation, np.ndarray] = {
+        propagation: np.zeros((0, dim), np.float32) for propagation in PROPAGATIONS
+    }
+    steps: dict[Propagation, np.ndarray] = {
+        propagation: np.zeros(0, np.float32) for propagation in PROPAGATIONS
+    }
     one = np.ones(dim, np.float32)
     return Calibration(
-        level=0.9, std_scale=one, half_width=none, per_doubt=none, power=steps, tube=steps, distrust=steps,
+        level=0.9, std_scale=one, half_width=none, per_disagreement=none, power=steps, tube=steps, distrust=steps,
         windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one, center=0 * one, reach=one,
         fingerprints=(),
     )  # fmt: skip

@@ -34,7 +34,7 @@ from wmgym.calibration.calibrate import calibrate
 from wmgym.data.policy import load_policy
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.vector_env import ImaginedVectorEnv
-from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,13 +222,13 @@ def test_ppo_ignores_prefill(ending_world: WorldModel) -> None:
     assert all(np.array_equal(array, arrays[key]) for key, array in agent_arrays(plain).items())
 
 
-@pytest.mark.parametrize("mode", [None, *MODES])
-def test_training_happens_in_the_mode_asked_for(mode: Mode | None) -> None:
-    chosen = {} if mode is None else {"mode": mode}
+@pytest.mark.parametrize("propagation", [None, *PROPAGATIONS])
+def test_training_happens_in_the_mode_asked_for(propagation: Propagation | None) -> None:
+    chosen = {} if propagation is None else {"propagation": propagation}
     config = TrainConfig("SAC", steps=2, num_envs=2, hyperparameters=QUICK["SAC"], **chosen)
     venv = train(toy.world(), config).get_env()
     assert venv is not None
-    assert venv.get_attr("mode", 0) == [mode or "member"]
+    assert venv.get_attr("propagation", 0) == [propagation or "member"]
 
 
 @pytest.mark.parametrize("kind", ["discrete", "box"])
@@ -304,7 +304,7 @@ def test_replay_bootstraps_at_time_limits_alone(ending_world: WorldModel) -> Non
         ({"steps": 0}, "steps"),
         ({"num_envs": 0}, "num_envs"),
         ({"prefill": -1}, "prefill"),
-        ({"mode": "median"}, "mode must be one of"),
+        ({"propagation": "median"}, "propagation must be one of"),
     ],
 )
 def test_bad_train_config(options: dict[str, Any], named: str) -> None:

@@ -14,14 +14,14 @@ import torch
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.conformal import grouped_quantile, std_scale
-from wmgym.calibration.open_loop import replay, replay_errors
+from wmgym.calibration.open_loop import open_loop_errors, replay
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.collect import collect
 from wmgym.data.transitions import Transitions, concat, from_arrays
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.vector_env import ImaginedVectorEnv
-from wmgym.models.dynamics import MODES, Mode
-from wmgym.models.error_bounds import SMALLEST_DOUBT, Calibration
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
+from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import make_task
 
@@ -45,8 +45,10 @@ def fresh() -> Transitions:
     return toy.episodes(2_000, seed=10_000, steps=32)
 
 
-def errors(model: WorldModel, real: Transitions, mode: Mode) -> dict[int, np.ndarray]:
-    steps: Iterator[np.ndarray] = replay_errors(model, real, real.first, max(HORIZONS), mode, seed=5)
+def errors(model: WorldModel, real: Transitions, propagation: Propagation) -> dict[int, np.ndarray]:
+    steps: Iterator[np.ndarray] = open_loop_errors(
+        model, real, real.first, max(HORIZONS), propagation, seed=5
+    )
     return {h: error for h, error in enumerate(steps, start=1) if h in HORIZONS}
 
 
@@ -55,7 +57,7 @@ def errors(model: WorldModel, real: Transitions, mode: Mode) -> dict[int, np.nda
 
 def test_without_noise_imagination_equals_the_real_env() -> None:
     real, world = gym.make(toy.ENV_ID, sigma=0.0), toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0))
-    imagined = ImaginedEnv(world, mode="mean")
+    imagined = ImaginedEnv(world, propagation="mean")
     rng = np.random.default_rng(0)
     for seed in range(5):
         start, _ = real.reset(seed=seed)
@@ -76,14 +78,14 @@ def test_replay_of_collected_episodes_without_noise_has_no_error() -> None:
     real = collect(toy.task(0.0), episodes=3, seed=0)
     assert real.lengths.tolist() == [toy.LIMIT] * 3
     world = toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0))
-    for mode in MODES:
-        for error in replay_errors(world, real, real.first, toy.LIMIT, mode):
+    for propagation in PROPAGATIONS:
+        for error in open_loop_errors(world, real, real.first, toy.LIMIT, propagation):
             assert np.nanmax(error) < 1e-5
 
 
 def test_replay_stops_where_the_real_episode_did() -> None:
     real = toy.episodes(2, seed=0, steps=4)
-    found = np.array(list(replay_errors(toy.world(), real, np.array([0, 3, 6]), 5, "sample")))
+    found = np.array(list(open_loop_errors(toy.world(), real, np.array([0, 3, 6]), 5, "sample")))
     steps = np.isfinite(found).sum(0)  # (starts, core_dim)
     assert steps.tolist() == [[4] * 3, [1] * 3, [2] * 3]
     assert np.isnan(found[1:, 1]).all()
@@ -119,32 +121,32 @@ def test_discrete_actions_are_replayed_from_their_start() -> None:
     assert bound.std_scale[0] <= 1e-3  # a perfect model's noise shrinks to nothing
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_half_width_has_its_closed_form(calibrations: list[Calibration], mode: Mode) -> None:
-    noise = np.sqrt(2.0) if mode == "sample" else 1.0  # a sampled path adds noise of its own
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_half_width_has_its_closed_form(calibrations: list[Calibration], propagation: Propagation) -> None:
+    noise = np.sqrt(2.0) if propagation == "sample" else 1.0  # a sampled path adds noise of its own
     for h in HORIZONS:
-        found = np.mean([c.half_width[mode][h - 1] for c in calibrations], 0)
+        found = np.mean([c.half_width[propagation][h - 1] for c in calibrations], 0)
         np.testing.assert_allclose(found, 1.645 * noise * toy.open_loop_std(h), rtol=0.05)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
 def test_coverage_of_fresh_episodes_is_nominal(
-    calibrations: list[Calibration], fresh: Transitions, mode: Mode
+    calibrations: list[Calibration], fresh: Transitions, propagation: Propagation
 ) -> None:
-    for h, error in errors(toy.world(), fresh, mode).items():
-        share = np.mean([(error <= c.half_width[mode][h - 1]).mean() for c in calibrations])
+    for h, error in errors(toy.world(), fresh, propagation).items():
+        share = np.mean([(error <= c.half_width[propagation][h - 1]).mean() for c in calibrations])
         assert share == pytest.approx(0.9, abs=0.015), h
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_coverage_is_nominal_where_members_disagree(fresh: Transitions, mode: Mode) -> None:
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_coverage_is_nominal_where_members_disagree(fresh: Transitions, propagation: Propagation) -> None:
     world = toy.world(toy.LinearGaussian(offset=(-0.1, 0.0, 0.05, 0.2)))
     shares = []
     for seed in range(8):
         bounded = calibrate(world, toy.episodes(128, seed), horizon=8, seed=seed)
         assert bounded.calibration is not None
-        error = errors(bounded, fresh, mode)[8]
-        shares.append((error <= bounded.calibration.half_width[mode][7]).mean())
+        error = errors(bounded, fresh, propagation)[8]
+        shares.append((error <= bounded.calibration.half_width[propagation][7]).mean())
     assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
 
 
@@ -181,9 +183,9 @@ def test_coverage_at_another_level(fresh: Transitions, level: float) -> None:
 
 
 def test_left_out_coverage_says_what_fresh_episodes_will_say(calibrations: list[Calibration]) -> None:
-    for mode in MODES:
+    for propagation in PROPAGATIONS:
         for h in HORIZONS:
-            shares = np.mean([c.coverage[mode][:, h - 1] for c in calibrations], 0)
+            shares = np.mean([c.coverage[propagation][:, h - 1] for c in calibrations], 0)
             np.testing.assert_allclose(shares, 0.9, atol=0.03)
     assert np.isnan(calibrated(toy.world(), toy.episodes(1, 0)).coverage["mean"]).all()
 
@@ -229,13 +231,13 @@ def test_bound_is_the_table_and_never_wider_than_knowing_nothing(calibrations: l
     np.testing.assert_array_equal(bound[1:4], table.half_width["sample"][[0, 6, 31]])
     nothing = table.reach + np.abs(50.0 - table.center)
     np.testing.assert_allclose(bound[4:], [nothing, nothing], rtol=1e-6)
-    doubt = np.array([1.0, 0.5, 0.0, 2.0, 0.0, 1e9])[:, None] * [1.0, 2.0, 3.0]
-    doubted = table.error_bound(steps, "sample", far, doubt)
-    np.testing.assert_array_equal(doubted[0], 0.0)
-    scale = np.maximum(doubt[1:4], SMALLEST_DOUBT) ** table.power["sample"][[0, 6, 31]][:, None]
-    expected = table.per_doubt["sample"][[0, 6, 31]] * scale
-    np.testing.assert_allclose(doubted[1:4], np.minimum(expected, nothing), rtol=1e-6)
-    np.testing.assert_allclose(doubted[4:], [nothing, nothing], rtol=1e-6)
+    disagreement = np.array([1.0, 0.5, 0.0, 2.0, 0.0, 1e9])[:, None] * [1.0, 2.0, 3.0]
+    widened_bound = table.error_bound(steps, "sample", far, disagreement)
+    np.testing.assert_array_equal(widened_bound[0], 0.0)
+    scale = np.maximum(disagreement[1:4], SMALLEST_DISAGREEMENT) ** table.power["sample"][[0, 6, 31]][:, None]
+    expected = table.per_disagreement["sample"][[0, 6, 31]] * scale
+    np.testing.assert_allclose(widened_bound[1:4], np.minimum(expected, nothing), rtol=1e-6)
+    np.testing.assert_allclose(widened_bound[4:], [nothing, nothing], rtol=1e-6)
 
 
 def test_knowing_nothing_holds_for_any_prediction(calibrations: list[Calibration]) -> None:
@@ -246,7 +248,7 @@ def test_knowing_nothing_holds_for_any_prediction(calibrations: list[Calibration
 
 
 def test_doubt_tells_good_episodes_from_bad_ones() -> None:
-    """Members that disagree by as much as they are wrong: the bound given doubt is right for each of them."""
+    """Members that disagree by as much as they are wrong: the bound given disagreement is right for each of them."""
 
     class TwoKinds(toy.LinearGaussian):
         def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Any:
@@ -260,12 +262,12 @@ def test_doubt_tells_good_episodes_from_bad_ones() -> None:
     assert table is not None
     test = toy.episodes(400, 1, sigma=0.0, steps=8)
     for h, step in enumerate(replay(bounded, test, test.first, 4, "member", trust=True), start=1):
-        hours = np.full(len(step.doubt), h)
+        hours = np.full(len(step.disagreement), h)
         by_step = table.error_bound(hours, "member", step.core)
-        given = table.error_bound(hours, "member", step.core, step.doubt)
-        assert (step.error <= given).mean() > 0.84  # more where errors are multiples of doubt: ties
-        calm = step.doubt[:, 0] < np.median(step.doubt[:, 0])
-        if h == 1:  # later, errors of one sign add up faster than doubt
+        given = table.error_bound(hours, "member", step.core, step.disagreement)
+        assert (step.error <= given).mean() > 0.84  # more where errors are multiples of disagreement: ties
+        calm = step.disagreement[:, 0] < np.median(step.disagreement[:, 0])
+        if h == 1:  # later, errors of one sign add up faster than disagreement
             assert (step.error <= given)[calm].mean() > 0.7  # nine in ten, all of them ties
             assert given[calm].mean() < 0.2 * by_step[calm].mean()
 
@@ -275,7 +277,7 @@ def test_a_tube_holds_for_whole_trajectories(calibrations: list[Calibration]) ->
     for table in calibrations[:5]:  # one, from 128 episodes, is off by 0.03
         inside, world = np.ones(1_000, bool), toy.world().with_calibration(table)
         for h, step in enumerate(replay(world, fresh, fresh.first, 20, "sample", trust=True), start=1):
-            bound = table.error_bound(np.full(1_000, h), "sample", step.core, step.doubt)
+            bound = table.error_bound(np.full(1_000, h), "sample", step.core, step.disagreement)
             inside &= (step.error <= table.tube["sample"][19] * bound).all(1)
         shares.append(inside.mean())
         assert (np.diff(table.tube["sample"]) >= 0).all()
@@ -302,7 +304,7 @@ def test_policies_count_as_one_each_and_few_of_them_raise_the_level() -> None:
             parts.append(replace(part, task=toy.task(), episode_policy=(f"p{k}",) * part.num_episodes))
         *seen, unseen = parts
         table = calibrated(toy.world(), concat(seen), horizon=1)
-        error = next(replay_errors(toy.world(), unseen, unseen.first, 1, "mean"))
+        error = next(open_loop_errors(toy.world(), unseen, unseen.first, 1, "mean"))
         shares.append((error <= table.half_width["mean"][0]).mean())
     assert np.mean(shares) > 0.87
 
@@ -311,7 +313,7 @@ def test_bound_does_not_depend_on_the_number_of_envs(calibrations: list[Calibrat
     world = toy.world().with_calibration(calibrations[0])
     seen = []
     for num_envs in (1, 8):
-        env = ImaginedVectorEnv(world, num_envs, mode="mean", starts=world.starts[:1], trust=True)
+        env = ImaginedVectorEnv(world, num_envs, propagation="mean", starts=world.starts[:1], trust=True)
         infos = [env.reset(seed=0)[1]]
         infos += [env.step(np.zeros((num_envs, 2), np.float32))[4] for _ in range(35)]
         seen.append(np.array([info["error_bound"][0] for info in infos]))
@@ -328,7 +330,7 @@ def test_horizon_defaults_to_the_longest_episode_and_evidence_is_kept() -> None:
     np.testing.assert_allclose(found.data_std, data.core.std(0))
     assert calibrated(toy.world(), data, horizon=500).horizon == 20
     assert set(found.half_width) == set(found.coverage) == {"mean", "member", "sample"}
-    assert all(found.half_width[mode].shape == (20, 3) for mode in MODES)
+    assert all(found.half_width[propagation].shape == (20, 3) for propagation in PROPAGATIONS)
 
 
 def test_calibrating_twice_gives_the_same_bounds() -> None:
@@ -337,8 +339,10 @@ def test_calibrating_twice_gives_the_same_bounds() -> None:
     twice = calibrate(once, data, horizon=5)
     assert once.calibration is not None
     assert twice.calibration is not None
-    for mode in MODES:
-        np.testing.assert_array_equal(once.calibration.half_width[mode], twice.calibration.half_width[mode])
+    for propagation in PROPAGATIONS:
+        np.testing.assert_array_equal(
+            once.calibration.half_width[propagation], twice.calibration.half_width[propagation]
+        )
 
 
 # Quantiles

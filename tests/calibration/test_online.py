@@ -28,12 +28,15 @@ def louder(count: int, seed: int, factor: float = 3.0) -> Transitions:
 
 
 def coverage(world: WorldModel, data: Transitions) -> np.ndarray:
-    """Share ``(2, 24)`` of errors inside the bounds by the step and given doubt."""
+    """Share ``(2, 24)`` of errors inside the bounds by the step and given disagreement."""
     table, found = world.calibration, []
     assert table is not None
     for h, step in enumerate(replay(world, data, data.first, 24, "member", trust=True), start=1):
-        hours = np.full(len(step.doubt), h)
-        both = (table.error_bound(hours, "member", step.core, doubt) for doubt in (None, step.doubt))
+        hours = np.full(len(step.disagreement), h)
+        both = (
+            table.error_bound(hours, "member", step.core, disagreement)
+            for disagreement in (None, step.disagreement)
+        )
         found.append([(step.error <= bound).mean() for bound in both])
     return np.array(found).T
 
@@ -46,10 +49,10 @@ def test_unchanged_episodes_leave_bounds_as_they_are(world: WorldModel) -> None:
     after = calibrate(world, data, update=True).calibration
     assert after is not None
     assert world.calibration is not None
-    for mode in ("mean", "member", "sample"):
-        ratio = after.half_width[mode] / world.calibration.half_width[mode]
+    for propagation in ("mean", "member", "sample"):
+        ratio = after.half_width[propagation] / world.calibration.half_width[propagation]
         assert ratio.mean() == pytest.approx(1.0, abs=0.06)
-        np.testing.assert_allclose(after.coverage[mode], 0.9, atol=0.09)
+        np.testing.assert_allclose(after.coverage[propagation], 0.9, atol=0.09)
     assert after.episodes == world.calibration.episodes + 60
     assert set(after.fingerprints) == {*world.calibration.fingerprints, *data.fingerprints()}
 
@@ -66,7 +69,7 @@ def test_louder_episodes_are_noticed_and_bounds_follow(world: WorldModel) -> Non
     inside = np.ones(300, bool)
     fresh = louder(300, 6)
     for h, step in enumerate(replay(adapted, fresh, fresh.first, 24, "member", trust=True), start=1):
-        bound = table.error_bound(np.full(300, h), "member", step.core, step.doubt)
+        bound = table.error_bound(np.full(300, h), "member", step.core, step.disagreement)
         inside &= (step.error <= table.tube["member"][23] * bound).all(1)
     assert inside.mean() == pytest.approx(0.9, abs=0.08)
     assert (np.diff(table.tube["member"]) >= 0).all()

@@ -26,7 +26,7 @@ from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import make_task
 
 COLUMNS = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "unobserved",
     "episode",
 )  # fmt: skip
 BOX = spaces.Box(-1.0, 1.0, (2,))

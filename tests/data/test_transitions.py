@@ -20,7 +20,7 @@ from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import Task, make_task
 
 COLUMNS = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "unobserved",
     "episode",
 )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_attributes_cannot_be_replaced() -> None:
         log().reward = None  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs", "hidden"])
+@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs", "unobserved"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_with_their_row(
     hopper: Transitions, name: str, bad: float
@@ -352,7 +352,7 @@ def test_from_arrays_neither_keeps_nor_changes_what_it_is_given() -> None:
         "episode": np.zeros(2, np.int64),
         "terminated": np.zeros(2, bool),
         "reward": np.zeros(2),
-        "hidden": np.zeros((2, 0)),
+        "unobserved": np.zeros((2, 0)),
     }
     data = from_arrays(TASK, **given)
     for name, array in given.items():
@@ -372,7 +372,7 @@ def test_from_arrays_takes_lists_and_unflattened_arrays() -> None:
         next_obs=np.zeros((2, 11)),
         episode=[0, 0],  # type: ignore[arg-type]
         terminated=[False, True],  # type: ignore[arg-type]
-        hidden=np.zeros((2, 1)),
+        unobserved=np.zeros((2, 1)),
         policy_name="mine",
     )
     assert (data.action.shape, data.action.dtype) == ((2, 3), np.float32)
@@ -390,7 +390,7 @@ def test_from_arrays_takes_lists_and_unflattened_arrays() -> None:
         ({"action": np.zeros((9, 2))}, "action"),
         ({"reward": np.zeros(9)}, "reward"),
         ({"terminated": np.zeros(9, bool)}, "terminated"),
-        ({"hidden": np.zeros((10, 1))}, "hidden"),
+        ({"unobserved": np.zeros((10, 1))}, "unobserved"),
         ({"episode": np.zeros(0, np.int64)}, "no transitions"),
         ({"obs": np.full((10, 3), np.nan)}, "obs is not finite in row 0"),
         ({"terminated": np.ones(10, bool)}, "row 0 ends an episode"),
@@ -404,8 +404,8 @@ def test_from_arrays_asks_for_a_displacement_that_is_paid_for() -> None:
     n = {"obs": np.zeros((1, 11)), "next_obs": np.zeros((1, 11)), "action": np.zeros((1, 3))}
     ends = {"episode": np.zeros(1, int), "terminated": np.zeros(1, bool)}
     task = make_task("Hopper-v5")
-    assert_refused(lambda: from_arrays(task, **n, **ends), "pass hidden=")
-    assert_refused(lambda: from_arrays(task, **n, **ends, hidden=np.zeros((1, 2))), "^hidden has")
+    assert_refused(lambda: from_arrays(task, **n, **ends), "pass unobserved=")
+    assert_refused(lambda: from_arrays(task, **n, **ends, unobserved=np.zeros((1, 2))), "^unobserved has")
 
 
 @pytest.mark.parametrize("shape", [(10,), (10, 1)])

@@ -34,7 +34,7 @@ from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.registration import make_env, make_vector_env
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.config import FitConfig
-from wmgym.models.dynamics import MODES, Prediction
+from wmgym.models.dynamics import PROPAGATIONS, Prediction
 from wmgym.models.fit import fit
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -126,7 +126,7 @@ def test_a_world_may_be_named_by_a_path(pendulum_dir: str) -> None:
     ("options", "named"),
     [
         ({"num_envs": 0}, "num_envs"),
-        ({"mode": "median"}, "mode must be one of mean, member, sample"),
+        ({"propagation": "median"}, "propagation must be one of mean, member, sample"),
         ({"precision": "float16"}, "precision must be float32 or bfloat16"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"starts": np.zeros((0, 3))}, "starts"),
@@ -181,10 +181,10 @@ def test_termination_wins_over_the_time_limit_and_over_divergence() -> None:
 # Autoreset
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_final_obs_is_where_the_episode_really_ended(mode: Any) -> None:
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_final_obs_is_where_the_episode_really_ended(propagation: Any) -> None:
     world = toy.world()
-    env = ImaginedVectorEnv(world, 4, max_episode_steps=6, mode=mode)
+    env = ImaginedVectorEnv(world, 4, max_episode_steps=6, propagation=propagation)
     starts = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     env.reset(seed=5, options={"state": starts})
     generator = torch.Generator().manual_seed(5)
@@ -193,7 +193,7 @@ def test_final_obs_is_where_the_episode_really_ended(mode: Any) -> None:
     for _ in range(6):
         action = rng.uniform(-1, 1, (4, 2)).astype(np.float32)
         obs, reward, *_, infos = env.step(action)
-        outcome = world.step(state, torch.tensor(action), mode, generator)
+        outcome = world.step(state, torch.tensor(action), propagation, generator)
         state = outcome.state
         np.testing.assert_array_equal(reward, outcome.reward.double().numpy())
     np.testing.assert_array_equal(np.stack(infos["final_obs"]), state.core.double().numpy())
@@ -219,7 +219,9 @@ def test_only_the_ended_rows_restart() -> None:
 
 
 def test_every_row_keeps_its_own_time(toy_world: WorldModel) -> None:
-    ends = replace(toy_world.task, terminated=lambda core, action, next_core, hidden: next_core[:, 0] > 0.5)
+    ends = replace(
+        toy_world.task, terminated=lambda core, action, next_core, unobserved: next_core[:, 0] > 0.5
+    )
     env = ImaginedVectorEnv(replace(toy_world, task=ends), 5, max_episode_steps=9)
     env.reset(seed=0)
     age = np.zeros(5, int)
@@ -277,7 +279,11 @@ def test_sync_vector_env_over_single_envs_does_the_same_to_the_last_bit(
     pendulum_world: WorldModel, num_envs: int, autoreset: AutoresetMode, steps: int
 ) -> None:
     """One start state and no noise, since every env object has a generator of its own."""
-    options: dict[str, Any] = {"mode": "mean", "starts": pendulum_world.starts[:1], "max_episode_steps": 40}
+    options: dict[str, Any] = {
+        "propagation": "mean",
+        "starts": pendulum_world.starts[:1],
+        "max_episode_steps": 40,
+    }
     ours = ImaginedVectorEnv(pendulum_world, num_envs, autoreset_mode=autoreset, **options)
     oracle = SyncVectorEnv(
         [lambda: ImaginedEnv(pendulum_world, **options)] * num_envs, autoreset_mode=autoreset
@@ -520,11 +526,11 @@ def test_a_single_env_says_that_it_diverged() -> None:
     assert info["diverged"] is True
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_error_bound_is_the_calibrations_table(toy_world: WorldModel, mode: Any) -> None:
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_error_bound_is_the_calibrations_table(toy_world: WorldModel, propagation: Any) -> None:
     assert toy_world.calibration is not None
-    table = toy_world.calibration.half_width[mode]
-    env = ImaginedVectorEnv(toy_world, 2, mode=mode, max_episode_steps=25)
+    table = toy_world.calibration.half_width[propagation]
+    env = ImaginedVectorEnv(toy_world, 2, propagation=propagation, max_episode_steps=25)
     _, infos = env.reset(seed=0)
     np.testing.assert_array_equal(infos["error_bound"], np.zeros((2, 3)))
     for h in range(1, 26):
@@ -552,24 +558,26 @@ def disagreeing(offset: tuple[float, ...] = (-0.3, 0.3)) -> WorldModel:
     return calibrate(world, toy.episodes(40, 1, steps=20), horizon=20)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_distrust_grows_with_what_members_disagree_by(mode: Any) -> None:
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_distrust_grows_with_what_members_disagree_by(propagation: Any) -> None:
     world = disagreeing((-0.3, 0.3, 0.35))
     table = world.calibration
     assert table is not None
-    env = ImaginedVectorEnv(world, 6, mode=mode, trust=True, max_episode_steps=10)
+    env = ImaginedVectorEnv(world, 6, propagation=propagation, trust=True, max_episode_steps=10)
     _, infos = env.reset(seed=0)
     assert not infos["distrust"].any()
     members = env._state.member.numpy()  # type: ignore[union-attr]
-    shadow, apart = env.core(), []
+    companion, apart = env.core(), []
     for h in range(1, 10):
         infos = env.step(np.zeros((6, 2), np.float32))[4]
-        shadow = shadow @ toy.A.T + np.array([0.3, 0.35, -0.3])[members, None]  # the next member's own path
-        apart.append(np.abs(env.core() - shadow) / table.data_std)
+        companion = (
+            companion @ toy.A.T + np.array([0.3, 0.35, -0.3])[members, None]
+        )  # the next member's own path
+        apart.append(np.abs(env.core() - companion) / table.data_std)
         past = np.mean(apart, 0)
         own = np.sqrt((apart[-1] ** 2 + past**2) / 2)
-        doubt = own**0.4 * stats.gmean(past, axis=1)[:, None] ** 0.6
-        expected = table.error_bound(np.full(6, h), mode, env.core(), doubt)
+        disagreement = own**0.4 * stats.gmean(past, axis=1)[:, None] ** 0.6
+        expected = table.error_bound(np.full(6, h), propagation, env.core(), disagreement)
         np.testing.assert_allclose(infos["error_bound"], expected, rtol=1e-4)
         np.testing.assert_allclose(infos["distrust"], (expected / table.data_std).mean(1), rtol=1e-4)
     final = env.step(np.zeros((6, 2), np.float32))[4]
@@ -582,7 +590,9 @@ def test_what_follows_distrust() -> None:
     rest = np.zeros((4, 2), np.float32)
 
     def run(**options: Any) -> list[tuple[Any, ...]]:
-        env = ImaginedVectorEnv(world, 4, mode="mean", trust=True, autoreset_mode="Disabled", **options)
+        env = ImaginedVectorEnv(
+            world, 4, propagation="mean", trust=True, autoreset_mode="Disabled", **options
+        )
         env.reset(seed=0)
         steps = []
         while len(steps) < 12:
@@ -604,10 +614,10 @@ def test_what_follows_distrust() -> None:
     np.testing.assert_array_equal(ending[-1][2], past)
     assert not truncating[-1][2].any()
     assert not ending[-1][3].any()
-    for (_, paid, *_), (_, full, *_), doubted in zip(
+    for (_, paid, *_), (_, full, *_), widened_bound in zip(
         run(on_distrust="penalise", penalty=2.0), plain, distrust, strict=True
     ):
-        np.testing.assert_allclose(paid, full - 2.0 * doubted, rtol=1e-6)
+        np.testing.assert_allclose(paid, full - 2.0 * widened_bound, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -688,7 +698,7 @@ def ant_world() -> WorldModel:
 
 
 def test_readouts_have_their_place_in_the_observation(ant_world: WorldModel) -> None:
-    env = ImaginedVectorEnv(ant_world, 5, mode="member")
+    env = ImaginedVectorEnv(ant_world, 5, propagation="member")
     obs, _ = env.reset(seed=0)
     assert any(np.array_equal(obs[0], start.astype(np.float64)) for start in ant_world.starts)
     for _ in range(30):
@@ -718,7 +728,10 @@ def test_readouts_are_learned() -> None:
     """The reach from fingertip to target, on data that fit never saw; the target itself stays put."""
     data = collect("Reacher-v5", steps=2_000, seed=0, workers=1)
     world = fit(data, FitConfig(members=2, width=64, depth=2, max_updates=600))
-    env, test = ImaginedVectorEnv(world, 40, mode="mean"), collect("Reacher-v5", steps=40, seed=9, workers=1)
+    env, test = (
+        ImaginedVectorEnv(world, 40, propagation="mean"),
+        collect("Reacher-v5", steps=40, seed=9, workers=1),
+    )
     first, _ = env.reset(seed=0, options={"state": test.state})
     obs, reward, *_ = env.step(test.action)
     np.testing.assert_array_equal(obs[:, 4:6], first[:, 4:6])
@@ -789,9 +802,11 @@ def test_a_world_with_readouts_survives_storage(ant_world: WorldModel, tmp_path:
 # Snapshots
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_follows_a_restore_is_the_same_to_the_last_bit(pendulum_world: WorldModel, mode: Any) -> None:
-    env = ImaginedVectorEnv(pendulum_world, 5, mode=mode, max_episode_steps=30)
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_what_follows_a_restore_is_the_same_to_the_last_bit(
+    pendulum_world: WorldModel, propagation: Any
+) -> None:
+    env = ImaginedVectorEnv(pendulum_world, 5, propagation=propagation, max_episode_steps=30)
     env.reset(seed=0)
     env.action_space.seed(0)
     plan = [env.action_space.sample() for _ in range(120)]
@@ -802,7 +817,7 @@ def test_what_follows_a_restore_is_the_same_to_the_last_bit(pendulum_world: Worl
     for _ in range(2):
         env.restore(at)
         runs.append([env.step(action)[:4] for action in plan])
-    other = ImaginedVectorEnv(pendulum_world, 5, mode=mode, max_episode_steps=30)
+    other = ImaginedVectorEnv(pendulum_world, 5, propagation=propagation, max_episode_steps=30)
     other.restore(at)
     runs.append([other.step(action)[:4] for action in plan])
     for run in runs[1:]:
@@ -812,7 +827,7 @@ def test_what_follows_a_restore_is_the_same_to_the_last_bit(pendulum_world: Worl
 
 
 def test_forks_start_where_the_episode_is(pendulum_world: WorldModel) -> None:
-    env = gym.make(ID, world=pendulum_world, mode="mean").unwrapped
+    env = gym.make(ID, world=pendulum_world, propagation="mean").unwrapped
     assert isinstance(env, ImaginedEnv)
     env.reset(seed=0)
     env.step(np.zeros(1, np.float32))
@@ -859,15 +874,15 @@ def test_async_vector_env_runs_it_in_processes(pendulum_dir: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize("mode", ["mean", "member"])
-def test_returns_are_differentiable_in_actions(ant_world: WorldModel, mode: Any) -> None:
+@pytest.mark.parametrize("propagation", ["mean", "member"])
+def test_returns_are_differentiable_in_actions(ant_world: WorldModel, propagation: Any) -> None:
     """Through rotations, readouts and five imagined steps: the gradient is the slope of the return."""
 
     def gain(plan: torch.Tensor) -> torch.Tensor:
         state = ant_world.init(torch.tensor(ant_world.starts[:4]), torch.Generator().manual_seed(0))
         total = torch.zeros(())
         for action in plan:
-            outcome = ant_world.step(state, action, mode)
+            outcome = ant_world.step(state, action, propagation)
             state, total = outcome.state, total + outcome.reward.sum()
         return total
 

@@ -34,7 +34,7 @@ def idle(obs: np.ndarray) -> tuple[np.ndarray, None]:
 
 @pytest.fixture(scope="module")
 def report() -> GapReport:
-    return score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=0, mode="sample", workers=1)
+    return score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=0, propagation="sample", workers=1)
 
 
 def biased(bonus: float) -> WorldModel:
@@ -63,9 +63,9 @@ def test_without_noise_returns_are_equal() -> None:
 
 
 def test_a_reward_that_is_too_good_is_found() -> None:
-    entry = score(biased(0.1), {"damp": damp}, 30, seed=1, mode="sample", workers=1)["damp"]
+    entry = score(biased(0.1), {"damp": damp}, 30, seed=1, propagation="sample", workers=1)["damp"]
     assert entry.gap_interval[0] > 0
-    truth = score(toy.world(), {"damp": damp}, 30, seed=1, mode="sample", workers=1)
+    truth = score(toy.world(), {"damp": damp}, 30, seed=1, propagation="sample", workers=1)
     spread = truth["damp"].real_mean - truth["random"].real_mean
     shift = entry.imagined_mean - truth["damp"].imagined_mean
     assert shift == pytest.approx(0.1 * toy.LIMIT, rel=1e-4)
@@ -91,7 +91,7 @@ def test_the_reports_numbers_hang_together(report: GapReport) -> None:
 
 def test_the_seed_decides_the_report(report: GapReport) -> None:
     again, other = (
-        score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=seed, mode="sample", workers=1)
+        score(toy.world(), {"damp": damp, "idle": idle}, 30, seed=seed, propagation="sample", workers=1)
         for seed in (0, 1)
     )
     assert again == report
@@ -133,7 +133,7 @@ def test_nothing_counts_after_an_episodes_end() -> None:
     task = replace(
         world.task,
         reward=lambda core, action, next_core, moved: 1 + 0 * core[:, 0],
-        terminated=lambda core, action, next_core, hidden: next_core[:, 0] > 0.4,
+        terminated=lambda core, action, next_core, unobserved: next_core[:, 0] > 0.4,
     )
     entry = score(replace(world, task=task), {"idle": idle}, 20, workers=1)["idle"]
     assert entry.imagined_mean == entry.imagined_length  # paid one a step

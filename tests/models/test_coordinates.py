@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wmgym.data.collect import collect
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.rotations import compose, rotation_between, rotation_matrix
 from wmgym.tasks.layout import Geometry
 from wmgym.tasks.mujoco_v5.registry import TABLE
@@ -67,13 +67,13 @@ def test_matrices_and_gradients_are_mujocos_and_finite() -> None:
 @pytest.mark.parametrize(("env_id", "kwargs"), WORLD_VIEWS)
 def test_moving_inverts_the_difference(env_id: str, kwargs: dict[str, Any]) -> None:
     data = collect(make_task(env_id, env_kwargs=kwargs), steps=200, seed=0, workers=1)
-    chart = Chart(data.task.core.geometry)
+    coordinates = Coordinates(data.task.core.geometry)
     core, next_core = (torch.tensor(x, dtype=torch.float64) for x in (data.core, data.next_core))
     displacement = torch.tensor(data.displacement)
-    change = chart.difference(core, next_core, displacement)
-    assert change.shape == (200, chart.change_dim)
-    assert chart.features(core).shape == (200, chart.feature_dim)
-    found, moved = chart.move(core, change)
+    change = coordinates.difference(core, next_core, displacement)
+    assert change.shape == (200, coordinates.change_dim)
+    assert coordinates.features(core).shape == (200, coordinates.feature_dim)
+    found, moved = coordinates.move(core, change)
     torch.testing.assert_close(moved, displacement, rtol=0, atol=1e-12)
     torch.testing.assert_close(found, next_core, rtol=0, atol=2e-6)  # a float32 quaternion has no unit length
 
@@ -83,7 +83,7 @@ def test_neither_heading_nor_place_changes_what_the_network_sees_and_predicts(en
     """The same robot, turned and moved in MuJoCo: equal features, and equal changes after a real step."""
     env = make_task(env_id).make().unwrapped
     task, rng = make_task(env_id), np.random.default_rng(1)
-    chart = Chart(task.core.geometry)
+    coordinates = Coordinates(task.core.geometry)
     seen, changes = [], []
     joints = rng.uniform(-0.3, 0.3, env.model.nq)  # type: ignore[attr-defined]
     velocity = rng.normal(size=env.model.nv)  # type: ignore[attr-defined]
@@ -102,12 +102,12 @@ def test_neither_heading_nor_place_changes_what_the_network_sees_and_predicts(en
         qpos[:2] += turn
         env.reset(seed=0)
         env.set_state(qpos, qvel)  # type: ignore[attr-defined]
-        core, before = task.read_core(env, np.zeros(task.obs_dim)), task.read_hidden(env)
+        core, before = task.read_core(env, np.zeros(task.obs_dim)), task.read_unobserved(env)
         obs = env.step(action)[0]
-        moved = (task.read_hidden(env) - before)[: task.core.displacement_dim]
+        moved = (task.read_unobserved(env) - before)[: task.core.displacement_dim]
         rows = [torch.tensor(x[None]) for x in (core, task.read_core(env, obs), moved)]
-        seen.append(chart.features(rows[0]))
-        changes.append(chart.difference(*rows))
+        seen.append(coordinates.features(rows[0]))
+        changes.append(coordinates.difference(*rows))
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=1e-9)
     torch.testing.assert_close(changes[0], changes[1], rtol=0, atol=1e-7)
 
@@ -129,14 +129,14 @@ def test_a_planar_frame_is_the_torsos(env_id: str) -> None:
     if env_id != "Swimmer-v5":  # as an ablation would have it: the pitch turns z towards x
         at = env.model.nv - 1
         geometry = replace(geometry, pitch=(1, -1), velocities=((at, at + 1),), positions=((2 * at + 1, 0),))
-    np.testing.assert_allclose(Chart(geometry).features(core)[0, -2:], expected, atol=1e-12)
+    np.testing.assert_allclose(Coordinates(geometry).features(core)[0, -2:], expected, atol=1e-12)
 
 
 def test_a_fixed_dimension_never_moves_and_a_free_one_is_not_seen() -> None:
-    chart = Chart(Geometry(4, fixed=(1,), free=(2,)))
+    coordinates = Coordinates(Geometry(4, fixed=(1,), free=(2,)))
     core = torch.arange(8.0).view(2, 4)
-    assert torch.equal(chart.features(core), core[:, [0, 1, 3]])
-    moved, _ = chart.move(core, torch.ones(2, chart.change_dim))
+    assert torch.equal(coordinates.features(core), core[:, [0, 1, 3]])
+    moved, _ = coordinates.move(core, torch.ones(2, coordinates.change_dim))
     assert torch.equal(moved - core, torch.tensor([[1.0, 0.0, 1.0, 1.0]] * 2))
 
 
@@ -146,7 +146,7 @@ def test_feet_are_where_mujoco_has_them(env_id: str, excluded: bool) -> None:
     task = make_task(env_id, env_kwargs={"exclude_current_positions_from_observation": excluded})
     env: Any = task.make().unwrapped
     model, data, rng = env.model, env.data, np.random.default_rng(0)
-    chart = Chart(task.core.geometry).double()
+    coordinates = Coordinates(task.core.geometry).double()
     feet = [
         i
         for i in range(model.ngeom)
@@ -165,6 +165,6 @@ def test_feet_are_where_mujoco_has_them(env_id: str, excluded: bool) -> None:
                 speed = jacobian @ data.qvel
                 expected.append((point[2] - model.geom_size[geom, 0], speed[0], speed[2]))
         core = torch.tensor(task.core.from_mujoco(data.qpos, data.qvel))[None]
-        found = torch.stack(chart.feet(core), -1)[0].numpy()
+        found = torch.stack(coordinates.feet(core), -1)[0].numpy()
         order = np.lexsort(np.round(found, 6).T), np.lexsort(np.round(expected, 6).T)
         np.testing.assert_allclose(found[order[0]], np.array(expected)[order[1]], atol=1e-6)

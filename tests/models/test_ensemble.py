@@ -171,9 +171,9 @@ def test_a_pair_is_a_member_and_the_next_ones_shadow(model: EnsembleMLP, rows: i
     core, action, member = core[:rows], action[:rows], member[:rows].clone()
     if alone:  # every row has the last member, whose next is the first
         member[:] = model.num_members - 1
-    shadow = core + 0.5
-    own, other = model.predict_pair(core, shadow, action, member)
-    every, beside = model.predict(core, action), model.predict(shadow, action)
+    companion = core + 0.5
+    own, other = model.predict_pair(core, companion, action, member)
+    every, beside = model.predict(core, action), model.predict(companion, action)
     index = torch.arange(rows)
     torch.testing.assert_close(own.mean, every.mean[member, index], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(own.std, every.std[member, index], rtol=1e-5, atol=1e-6)

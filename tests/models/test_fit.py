@@ -12,12 +12,12 @@ import torch
 
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
-from wmgym.calibration.open_loop import replay_errors
+from wmgym.calibration.open_loop import open_loop_errors
 from wmgym.data.collect import collect
 from wmgym.data.transitions import Transitions, from_arrays
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.config import FitConfig
-from wmgym.models.dynamics import MODES
+from wmgym.models.dynamics import PROPAGATIONS
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
@@ -46,8 +46,8 @@ def equal(first: WorldModel, second: WorldModel) -> bool:
 
 
 def test_joints_are_held_near_their_stops(train: Transitions) -> None:
-    stops = ((0, -9.0, 9.0), (2, -0.01, 0.01))  # one that no data reached, one that gave way
-    core = replace(train.task.core, stops=stops)
+    joint_limits = ((0, -9.0, 9.0), (2, -0.01, 0.01))  # one that no data reached, one that gave way
+    core = replace(train.task.core, joint_limits=joint_limits)
     world = fit(replace(train, task=replace(train.task, core=core)), TINY)
     seen = np.abs(np.concatenate([train.core, train.next_core])[:, 2]).max()
     np.testing.assert_allclose([world.low[0], world.high[0]], [-9.36, 9.36], rtol=1e-6)
@@ -59,7 +59,7 @@ def test_joints_are_held_near_their_stops(train: Transitions) -> None:
 def test_rollout_error_falls_well_below_standing_still(train: Transitions) -> None:
     world = fit(train, SMALL)
     test = toy.episodes(50, 1, sigma=0.02, steps=30)
-    for h, error in enumerate(replay_errors(world, test, test.first, 16, "mean"), start=1):
+    for h, error in enumerate(open_loop_errors(world, test, test.first, 16, "mean"), start=1):
         if h in (1, 8, 16):
             still = np.abs(test.core[test.first] - test.next_core[test.first + h - 1])
             assert error.mean() < 0.3 * still.mean()
@@ -86,7 +86,7 @@ def test_fine_tuning_makes_rollouts_better() -> None:
     for finetune_updates in (0, 150):
         config = replace(SMALL, finetune_updates=finetune_updates, finetune_steps=4, rollout=4)
         world = fit(data, config)
-        *_, error = replay_errors(world, test, starts, 4, "member")
+        *_, error = open_loop_errors(world, test, starts, 4, "member")
         found.append((error / data.core.std(0)).mean())
     assert found[1] < 0.95 * found[0]
 
@@ -224,8 +224,8 @@ def test_a_constant_reward_is_learned_all_but_exactly(value: float) -> None:
     world = fit(rewarded(np.full(600, value)), SMALL)
     generator = torch.Generator().manual_seed(0)
     core = torch.randn(100, 3, generator=generator)
-    for mode in MODES:
-        reward = world.step(world.init(core, generator), torch.zeros(100, 2), mode, generator).reward
+    for propagation in PROPAGATIONS:
+        reward = world.step(world.init(core, generator), torch.zeros(100, 2), propagation, generator).reward
         np.testing.assert_allclose(reward, value, rtol=1e-3, atol=1e-5)
 
 

@@ -18,7 +18,7 @@ from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.io import artifacts
 from wmgym.models import saving
 from wmgym.models.config import FitConfig
-from wmgym.models.dynamics import MODES
+from wmgym.models.dynamics import PROPAGATIONS
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import make_task
@@ -87,7 +87,7 @@ def test_a_loaded_world_imagines_the_same(pendulum_world: WorldModel, pendulum_d
 def test_every_modes_bounds_are_kept(toy_dir: Path) -> None:
     found = saving.load(toy_dir, task=toy.task()).calibration
     assert found is not None
-    assert set(found.half_width) == set(found.coverage) == set(MODES) == {"mean", "member", "sample"}
+    assert set(found.half_width) == set(found.coverage) == set(PROPAGATIONS) == {"mean", "member", "sample"}
 
 
 def test_an_uncalibrated_world_stays_so(toy_fit: WorldModel, tmp_path: Path) -> None:

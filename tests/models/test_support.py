@@ -12,7 +12,7 @@ from wmgym.data.collect import collect
 from wmgym.data.transitions import Transitions
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.config import FitConfig
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.fit import fit
 from wmgym.models.support import ROWS, SEARCHED, Search, sample_support
 from wmgym.models.world import WorldModel
@@ -45,8 +45,8 @@ def test_rows_are_the_fits_own(swimmer: Transitions) -> None:
 def test_nearest_are_scipys(swimmer: Transitions, world: WorldModel) -> None:
     test = collect("Swimmer-v5", steps=50, seed=1)
     assert world.support is not None
-    chart = Chart(swimmer.task.core.geometry)
-    bank, asked = (chart.features(torch.tensor(x)).numpy() for x in (world.support.core, test.core))
+    coordinates = Coordinates(swimmer.task.core.geometry)
+    bank, asked = (coordinates.features(torch.tensor(x)).numpy() for x in (world.support.core, test.core))
     unit = np.maximum(bank.std(0, ddof=1), 1e-3) * np.sqrt(bank.shape[1])
     expected, rows = KDTree(bank / unit).query(asked / unit, k=3)
     found = world.nearest_real(test.obs, k=3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.symmetry import mapped, placed, views
 from wmgym.tasks.layout import Symmetry
 from wmgym.tasks.task import make_task
@@ -74,8 +74,8 @@ def same_sign(core: Any, values: np.ndarray, like: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("env_id", ENVS)
 def test_views_are_what_the_network_would_be_shown(env_id: str) -> None:
     task = make_task(env_id)
-    g, chart = task.core.geometry, Chart(task.core.geometry)
-    found = views(task.core.symmetries, chart, task.action_dim)
+    g, coordinates = task.core.geometry, Coordinates(task.core.geometry)
+    found = views(task.core.symmetries, coordinates, task.action_dim)
     assert found is not None
     generator = torch.Generator().manual_seed(3)
 
@@ -83,14 +83,16 @@ def test_views_are_what_the_network_would_be_shown(env_id: str) -> None:
         return torch.randn(5, dim, generator=generator, dtype=torch.float64)
 
     core, then, action, shift = (draw(n) for n in (g.dim, g.dim, task.action_dim, g.displacement_dim))
-    inputs = torch.cat([chart.features(core), action], 1)
-    targets = chart.difference(core, then, shift)
+    inputs = torch.cat([coordinates.features(core), action], 1)
+    targets = coordinates.difference(core, then, shift)
     for k, symmetry in enumerate(task.core.symmetries, start=1):
         x, y = found.of(inputs[None], targets[None], torch.full((1, len(inputs)), k))
         here, there = mapped(symmetry, g, core), mapped(symmetry, g, then)
-        shown = torch.cat([chart.features(here), placed(symmetry.action, action)], 1)
+        shown = torch.cat([coordinates.features(here), placed(symmetry.action, action)], 1)
         torch.testing.assert_close(x[0], shown)
-        torch.testing.assert_close(y[0], chart.difference(here, there, placed(symmetry.displacement, shift)))
+        torch.testing.assert_close(
+            y[0], coordinates.difference(here, there, placed(symmetry.displacement, shift))
+        )
     x, y = found.of(inputs[None], targets[None], torch.zeros((1, len(inputs)), dtype=torch.int64))
     assert torch.equal(x[0], inputs)
     assert torch.equal(y[0], targets)
@@ -98,7 +100,7 @@ def test_views_are_what_the_network_would_be_shown(env_id: str) -> None:
 
 def test_moments_are_those_of_all_views_together() -> None:
     task = make_task("Ant-v5")
-    found = views(task.core.symmetries, Chart(task.core.geometry), task.action_dim)
+    found = views(task.core.symmetries, Coordinates(task.core.geometry), task.action_dim)
     assert found is not None
     x = torch.randn(500, found.inputs.shape[1]) * torch.rand(found.inputs.shape[1]) + 1.0
     every = torch.cat([found.of(x[None], x[None, :, : found.targets.shape[1]], torch.full((1, 500), k))[0][0]
@@ -112,4 +114,4 @@ def test_what_is_no_symmetry_of_the_chart_is_refused() -> None:
     task = make_task("Ant-v5")
     wrong = replace(task.core.symmetries[0], turn=1.0)
     with pytest.raises(ValueError, match="no permutation with signs"):
-        views((wrong,), Chart(task.core.geometry), task.action_dim)
+        views((wrong,), Coordinates(task.core.geometry), task.action_dim)

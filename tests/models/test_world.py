@@ -13,7 +13,7 @@ from torch import Tensor
 from tests import toy
 from wmgym import MUJOCO_IDS
 from wmgym.models.config import EnsembleConfig
-from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.saving import load
 from wmgym.models.state import WorldState, WorldStep
@@ -26,9 +26,11 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def step(world: WorldModel, core: Tensor, action: Tensor, mode: str = "sample", seed: int = 0) -> WorldStep:
+def step(
+    world: WorldModel, core: Tensor, action: Tensor, propagation: str = "sample", seed: int = 0
+) -> WorldStep:
     generator = rng(seed)
-    return world.step(world.init(core, generator), action, mode, generator)  # type: ignore[arg-type]
+    return world.step(world.init(core, generator), action, propagation, generator)  # type: ignore[arg-type]
 
 
 def network_world() -> WorldModel:
@@ -36,14 +38,14 @@ def network_world() -> WorldModel:
     return toy.world(EnsembleMLP(config, rng()).double())
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_step_is_differentiable_in_core_and_action(mode: str) -> None:
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_step_is_differentiable_in_core_and_action(propagation: str) -> None:
     world = network_world()
     core = torch.randn(5, 3, generator=rng(1), dtype=torch.float64)
     action = torch.rand(5, 2, generator=rng(2), dtype=torch.float64) - 0.5
 
     def outcome(core: Tensor, action: Tensor) -> Tensor:
-        after = step(world, core, action, mode)
+        after = step(world, core, action, propagation)
         return torch.cat([after.state.core, after.reward[:, None]], 1)
 
     assert torch.autograd.gradcheck(
@@ -65,8 +67,8 @@ def test_mean_mode_averages_members_and_the_others_follow_one() -> None:
     plain = core @ torch.tensor(toy.A, dtype=torch.float32).T
     mean = step(world, core, action, "mean")
     torch.testing.assert_close(mean.state.core, plain + 1.0)
-    for mode in ("member", "sample"):  # there is no noise here
-        after = step(world, core, action, mode).state
+    for propagation in ("member", "sample"):  # there is no noise here
+        after = step(world, core, action, propagation).state
         assert len(after.member.unique()) == 3
         torch.testing.assert_close(after.core, plain + after.member[:, None])
 
@@ -104,10 +106,10 @@ def test_actions_are_clipped_for_the_dynamics_but_not_for_the_reward() -> None:
     assert float(far.reward) == -4.0
 
 
-@pytest.mark.parametrize("mode", ["median", "", None])
-def test_unknown_mode(mode: str) -> None:
+@pytest.mark.parametrize("propagation", ["median", "", None])
+def test_unknown_mode(propagation: str) -> None:
     with pytest.raises(ValueError, match="one of mean, member, sample"):
-        step(toy.world(), torch.zeros(1, 3), torch.zeros(1, 2), mode)
+        step(toy.world(), torch.zeros(1, 3), torch.zeros(1, 2), propagation)
 
 
 def test_sample_mode_needs_a_generator() -> None:
@@ -116,8 +118,8 @@ def test_sample_mode_needs_a_generator() -> None:
     with pytest.raises(ValueError, match="generator"):
         world.step(state, torch.zeros(2, 2), "sample")
     world.step(state, torch.zeros(2, 2))
-    for mode in ("mean", "member"):
-        world.step(state, torch.zeros(2, 2), mode)  # type: ignore[arg-type]
+    for propagation in ("mean", "member"):
+        world.step(state, torch.zeros(2, 2), propagation)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (1, 2, 3)])
@@ -162,14 +164,14 @@ def test_new_episodes_get_the_least_used_members() -> None:
 # Divergence
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
 @pytest.mark.parametrize(
     ("bad", "limit"),
     [(np.nan, 5.0), (np.nan, np.inf), (np.inf, 5.0), (-np.inf, np.inf), (1e30, 5.0), (-7.0, 5.0)],
 )
-def test_a_wild_prediction_diverges_and_stays_finite(bad: float, limit: float, mode: str) -> None:
+def test_a_wild_prediction_diverges_and_stays_finite(bad: float, limit: float, propagation: str) -> None:
     world = toy.world(toy.Stub([0.1, bad, 0.1]), low=-limit, high=limit)
-    after = step(world, torch.ones(4, 3), torch.zeros(4, 2), mode)
+    after = step(world, torch.ones(4, 3), torch.zeros(4, 2), propagation)
     assert after.diverged.all()
     assert torch.isfinite(after.state.core).all()
     assert torch.isfinite(after.reward).all()
@@ -195,15 +197,15 @@ def test_a_wild_learned_reward_becomes_zero() -> None:
 
 def test_learned_reward_is_the_last_target() -> None:
     world = toy.world(toy.Stub([0.0, 0.0, 0.0, 4.5]), toy.task(reward_fn=None))
-    for mode in MODES:
-        assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), mode).reward.tolist() == [4.5, 4.5]
+    for propagation in PROPAGATIONS:
+        assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), propagation).reward.tolist() == [4.5, 4.5]
 
 
-@pytest.mark.parametrize("mode", ["mean", "member"])
+@pytest.mark.parametrize("propagation", ["mean", "member"])
 @pytest.mark.parametrize(("logit", "ends"), [(2.0, True), (-2.0, False), (float("nan"), False)])
-def test_learned_termination_without_noise(logit: float, ends: bool, mode: str) -> None:
+def test_learned_termination_without_noise(logit: float, ends: bool, propagation: str) -> None:
     world = toy.world(toy.Stub([0.0] * 3, logit=logit), toy.task(terminated_fn=None))
-    assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), mode).terminated.tolist() == [ends] * 2
+    assert step(world, torch.zeros(2, 3), torch.zeros(2, 2), propagation).terminated.tolist() == [ends] * 2
 
 
 def test_learned_termination_is_drawn_in_sample_mode() -> None:
@@ -234,7 +236,7 @@ def test_discrete_actions_count_from_their_start() -> None:
         max_episode_steps=4,
         core=identity_core(2),
         reward=reward,
-        terminated=lambda core, action, next_core, hidden: next_core[..., 0] > 9,
+        terminated=lambda core, action, next_core, unobserved: next_core[..., 0] > 9,
     )
     stub = toy.Stub([0.0, 0.0])
     step(toy.world(stub, described), torch.zeros(3, 2), torch.tensor([5, 7, 6]))
@@ -255,16 +257,16 @@ def test_arrays_are_read_only_and_the_callers_stay_writable() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Swimmer-v5", "Reacher-v5", "Ant-v5"])
-@pytest.mark.parametrize("mode", ["mean", "member"])
-def test_a_row_is_bit_equal_in_any_batch(env_id: str, mode: Mode) -> None:
+@pytest.mark.parametrize("propagation", ["mean", "member"])
+def test_a_row_is_bit_equal_in_any_batch(env_id: str, propagation: Propagation) -> None:
     world, state, action = shipped(env_id, 300)
-    every = world.step(state, action, mode, trust=True)
+    every = world.step(state, action, propagation, trust=True)
     for n in (1, 2, 3, 7, 64, 257):
         rows = torch.randperm(300, generator=rng(n))[:n]
-        some = world.step(state.map(lambda x: x[rows]), action[rows], mode, trust=True)  # noqa: B023
+        some = world.step(state.map(lambda x: x[rows]), action[rows], propagation, trust=True)  # noqa: B023
         for mine, theirs in ((some.reward, every.reward), (some.displacement, every.displacement)):
             assert torch.equal(mine, theirs[rows])
-        for name in ("core", "shown", "shadow", "strayed"):
+        for name in ("core", "shown", "companion", "cumulative_disagreement"):
             assert torch.equal(getattr(some.state, name), getattr(every.state, name)[rows])
 
 
@@ -302,15 +304,17 @@ def test_doubt_of_a_path_that_left_the_numbers_is_huge_and_of_what_stands_still_
     world = toy.world().with_calibration(toy.blank_calibration(3))
     start = world.init(torch.zeros(3, 3), rng())
     lost = torch.tensor([[0.0] * 3, [float("nan")] * 3, [float("inf"), 0.0, 0.0]])
-    doubt = world.doubt(replace(start, shadow=lost, strayed=lost), np.array([1, 1, 1]))
-    assert doubt[0].max() < 1e-3
-    assert doubt[1].min() > 9e8
-    assert doubt[2, 0] > 1e3
-    assert np.isfinite(doubt).all()
+    disagreement = world.disagreement(
+        replace(start, companion=lost, cumulative_disagreement=lost), np.array([1, 1, 1])
+    )
+    assert disagreement[0].max() < 1e-3
+    assert disagreement[1].min() > 9e8
+    assert disagreement[2, 0] > 1e3
+    assert np.isfinite(disagreement).all()
 
 
 def test_a_joint_at_its_stop_is_put_back_and_nothing_diverges() -> None:
-    core = replace(toy.task().core, stops=((1, -0.5, 0.5),))
+    core = replace(toy.task().core, joint_limits=((1, -0.5, 0.5),))
     described = replace(toy.task(), core=core)
     for pushed, diverges in ((1, False), (2, True)):
         target = [0.0, 0.0, 0.0]

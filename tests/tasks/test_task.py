@@ -109,33 +109,33 @@ def live_steps(task: Task, steps: int, seed: int) -> dict[str, np.ndarray]:
 
     def look() -> tuple[np.ndarray, np.ndarray]:
         core = task.read_core(env, obs)
-        return task.state(core[None], obs[None])[0], task.read_hidden(env)
+        return task.state(core[None], obs[None])[0], task.read_unobserved(env)
 
     state, before = look()
     while len(rows) < steps:
         action = rng.uniform(env.action_space.low, env.action_space.high).astype(np.float32)
         obs, reward, terminated, truncated, _ = env.step(action)
         next_state, after = look()
-        hidden = np.concatenate([after[:moved] - before[:moved], after[moved:]])
-        rows.append((state, action, next_state, hidden, reward, terminated, obs))
+        unobserved = np.concatenate([after[:moved] - before[:moved], after[moved:]])
+        rows.append((state, action, next_state, unobserved, reward, terminated, obs))
         state, before = next_state, after
         if terminated or truncated:
             obs, _ = env.reset()
             state, before = look()
     env.close()
-    names = ("state", "action", "next_state", "hidden", "reward", "terminated", "next_obs")
+    names = ("state", "action", "next_state", "unobserved", "reward", "terminated", "next_obs")
     return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def columns_of(data: Transitions) -> dict[str, np.ndarray]:
-    names = ("state", "action", "next_state", "hidden", "reward", "terminated", "next_obs")
+    names = ("state", "action", "next_state", "unobserved", "reward", "terminated", "next_obs")
     return {name: getattr(data, name) for name in names}
 
 
 def assert_formulas_hold(task: Task, real: Mapping[str, Any]) -> None:
     assert task.reward is not None
     assert task.terminated is not None
-    step = [real[name] for name in ("state", "action", "next_state", "hidden")]
+    step = [real[name] for name in ("state", "action", "next_state", "unobserved")]
     known = task.reward(*step)
     error = np.abs(known - real["reward"]) / np.maximum(1, np.abs(real["reward"]))
     assert known.shape == real["reward"].shape
@@ -160,7 +160,7 @@ def test_reward_termination_and_observation_equal_the_real_env(env_id: str, kwar
     assert task.dt == pytest.approx(env.unwrapped.dt, rel=1e-12)  # type: ignore[attr-defined]
     assert (task.from_table, task.max_episode_steps) == (True, LIMITS.get(env_id, 1000))
     assert real["state"].shape == (STEPS, task.core.state_dim)
-    assert real["hidden"].shape == (STEPS, task.core.hidden_dim)
+    assert real["unobserved"].shape == (STEPS, task.core.unobserved_dim)
 
 
 @pytest.mark.parametrize(("env_id", "kwargs"), [KNOWN[0], KNOWN[3], KNOWN[4], KNOWN[7]])
@@ -176,7 +176,7 @@ def test_formulas_hold_on_stored_transitions(env_id: str, kwargs: dict[str, Any]
 def test_torch_and_numpy_agree(env_id: str, kwargs: dict[str, Any]) -> None:
     task = make_task(env_id, env_kwargs=kwargs)
     real = live_steps(task, 200, seed=3)
-    columns = [real[name] for name in ("state", "action", "next_state", "hidden")]
+    columns = [real[name] for name in ("state", "action", "next_state", "unobserved")]
     tensors = [torch.tensor(column, dtype=torch.float64) for column in columns]
     assert task.reward is not None
     assert task.terminated is not None
@@ -508,4 +508,4 @@ def test_stops_are_those_of_the_model(env_id: str) -> None:
     core, model = make_task(env_id).core, gym.make(env_id).unwrapped.model  # type: ignore[attr-defined]
     arm = [j for j in range(model.njnt) if model.joint(j).name.startswith(("joint", "r_"))]
     expected = [(int(model.jnt_qposadr[j]), *model.jnt_range[j]) for j in arm if model.jnt_limited[j]]
-    np.testing.assert_allclose(core.stops, expected, atol=1e-6)  # qpos leads the core
+    np.testing.assert_allclose(core.joint_limits, expected, atol=1e-6)  # qpos leads the core

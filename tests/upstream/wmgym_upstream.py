@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gymnasium as gym
-from tests.envs import utils  # Gymnasium's, from its source distribution
 
 import wmgym
+from tests.envs import utils  # Gymnasium's, from its source distribution
 
 specs = [gym.spec(f"wmgym/{env_id}") for env_id in wmgym.MUJOCO_IDS]
 utils.all_testing_env_specs[:] = specs

@@ -193,15 +193,19 @@ def bounds_table(
     rows: Sequence[Mapping[str, Any]], level: float, before: Mapping[str, Any] | None = None
 ) -> Table:
     """What ``bounds`` found, one row a number of steps; ``before``, a ``Freshness``, what an update met."""
-    modes = list(rows[0]["half_width"])
+    propagations = list(rows[0]["half_width"])
     title = f"Bounds at level {level:.0%}: mean half-width in data stds, held-out coverage"
     if before is not None:
         found = f"{before['coverage']:.0%} of errors in {before['episodes']} new episodes"
         title += f"; before, they held for {found}{', stale' if before['stale'] else ''}"
-    columns = [f"{what}, {mode}" for mode in modes for what in ("half-width", "coverage")]
+    columns = [
+        f"{what}, {propagation}" for propagation in propagations for what in ("half-width", "coverage")
+    ]
     table = new_table(title, "steps", "windows", *columns)
     for row in rows:
-        cells = [(row["half_width"][mode], row["coverage"][mode]) for mode in modes]
+        cells = [
+            (row["half_width"][propagation], row["coverage"][propagation]) for propagation in propagations
+        ]
         shown = [
             x for width, share in cells for x in (f"{width:.3f}", "-" if share is None else f"{share:.0%}")
         ]

@@ -11,7 +11,7 @@ from typing import Any
 from gymnasium import spaces
 
 from wmgym.models.config import FitConfig
-from wmgym.models.dynamics import Mode
+from wmgym.models.dynamics import Propagation
 from wmgym.tasks.task import make_task
 
 
@@ -64,7 +64,7 @@ class RunConfig:
         horizon: steps of an imagined episode; None takes the real time limit.
         prefill: of the imagined steps, how many fill the replay buffer before the first update.
         branch: start imagined episodes from all real states, not from start states alone.
-        mode: of the imagined env, in training and in the score; see ``WorldModel.step``.
+        propagation: of the imagined env, in training and in the score; see ``WorldModel.step``.
         halt: count leaving the range of the data as failure; see ``wmgym.sb3.ImaginedVecEnv``.
         hyperparameters: keywords of the SB3 class; see ``wmgym.sb3.TrainConfig``.
         score_episodes: real episodes of the final score.
@@ -81,7 +81,7 @@ class RunConfig:
     horizon: int | None = 100
     prefill: int = 5_120
     branch: bool = True
-    mode: Mode = "member"
+    propagation: Propagation = "member"
     halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     score_episodes: int = 20

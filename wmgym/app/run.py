@@ -124,7 +124,7 @@ class _Line:
     def _train_config(self, steps: int = 1) -> Any:
         c = self.config
         return self.sb3.TrainConfig(
-            c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.mode, c.halt, c.hyperparameters
+            c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.propagation, c.halt, c.hyperparameters
         )
 
     def _train(self, folder: Path, seed: int, steps: int, stage: _Stage) -> None:
@@ -167,7 +167,7 @@ class _Line:
                     {policy.name: policy},
                     self.config.score_episodes,
                     seed,
-                    mode=self.config.mode,
+                    propagation=self.config.propagation,
                     progress=self.progress,
                 )
                 report.save(self.out / "report.json")

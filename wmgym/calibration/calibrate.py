@@ -13,7 +13,7 @@ from wmgym.calibration.noise_scale import _noise_scale
 from wmgym.calibration.open_loop import replay, spread_starts, stacked, steps_left
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
-from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -35,7 +35,7 @@ def calibrate(
     First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
     changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
     errors after each number of steps give conformal half-widths: of the error itself, and of the error
-    divided by the episode's doubt, how far two members' own paths have come apart. Windows of one episode
+    divided by the episode's disagreement, how far two members' own paths have come apart. Windows of one episode
     depend on each other, so each episode's errors enter as one distribution and the quantile is that of their
     equal mixture ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
 
@@ -66,13 +66,13 @@ def calibrate(
     starts = spread_starts(calib, _MAX_WINDOWS)
     blank = _without_bounds(calib, _noise_scale(world, calib, starts, seed), level)
     scaled = world.with_calibration(blank)
-    bounds: dict[str, dict[Mode, np.ndarray]] = {}
-    with track("calibrate", len(MODES) * horizon, show=progress) as advance:
-        for mode in MODES:
-            steps = replay(scaled, calib, starts, horizon, mode, seed, trust=True)
-            replays = stacked(steps, mode, advance)
+    bounds: dict[str, dict[Propagation, np.ndarray]] = {}
+    with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:
+        for propagation in PROPAGATIONS:
+            steps = replay(scaled, calib, starts, horizon, propagation, seed, trust=True)
+            replays = stacked(steps, propagation, advance)
             for name, values in _bounds(blank, replays, *_groups(calib, starts)).items():
-                bounds.setdefault(name, {})[mode] = values.astype(np.float32)
+                bounds.setdefault(name, {})[propagation] = values.astype(np.float32)
     windows = (steps_left(calib)[starts][None] >= np.arange(1, horizon + 1)[:, None]).sum(1)
     return world.with_calibration(replace(blank, windows=windows.astype(np.int64), **bounds))  # type: ignore[arg-type]
 

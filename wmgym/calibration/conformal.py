@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from wmgym.calibration.open_loop import Replays
+from wmgym.calibration.open_loop import OpenLoop
 from wmgym.data.transitions import Transitions
-from wmgym.models.dynamics import MODES, Mode
-from wmgym.models.error_bounds import SMALLEST_DOUBT, Calibration
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
+from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
 
 _ONE_SIGMA = 0.6827
 
@@ -38,13 +38,17 @@ def _without_bounds(calib: Transitions, scale: np.ndarray, level: float) -> Cali
     """What the data says before any replay."""
     core, dim = calib.core, calib.core.shape[1]
     center, std = np.median(core, axis=0), core.std(0)
-    none: dict[Mode, np.ndarray] = {mode: np.zeros((0, dim), np.float32) for mode in MODES}
-    steps: dict[Mode, np.ndarray] = {mode: np.zeros(0, np.float32) for mode in MODES}
+    none: dict[Propagation, np.ndarray] = {
+        propagation: np.zeros((0, dim), np.float32) for propagation in PROPAGATIONS
+    }
+    steps: dict[Propagation, np.ndarray] = {
+        propagation: np.zeros(0, np.float32) for propagation in PROPAGATIONS
+    }
     return Calibration(
         level=level,
         std_scale=scale,
         half_width=none,
-        per_doubt=none,
+        per_disagreement=none,
         power=steps,
         tube=steps,
         distrust=steps,
@@ -64,9 +68,9 @@ _LOOKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 368, 512, 1000)
 _POWERS = (0.25, 0.5, 0.75, 1.0)  # 0 would be the bound by the step, which ranks nothing
 
 
-def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> dict[str, np.ndarray]:
+def _bounds(blank: Calibration, seen: OpenLoop, group: np.ndarray, few: bool) -> dict[str, np.ndarray]:
     """Arrays of a calibration for one mode, by their names there."""
-    level, horizon = blank.level, len(seen.doubt)
+    level, horizon = blank.level, len(seen.disagreement)
     looks = [h for h in _LOOKS if h <= horizon]
     power = _powers(blank, seen, group, looks)
     rows = [_Row(seen, group, h, power[h - 1]) for h in range(1, horizon + 1)]
@@ -77,7 +81,7 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
     coverage = np.full((2, horizon), np.nan)
     worst, found = np.zeros((horizon, len(group))), []
     for h, row in enumerate(rows, start=1):
-        half_width, per_doubt = (
+        half_width, per_disagreement = (
             grouped_quantile(values, row.group, own) for values, own in zip(row.scores, levels, strict=True)
         )
         if h in looks:
@@ -85,18 +89,18 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
                 _left_out_coverage(values, row.group, own)
                 for values, own in zip(row.scores, levels, strict=True)
             ]
-        bound = blank.saturated(per_doubt * row.scale, row.core)
+        bound = blank.saturated(per_disagreement * row.scale, row.core)
         # What never moves has neither bound nor error.
         relative = np.divide(row.error, bound, out=np.zeros_like(bound), where=bound > 0)
         worst[h - 1, row.there] = relative.max(1)
-        found.append((half_width, per_doubt, np.median((bound / blank.data_std).mean(1))))
+        found.append((half_width, per_disagreement, np.median((bound / blank.data_std).mean(1))))
     half_widths, per_doubts, distrust = (np.array(column) for column in zip(*found, strict=True))
     worst = np.maximum.accumulate(worst)[..., None]  # so far, all dimensions together
     lasting = [(each[row.there], row.group) for each, row in zip(worst, rows, strict=True)]
     tube_level = _raised_level([lasting[h - 1] for h in looks], level) if few else level
     tube = [grouped_quantile(*each, tube_level)[0] for each in lasting]
     return {
-        "half_width": half_widths, "per_doubt": per_doubts, "power": power, "distrust": distrust,
+        "half_width": half_widths, "per_disagreement": per_doubts, "power": power, "distrust": distrust,
         "tube": np.maximum.accumulate(tube),
         "coverage": coverage,
     }  # fmt: skip
@@ -105,16 +109,16 @@ def _bounds(blank: Calibration, seen: Replays, group: np.ndarray, few: bool) -> 
 class _Row:
     """What is left of the replays after ``h`` steps, and the scores that bounds are quantiles of."""
 
-    def __init__(self, seen: Replays, group: np.ndarray, h: int, power: float) -> None:
-        self.there = ~np.isnan(seen.doubt[h - 1][:, 0])
+    def __init__(self, seen: OpenLoop, group: np.ndarray, h: int, power: float) -> None:
+        self.there = ~np.isnan(seen.disagreement[h - 1][:, 0])
         self.error, self.core = seen.error[h - 1][self.there], seen.core[h - 1][self.there]
         self.group = group[self.there]
-        self.scale = np.maximum(seen.doubt[h - 1][self.there], SMALLEST_DOUBT) ** power
+        self.scale = np.maximum(seen.disagreement[h - 1][self.there], SMALLEST_DISAGREEMENT) ** power
         self.scores = self.error, self.error / self.scale
 
 
-def _powers(blank: Calibration, seen: Replays, group: np.ndarray, looks: list[int]) -> np.ndarray:
-    """The exponent ``(horizon,)`` of doubt that makes bounds narrowest, looks and their neighbours taken."""
+def _powers(blank: Calibration, seen: OpenLoop, group: np.ndarray, looks: list[int]) -> np.ndarray:
+    """The exponent ``(horizon,)`` of disagreement that makes bounds narrowest, looks and their neighbours taken."""
     width = np.empty((len(looks), len(_POWERS)))
     for i, h in enumerate(looks):
         for k, power in enumerate(_POWERS):
@@ -124,7 +128,7 @@ def _powers(blank: Calibration, seen: Replays, group: np.ndarray, looks: list[in
     share = width / np.maximum(width[:, :1], 1e-12)
     padded = np.concatenate([share[:1], share, share[-1:]])
     best = np.argmin(padded[:-2] + 2 * padded[1:-1] + padded[2:], axis=1)
-    steps = np.log(np.arange(1, len(seen.doubt) + 1))
+    steps = np.log(np.arange(1, len(seen.disagreement) + 1))
     return np.asarray(np.interp(steps, np.log(looks), np.array(_POWERS)[best]))
 
 

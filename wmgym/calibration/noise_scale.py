@@ -12,7 +12,7 @@ from wmgym.calibration.conformal import _ONE_SIGMA, _without_bounds, std_scale
 from wmgym.calibration.open_loop import given_actions, replay
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.transitions import Transitions
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.world import WorldModel
 
@@ -41,7 +41,7 @@ def _spreads(
     starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _MAX_SPREADS)).astype(int)]
     many, blank = starts.repeat(_COPIES), _without_bounds(calib, scale, 0.5)
     moving = calib.core.std(0) > 1e-8
-    changes = Chart(calib.task.core.geometry).change_dim
+    changes = Coordinates(calib.task.core.geometry).change_dim
     for share in (2.0, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25, 0.0):
         factor = np.where(np.arange(len(scale)) < changes, share * scale, scale)
         sampled, shares = world.with_calibration(replace(blank, std_scale=factor)), []

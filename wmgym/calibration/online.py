@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.calibration.open_loop import Replays, replay, spread_starts, stacked
+from wmgym.calibration.open_loop import OpenLoop, replay, spread_starts, stacked
 from wmgym.data.transitions import Transitions
-from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.world import WorldModel
 
@@ -24,7 +24,7 @@ class Freshness:
     """Whether bounds hold on episodes that they were not made from.
 
     Attributes:
-        coverage: share of errors inside the bounds given doubt; every episode counts the same, and in it
+        coverage: share of errors inside the bounds given disagreement; every episode counts the same, and in it
             every number of steps.
         episodes: number of episodes looked at.
         stale: that is less than chance would give once in twenty times if the bounds were right, an
@@ -36,14 +36,16 @@ class Freshness:
     stale: bool
 
 
-def check(world: WorldModel, data: Transitions, mode: Mode = "member", seed: int = 0) -> Freshness:
+def check(
+    world: WorldModel, data: Transitions, propagation: Propagation = "member", seed: int = 0
+) -> Freshness:
     """Do a calibrated world's bounds hold on real episodes ``data`` that neither made them nor the world?
 
     Raises:
         ValueError: the world has no bounds.
     """
     table = _table(world)
-    shares = [np.nanmean(1 - _miss(table, seen).given) for seen in _look(world, data, mode, seed)]
+    shares = [np.nanmean(1 - _miss(table, seen).given) for seen in _look(world, data, propagation, seed)]
     coverage = float(np.mean(shares))
     chance = 1.645 * float(np.sqrt(table.level * (1 - table.level) / len(shares)))
     return Freshness(coverage, len(shares), coverage < table.level - chance)
@@ -60,17 +62,23 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
     stretched at the end so that it holds for the share of these windows that it promises.
     """
     table = _table(world)
-    for mode in MODES:
-        met, episodes = [], _look(world, data, mode, seed)
+    for propagation in PROPAGATIONS:
+        met, episodes = [], _look(world, data, propagation, seed)
         for n, seen in enumerate(episodes, start=1):
             missed = _miss(table, seen)
-            shares = {"half_width": missed.alone, "per_doubt": missed.given, "distrust": missed.given.mean(1)}
-            table = _stretched(table, mode, n, **shares)
+            shares = {
+                "half_width": missed.alone,
+                "per_disagreement": missed.given,
+                "distrust": missed.given.mean(1),
+            }
+            table = _stretched(table, propagation, n, **shares)
             met.append([1 - missed.alone.mean(1), 1 - missed.given.mean(1)])
         worst = np.concatenate([_miss(table, seen).worst for seen in episodes])
         stretch = np.quantile(worst, table.level, method="higher")
-        table = replace(table, tube={**table.tube, mode: np.float32(stretch) * table.tube[mode]})
-        table = replace(table, coverage={**table.coverage, mode: np.mean(met, 0).astype(np.float32)})
+        table = replace(
+            table, tube={**table.tube, propagation: np.float32(stretch) * table.tube[propagation]}
+        )
+        table = replace(table, coverage={**table.coverage, propagation: np.mean(met, 0).astype(np.float32)})
     for episode in range(data.num_episodes):
         far = np.abs(data.core[data.episode == episode] - table.center)
         table = replace(table, reach=_grown(table, table.reach, (far > table.reach).mean(0), episode + 1))
@@ -89,7 +97,7 @@ class _Missed:
 
     Attributes:
         alone: ``(horizon, core_dim)`` outside the bounds by the step.
-        given: ``(horizon, core_dim)`` outside the bounds given doubt.
+        given: ``(horizon, core_dim)`` outside the bounds given disagreement.
         worst: ``(n,)`` for each window, its largest error as a multiple of the tube at its end.
     """
 
@@ -104,27 +112,28 @@ def _table(world: WorldModel) -> Calibration:
     return world.calibration
 
 
-def _look(world: WorldModel, data: Transitions, mode: Mode, seed: int) -> list[Replays]:
+def _look(world: WorldModel, data: Transitions, propagation: Propagation, seed: int) -> list[OpenLoop]:
     """Every episode's replays, in the data's order."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
-    every = stacked(replay(world, data, starts, horizon, mode, seed, trust=True), mode)
+    every = stacked(replay(world, data, starts, horizon, propagation, seed, trust=True), propagation)
     episodes = (data.episode[starts] == k for k in range(data.num_episodes))
     return [every.of(own) for own in episodes if own.any()]
 
 
-def _miss(table: Calibration, seen: Replays) -> _Missed:
+def _miss(table: Calibration, seen: OpenLoop) -> _Missed:
     horizon, windows, dim = seen.error.shape
     elapsed = np.arange(1, horizon + 1).repeat(windows)
-    core, doubt = (np.nan_to_num(x.reshape(-1, dim)) for x in (seen.core, seen.doubt))
+    core, disagreement = (np.nan_to_num(x.reshape(-1, dim)) for x in (seen.core, seen.disagreement))
     alone, given = (
-        table.error_bound(elapsed, seen.mode, core, what).reshape(seen.error.shape) for what in (None, doubt)
+        table.error_bound(elapsed, seen.propagation, core, what).reshape(seen.error.shape)
+        for what in (None, disagreement)
     )
-    there = ~np.isnan(seen.doubt[..., 0])
+    there = ~np.isnan(seen.disagreement[..., 0])
     error = np.nan_to_num(seen.error)
     # What never moves has bounds and errors of zero.
     worst = np.divide(error, given, out=np.where(error > 0, np.inf, 0.0).astype(np.float32), where=given > 0)
-    worst = (worst.max(2).max(0) / table.tube[seen.mode][there.sum(0) - 1]).astype(np.float64)
+    worst = (worst.max(2).max(0) / table.tube[seen.propagation][there.sum(0) - 1]).astype(np.float64)
     reached = np.maximum.accumulate(np.where(there.any(1), np.arange(horizon), 0))
 
     def share(outside: np.ndarray) -> np.ndarray:
@@ -136,12 +145,12 @@ def _miss(table: Calibration, seen: Replays) -> _Missed:
     return _Missed(share(error > alone), share(error > given), worst)
 
 
-def _stretched(table: Calibration, mode: Mode, n: int, **missed: np.ndarray) -> Calibration:
+def _stretched(table: Calibration, propagation: Propagation, n: int, **missed: np.ndarray) -> Calibration:
     """The table after the n-th episode, which missed such shares of the bounds named."""
     grown: dict[str, Any] = {}
     for name, share in missed.items():
         old = getattr(table, name)
-        grown[name] = {**old, mode: _grown(table, old[mode], share, n)}
+        grown[name] = {**old, propagation: _grown(table, old[propagation], share, n)}
     return replace(table, **grown)
 
 

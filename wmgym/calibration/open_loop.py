@@ -11,30 +11,35 @@ from gymnasium import spaces
 
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import Advance
-from wmgym.models.dynamics import Mode
+from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
 
 
 @dataclass(frozen=True)
-class Replay:
+class OpenLoopStep:
     """How far imagination was from MuJoCo after one more step; NaN where the real episode was over.
 
     Attributes:
         error: ``(n, core_dim)`` absolute, raw units.
         core: ``(n, core_dim)`` imagined.
-        doubt: ``(n, core_dim)`` of each episode so far; zeros where not asked for.
+        disagreement: ``(n, core_dim)`` of each episode so far; zeros where not asked for.
     """
 
     error: np.ndarray
     core: np.ndarray
-    doubt: np.ndarray
+    disagreement: np.ndarray
 
 
-def replay_errors(
-    world: WorldModel, real: Transitions, starts: np.ndarray, horizon: int, mode: Mode, seed: int = 0
+def open_loop_errors(
+    world: WorldModel,
+    real: Transitions,
+    starts: np.ndarray,
+    horizon: int,
+    propagation: Propagation,
+    seed: int = 0,
 ) -> Iterator[np.ndarray]:
     """The errors of ``replay`` alone, ``(len(starts), core_dim)``."""
-    return (step.error for step in replay(world, real, starts, horizon, mode, seed))
+    return (step.error for step in replay(world, real, starts, horizon, propagation, seed))
 
 
 def replay(
@@ -42,10 +47,10 @@ def replay(
     real: Transitions,
     starts: np.ndarray,
     horizon: int,
-    mode: Mode,
+    propagation: Propagation,
     seed: int = 0,
     trust: bool = False,
-) -> Iterator[Replay]:
+) -> Iterator[OpenLoopStep]:
     """Replay real actions in imagination, open loop, from rows ``starts``: for h = 1 .. ``horizon`` steps."""
     device, shape = world.device, (len(starts), real.core.shape[1])
     generator = torch.Generator(device).manual_seed(seed)
@@ -57,48 +62,54 @@ def replay(
         if not keep.all():  # replay only what can still be compared
             mask = torch.tensor(keep, device=device)
             state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
-        error, core, doubt = (np.full(shape, np.nan, np.float32) for _ in range(3))
+        error, core, disagreement = (np.full(shape, np.nan, np.float32) for _ in range(3))
         if len(going):
             rows = starts[going] + h
             action = given_actions(world, real.action[rows])
             with torch.no_grad():
-                state = world.step(state, action, mode, generator, trust).state
+                state = world.step(state, action, propagation, generator, trust).state
             core[going] = state.core.cpu().numpy()
             error[going] = np.abs(core[going] - real.next_core[rows])
-            doubt[going] = world.doubt(state, np.full(len(going), h + 1)) if trust else 0.0
-        yield Replay(error, core, doubt)
+            disagreement[going] = world.disagreement(state, np.full(len(going), h + 1)) if trust else 0.0
+        yield OpenLoopStep(error, core, disagreement)
 
 
 @dataclass(frozen=True)
-class Replays:
+class OpenLoop:
     """All steps of a replay of ``n`` windows; NaN past an episode's end.
 
     Attributes:
-        mode: how they were imagined.
+        propagation: how they were imagined.
         error: ``(horizon, n, core_dim)`` absolute, raw units.
         core: ``(horizon, n, core_dim)`` imagined.
-        doubt: ``(horizon, n, core_dim)``.
+        disagreement: ``(horizon, n, core_dim)``.
     """
 
-    mode: Mode
+    propagation: Propagation
     error: np.ndarray
     core: np.ndarray
-    doubt: np.ndarray
+    disagreement: np.ndarray
 
-    def of(self, windows: np.ndarray) -> Replays:
+    def of(self, windows: np.ndarray) -> OpenLoop:
         """Those of some windows."""
-        return Replays(self.mode, self.error[:, windows], self.core[:, windows], self.doubt[:, windows])
+        return OpenLoop(
+            self.propagation, self.error[:, windows], self.core[:, windows], self.disagreement[:, windows]
+        )
 
 
-def stacked(steps: Iterable[Replay], mode: Mode, advance: Advance | None = None) -> Replays:
+def stacked(
+    steps: Iterable[OpenLoopStep], propagation: Propagation, advance: Advance | None = None
+) -> OpenLoop:
     """All steps of ``replay`` at once; ``advance`` hears of each."""
     every = []
     for step in steps:
         every.append(step)
         if advance is not None:
             advance(1)
-    error, core, doubt = (np.stack([getattr(s, name) for s in every]) for name in ("error", "core", "doubt"))
-    return Replays(mode, error, core, doubt)
+    error, core, disagreement = (
+        np.stack([getattr(s, name) for s in every]) for name in ("error", "core", "disagreement")
+    )
+    return OpenLoop(propagation, error, core, disagreement)
 
 
 def spread_starts(data: Transitions, most: int) -> np.ndarray:

@@ -31,14 +31,14 @@ def branch(
         restore(own, at)
         unwrapped: Any = own.unwrapped
         obs = np.array(unwrapped._get_obs())
-        core, before = task.read_core(own, obs), task.read_hidden(own)
+        core, before = task.read_core(own, obs), task.read_unobserved(own)
         rows = []
         for step, action in enumerate(actions, start=1):
             next_obs, reward, terminated, truncated, _ = own.step(action)
-            next_core, after = task.read_core(own, next_obs), task.read_hidden(own)
-            hidden = task.hidden_over(before, after)
+            next_core, after = task.read_core(own, next_obs), task.read_unobserved(own)
+            unobserved = task.unobserved_over(before, after)
             last = (bool(truncated) or step == len(actions)) and not terminated
-            rows.append((obs, action, reward, next_obs, terminated, last, core, next_core, hidden))
+            rows.append((obs, action, reward, next_obs, terminated, last, core, next_core, unobserved))
             obs, core, before = np.array(next_obs), next_core, after
             if terminated or truncated:
                 break

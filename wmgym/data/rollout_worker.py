@@ -104,7 +104,7 @@ class Stream:
         if not ((self.obs >= space.low) & (self.obs <= space.high)).all():
             self._stop("the observation is outside observation_space")
         self.core = self.task.read_core(self.env, self.obs)
-        self.hidden = self.task.read_hidden(self.env)
+        self.unobserved = self.task.read_unobserved(self.env)
 
     def _stop(self, why: str) -> None:
         raise CollectError(
@@ -114,7 +114,7 @@ class Stream:
 
     def step(self, action: Any) -> None:
         """One env step; at an episode's end, record it and reset for the next."""
-        obs, core, before = self.obs, self.core, self.hidden
+        obs, core, before = self.obs, self.core, self.unobserved
         shown, reward, terminated, truncated, _ = self.env.step(action)
         self.obs = np.array(shown)
         row = [obs, action, reward, self.obs, terminated, truncated]
@@ -123,7 +123,7 @@ class Stream:
         self.left = None if self.left is None else self.left - 1
         cut = self.left == 0 or len(self.episode.rows) == self.group.limit
         row[5] = (truncated or cut) and not terminated
-        self.episode.rows[-1] = (*row, core, self.core, self.task.hidden_over(before, self.hidden))
+        self.episode.rows[-1] = (*row, core, self.core, self.task.unobserved_over(before, self.unobserved))
         if terminated or row[5]:
             self.episode.columns = tuple(np.array(column) for column in zip(*self.episode.rows, strict=True))
             self.episode.rows = []  # arrays cross a process boundary far faster than rows

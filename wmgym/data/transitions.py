@@ -20,7 +20,7 @@ from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
 _PER_STEP = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "hidden",
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "unobserved",
     "episode",
 )  # fmt: skip
 
@@ -39,7 +39,7 @@ class Transitions:
         truncated: ``(n,)`` bool; also true where collecting stopped inside an episode.
         core: ``(n, core_dim)`` float32, raw units, unclipped.
         next_core: likewise, one step later.
-        hidden: ``(n, hidden_dim)`` float64, paid for and not shown: displacement of the step, then readouts.
+        unobserved: ``(n, unobserved_dim)`` float64, paid for and not shown: displacement of the step, then readouts.
         episode: ``(n,)`` int64, index into the two tuples below, non-decreasing.
         episode_seed: the seed each episode was reset with; -1 where unknown.
         episode_policy: the name of the policy that drove each episode.
@@ -56,7 +56,7 @@ class Transitions:
     truncated: np.ndarray
     core: np.ndarray
     next_core: np.ndarray
-    hidden: np.ndarray
+    unobserved: np.ndarray
     episode: np.ndarray
     episode_seed: tuple[int, ...]
     episode_policy: tuple[str, ...]
@@ -116,13 +116,15 @@ class Transitions:
     @property
     def displacement(self) -> np.ndarray:
         """How far the root moved: ``(n, displacement_dim)`` float64, metres."""
-        return self.hidden[:, : self.task.core.displacement_dim]
+        return self.unobserved[:, : self.task.core.displacement_dim]
 
     @property
     def readout(self) -> np.ndarray:
-        """What is predicted from ``next_core``: hidden readouts, then shown ones, ``(n, readout_dim)``."""
+        """What is predicted from ``next_core``: unobserved readouts, then shown ones, ``(n, readout_dim)``."""
         core = self.task.core
-        return np.concatenate([self.hidden[:, core.displacement_dim :], self.next_state[:, core.dim :]], 1)
+        return np.concatenate(
+            [self.unobserved[:, core.displacement_dim :], self.next_state[:, core.dim :]], 1
+        )
 
     @property
     def returns(self) -> np.ndarray:
@@ -292,9 +294,9 @@ def from_steps(
 ) -> Transitions:
     """Transitions of real episodes, each given by its columns.
 
-    These are obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden.
+    These are obs, action, reward, next_obs, terminated, truncated, core, next_core, unobserved.
     """
-    obs, action, reward, next_obs, terminated, truncated, core, next_core, hidden = (
+    obs, action, reward, next_obs, terminated, truncated, core, next_core, unobserved = (
         np.concatenate(column) for column in zip(*episodes, strict=True)
     )
     n = len(obs)
@@ -308,7 +310,7 @@ def from_steps(
         truncated=truncated.astype(bool),
         core=core.astype(np.float32),
         next_core=next_core.astype(np.float32),
-        hidden=hidden.astype(np.float64).reshape(n, -1),
+        unobserved=unobserved.astype(np.float64).reshape(n, -1),
         episode=np.repeat(np.arange(len(episodes)), [len(columns[0]) for columns in episodes]),
         episode_seed=seeds,
         episode_policy=policies,
@@ -325,14 +327,14 @@ def from_arrays(
     episode: np.ndarray,
     terminated: np.ndarray,
     reward: np.ndarray | None = None,
-    hidden: np.ndarray | None = None,
+    unobserved: np.ndarray | None = None,
     policy_name: str = "log",
     source: Literal["real", "imagined"] = "real",
 ) -> Transitions:
     """Transitions from a log of one's own; rows sorted by ``episode``, which counts up from 0.
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, or a task that is paid for something hidden that
+        ValueError: wrong shapes, values that are not finite, or a task that is paid for something unobserved that
             the log lacks.
     """
     ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
@@ -341,10 +343,10 @@ def from_arrays(
     flat_next = _rows("next_obs", next_obs, n, np.float32).reshape(n, -1)
     if flat_obs.shape[1] != task.obs_dim or flat_next.shape[1] != task.obs_dim:
         raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
-    if hidden is None and task.core.hidden_dim:
+    if unobserved is None and task.core.unobserved_dim:
         raise ValueError(
             f"{task.env_id} is paid for what its observation omits; "
-            f"pass hidden= with {task.core.hidden_dim} columns, {task.core.displacement_dim} of displacement"
+            f"pass unobserved= with {task.core.unobserved_dim} columns, {task.core.displacement_dim} of displacement"
         )
     ended = _rows("terminated", terminated, n, bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0
@@ -359,7 +361,7 @@ def from_arrays(
         truncated=last & ~ended,
         core=np.array(task.core.from_obs(flat_obs)[:, : task.core.dim], np.float32),
         next_core=np.array(task.core.from_obs(flat_next)[:, : task.core.dim], np.float32),
-        hidden=np.zeros((n, 0)) if hidden is None else np.array(hidden, np.float64),
+        unobserved=np.zeros((n, 0)) if unobserved is None else np.array(unobserved, np.float64),
         episode=ids,
         episode_seed=(-1,) * count,
         episode_policy=(policy_name,) * count,
@@ -391,7 +393,7 @@ def _shapes(task: Task, n: int) -> dict[str, tuple[int, ...]]:
         "next_obs": task.obs_dim,
         "core": task.core.dim,
         "next_core": task.core.dim,
-        "hidden": task.core.hidden_dim,
+        "unobserved": task.core.unobserved_dim,
         **({} if discrete else {"action": task.action_dim}),
     }
     return {name: (n, widths[name]) if name in widths else (n,) for name in _PER_STEP}

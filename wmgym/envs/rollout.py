@@ -7,15 +7,20 @@ import numpy as np
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.io.progress import track
-from wmgym.models.dynamics import Mode
+from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
 
 
 def _imagine(
-    world: WorldModel, policy: PolicyFn | None, starts: np.ndarray, seed: int, mode: Mode, progress: bool
+    world: WorldModel,
+    policy: PolicyFn | None,
+    starts: np.ndarray,
+    seed: int,
+    propagation: Propagation,
+    progress: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns, lengths and divergence ``(n,)`` of one imagined episode from each start."""
-    env = ImaginedVectorEnv(world, len(starts), mode=mode)
+    env = ImaginedVectorEnv(world, len(starts), propagation=propagation)
     obs, _ = env.reset(seed=seed, options={"state": starts})
     rng = np.random.default_rng(seed)
     returns, lengths, diverged = (

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 
 from wmgym.envs.snapshot import EnvSnapshot
 from wmgym.envs.trust import OnDistrust
-from wmgym.models.dynamics import MODES, Mode, Precision
+from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
 from wmgym.models.state import WorldState
 from wmgym.models.world import WorldModel
 
@@ -63,7 +63,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         *,
         max_episode_steps: int | None = None,
-        mode: Mode = "member",
+        propagation: Propagation = "member",
         starts: np.ndarray | None = None,
         device: str = "cpu",
         render_mode: str | None = None,
@@ -80,7 +80,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             world: a world or the directory of a saved one.
             num_envs: episodes side by side.
             max_episode_steps: time limit; None takes the real env's.
-            mode: "member" for episodes that each follow one ensemble member, "sample" with the model's own
+            propagation: "member" for episodes that each follow one ensemble member, "sample" with the model's own
                 noise, "mean" for the mean of all members; see ``WorldModel.step``.
             starts: ``(n, state_dim)`` start states to draw from; None takes the world's bank.
             device: torch device that the model runs on.
@@ -113,8 +113,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError("trust=True needs a calibrated world; see wmgym.calibrate")
         self.precision, self.trust, self.on_distrust = precision, trust, on_distrust
         self.tolerance, self.penalty = tolerance, penalty
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if propagation not in PROPAGATIONS:
+            raise ValueError(f"propagation must be one of {', '.join(PROPAGATIONS)}, got {propagation!r}")
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:
@@ -127,7 +127,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError(f"render_mode must be 'human', 'rgb_array' or None, got {render_mode!r}")
         if render_mode == "human" and num_envs > 1:
             raise ValueError("render_mode='human' shows one env; use 'rgb_array' for several")
-        self.num_envs, self.mode, self.render_mode = num_envs, mode, render_mode
+        self.num_envs, self.propagation, self.render_mode = num_envs, propagation, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         fps = max(1, round(1 / task.dt))
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": fps}
@@ -185,7 +185,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
         with torch.no_grad():
             outcome = self.world.step(
-                self._state, self._check(actions), self.mode, self._generator, self.trust
+                self._state, self._check(actions), self.propagation, self._generator, self.trust
             )
         self._elapsed += 1
         if self.render_mode is not None:
@@ -282,7 +282,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.world,
             self.num_envs * n,
             max_episode_steps=self.max_episode_steps,
-            mode=self.mode,
+            propagation=self.propagation,
             starts=self._starts.cpu().numpy(),
             device=str(self.world.device),
             render_mode=self.render_mode,
@@ -330,8 +330,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         fresh = state.map(torch.Tensor.clone)
         count, dim = int(mask.sum()), fresh.core.shape[1]
         start = self._draw_starts(count)
-        fresh.core[rows] = fresh.shadow[rows] = start[:, :dim]
-        fresh.shown[rows], fresh.strayed[rows] = start[:, dim:], 0
+        fresh.core[rows] = fresh.companion[rows] = start[:, :dim]
+        fresh.shown[rows], fresh.cumulative_disagreement[rows] = start[:, dim:], 0
         fresh.member[rows] = self.world.deal_members(fresh.member[~rows], count, self._generator)
         self._elapsed[mask], self._place[mask] = 0, 0
         return fresh
@@ -414,9 +414,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos: dict[str, Any] = {"diverged": diverged}
         calibration = self.world.calibration
         if calibration is not None:
-            doubt = self.world.doubt(state, elapsed) if self.trust else None
+            disagreement = self.world.disagreement(state, elapsed) if self.trust else None
             core = state.core.cpu().numpy()
-            infos["error_bound"] = calibration.error_bound(elapsed, self.mode, core, doubt)
+            infos["error_bound"] = calibration.error_bound(elapsed, self.propagation, core, disagreement)
             if self.trust:
                 infos["distrust"] = (infos["error_bound"] / calibration.data_std).mean(1)
         if self.trust and self.world.support is not None:

@@ -12,7 +12,7 @@ from wmgym.data.policy import PolicyFn
 from wmgym.envs.rollout import _imagine
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
 from wmgym.evaluation.intervals import mean_interval
-from wmgym.models.dynamics import Mode
+from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
 
 
@@ -22,7 +22,7 @@ def score(
     real_episodes: int = 20,
     seed: int = 0,
     *,
-    mode: Mode = "member",
+    propagation: Propagation = "member",
     workers: int | None = None,
     progress: bool = False,
 ) -> GapReport:
@@ -33,7 +33,7 @@ def score(
         policies: callables by name; each takes a batch of observations.
         real_episodes: episodes a policy on either side; imagined ones start from the real ones' start states.
         seed: decides start states and all draws.
-        mode: of the imagined env; see ``WorldModel.step``.
+        propagation: of the imagined env; see ``WorldModel.step``.
         workers: processes for the real env; None uses every core where that pays.
         progress: show a bar on a terminal.
 
@@ -53,9 +53,9 @@ def score(
         runs[name] = (
             real.returns,
             real.lengths,
-            *_imagine(world, policy, real.state[real.first], seed, mode, progress),
+            *_imagine(world, policy, real.state[real.first], seed, propagation, progress),
         )
-        fresh[name] = None if world.calibration is None else online.check(world, real, mode, seed)
+        fresh[name] = None if world.calibration is None else online.check(world, real, propagation, seed)
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)

@@ -1,4 +1,4 @@
-"""Chart: the coordinates in which a network sees a core, and in which it predicts the change of one.
+"""Coordinates: the coordinates in which a network sees a core, and in which it predicts the change of one.
 
 The laws of motion do not depend on where a robot stands or which way it faces, so the network is told
 neither: velocities come in the body's frame, a floating base's orientation as the direction of gravity, and
@@ -21,7 +21,7 @@ from wmgym.tasks.layout import Array, Geometry
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
 
 
-class Chart(nn.Module):
+class Coordinates(nn.Module):
     """Maps cores ``(batch, dim)`` to features, and pairs of cores to changes and back.
 
     A change is ``(batch, change_dim)``: the core dimensions that can move, in order and without the

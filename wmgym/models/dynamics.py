@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from wmgym.data.transitions import Transitions
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 
-Mode: TypeAlias = Literal["mean", "member", "sample"]
+Propagation: TypeAlias = Literal["mean", "member", "sample"]
 """Mean of all members; one member an episode; one member an episode and its noise at every step."""
 
-MODES: tuple[Mode, ...] = get_args(Mode)
+PROPAGATIONS: tuple[Propagation, ...] = get_args(Propagation)
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
@@ -54,9 +54,9 @@ class Dynamics(Protocol):
         ...
 
     def predict_pair(
-        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Tensor]:
-        """``predict_assigned``, and the next member's mean for ``shadow`` cores ``(batch, target_dim)``."""
+        """``predict_assigned``, and the next member's mean for ``companion`` cores ``(batch, target_dim)``."""
         ...
 
 
@@ -67,7 +67,7 @@ def targets(data: Transitions) -> Tensor:
     """
     core, next_core = torch.tensor(data.core), torch.tensor(data.next_core)
     displacement = torch.tensor(data.displacement).float()
-    change: Tensor = Chart(data.task.core.geometry).difference(core, next_core, displacement)
+    change: Tensor = Coordinates(data.task.core.geometry).difference(core, next_core, displacement)
     if data.task.reward is not None or data.reward is None:
         return change
     return torch.cat([change, torch.tensor(data.reward).float()[:, None]], 1)

@@ -1,7 +1,7 @@
 """Dynamics: the protocol a learned model implements, and an ensemble of networks that implements it.
 
 A dynamics model predicts a Gaussian over the *target* of one step: the change of the core and the hidden
-displacement in the coordinates of a ``Chart``, then the reward where no formula for it is known; and the
+displacement in the coordinates of a ``Coordinates``, then the reward where no formula for it is known; and the
 logit of termination where that is learned. It says nothing of time, sampling or trust, which live in
 ``world.py``.
 """
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from wmgym.models.batching import MULTIPLE, alike, as_tensor, library, padded, widened
 from wmgym.models.config import EnsembleConfig
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Precision, Prediction
 from wmgym.tasks.layout import Array
 
@@ -106,8 +106,8 @@ class EnsembleMLP(nn.Module):
         self.num_members, self.target_dim = config.members, config.target_dim
         self._packing: _Packing | None = None
         outputs = 2 * config.target_dim + int(config.learns_termination)
-        self.chart = Chart(config.geometry)
-        self.input_dim = self.chart.feature_dim + config.action_dim
+        self.coordinates = Coordinates(config.geometry)
+        self.input_dim = self.coordinates.feature_dim + config.action_dim
         sizes = [self.input_dim, *[config.width] * config.depth, outputs]
         shapes = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
@@ -147,14 +147,14 @@ class EnsembleMLP(nn.Module):
         return self._predict(hidden, layers, plan.unpack)
 
     def predict_pair(
-        self, core: Tensor, shadow: Tensor, action: Tensor, member: Tensor
+        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Tensor]:
-        """``predict_assigned``, and the next member's mean for ``shadow`` cores ``(batch, target_dim)``."""
+        """``predict_assigned``, and the next member's mean for ``companion`` cores ``(batch, target_dim)``."""
         plan = self._pack(member)
         layers = self._layers_of(plan.only)
-        inputs = self._inputs(torch.cat([core, shadow]), torch.cat([action, action]), layers.scale)
+        inputs = self._inputs(torch.cat([core, companion]), torch.cat([action, action]), layers.scale)
         mine, its = plan.pack(inputs[: len(core)]), plan.pack(inputs[len(core) :])
-        if plan.only is None:  # shadows of each member's rows go through the next one's weights
+        if plan.only is None:  # companions of each member's rows go through the next one's weights
             hidden = self._hidden(torch.cat([mine, its.roll(1, 0)], 1), layers.hidden)
             own, other = hidden[:, : plan.room], hidden[:, plan.room :]
             said = _through(layers.mean, other).roll(-1, 0)
@@ -220,7 +220,7 @@ class EnsembleMLP(nn.Module):
 
     def features(self, core: Array, action: Array) -> Array:
         """Input before normalisation ``(batch, input_dim)``: the core in the chart's coordinates, action."""
-        found: Array = library(core).concatenate([self.chart.features(core), action], 1)
+        found: Array = library(core).concatenate([self.coordinates.features(core), action], 1)
         return found
 
     def network(self, inputs: Tensor) -> Tensor:

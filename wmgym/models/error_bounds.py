@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from wmgym.models.dynamics import Mode
+from wmgym.models.dynamics import Propagation
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,18 @@ class Calibration:
             start cover one sigma of the truth as they should.
         half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
             ``h`` steps from an episode's start, where nothing else is known of the episode.
-        per_doubt: likewise, the half-width at a ``doubt`` of 1, to be multiplied by ``doubt ** power``:
+        per_disagreement: likewise, the half-width at a ``disagreement`` of 1, to be multiplied by ``disagreement ** power``:
             narrower where two members' paths stay together.
         power: for each mode ``(horizon,)``, the exponent between 0.25 and 1 with which held-out bounds
             were narrowest.
         tube: for each mode ``(horizon,)`` factor by which all bounds of the first ``h`` steps are widened so
             that they hold at once, in all dimensions.
-        distrust: for each mode ``(horizon,)`` median over held-out windows of the bound given doubt, in units
+        distrust: for each mode ``(horizon,)`` median over held-out windows of the bound given disagreement, in units
             of ``data_std``, mean over dimensions.
         windows: ``(horizon,)`` number of held-out windows behind each row.
         episodes: number of held-out episodes behind all of it.
         coverage: for each mode ``(2, horizon)`` share of held-out errors inside the bound, by the step and
-            given doubt, when each policy (each episode, where one policy made all) is judged by a bound made
+            given disagreement, when each policy (each episode, where one policy made all) is judged by a bound made
             from the others; NaN where nobody looked.
         data_std: ``(core_dim,)`` of the held-out data, the unit of normalised errors.
         center: ``(core_dim,)`` median of the held-out data.
@@ -42,14 +42,14 @@ class Calibration:
 
     level: float
     std_scale: np.ndarray
-    half_width: dict[Mode, np.ndarray]
-    per_doubt: dict[Mode, np.ndarray]
-    power: dict[Mode, np.ndarray]
-    tube: dict[Mode, np.ndarray]
-    distrust: dict[Mode, np.ndarray]
+    half_width: dict[Propagation, np.ndarray]
+    per_disagreement: dict[Propagation, np.ndarray]
+    power: dict[Propagation, np.ndarray]
+    tube: dict[Propagation, np.ndarray]
+    distrust: dict[Propagation, np.ndarray]
     windows: np.ndarray
     episodes: int
-    coverage: dict[Mode, np.ndarray]
+    coverage: dict[Propagation, np.ndarray]
     data_std: np.ndarray
     center: np.ndarray
     reach: np.ndarray
@@ -61,45 +61,49 @@ class Calibration:
         return len(self.windows)
 
     def error_bound(
-        self, elapsed: np.ndarray, mode: Mode, core: np.ndarray, doubt: np.ndarray | None = None
+        self,
+        elapsed: np.ndarray,
+        propagation: Propagation,
+        core: np.ndarray,
+        disagreement: np.ndarray | None = None,
     ) -> np.ndarray:
         """Half-widths ``(n, core_dim)`` float32 of predictions.
 
         Args:
             elapsed: ``(n,)`` steps since each episode's start.
-            mode: how the episodes were imagined.
+            propagation: how the episodes were imagined.
             core: ``(n, core_dim)`` predictions. Wherever they are, a bound reaches no farther than to where
                 held-out states were; past the calibrated horizon nothing more than that is claimed.
-            doubt: ``(n, core_dim)``, see ``WorldModel.doubt``; None bounds by the step alone.
+            disagreement: ``(n, core_dim)``, see ``WorldModel.doubt``; None bounds by the step alone.
         """
         rows = np.minimum(elapsed, self.horizon + 1)
-        if doubt is None:
-            bound = self._by_step[mode].take(rows, 0)
+        if disagreement is None:
+            bound = self._by_step[propagation].take(rows, 0)
         else:
-            power = self.power[mode][np.clip(elapsed, 1, self.horizon) - 1]
-            scale = np.maximum(doubt, SMALLEST_DOUBT) ** power[:, None]
-            bound = self._by_doubt[mode].take(rows, 0) * scale
+            power = self.power[propagation][np.clip(elapsed, 1, self.horizon) - 1]
+            scale = np.maximum(disagreement, SMALLEST_DISAGREEMENT) ** power[:, None]
+            bound = self._by_doubt[propagation].take(rows, 0) * scale
         return self.saturated(bound, core).astype(np.float32)
 
     @cached_property
-    def _by_step(self) -> dict[Mode, np.ndarray]:
-        return {mode: _with_ends(rows) for mode, rows in self.half_width.items()}
+    def _by_step(self) -> dict[Propagation, np.ndarray]:
+        return {propagation: _with_ends(rows) for propagation, rows in self.half_width.items()}
 
     @cached_property
-    def _by_doubt(self) -> dict[Mode, np.ndarray]:
-        return {mode: _with_ends(rows) for mode, rows in self.per_doubt.items()}
+    def _by_doubt(self) -> dict[Propagation, np.ndarray]:
+        return {propagation: _with_ends(rows) for propagation, rows in self.per_disagreement.items()}
 
     def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
         """Bounds ``(n, core_dim)`` of predictions, none wider than where held-out states were at all."""
         return np.asarray(np.minimum(bound, self.reach + np.abs(core - self.center)))
 
-    def trust_horizon(self, tolerance: float, mode: Mode = "member") -> int:
+    def trust_horizon(self, tolerance: float, propagation: Propagation = "member") -> int:
         """Steps for which the median bound stays within ``tolerance``, in units of the data's std."""
-        past = self.distrust[mode] > tolerance
+        past = self.distrust[propagation] > tolerance
         return int(past.argmax()) if past.any() else self.horizon
 
 
-SMALLEST_DOUBT = 1e-6
+SMALLEST_DISAGREEMENT = 1e-6
 """Doubt is never less, not even of a single member, which always agrees with itself."""
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import EnsembleConfig, FitConfig
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.support import sample_support
 from wmgym.models.symmetry import Views, views
 from wmgym.models.training_loop import (
     CONSTANT,
-    Pupil,
+    FitState,
     RolloutError,
     data_range,
     encoded_actions,
@@ -70,10 +70,10 @@ def fit(
     rows, held = _hold_out(train, config, seed)
     # A learned reward or termination may tell left from right.
     symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
-    seen = views(symmetries, model.chart, task.action_dim)
+    seen = views(symmetries, model.coordinates, task.action_dim)
     inputs, labels, ends = _prepare(train, model, seen)
-    judge = RolloutError(train, held, config, seed)
-    pupil = Pupil(model, inputs, labels, ends, rows, config, generator, judge, progress, seen)
+    validation_fn = RolloutError(train, held, config, seed)
+    pupil = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
     history = optimise(pupil, "fit")
     if config.finetune_updates:
         history += finetune(pupil, train)
@@ -97,7 +97,7 @@ def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
     return EnsembleConfig(
         geometry=task.core.geometry,
         action_dim=task.action_dim,
-        target_dim=Chart(task.core.geometry).change_dim + int(task.reward is None),
+        target_dim=Coordinates(task.core.geometry).change_dim + int(task.reward is None),
         learns_termination=task.terminated is None,
         members=config.members,
         width=config.width,
@@ -140,14 +140,14 @@ def _fit_readout(
         return float((mean[0] - labels[held]).square().mean().sqrt())
 
     none = torch.zeros(len(inputs))
-    pupil = Pupil(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
+    pupil = FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
     optimise(pupil, "fit readouts")
     return _finished(model)
 
 
 def _stopped(train: Transitions, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of imagined states, with joints held near their stops."""
-    for joint, least, most in train.task.core.stops:
+    for joint, least, most in train.task.core.joint_limits:
         seen = np.concatenate([train.core[:, joint], train.next_core[:, joint]])
         slack = _PAST_STOPS * (most - least)
         low[joint] = min(least, seen.min()) - slack

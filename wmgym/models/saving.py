@@ -16,7 +16,7 @@ from wmgym.io import artifacts
 from wmgym.io.provenance import Provenance
 from wmgym.io.schema import Record
 from wmgym.models.config import EnsembleConfig
-from wmgym.models.dynamics import MODES
+from wmgym.models.dynamics import PROPAGATIONS
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.support import Support
@@ -64,7 +64,7 @@ class _ProvenanceRecord(Record):
 
 _SUPPORT = ("core", "action", "next_core", "episode", "step")
 _PLAIN = ("std_scale", "windows", "data_std", "center", "reach")
-_BY_MODE = ("half_width", "per_doubt", "power", "tube", "distrust", "coverage")
+_BY_MODE = ("half_width", "per_disagreement", "power", "tube", "distrust", "coverage")
 """Arrays of a support, of a calibration, and those that a calibration has for each mode."""
 
 
@@ -118,8 +118,8 @@ def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if calibration is not None:
         arrays |= {f"calibration.{name}": getattr(calibration, name) for name in _PLAIN}
         for name in _BY_MODE:
-            for mode in MODES:
-                arrays[f"calibration.{name}.{mode}"] = getattr(calibration, name)[mode]
+            for propagation in PROPAGATIONS:
+                arrays[f"calibration.{name}.{propagation}"] = getattr(calibration, name)[propagation]
     support = world.support
     if support is not None:
         arrays |= {f"support.{name}": getattr(support, name) for name in _SUPPORT}
@@ -194,7 +194,9 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
     if record.calibration is not None:
         stored: dict[str, Any] = {name: arrays[f"calibration.{name}"] for name in _PLAIN}
         for name in _BY_MODE:
-            stored[name] = {mode: arrays[f"calibration.{name}.{mode}"] for mode in MODES}
+            stored[name] = {
+                propagation: arrays[f"calibration.{name}.{propagation}"] for propagation in PROPAGATIONS
+            }
         calibration = Calibration(
             level=record.calibration.level,
             episodes=record.calibration.episodes,
@@ -260,10 +262,14 @@ def _check_shapes(
         steps = calibration.horizon
         plain: dict[str, tuple[int, ...]] = {"std_scale": (config.target_dim,), "windows": (steps,)}
         plain |= dict.fromkeys(("data_std", "center", "reach"), (core,))
-        by_mode: dict[str, tuple[int, ...]] = dict.fromkeys(("half_width", "per_doubt"), (steps, core))
+        by_mode: dict[str, tuple[int, ...]] = dict.fromkeys(("half_width", "per_disagreement"), (steps, core))
         by_mode |= {"coverage": (2, steps), **dict.fromkeys(("power", "tube", "distrust"), (steps,))}
         shapes |= {f"calibration.{name}": shape for name, shape in plain.items()}
-        shapes |= {f"calibration.{name}.{mode}": by_mode[name] for name in by_mode for mode in MODES}
+        shapes |= {
+            f"calibration.{name}.{propagation}": by_mode[name]
+            for name in by_mode
+            for propagation in PROPAGATIONS
+        }
     if support is not None:
         n, action = len(support.episode), task.action_space.shape
         shapes |= {"support.core": (n, core), "support.next_core": (n, core)}

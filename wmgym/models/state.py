@@ -17,17 +17,17 @@ class WorldState:
         core: ``(batch, core_dim)``, raw units.
         shown: ``(batch, shown_dim)``, the readouts that the observation shows beside the core.
         member: ``(batch,)`` int64, the ensemble member each episode believes in; mean mode asks them all.
-        shadow: ``(batch, core_dim)``, where the next member has come to from the episode's start, by its own
+        companion: ``(batch, core_dim)``, where the next member has come to from the episode's start, by its own
             path under the same actions; stands still where steps were not asked for trust.
-        strayed: ``(batch, core_dim)``, distance of core and shadow added up over the steps, in standard
+        cumulative_disagreement: ``(batch, core_dim)``, distance of core and companion added up over the steps, in standard
             deviations of the calibration data.
     """
 
     core: Tensor
     shown: Tensor
     member: Tensor
-    shadow: Tensor
-    strayed: Tensor
+    companion: Tensor
+    cumulative_disagreement: Tensor
 
     @property
     def full(self) -> Tensor:

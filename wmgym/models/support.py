@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wmgym.data.transitions import Transitions
 from wmgym.models.batching import alike, as_tensor
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.tasks.layout import Geometry
 
 ROWS = 4_096
@@ -72,8 +72,8 @@ class Search:
     """
 
     def __init__(self, support: Support, geometry: Geometry, device: torch.device) -> None:
-        self.support, self._chart = support, Chart(geometry).to(device)
-        features = self._chart.features(torch.tensor(support.core, device=device))
+        self.support, self._coordinates = support, Coordinates(geometry).to(device)
+        features = self._coordinates.features(torch.tensor(support.core, device=device))
         std = features.std(0)
         # What never moved is off the data by any change at all, but a rounding error is none.
         self._unit = std.clamp(min=1e-3) * features.shape[1] ** 0.5
@@ -82,14 +82,14 @@ class Search:
 
     def distance(self, core: Tensor, rows: int | None = None) -> Tensor:
         """Distances ``(batch, n)`` from cores ``(batch, core_dim)`` to the first ``rows``."""
-        x = self._chart.features(core) / self._unit
+        x = self._coordinates.features(core) / self._unit
         bank, squares = self._rows[:rows], self._squares[:rows]
         square = torch.addmm(squares + x.square().sum(1, keepdim=True), x, bank.T, alpha=-2)
         return square.clamp_(min=0).sqrt_()
 
     def novelty(self, core: Tensor) -> Tensor:
         """Distance ``(batch,)`` to the nearest searched row, in units of what is typical of real states."""
-        x = as_tensor(self._chart.features(alike(core)[0])) / self._unit
+        x = as_tensor(self._coordinates.features(alike(core)[0])) / self._unit
         bank, squares = self._rows[:SEARCHED].T, self._squares[:SEARCHED]
         parts = (x[at : at + _AT_ONCE] for at in range(0, len(x), _AT_ONCE))
         nearest = [torch.addmm(squares, part, bank, alpha=-2).amin(1) for part in parts]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wmgym.models.coordinates import Chart
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.rotations import multiply
 from wmgym.tasks.layout import Geometry, Placement, Symmetry
 
@@ -69,7 +69,7 @@ class Views:
         return whole, (squares.mean(0) - whole.square()).clamp(min=0).sqrt()
 
 
-def views(symmetries: tuple[Symmetry, ...], chart: Chart, action_dim: int) -> Views | None:
+def views(symmetries: tuple[Symmetry, ...], coordinates: Coordinates, action_dim: int) -> Views | None:
     """Find the permutations that ``symmetries`` are in a chart's coordinates; None without any.
 
     Raises:
@@ -77,26 +77,26 @@ def views(symmetries: tuple[Symmetry, ...], chart: Chart, action_dim: int) -> Vi
     """
     if not symmetries:
         return None
-    g, generator = chart.geometry, torch.Generator().manual_seed(0)
+    g, generator = coordinates.geometry, torch.Generator().manual_seed(0)
     core, then = (0.01 * torch.randn(16, g.dim, dtype=torch.float64, generator=generator) for _ in range(2))
     for x in (core, then):
         if g.quaternion is not None:
             at = slice(g.quaternion, g.quaternion + 4)
             x[:, at] = functional.normalize(x[:, at], dim=1)
         if g.root is not None:  # feet near the ground, where what is seen of them is not flat
-            x[:, g.root[0]] -= chart.feet(x)[0].mean(1)
+            x[:, g.root[0]] -= coordinates.feet(x)[0].mean(1)
     action = torch.randn(16, action_dim, dtype=torch.float64, generator=generator)
     shift = torch.randn(16, g.displacement_dim, dtype=torch.float64, generator=generator)
-    seen = torch.cat([chart.features(core), action], 1)
-    change = chart.difference(core, then, shift)
+    seen = torch.cat([coordinates.features(core), action], 1)
+    change = coordinates.difference(core, then, shift)
     inputs, targets = [_permutation(seen, seen)], [_permutation(change, change)]
     for symmetry in symmetries:
         here, there = mapped(symmetry, g, core), mapped(symmetry, g, then)
         inputs.append(
-            _permutation(seen, torch.cat([chart.features(here), placed(symmetry.action, action)], 1))
+            _permutation(seen, torch.cat([coordinates.features(here), placed(symmetry.action, action)], 1))
         )
         targets.append(
-            _permutation(change, chart.difference(here, there, placed(symmetry.displacement, shift)))
+            _permutation(change, coordinates.difference(here, there, placed(symmetry.displacement, shift)))
         )
     columns = (torch.stack(part) for side in (inputs, targets) for part in zip(*side, strict=True))
     return Views(*columns)

@@ -22,7 +22,7 @@ CONSTANT = 1e-8  # a standard deviation below this is none
 
 
 @dataclass(frozen=True)
-class Pupil:
+class FitState:
     """A network and what it is taught by.
 
     Attributes:
@@ -45,12 +45,12 @@ class Pupil:
     rows: Tensor
     config: FitConfig
     generator: torch.Generator
-    judge: Callable[[EnsembleMLP], float]
+    validation_fn: Callable[[EnsembleMLP], float]
     progress: bool
     views: Views | None = None
 
 
-def optimise(pupil: Pupil, name: str) -> list[float]:
+def optimise(pupil: FitState, name: str) -> list[float]:
     """Fit to single steps; stops early and returns what the judge said."""
     model, config = pupil.model, pupil.config
     inputs, labels, ends = (x[pupil.rows] for x in (pupil.inputs, pupil.labels, pupil.ends))
@@ -69,7 +69,7 @@ def optimise(pupil: Pupil, name: str) -> list[float]:
     return _descend(pupil, loss, plan)
 
 
-def finetune(pupil: Pupil, train: Transitions) -> list[float]:
+def finetune(pupil: FitState, train: Transitions) -> list[float]:
     """Roll every member out over windows of the data; each step shall change its state into the true one.
 
     The likelihood of that change is differentiated through the rollout, so that errors which add up cost more
@@ -84,7 +84,7 @@ def finetune(pupil: Pupil, train: Transitions) -> list[float]:
     action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
     low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
     symmetries, geometry = () if pupil.views is None else train.task.core.symmetries, train.task.core.geometry
-    chart, changes = model.chart, model.chart.change_dim
+    coordinates, changes = model.coordinates, model.coordinates.change_dim
     unit, middle = model.target_std[:changes], model.target_mean[:changes]
     shape = (model.num_members, max(1, config.batch_size // 4))
 
@@ -102,11 +102,11 @@ def finetune(pupil: Pupil, train: Transitions) -> list[float]:
                 given = placed(symmetries[through - 1].action, given)
                 shift = placed(symmetries[through - 1].displacement, shift)
             outputs = model.network(model.encode(state, given).view(*shape, -1))
-            wanted = chart.difference(state, seen(next_core[at]), shift)
+            wanted = coordinates.difference(state, seen(next_core[at]), shift)
             wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
             total = total + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
             change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
-            state = torch.clamp(chart.move(state, change)[0], low, high)
+            state = torch.clamp(coordinates.move(state, change)[0], low, high)
         return total
 
     rate = config.learning_rate / 5
@@ -126,14 +126,14 @@ class _Descent:
     patience: int | None  # looks without improvement before it stops
 
 
-def _descend(pupil: Pupil, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
+def _descend(pupil: FitState, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
     """AdamW on a decaying rate; keeps the weights that the judge likes best, and returns what it said."""
-    model, config, judge = pupil.model, pupil.config, pupil.judge
+    model, config, validation_fn = pupil.model, pupil.config, pupil.validation_fn
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.rate, weight_decay=config.weight_decay, fused=True
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.updates, eta_min=plan.last_rate)
-    best, best_error, since, history = copy.deepcopy(model.state_dict()), judge(model), 0, []
+    best, best_error, since, history = copy.deepcopy(model.state_dict()), validation_fn(model), 0, []
     with track(plan.name, plan.updates, show=pupil.progress) as advance:
         for update in range(1, plan.updates + 1):
             loss = loss_now()
@@ -144,7 +144,7 @@ def _descend(pupil: Pupil, loss_now: Callable[[], Tensor], plan: _Descent) -> li
             scheduler.step()
             note = ""
             if update % config.eval_every == 0 or update == plan.updates:
-                error = judge(model)
+                error = validation_fn(model)
                 history.append(round(error, 6))
                 note = f"error {error:.3f}"
                 if error < best_error:
@@ -184,7 +184,7 @@ class RolloutError:
         total = 0.0
         for h in range(self.action.shape[1]):
             change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
-            core = model.chart.move(core, change[:, : model.chart.change_dim])[0]
+            core = model.coordinates.move(core, change[:, : model.coordinates.change_dim])[0]
             error = (core - self.next_core[:, h].repeat(members, 1)) / self.std
             total += float(error.square().mean(1).sqrt().clamp(max=10.0).nan_to_num(10.0).mean())
         return total / self.action.shape[1]

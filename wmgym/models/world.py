@@ -14,17 +14,17 @@ from torch.nn import functional
 
 from wmgym.io.provenance import Provenance
 from wmgym.models.batching import alike, as_tensor, clamp, library
-from wmgym.models.coordinates import Chart
-from wmgym.models.dynamics import MODES, Dynamics, Mode, Precision, Prediction
+from wmgym.models.coordinates import Coordinates
+from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Prediction, Propagation
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.error_bounds import SMALLEST_DOUBT, Calibration
+from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
 from wmgym.models.state import WorldState, WorldStep
 from wmgym.models.support import NearestReal, Search, Support
 from wmgym.tasks.layout import Array
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task
 
-_LOST = 1e9  # doubt where a path left the numbers
+_LOST = 1e9  # disagreement where a path left the numbers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class WorldModel:
             episode diverged.
         high: likewise the largest.
         provenance: data and settings behind it.
-        readout: predicts hidden and shown readouts from the next core and the action; None where the task
+        readout: predicts unobserved and shown readouts from the next core and the action; None where the task
             has none.
         calibration: error bounds, once ``calibrate`` has been run.
         support: real transitions of the fit, for novelty and ``nearest_real``.
@@ -54,7 +54,7 @@ class WorldModel:
     readout: Dynamics | None = None
     calibration: Calibration | None = None
     support: Support | None = None
-    _chart: Chart = field(init=False, repr=False, compare=False)
+    _coordinates: Coordinates = field(init=False, repr=False, compare=False)
     _bounds: tuple[Array, Array] = field(init=False, repr=False, compare=False)
     _hard: Array = field(init=False, repr=False, compare=False)
     _action_bounds: tuple[Tensor, ...] = field(init=False, repr=False, compare=False)
@@ -76,10 +76,10 @@ class WorldModel:
         if self.calibration is not None:
             scale = self.calibration.std_scale.astype(np.float32)
             data_std = torch.tensor(np.float32(self.calibration.data_std), device=device)
-        object.__setattr__(self, "_chart", Chart(self.task.core.geometry).to(device))
+        object.__setattr__(self, "_coordinates", Coordinates(self.task.core.geometry).to(device))
         object.__setattr__(self, "_bounds", alike(low, high))
         hard = torch.ones(len(low), dtype=torch.bool, device=device)  # dimensions that diverge at their bound
-        hard[[joint for joint, _, _ in self.task.core.stops]] = False
+        hard[[joint for joint, _, _ in self.task.core.joint_limits]] = False
         object.__setattr__(self, "_hard", alike(hard)[0])
         object.__setattr__(self, "_action_bounds", _action_bounds(self.task.action_space, device))
         object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
@@ -166,7 +166,7 @@ class WorldModel:
         self,
         state: WorldState,
         action: Tensor,
-        mode: Mode = "member",
+        propagation: Propagation = "member",
         generator: torch.Generator | None = None,
         trust: bool = False,
     ) -> WorldStep:
@@ -176,55 +176,59 @@ class WorldModel:
             state: from ``init`` or an earlier step.
             action: ``(batch, *action_shape)``, or ``(batch,)`` int64 for Discrete; clipped to its bounds
                 before the dynamics see it, as an actuator does.
-            mode: "member" follows each episode's member without noise: MuJoCo is deterministic, what the
-                ensemble calls noise is its own doubt, and added at every step it throws robots over; "sample"
+            propagation: "member" follows each episode's member without noise: MuJoCo is deterministic, what the
+                ensemble calls noise is its own disagreement, and added at every step it throws robots over; "sample"
                 adds it (TS-infinity of arXiv:1805.12114), for real envs that are noisy; "mean" takes the mean
                 of all members and costs as many times more.
             generator: source of the noise; needed in sample mode.
             trust: let the next member follow its own path beside each episode's, for about twice the cost:
-                how far the two come apart is what ``doubt`` tells. Asked for at all steps of an episode or at
+                how far the two come apart is what ``disagreement`` tells. Asked for at all steps of an episode or at
                 none. Needs a calibrated world.
         """
         if trust and self._data_std is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         encoded, other = self.encode_action(action), None
-        if mode == "mean":
+        if propagation == "mean":
             prediction = self.dynamics.predict(state.core, encoded)
             target = as_tensor(alike(prediction.mean)[0].mean(0))
             logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
             if trust:
                 following = (state.member + 1) % self.dynamics.num_members
-                other = self.dynamics.predict_assigned(state.shadow, encoded, following).mean
-        elif mode in MODES:
+                other = self.dynamics.predict_assigned(state.companion, encoded, following).mean
+        elif propagation in PROPAGATIONS:
             if trust:
-                own, other = self.dynamics.predict_pair(state.core, state.shadow, encoded, state.member)
+                own, other = self.dynamics.predict_pair(state.core, state.companion, encoded, state.member)
             else:
                 own = self.dynamics.predict_assigned(state.core, encoded, state.member)
             target, logit = own.mean, own.end_logit
-            if mode == "sample":
+            if propagation == "sample":
                 if generator is None:
                     raise ValueError("sample mode draws noise; pass generator=torch.Generator()")
                 target = sample(own, self._std_scale, generator)
         else:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+            raise ValueError(f"propagation must be one of {', '.join(PROPAGATIONS)}, got {propagation!r}")
         with np.errstate(all="ignore"):  # torch does not complain of what diverges either
-            outcome = self._finish(state, action, encoded, target, logit, mode, generator)
+            outcome = self._finish(state, action, encoded, target, logit, propagation, generator)
             if other is None:
                 return outcome
-            return replace(outcome, state=self._strayed(outcome.state, other))
+            return replace(outcome, state=self._advance_companion(outcome.state, other))
 
-    def _strayed(self, state: WorldState, other: Tensor) -> WorldState:
-        """The state with its shadow moved on by ``other``."""
+    def _advance_companion(self, state: WorldState, other: Tensor) -> WorldState:
+        """The state with its companion moved on by ``other``."""
         assert self._data_std is not None
         at, (low, high) = self.task.core.dim, self._bounds
-        core, shadow, strayed, target, std = alike(
-            state.core, state.shadow, state.strayed, other, self._data_std
+        core, companion, cumulative_disagreement, target, std = alike(
+            state.core, state.companion, state.cumulative_disagreement, other, self._data_std
         )
-        shadow = clamp(self._chart.move(shadow, target[:, : self._chart.change_dim])[0], low[:at], high[:at])
-        strayed = as_tensor(strayed + abs(core - shadow) / std)
-        return replace(state, shadow=as_tensor(shadow), strayed=strayed)
+        companion = clamp(
+            self._coordinates.move(companion, target[:, : self._coordinates.change_dim])[0],
+            low[:at],
+            high[:at],
+        )
+        cumulative_disagreement = as_tensor(cumulative_disagreement + abs(core - companion) / std)
+        return replace(state, companion=as_tensor(companion), cumulative_disagreement=cumulative_disagreement)
 
-    def doubt(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
+    def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
         """How far two members have come apart ``(batch, core_dim)``, in the calibration data's std.
 
         Of each dimension, what they are apart by now and were on average over the ``elapsed`` ``(batch,)``
@@ -232,15 +236,15 @@ class WorldModel:
         what the model does not know, and its past and its other dimensions steady it.
         """
         assert self._data_std is not None
-        now, strayed = (
+        now, cumulative_disagreement = (
             np.nan_to_num(x.detach().cpu().numpy(), nan=_LOST, posinf=_LOST, neginf=_LOST)
-            for x in ((state.core - state.shadow) / self._data_std, state.strayed)
+            for x in ((state.core - state.companion) / self._data_std, state.cumulative_disagreement)
         )
-        past = strayed / np.maximum(elapsed, 1).astype(np.float32)[:, None]
+        past = cumulative_disagreement / np.maximum(elapsed, 1).astype(np.float32)[:, None]
         own = np.sqrt((now**2 + past**2) / 2)
-        rest = np.exp(np.log(np.maximum(past, SMALLEST_DOUBT)).mean(1, keepdims=True))
-        doubt: np.ndarray = own**0.4 * rest**0.6
-        return doubt
+        rest = np.exp(np.log(np.maximum(past, SMALLEST_DISAGREEMENT)).mean(1, keepdims=True))
+        disagreement: np.ndarray = own**0.4 * rest**0.6
+        return disagreement
 
     def _finish(
         self,
@@ -249,24 +253,24 @@ class WorldModel:
         encoded: Tensor,
         target: Tensor,
         end_logit: Tensor | None,
-        mode: Mode,
+        propagation: Propagation,
         generator: torch.Generator | None,
     ) -> WorldStep:
         task = self.task
         flat = action if action.ndim == 1 else action.flatten(1)
         core, shown, flat, target = alike(state.core, state.shown, flat, target)
         next_core, displacement, diverged = self._move(core, target)
-        hidden, next_shown = displacement, shown
+        unobserved, next_shown = displacement, shown
         if task.core.readout_dim:
             readout = self._read_out(as_tensor(next_core), encoded)
-            readout, core, shown, flat, next_core, hidden = alike(
+            readout, core, shown, flat, next_core, unobserved = alike(
                 readout, core, shown, flat, next_core, displacement
             )
             shown_from = readout.shape[1] - task.core.shown_dim
             next_shown = readout[:, shown_from:]
             if shown_from:
-                hidden = library(hidden).concatenate([hidden, readout[:, :shown_from]], 1)
-        known = [_beside(core, shown), flat, _beside(next_core, next_shown), hidden]
+                unobserved = library(unobserved).concatenate([unobserved, readout[:, :shown_from]], 1)
+        known = [_beside(core, shown), flat, _beside(next_core, next_shown), unobserved]
         if not task.from_table:  # functions of the caller's take tensors
             known = [as_tensor(array) for array in known]
         if task.reward is not None:
@@ -274,12 +278,12 @@ class WorldModel:
             if task.from_table:
                 reward = reward.to(state.core.dtype)  # to NumPy a bool times a number is a double
         else:
-            reward = torch.nan_to_num(as_tensor(target)[:, self._chart.change_dim], 0.0, 0.0, 0.0)
+            reward = torch.nan_to_num(as_tensor(target)[:, self._coordinates.change_dim], 0.0, 0.0, 0.0)
         if task.terminated is not None:
             terminated = as_tensor(task.terminated(*known))
         elif end_logit is None:
             raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
-        elif mode != "sample":
+        elif propagation != "sample":
             terminated = end_logit > 0
         else:
             draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
@@ -290,11 +294,11 @@ class WorldModel:
     def _move(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
         """The next core and the displacement, always finite, and ``diverged``."""
         lib, (low, high) = library(core), self._bounds
-        raw = lib.concatenate(self._chart.move(core, target[:, : self._chart.change_dim]), 1)
+        raw = lib.concatenate(self._coordinates.move(core, target[:, : self._coordinates.change_dim]), 1)
         sound = clamp(raw, low, high)
         differs = sound != raw  # NaN differs from everything
         at = core.shape[1]
-        if self.task.core.stops:  # a joint that runs into its stop is no divergence
+        if self.task.core.joint_limits:  # a joint that runs into its stop is no divergence
             hard = self._hard if isinstance(raw, np.ndarray) else as_tensor(self._hard)
             differs = differs & (hard | (raw != raw))
         diverged = differs.any(1)

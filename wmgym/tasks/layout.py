@@ -90,10 +90,10 @@ class Core:
             observation through ``from_obs``.
         to_mujoco: core ``(..., dim)`` to ``qpos`` and ``qvel``, what it omits at 0; None where unknown.
         shown_dim: readouts in the observation.
-        hidden_dim: hidden quantities, the displacement first.
-        read_hidden: live env to ``(hidden_dim,)`` float64; of the leading ones the change over a step counts.
+        unobserved_dim: unobserved quantities, the displacement first.
+        read_unobserved: live env to ``(unobserved_dim,)`` float64; of the leading ones the change over a step counts.
         symmetries: all of them but standing as it is.
-        stops: joints with stops, ``(core dimension, low, high)``; imagined ones that pass them by far are put
+        joint_limits: joints with stops, ``(core dimension, low, high)``; imagined ones that pass them by far are put
             back.
     """
 
@@ -103,10 +103,10 @@ class Core:
     from_mujoco: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     to_mujoco: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     shown_dim: int = 0
-    hidden_dim: int = 0
-    read_hidden: Callable[[Env], np.ndarray] | None = None
+    unobserved_dim: int = 0
+    read_unobserved: Callable[[Env], np.ndarray] | None = None
     symmetries: tuple[Symmetry, ...] = ()
-    stops: tuple[tuple[int, float, float], ...] = ()
+    joint_limits: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def dim(self) -> int:
@@ -125,8 +125,8 @@ class Core:
 
     @property
     def readout_dim(self) -> int:
-        """What is predicted from the next core: hidden readouts, then shown ones."""
-        return self.hidden_dim - self.displacement_dim + self.shown_dim
+        """What is predicted from the next core: unobserved readouts, then shown ones."""
+        return self.unobserved_dim - self.displacement_dim + self.shown_dim
 
 
 def identity_core(dim: int) -> Core:

@@ -19,8 +19,8 @@ class Known:
     Attributes:
         core: the state layout.
         dt: seconds of simulated time a step.
-        reward: ``(state, action, next_state, hidden) -> (batch,)`` with the action as the agent gave it.
-        terminated: ``(state, action, next_state, hidden) -> (batch,)`` of bool.
+        reward: ``(state, action, next_state, unobserved) -> (batch,)`` with the action as the agent gave it.
+        terminated: ``(state, action, next_state, unobserved) -> (batch,)`` of bool.
     """
 
     core: Core
@@ -29,11 +29,11 @@ class Known:
     terminated: TerminatedFn
 
 
-def never(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+def never(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
     """The termination of tasks that have none: false, of the caller's array kind."""
     return next_state[..., 0] != next_state[..., 0]
 
 
 def unless(healthy: Callable[[Array], Array], when: bool) -> TerminatedFn:
     """The termination of tasks that end where ``healthy`` says no, or never where ``when`` is false."""
-    return (lambda state, action, next_state, hidden: ~healthy(next_state)) if when else never
+    return (lambda state, action, next_state, unobserved: ~healthy(next_state)) if when else never

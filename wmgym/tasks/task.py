@@ -32,7 +32,7 @@ class Task:
         dt: seconds of simulated time a step; 1.0 where the env does not say.
         max_episode_steps: the env's time limit, or None.
         core: state layout; the observation itself unless the task is known.
-        reward: known reward ``(state, action, next_state, hidden) -> (batch,)``, or None: learned; a state is
+        reward: known reward ``(state, action, next_state, unobserved) -> (batch,)``, or None: learned; a state is
             a core and the readouts that the observation shows beside it.
         terminated: likewise known termination, bool, or None: learned.
         from_table: reward and termination are the table's, so that a saved world can find them again.
@@ -81,11 +81,11 @@ class Task:
             return self.core.from_mujoco(data.qpos, data.qvel)
         return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))[: self.core.dim]
 
-    def read_hidden(self, env: gym.Env[Any, Any]) -> np.ndarray:
-        """World positions whose change is the displacement, then hidden readouts ``(hidden_dim,)``."""
-        return self.core.read_hidden(env) if self.core.read_hidden is not None else np.zeros(0)
+    def read_unobserved(self, env: gym.Env[Any, Any]) -> np.ndarray:
+        """World positions whose change is the displacement, then unobserved readouts ``(unobserved_dim,)``."""
+        return self.core.read_unobserved(env) if self.core.read_unobserved is not None else np.zeros(0)
 
-    def hidden_over(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    def unobserved_over(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Hidden quantities of a step, of two readings: the displacement first, then readouts after it."""
         moved = self.core.displacement_dim
         return np.concatenate([after[:moved] - before[:moved], after[moved:]])
@@ -233,7 +233,7 @@ def _known(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
 
 
 def _on_core(core: Core, function: UserRewardFn) -> Callable[[Array, Array, Array, Array], Array]:
-    def on_core(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+    def on_core(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return function(core.observe(state), action, core.observe(next_state))
 
     return on_core

@@ -21,7 +21,7 @@ from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.trust import OnDistrust
 from wmgym.io.progress import Advance, track
-from wmgym.models.dynamics import MODES, Mode
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
 
 ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
@@ -38,7 +38,7 @@ class TrainConfig:
         horizon: imagined steps an episode; None takes the real env's time limit.
         prefill: of these steps, how many fill the replay buffer before the first update (off-policy
             algorithms).
-        mode: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own doubt,
+        propagation: of the imagined env. MuJoCo is deterministic, so what the ensemble calls noise is its own disagreement,
             and the default leaves it out. Take "sample" where the real env is noisy.
         halt: count leaving the range of the data as failure; see ``ImaginedVecEnv``.
         hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default. A
@@ -54,7 +54,7 @@ class TrainConfig:
     num_envs: int = 64
     horizon: int | None = None
     prefill: int = 0
-    mode: Mode = "member"
+    propagation: Propagation = "member"
     halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     on_distrust: OnDistrust = "ignore"
@@ -67,8 +67,10 @@ class TrainConfig:
             raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
         if self.steps < 1 or self.num_envs < 1 or self.prefill < 0:
             raise ValueError("steps and num_envs must be at least 1, and prefill at least 0")
-        if self.mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        if self.propagation not in PROPAGATIONS:
+            raise ValueError(
+                f"propagation must be one of {', '.join(PROPAGATIONS)}, got {self.propagation!r}"
+            )
 
 
 def train(
@@ -98,7 +100,7 @@ def train(
         config.num_envs,
         max_episode_steps=config.horizon,
         starts=starts,
-        mode=config.mode,
+        propagation=config.propagation,
         halt=config.halt,
         trust=config.on_distrust != "ignore",
         on_distrust=config.on_distrust,

@@ -14,7 +14,7 @@ from wmgym.tasks.spec import Known, never
 def inverted_pendulum(*, frame_skip: int = 2) -> Known:
     """Paid for staying up; ends where it does not."""
 
-    def fallen(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+    def fallen(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return ~(abs(next_state[..., 1]) <= 0.2)  # also true of a NaN, as in the real env
 
     return Known(
@@ -49,12 +49,12 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         state[..., 1:3] = _arctan2(obs[..., 1:3], obs[..., 3:5])
         return state
 
-    def terminated(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return hidden[..., 1] <= 1
+    def terminated(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        return unobserved[..., 1] <= 1
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        x, y, speed = hidden[..., 0], hidden[..., 1], next_state[..., 4:6] ** 2
-        alive = healthy_reward * ~terminated(state, action, next_state, hidden)
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        x, y, speed = unobserved[..., 0], unobserved[..., 1], next_state[..., 4:6] ** 2
+        alive = healthy_reward * ~terminated(state, action, next_state, unobserved)
         return alive - 0.01 * x**2 - (y - 2) ** 2 - 0.001 * speed[..., 0] - 0.005 * speed[..., 1]
 
     core = Core(
@@ -64,8 +64,8 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         from_mujoco=_all_joints,
         to_mujoco=lambda core: (core[..., :3], core[..., 3:]),
         shown_dim=1,  # the force of the rail's stops
-        hidden_dim=2,
-        read_hidden=read_tip,
+        unobserved_dim=2,
+        read_unobserved=read_tip,
     )
     return Known(core, 0.01 * frame_skip, reward, terminated)
 
@@ -85,7 +85,7 @@ def reacher(
         state[..., 0:2] = _arctan2(obs[..., 2:4], obs[..., 0:2])
         return state
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         near = reward_dist_weight * (next_state[..., 6:8] ** 2).sum(-1) ** 0.5
         return -near - reward_control_weight * (action**2).sum(-1)
 
@@ -96,7 +96,7 @@ def reacher(
         from_mujoco=lambda qpos, qvel: np.concatenate([qpos, qvel[..., :2]], -1),
         to_mujoco=lambda core: (core[..., :4], _pad(core[..., 4:], 2)),
         shown_dim=2,  # from the target to the fingertip
-        stops=((1, -3.0, 3.0),),
+        joint_limits=((1, -3.0, 3.0),),
     )
     return Known(core, 0.01 * frame_skip, reward, never)
 
@@ -125,7 +125,7 @@ def pusher(
         state[..., 16:18] = 0  # how fast the object moves is not shown
         return state
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         tip, thing, goal = next_state[..., 18:21], next_state[..., 21:24], next_state[..., 24:27]
         near = ((thing - tip) ** 2).sum(-1) ** 0.5
         far = ((thing - goal) ** 2).sum(-1) ** 0.5
@@ -139,7 +139,7 @@ def pusher(
         from_mujoco=lambda qpos, qvel: np.concatenate([qpos[..., :9], qvel[..., :9]], -1),
         to_mujoco=lambda core: (_pad(core[..., :9], 2), _pad(core[..., 9:], 2)),
         shown_dim=9,  # where the hand, the object and the goal are
-        stops=(
+        joint_limits=(
             (0, -2.2854, 1.714602), (1, -0.5236, 1.3963), (2, -1.5, 1.7), (3, -2.3213, 0.0), (4, -1.5, 1.5),
             (5, -1.094, 0.0), (6, -1.5, 1.5),
         ),

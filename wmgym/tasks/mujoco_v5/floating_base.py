@@ -36,7 +36,7 @@ def ant(
     def forces(env: Any) -> np.ndarray:
         return np.array([np.square(np.clip(env.data.cfrc_ext, *contact_force_range)).sum()])
 
-    def read_hidden(env: Env) -> np.ndarray:
+    def read_unobserved(env: Env) -> np.ndarray:
         ant: Any = env.unwrapped
         return np.concatenate([ant.data.body(main_body).xpos, forces(ant)])
 
@@ -45,16 +45,16 @@ def ant(
         finite = (abs(core) < float("inf")).all(-1)
         return finite & (healthy_z_range[0] <= height) & (height <= healthy_z_range[1])
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        paid = forward_reward_weight * hidden[..., 0] / dt + healthy_reward * healthy(next_state)
-        return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * hidden[..., 3]
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        paid = forward_reward_weight * unobserved[..., 0] / dt + healthy_reward * healthy(next_state)
+        return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * unobserved[..., 3]
 
     core = _floating(
         8,
         at,
         78 * include_cfrc_ext_in_observation,
         displacement_dim=3,
-        read_hidden=read_hidden,
+        read_unobserved=read_unobserved,
         symmetries=_ant_symmetries(at),
     )
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
@@ -80,7 +80,7 @@ def humanoid(
     dt = 0.003 * frame_skip
     at = 0 if exclude_current_positions_from_observation else 2
 
-    def read_hidden(env: Env) -> np.ndarray:
+    def read_unobserved(env: Env) -> np.ndarray:
         body: Any = env.unwrapped
         mass = body.model.body_mass
         return np.concatenate([mass @ body.data.xipos / mass.sum(), _impact(body)])
@@ -88,9 +88,9 @@ def humanoid(
     def healthy(state: Array) -> Array:
         return (healthy_z_range[0] < state[..., at]) & (state[..., at] < healthy_z_range[1])
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        paid = forward_reward_weight * hidden[..., 0] / dt + healthy_reward * healthy(next_state)
-        cost = (contact_cost_weight * hidden[..., 3]).clip(*contact_cost_range)
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        paid = forward_reward_weight * unobserved[..., 0] / dt + healthy_reward * healthy(next_state)
+        cost = (contact_cost_weight * unobserved[..., 3]).clip(*contact_cost_range)
         return paid - ctrl_cost_weight * (action**2).sum(-1) - cost
 
     shown = _humanoid_readouts(
@@ -100,7 +100,7 @@ def humanoid(
         include_cfrc_ext_in_observation,
     )
     return Known(
-        _floating(17, at, shown, displacement_dim=3, read_hidden=read_hidden),
+        _floating(17, at, shown, displacement_dim=3, read_unobserved=read_unobserved),
         dt,
         reward,
         unless(healthy, terminate_when_unhealthy),
@@ -124,8 +124,8 @@ def humanoid_standup(
     timestep = 0.003
     at = 0 if exclude_current_positions_from_observation else 2
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        impact = (impact_cost_weight * hidden[..., 0]).clip(*impact_cost_range)
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        impact = (impact_cost_weight * unobserved[..., 0]).clip(*impact_cost_range)
         return next_state[..., at] / timestep - ctrl_cost_weight * (action**2).sum(-1) - impact + 1
 
     shown = _humanoid_readouts(
@@ -139,7 +139,7 @@ def humanoid_standup(
         at,
         shown,
         displacement_dim=0,
-        read_hidden=lambda env: _impact(env.unwrapped),
+        read_unobserved=lambda env: _impact(env.unwrapped),
     )
     return Known(
         core,
@@ -214,7 +214,7 @@ def _floating(
     shown: int,
     *,
     displacement_dim: int,
-    read_hidden: Any,
+    read_unobserved: Any,
     symmetries: tuple[Symmetry, ...] = (),  # the humanoids' left knees are stiffer than their right ones
 ) -> Core:
     """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
@@ -245,7 +245,7 @@ def _floating(
         from_mujoco=from_mujoco,
         to_mujoco=to_mujoco,
         shown_dim=shown,
-        hidden_dim=displacement_dim + 1,
-        read_hidden=read_hidden,
+        unobserved_dim=displacement_dim + 1,
+        read_unobserved=read_unobserved,
         symmetries=symmetries,
     )

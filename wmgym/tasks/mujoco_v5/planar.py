@@ -20,8 +20,8 @@ def half_cheetah(
     """Paid for moving forward; never ends."""
     dt = 0.01 * frame_skip
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        return forward_reward_weight * unobserved[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
 
     # Only the root can turn over; the legs have stops.
     core = _walking(9, turns_over=True, excluded=exclude_current_positions_from_observation)
@@ -50,8 +50,8 @@ def hopper(
         inside = inside & (healthy_z_range[0] < height) & (height < healthy_z_range[1])
         return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        forward = forward_reward_weight * hidden[..., 0] / dt
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        forward = forward_reward_weight * unobserved[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
     legs = (((3, 4, 5), (0.26, -0.13)),)
@@ -79,8 +79,8 @@ def walker2d(
         inside = (healthy_z_range[0] < height) & (height < healthy_z_range[1])
         return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        forward = forward_reward_weight * hidden[..., 0] / dt
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        forward = forward_reward_weight * unobserved[..., 0] / dt
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
     legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
@@ -108,8 +108,8 @@ def swimmer(
     """Paid for swimming along the x axis; never ends."""
     dt = 0.01 * frame_skip
 
-    def reward(state: Array, action: Array, next_state: Array, hidden: Array) -> Array:
-        return forward_reward_weight * hidden[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        return forward_reward_weight * unobserved[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
 
     shown = 0 if exclude_current_positions_from_observation else 2
     roots = tuple(range(shown))
@@ -126,7 +126,7 @@ def swimmer(
     flipped = Symmetry(
         core=tuple(enumerate(signs)), action=((0, -1), (1, -1)), displacement=((0, 1), (1, -1))
     )
-    core = _planar(geometry, n=5, hidden=2 - shown, moves=2, symmetries=(flipped,))
+    core = _planar(geometry, n=5, unobserved=2 - shown, moves=2, symmetries=(flipped,))
     return Known(core, dt, reward, never)
 
 
@@ -154,7 +154,7 @@ def _walking(
         root=(at, n - 1 + at, n + at) if legs else None,
         feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
     )
-    return _planar(geometry, n=n, hidden=1 - at, moves=1, clip=clip, symmetries=symmetries)
+    return _planar(geometry, n=n, unobserved=1 - at, moves=1, clip=clip, symmetries=symmetries)
 
 
 def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
@@ -171,30 +171,30 @@ def _planar(
     geometry: Geometry,
     *,
     n: int,
-    hidden: int,
+    unobserved: int,
     moves: int,
     clip: float | None = None,
     symmetries: tuple[Symmetry, ...] = (),
 ) -> Core:
-    """Core ``[qpos[hidden:], qvel]`` of ``n`` joints; the env may clip the velocities it shows."""
+    """Core ``[qpos[unobserved:], qvel]`` of ``n`` joints; the env may clip the velocities it shows."""
 
     def observe(state: Array) -> Array:
         if clip is None:
             return state
         shown = state.clone() if hasattr(state, "clone") else state.copy()
-        shown[..., n - hidden :] = shown[..., n - hidden :].clip(-clip, clip)
+        shown[..., n - unobserved :] = shown[..., n - unobserved :].clip(-clip, clip)
         return shown
 
     def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos[..., hidden:], qvel], -1)
+        return np.concatenate([qpos[..., unobserved:], qvel], -1)
 
-    def read_hidden(env: Env) -> np.ndarray:
+    def read_unobserved(env: Env) -> np.ndarray:
         mujoco_env: Any = env.unwrapped
         return np.array(mujoco_env.data.qpos[:moves])
 
     def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        roots = np.zeros((*core.shape[:-1], hidden), core.dtype)
-        return np.concatenate([roots, core[..., : n - hidden]], -1), core[..., n - hidden :]
+        roots = np.zeros((*core.shape[:-1], unobserved), core.dtype)
+        return np.concatenate([roots, core[..., : n - unobserved]], -1), core[..., n - unobserved :]
 
     return Core(
         geometry=geometry,
@@ -202,7 +202,7 @@ def _planar(
         from_obs=lambda obs: obs,
         from_mujoco=from_mujoco,
         to_mujoco=to_mujoco,
-        hidden_dim=moves,
-        read_hidden=read_hidden,
+        unobserved_dim=moves,
+        read_unobserved=read_unobserved,
         symmetries=symmetries,
     )
