@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
+from wmgym.io import deprecation
+
 if TYPE_CHECKING:
     from wmgym import sb3
     from wmgym.agents.sb3 import train
@@ -112,11 +114,17 @@ MUJOCO_IDS = (
 def __getattr__(name: str) -> Any:
     if name == "sb3":
         return importlib.import_module("wmgym.sb3")
+    if name in deprecation.OLD_MODULES:
+        return importlib.import_module(f"wmgym.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'wmgym' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wmgym.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _register() -> None:
@@ -131,4 +139,5 @@ def _register() -> None:
         )
 
 
+deprecation.install()
 _register()

@@ -1,0 +1,114 @@
+"""Names of version 0.1 that go on working for one release, each with a warning that says the new one."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OLD_MODULES: dict[str, tuple[str, ...]] = {
+    "archive": ("models.saving",),
+    "arrays": ("models.batching",),
+    "calibrating": ("calibration.calibrate", "calibration.conformal"),
+    "chart": ("models.coordinates", "models.rotations"),
+    "cli": ("app.cli",),
+    "collecting": ("data.collect",),
+    "console": ("app.console",),
+    "doctor": ("app.doctor",),
+    "drift": ("calibration.online", "calibration.shift_detection"),
+    "dynamics": ("models.dynamics", "models.ensemble", "models.config"),
+    "env": ("envs.env", "envs.registration"),
+    "files": ("io.artifacts",),
+    "fitting": ("models.fit",),
+    "groundtruth": ("tasks.ground_truth", "tasks.rendering", "data.branch"),
+    "ledger": ("io.provenance",),
+    "optimising": ("models.training_loop", "models.config", "models.losses"),
+    "pipeline": ("app.run",),
+    "policy": ("data.policy", "data.pool"),
+    "progress": ("io.progress",),
+    "recipes": ("app.recipes",),
+    "records": ("tasks.schema", "io.schema", "io.provenance"),
+    "replaying": ("calibration.open_loop",),
+    "rules": ("calibration.scoring_rules",),
+    "scoring": ("evaluation.score", "evaluation.gap_report", "evaluation.intervals"),
+    "store": ("io.artifacts",),
+    "streams": ("data.rollout_worker", "data.policy"),
+    "support": ("models.support",),
+    "symmetry": ("models.symmetry",),
+    "task": ("tasks.task",),
+    "vector_env": ("envs.vector_env", "envs.snapshot", "envs.trust"),
+    "world": ("models.world", "models.state", "io.provenance"),
+}
+"""Each old module, and the new ones that hold what was in it; the first is named in the warning."""
+
+OLD_NAMES = {"Chart": "Coordinates", "Mode": "Propagation", "MODES": "PROPAGATIONS", "Replay": "OpenLoopStep"}
+"""Names in those modules that changed on the way."""
+
+
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Say once, where the caller stands, that ``old`` is ``new`` now."""
+    warnings.warn(
+        f"{old} is {new} now; the old name goes in the next release", DeprecationWarning, stacklevel
+    )
+
+
+def renamed_keywords(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take keywords by their old names: ``@renamed_keywords(mode="propagation")``."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given: dict[str, Any] = kwargs
+            for old, new in new_names.items():
+                if old in given:
+                    if new in given:
+                        raise TypeError(f"{function.__qualname__}: {old} is {new} now; pass {new} alone")
+                    warn_renamed(f"{old}=", f"{new}=")
+                    given[new] = given.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+class OldModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds ``wmgym.<old module>``: a module that looks names up in their new homes."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        """Answer for the old modules alone."""
+        package, _, name = fullname.rpartition(".")
+        if package != "wmgym" or name not in OLD_MODULES:
+            return None
+        return importlib.util.spec_from_loader(fullname, self)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Warn, and look names up as they are asked for."""
+        old = module.__name__
+        homes = [f"wmgym.{home}" for home in OLD_MODULES[old.rpartition(".")[2]]]
+        warn_renamed(old, homes[0])
+
+        def look_up(name: str) -> Any:
+            wanted = OLD_NAMES.get(name, name)
+            for home in homes:
+                found = importlib.import_module(home)
+                if hasattr(found, wanted):
+                    return getattr(found, wanted)
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+        module.__getattr__ = look_up  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Make the old modules importable."""
+    if not any(isinstance(finder, OldModules) for finder in sys.meta_path):
+        sys.meta_path.append(OldModules())
