@@ -211,6 +211,19 @@ def test_hopper_core_is_unclipped_where_the_observation_is_clipped() -> None:
     env.close()
 
 
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5"])
+def test_gradients_pass_through_a_clipped_observation(env_id: str) -> None:
+    task = make_task(env_id)
+    velocities = task.core.dim // 2
+    state = torch.full((2, task.core.dim), 0.1, dtype=torch.float64)
+    state[1, velocities:] = 11.0  # beyond the clip
+    state.requires_grad_()
+    gradient = torch.autograd.grad(task.core.observe(state).sum(), state)[0]
+    expected = torch.ones_like(state)
+    expected[1, velocities:] = 0
+    torch.testing.assert_close(gradient, expected)
+
+
 @pytest.mark.parametrize("env_id", ["InvertedPendulum-v5", "Hopper-v5"])
 def test_a_state_that_is_not_finite_terminates(env_id: str) -> None:
     task = make_task(env_id)

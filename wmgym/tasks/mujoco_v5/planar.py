@@ -182,7 +182,7 @@ def _planar(
         if clip is None:
             return state
         shown = state.clone() if hasattr(state, "clone") else state.copy()
-        shown[..., n - unobserved :] = shown[..., n - unobserved :].clip(-clip, clip)
+        shown[..., n - unobserved :] = state[..., n - unobserved :].clip(-clip, clip)
         return shown
 
     def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
