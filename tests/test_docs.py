@@ -1,0 +1,105 @@
+"""The docs say what is there: every public name has a place in the API reference, every code block runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import wmgym
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(ROOT).parts)
+FENCE = re.compile(r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S)
+"""A fenced block and, on the line above, a comment such as ``not run: why`` or ``slow``."""
+
+SHOWN = {"text", "json"}  # blocks that only show what a command prints or a file holds
+
+
+@dataclass(frozen=True)
+class Block:
+    kind: str
+    text: str
+    note: str
+
+    @property
+    def runs(self) -> bool:
+        return not self.note.startswith("not run: ")
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    for found in FENCE.finditer(page.read_text()):
+        kind = found["kind"].strip()
+        if not kind.startswith("{") and kind not in SHOWN:
+            yield Block(kind, found["text"], found["note"] or "")
+
+
+def examples() -> list[object]:
+    """Pages with blocks that run, as parameters."""
+    found: list[object] = []
+    for page in PAGES:
+        there = [block for block in blocks(page) if block.runs]
+        if there:
+            marks = [pytest.mark.slow] if any(block.note == "slow" for block in there) else []
+            found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_is_of_a_kind_that_runs_or_says_that_it_does_not(page: Path) -> None:
+    for block in blocks(page):
+        assert block.kind in {"python", "bash"}, (
+            f"name the language of a block, or show it as text:\n{block.text}"
+        )
+        assert block.note in {"", "slow"} or not block.runs, f"what does the comment {block.note!r} mean?"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", examples())
+def test_every_block_runs_as_printed(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A page's blocks run in order: Python ones share names, all share a working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "policies").symlink_to(ROOT / "policies")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if not block.runs:
+            continue
+        if block.kind == "python":
+            exec(compile(block.text, f"{page.name} as printed", "exec"), names)
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", block.text]
+            done = subprocess.run(
+                command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{block.text}\n{done.stdout[-2_000:]}\n{done.stderr[-2_000:]}"
+
+
+def documented() -> set[str]:
+    """Names that the API pages describe by hand."""
+    text = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    return set(re.findall(r"^\.\. auto(?:function|class|exception):: (\S+)$", text, re.M))
+
+
+def test_every_public_name_has_a_place_in_the_api_reference() -> None:
+    public = {f"wmgym.{name}" for name in wmgym.__all__ if name != "sb3"}
+    public |= {f"wmgym.sb3.{name}" for name in wmgym.sb3.__all__}
+    assert public - documented() == set()
+
+
+def test_every_public_name_says_what_it_does() -> None:
+    for name in documented():
+        value: object = wmgym
+        for part in name.split(".")[1:]:
+            value = getattr(value, part)
+        assert (getattr(value, "__doc__", None) or "").strip(), name
