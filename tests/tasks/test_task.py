@@ -1,4 +1,4 @@
-"""Tests of wmgym.task, wmgym.tasks and wmgym.records."""
+"""Tasks: formulas, layouts and names against the real envs, and their records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -522,3 +523,36 @@ def test_stops_are_those_of_the_model(env_id: str) -> None:
     arm = [j for j in range(model.njnt) if model.joint(j).name.startswith(("joint", "r_"))]
     expected = [(int(model.jnt_qposadr[j]), *model.jnt_range[j]) for j in arm if model.jnt_limited[j]]
     np.testing.assert_allclose(core.joint_limits, expected, atol=1e-6)  # qpos leads the core
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [
+        *((env_id, {}) for env_id in TABLE),
+        *(
+            (env_id, kwargs)
+            for env_id, kwargs in KNOWN
+            if "exclude_current_positions_from_observation" in kwargs
+        ),
+    ],
+)
+def test_core_dimensions_are_named_as_mujocos_joints(env_id: str, kwargs: dict[str, Any]) -> None:
+    core, model = make_task(env_id, env_kwargs=kwargs).core, gym.make(env_id).unwrapped.model  # type: ignore[attr-defined]
+    assert core.from_mujoco is not None
+    positions, velocities = [""] * model.nq, [""] * model.nv
+    for joint in map(model.joint, range(model.njnt)):
+        at, rate = int(joint.qposadr[0]), int(joint.dofadr[0])
+        if joint.type[0] == mujoco.mjtJoint.mjJNT_FREE:
+            parts = ("x", "y", "z", "quat_w", "quat_x", "quat_y", "quat_z")
+            positions[at : at + 7] = [f"{joint.name}_{part}" for part in parts]
+            turns = [f"{axis}{kind}" for kind in ("", "_angular") for axis in "xyz"]
+            velocities[rate : rate + 6] = [f"{joint.name}_{part}_velocity" for part in turns]
+        else:
+            positions[at], velocities[rate] = joint.name, f"{joint.name}_velocity"
+    addresses = core.from_mujoco(np.arange(model.nq), model.nq + np.arange(model.nv))
+    assert core.names == tuple((positions + velocities)[address] for address in addresses)
+
+
+def test_core_dimensions_of_other_tasks_are_named_as_observations() -> None:
+    assert make_task("CartPole-v1").core.names == ("obs_0", "obs_1", "obs_2", "obs_3")
+    assert_refused(lambda: Core(Geometry(2), abs, abs, names=("only",)), "2 dimensions and 1 names")

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from wmgym.data.executors import _run_all
 from wmgym.data.policy import PolicyFn
-from wmgym.data.pool import load_pool
+from wmgym.data.pool import as_policies, is_pool
 from wmgym.data.rollout_worker import Group
 from wmgym.data.transitions import Transitions, concat, from_steps
 from wmgym.io.progress import track
@@ -24,11 +24,11 @@ _STEPS_WORTH_A_PROCESS = 4_000
 
 def collect(
     env: str | EnvFactory | Task,
-    policy: PolicyFn | Mapping[str, PolicyFn | None] | str | os.PathLike[str] | None = None,
+    policy: Any = None,
     *,
     steps: int | None = None,
     episodes: int | None = None,
-    seed: int,
+    seed: int = 0,
     noise: float = 0.0,
     switch_every: int | None = None,
     max_episode_steps: int | None = None,
@@ -43,9 +43,11 @@ def collect(
 
     Args:
         env: an id, a function that makes the env, or a task.
-        policy: one policy, several by name (episodes take turns), None for uniform random actions, or the
-            directory of a pool, whose policies each take an equal number of steps or episodes; held-out ones
-            stay out (``wmgym.load_pool`` gives them by name).
+        policy: None for uniform random actions; a function of a batch of observations; an object with
+            ``predict``, such as an SB3 model; the path of a saved policy; a mapping of these by name, which
+            take turns by episode; or the path of a directory of saved policies, which each take an equal
+            number of steps or episodes and of which those held out stay out (``wmgym.load_pool`` gives
+            them by name).
         steps: total number of env steps; the last episodes are cut to meet it.
         episodes: number of episodes instead, each run to its end.
         seed: decides resets, random actions and noise.
@@ -70,12 +72,11 @@ def collect(
         raise ValueError(f"workers must be at least 1, got {workers}")
     if switch_every is not None and switch_every < 1:
         raise ValueError(f"switch_every must be at least 1, got {switch_every}")
-    if isinstance(policy, (str, os.PathLike)) and switch_every is not None:
-        policy = load_pool(policy)
-    if isinstance(policy, (str, os.PathLike)):
+    policies = as_policies(policy)
+    if is_pool(policy) and switch_every is None:
         return _collect_pool(
             task,
-            load_pool(policy),
+            policies,
             steps,
             episodes,
             seed,
@@ -84,9 +85,6 @@ def collect(
             workers=workers,
             progress=progress,
         )
-    policies = dict(policy) if isinstance(policy, Mapping) else {_name(policy): policy}
-    if not policies:
-        raise ValueError("no policies in the mapping; pass at least one, or None for random actions")
     if max_episode_steps is not None and max_episode_steps < 1:
         raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
@@ -109,7 +107,7 @@ def collect(
 
 def _collect_pool(
     task: Task,
-    pool: Mapping[str, PolicyFn],
+    pool: Mapping[str, PolicyFn | None],
     steps: int | None,
     episodes: int | None,
     seed: int,
@@ -160,9 +158,3 @@ def _plan(
         )
         for at in range(0, stride, size)
     ]
-
-
-def _name(policy: PolicyFn | None) -> str:
-    if policy is None:
-        return "random"
-    return str(getattr(policy, "name", None) or getattr(policy, "__name__", type(policy).__name__))

@@ -1,18 +1,52 @@
-"""Directories of saved policies."""
+"""Policies by name, however they are given: functions, models, files, directories of files."""
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
-from wmgym.data.policy import MLPPolicy, load_policy
+import numpy as np
+
+from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
 from wmgym.io import artifacts
 
+StrPath: TypeAlias = str | os.PathLike[str]
+Split: TypeAlias = Literal["pool", "held-out"]
 
-def load_pool(
-    path: str | os.PathLike[str], split: Literal["pool", "held-out"] | None = "pool"
-) -> dict[str, MLPPolicy]:
+
+def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, PolicyFn | None]:
+    """Policies by name, from any of the forms that ``collect`` and ``score`` take.
+
+    Args:
+        policies: None for uniform random actions; a function of a batch of observations; an object with
+            ``predict``, such as an SB3 model, whose actions are then deterministic; the path of a policy that
+            ``MLPPolicy.save`` wrote; a mapping of any of these by name; or the path of a directory of saved
+            policies, see ``load_pool``.
+        split: of a directory of policies, those to take.
+
+    Raises:
+        ValueError: an empty mapping, or something that is no policy.
+        StoreError: a path that holds no policy, or a damaged one.
+    """
+    if isinstance(policies, Mapping):
+        if not policies:
+            raise ValueError("no policies in the mapping; pass at least one, or None for random actions")
+        return {str(name): _policy(policy) for name, policy in policies.items()}
+    if is_pool(policies):
+        return {**load_pool(policies, split)}
+    policy = _policy(policies)
+    return {_name(policies if hasattr(policies, "predict") else policy): policy}
+
+
+def is_pool(policies: Any) -> bool:
+    """Whether this is a path, and of something else than one saved policy."""
+    return isinstance(policies, (str, os.PathLike)) and not artifacts.exists(policies, kind="policy")
+
+
+def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolicy]:
     """Every policy in the directories right under ``path``, by name, in the order of their directories.
 
     Args:
@@ -36,3 +70,37 @@ def load_pool(
     if not chosen:
         raise artifacts.StoreError(f"{path} holds no policies{f' of split {split!r}' if split else ''}")
     return chosen
+
+
+def _policy(policy: Any) -> PolicyFn | None:
+    if isinstance(policy, (str, os.PathLike)):
+        return load_policy(policy)
+    predict = getattr(policy, "predict", None)
+    if callable(predict):
+        return _deterministic(predict)
+    if policy is None or callable(policy):
+        named: PolicyFn | None = policy
+        return named
+    raise ValueError(
+        f"{type(policy).__name__} is no policy; pass a function of observations, a model with predict, "
+        "a saved policy's path, a mapping of these by name, or None for random actions"
+    )
+
+
+def _deterministic(predict: Any) -> PolicyFn:
+    """``predict`` itself, asked for deterministic actions where it can be, as SB3's evaluation does."""
+    try:
+        choice = "deterministic" in inspect.signature(predict).parameters
+    except (TypeError, ValueError):  # builtins have no signature
+        choice = False
+
+    def act(obs: np.ndarray) -> Any:
+        return predict(obs, deterministic=True) if choice else predict(obs)
+
+    return act
+
+
+def _name(policy: Any) -> str:
+    if policy is None:
+        return "random"
+    return str(getattr(policy, "name", None) or getattr(policy, "__name__", type(policy).__name__))

@@ -39,7 +39,8 @@ class Transitions:
         truncated: ``(n,)`` bool; also true where collecting stopped inside an episode.
         core: ``(n, core_dim)`` float32, raw units, unclipped.
         next_core: likewise, one step later.
-        unobserved: ``(n, unobserved_dim)`` float64, paid for and not shown: displacement of the step, then readouts.
+        unobserved: ``(n, unobserved_dim)`` float64, reward inputs absent from the observation: displacement of
+            the step, metres, then readouts.
         episode: ``(n,)`` int64, index into the two tuples below, non-decreasing.
         episode_seed: the seed each episode was reset with; -1 where unknown.
         episode_policy: the name of the policy that drove each episode.
@@ -120,7 +121,7 @@ class Transitions:
 
     @property
     def readout(self) -> np.ndarray:
-        """What is predicted from ``next_core``: unobserved readouts, then shown ones, ``(n, readout_dim)``."""
+        """What is predicted from ``next_core``: unobserved readouts, then shown ones ``(n, readout_dim)``."""
         core = self.task.core
         return np.concatenate(
             [self.unobserved[:, core.displacement_dim :], self.next_state[:, core.dim :]], 1
@@ -334,7 +335,7 @@ def from_arrays(
     """Transitions from a log of one's own; rows sorted by ``episode``, which counts up from 0.
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, or a task that is paid for something unobserved that
+        ValueError: wrong shapes, values that are not finite, or reward inputs absent from the observation that
             the log lacks.
     """
     ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
@@ -345,8 +346,8 @@ def from_arrays(
         raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
     if unobserved is None and task.core.unobserved_dim:
         raise ValueError(
-            f"{task.env_id} is paid for what its observation omits; "
-            f"pass unobserved= with {task.core.unobserved_dim} columns, {task.core.displacement_dim} of displacement"
+            f"{task.env_id} has reward inputs absent from the observation; pass unobserved= with "
+            f"{task.core.unobserved_dim} columns, {task.core.displacement_dim} of displacement"
         )
     ended = _rows("terminated", terminated, n, bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0

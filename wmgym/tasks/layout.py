@@ -5,12 +5,13 @@ formula serves the imagined env (torch, differentiable) and the check against th
 
 The *state* of a task is its core, which the dynamics step, followed by the readouts that the observation
 shows beside it (contact forces, the tip of an arm), which are predicted from the core and never fed back.
-*Hidden* quantities are paid for and not shown: first the displacement of the root over a step, then readouts.
+*Unobserved* quantities are reward inputs absent from the observation: first the displacement of the root over
+a step, then readouts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -91,10 +92,12 @@ class Core:
         to_mujoco: core ``(..., dim)`` to ``qpos`` and ``qvel``, what it omits at 0; None where unknown.
         shown_dim: readouts in the observation.
         unobserved_dim: unobserved quantities, the displacement first.
-        read_unobserved: live env to ``(unobserved_dim,)`` float64; of the leading ones the change over a step counts.
+        read_unobserved: live env to ``(unobserved_dim,)`` float64: world positions, whose change over a step
+            is the displacement, then readouts.
         symmetries: all of them but standing as it is.
-        joint_limits: joints with stops, ``(core dimension, low, high)``; imagined ones that pass them by far are put
-            back.
+        joint_limits: ``(core dimension, low, high)`` of joints with limits; an imagined joint far past its
+            limits is put back.
+        names: of the core's dimensions, as MuJoCo names the joints; ``obs_0``, ``obs_1``, ... by default.
     """
 
     geometry: Geometry
@@ -107,6 +110,14 @@ class Core:
     read_unobserved: Callable[[Env], np.ndarray] | None = None
     symmetries: tuple[Symmetry, ...] = ()
     joint_limits: tuple[tuple[int, float, float], ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in names where none are given, and refuse another number of them."""
+        if not self.names:
+            object.__setattr__(self, "names", tuple(f"obs_{i}" for i in range(self.dim)))
+        if len(self.names) != self.dim:
+            raise ValueError(f"core has {self.dim} dimensions and {len(self.names)} names; name each")
 
     @property
     def dim(self) -> int:
@@ -127,6 +138,11 @@ class Core:
     def readout_dim(self) -> int:
         """What is predicted from the next core: unobserved readouts, then shown ones."""
         return self.unobserved_dim - self.displacement_dim + self.shown_dim
+
+
+def with_velocities(joints: Sequence[str], moving: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names of a core ``[positions, velocities]``; ``moving`` where not every position has a velocity."""
+    return (*joints, *(f"{name}_velocity" for name in (joints if moving is None else moving)))
 
 
 def identity_core(dim: int) -> Core:

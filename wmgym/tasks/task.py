@@ -32,8 +32,8 @@ class Task:
         dt: seconds of simulated time a step; 1.0 where the env does not say.
         max_episode_steps: the env's time limit, or None.
         core: state layout; the observation itself unless the task is known.
-        reward: known reward ``(state, action, next_state, unobserved) -> (batch,)``, or None: learned; a state is
-            a core and the readouts that the observation shows beside it.
+        reward: known reward ``(state, action, next_state, unobserved) -> (batch,)``, or None: learned; a state
+            is a core and the readouts that the observation shows beside it.
         terminated: likewise known termination, bool, or None: learned.
         from_table: reward and termination are the table's, so that a saved world can find them again.
         factory: makes the real env where ``env_id`` alone cannot.
@@ -82,11 +82,11 @@ class Task:
         return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))[: self.core.dim]
 
     def read_unobserved(self, env: gym.Env[Any, Any]) -> np.ndarray:
-        """World positions whose change is the displacement, then unobserved readouts ``(unobserved_dim,)``."""
+        """World positions whose change is the displacement, then readouts: ``(unobserved_dim,)`` float64."""
         return self.core.read_unobserved(env) if self.core.read_unobserved is not None else np.zeros(0)
 
     def unobserved_over(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Hidden quantities of a step, of two readings: the displacement first, then readouts after it."""
+        """Unobserved quantities of a step, from two readings: the displacement, then the later readouts."""
         moved = self.core.displacement_dim
         return np.concatenate([after[:moved] - before[:moved], after[moved:]])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Geometry
+from wmgym.tasks.layout import Array, Core, Env, Geometry, with_velocities
 from wmgym.tasks.spec import Known, never
 
 
@@ -24,6 +24,7 @@ def inverted_pendulum(*, frame_skip: int = 2) -> Known:
             from_obs=lambda obs: obs,
             from_mujoco=_all_joints,
             to_mujoco=lambda core: (core[..., :2], core[..., 2:]),
+            names=with_velocities(("slider", "hinge")),
         ),
         dt=0.02 * frame_skip,
         reward=lambda *step: 1.0 - 1.0 * fallen(*step),
@@ -66,6 +67,7 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         shown_dim=1,  # the force of the rail's stops
         unobserved_dim=2,
         read_unobserved=read_tip,
+        names=with_velocities(("slider", "hinge", "hinge2")),
     )
     return Known(core, 0.01 * frame_skip, reward, terminated)
 
@@ -97,6 +99,7 @@ def reacher(
         to_mujoco=lambda core: (core[..., :4], _pad(core[..., 4:], 2)),
         shown_dim=2,  # from the target to the fingertip
         joint_limits=((1, -3.0, 3.0),),
+        names=with_velocities(("joint0", "joint1", "target_x", "target_y"), ("joint0", "joint1")),
     )
     return Known(core, 0.01 * frame_skip, reward, never)
 
@@ -143,6 +146,10 @@ def pusher(
             (0, -2.2854, 1.714602), (1, -0.5236, 1.3963), (2, -1.5, 1.7), (3, -2.3213, 0.0), (4, -1.5, 1.5),
             (5, -1.094, 0.0), (6, -1.5, 1.5),
         ),
+        names=with_velocities((
+            "r_shoulder_pan_joint", "r_shoulder_lift_joint", "r_upper_arm_roll_joint", "r_elbow_flex_joint",
+            "r_forearm_roll_joint", "r_wrist_flex_joint", "r_wrist_roll_joint", "obj_slidey", "obj_slidex",
+        )),
     )  # fmt: skip
     return Known(core, 0.01 * frame_skip, reward, never)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Geometry, Placement, Symmetry
+from wmgym.tasks.layout import Array, Core, Env, Geometry, Placement, Symmetry, with_velocities
 from wmgym.tasks.spec import Known, never, unless
 
 
@@ -50,7 +50,7 @@ def ant(
         return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * unobserved[..., 3]
 
     core = _floating(
-        8,
+        _ANT_JOINTS,
         at,
         78 * include_cfrc_ext_in_observation,
         displacement_dim=3,
@@ -100,7 +100,7 @@ def humanoid(
         include_cfrc_ext_in_observation,
     )
     return Known(
-        _floating(17, at, shown, displacement_dim=3, read_unobserved=read_unobserved),
+        _floating(_HUMANOID_JOINTS, at, shown, displacement_dim=3, read_unobserved=read_unobserved),
         dt,
         reward,
         unless(healthy, terminate_when_unhealthy),
@@ -135,7 +135,7 @@ def humanoid_standup(
         include_cfrc_ext_in_observation,
     )
     core = _floating(
-        17,
+        _HUMANOID_JOINTS,
         at,
         shown,
         displacement_dim=0,
@@ -156,6 +156,19 @@ def _impact(env: Any) -> np.ndarray:
 def _humanoid_readouts(cinert: bool, cvel: bool, qfrc_actuator: bool, cfrc_ext: bool) -> int:
     return 130 * cinert + 78 * cvel + 17 * qfrc_actuator + 78 * cfrc_ext
 
+
+_ANT_JOINTS = tuple(f"{joint}_{leg}" for leg in (1, 2, 3, 4) for joint in ("hip", "ankle"))
+_HUMANOID_JOINTS = (
+    "abdomen_z", "abdomen_y", "abdomen_x", "right_hip_x", "right_hip_z", "right_hip_y", "right_knee",
+    "left_hip_x", "left_hip_z", "left_hip_y", "left_knee", "right_shoulder1", "right_shoulder2",
+    "right_elbow", "left_shoulder1", "left_shoulder2", "left_elbow",
+)  # fmt: skip
+_ROOT = (
+    "root_x", "root_y", "root_z", "root_quat_w", "root_quat_x", "root_quat_y", "root_quat_z",
+)  # fmt: skip
+_ROOT_RATES = (
+    "root_x", "root_y", "root_z", "root_x_angular", "root_y_angular", "root_z_angular",
+)  # fmt: skip
 
 _UPRIGHT = ((0, 1), (1, 1), (2, 1), (3, 1))  # a quaternion as it is
 _MIRRORED = ((0, 1), (1, -1), (2, 1), (3, -1))  # left and right, as axes that turn the other way round
@@ -209,7 +222,7 @@ def _ant_symmetries(at: int) -> tuple[Symmetry, ...]:
 
 
 def _floating(
-    joints: int,
+    names: tuple[str, ...],
     at: int,
     shown: int,
     *,
@@ -218,6 +231,7 @@ def _floating(
     symmetries: tuple[Symmetry, ...] = (),  # the humanoids' left knees are stiffer than their right ones
 ) -> Core:
     """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
+    joints = len(names)
     positions = at + 5 + joints  # where velocities begin
     dim = positions + 6 + joints
     linear = tuple(range(positions, positions + 3))
@@ -248,4 +262,5 @@ def _floating(
         unobserved_dim=displacement_dim + 1,
         read_unobserved=read_unobserved,
         symmetries=symmetries,
+        names=with_velocities((*_ROOT[2 - at :], *names), (*_ROOT_RATES, *names)),
     )

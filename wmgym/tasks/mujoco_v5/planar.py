@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Foot, Geometry, Symmetry
+from wmgym.tasks.layout import Array, Core, Env, Foot, Geometry, Symmetry, with_velocities
 from wmgym.tasks.spec import Known, never, unless
 
 
@@ -24,7 +24,11 @@ def half_cheetah(
         return forward_reward_weight * unobserved[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
 
     # Only the root can turn over; the legs have stops.
-    core = _walking(9, turns_over=True, excluded=exclude_current_positions_from_observation)
+    core = _walking(
+        ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"),
+        turns_over=True,
+        excluded=exclude_current_positions_from_observation,
+    )
     return Known(core, dt, reward, never)
 
 
@@ -55,7 +59,8 @@ def hopper(
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
     legs = (((3, 4, 5), (0.26, -0.13)),)
-    core = _walking(6, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
+    joints = ("thigh_joint", "leg_joint", "foot_joint")
+    core = _walking(joints, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -93,8 +98,15 @@ def walker2d(
         displacement=((0, 1),),
     )
     core = _walking(
-        9, legs, clip=10.0, excluded=exclude_current_positions_from_observation, symmetries=(swapped,)
-    )
+        (
+            "thigh_joint", "leg_joint", "foot_joint",
+            "thigh_left_joint", "leg_left_joint", "foot_left_joint",
+        ),
+        legs,
+        clip=10.0,
+        excluded=exclude_current_positions_from_observation,
+        symmetries=(swapped,),
+    )  # fmt: skip
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -126,12 +138,13 @@ def swimmer(
     flipped = Symmetry(
         core=tuple(enumerate(signs)), action=((0, -1), (1, -1)), displacement=((0, 1), (1, -1))
     )
-    core = _planar(geometry, n=5, unobserved=2 - shown, moves=2, symmetries=(flipped,))
+    joints = ("slider1", "slider2", "free_body_rot", "motor1_rot", "motor2_rot")
+    core = _planar(geometry, joints, unobserved=2 - shown, moves=2, symmetries=(flipped,))
     return Known(core, dt, reward, never)
 
 
 def _walking(
-    n: int,
+    leg_joints: tuple[str, ...],
     legs: tuple[tuple[tuple[int, int, int], tuple[float, float]], ...] = (),
     *,
     excluded: bool,
@@ -146,6 +159,8 @@ def _walking(
     and where its foot begins and ends, as Hopper and Walker2d are built.
     """
     at = 0 if excluded else 1  # index of the height
+    joints = ("rootx", "rootz", "rooty", *leg_joints)
+    n = len(joints)
     geometry = Geometry(
         dim=2 * n - 1 + at,
         displacement_dim=1,
@@ -154,7 +169,7 @@ def _walking(
         root=(at, n - 1 + at, n + at) if legs else None,
         feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
     )
-    return _planar(geometry, n=n, unobserved=1 - at, moves=1, clip=clip, symmetries=symmetries)
+    return _planar(geometry, joints, unobserved=1 - at, moves=1, clip=clip, symmetries=symmetries)
 
 
 def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
@@ -169,14 +184,15 @@ def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
 
 def _planar(
     geometry: Geometry,
+    joints: tuple[str, ...],
     *,
-    n: int,
     unobserved: int,
     moves: int,
     clip: float | None = None,
     symmetries: tuple[Symmetry, ...] = (),
 ) -> Core:
-    """Core ``[qpos[unobserved:], qvel]`` of ``n`` joints; the env may clip the velocities it shows."""
+    """Core ``[qpos[unobserved:], qvel]`` of ``joints``; the env may clip the velocities it shows."""
+    n = len(joints)
 
     def observe(state: Array) -> Array:
         if clip is None:
@@ -205,4 +221,5 @@ def _planar(
         unobserved_dim=moves,
         read_unobserved=read_unobserved,
         symmetries=symmetries,
+        names=with_velocities(joints[unobserved:], joints),
     )

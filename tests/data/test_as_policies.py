@@ -1,0 +1,95 @@
+"""Policies in every form that collect and score take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+
+from wmgym.data.collect import collect
+from wmgym.data.policy import MLPPolicy, apply_policy
+from wmgym.data.pool import as_policies
+from wmgym.io.artifacts import StoreError
+
+
+def constant(name: str, value: float) -> MLPPolicy:
+    weights, biases = (np.zeros((4, 1), np.float32),), (np.float32([value]),)
+    return MLPPolicy(name, weights, biases, "relu", "clip", np.float32([-3]), np.float32([3]))
+
+
+def still(obs: np.ndarray) -> np.ndarray:
+    return np.zeros((len(obs), 1), np.float32)
+
+
+def first(policy: Any, obs: np.ndarray | None = None) -> float:
+    """The first action for an observation."""
+    return float(apply_policy(policy, np.zeros((1, 4), np.float32) if obs is None else obs)[0, 0])
+
+
+def test_functions_and_mappings_keep_their_names() -> None:
+    assert as_policies(None) == {"random": None}
+    assert as_policies(still) == {"still": still}
+    assert as_policies({"a": still, "b": None}) == {"a": still, "b": None}
+    assert list(as_policies(constant("net", 0.5))) == ["net"]
+
+
+def test_a_model_is_asked_for_deterministic_actions() -> None:
+    model = PPO("MlpPolicy", "InvertedPendulum-v5", n_steps=8, batch_size=8, device="cpu", seed=0)
+    found = as_policies({"new": model, "old": still})
+    obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(
+            apply_policy(found["new"], obs), model.predict(obs, None, None, True)[0]
+        )
+    assert list(as_policies(model)) == ["PPO"]
+    assert list(as_policies(model.predict)) == ["predict"]
+
+
+def test_a_predict_without_choices_is_called_as_it_is() -> None:
+    class Model:
+        def predict(self, obs: np.ndarray) -> np.ndarray:
+            return np.full((len(obs), 1), 0.25)
+
+    assert first(as_policies(Model())["Model"]) == 0.25
+
+
+def test_paths_are_loaded(tmp_path: Path) -> None:
+    for name, value in (("a", 0.5), ("b", -0.5)):
+        constant(name, value).save(tmp_path / name)
+    assert {name: first(policy) for name, policy in as_policies(tmp_path).items()} == {"a": 0.5, "b": -0.5}
+    assert {name: first(policy) for name, policy in as_policies(str(tmp_path / "b")).items()} == {"b": -0.5}
+    mixed = as_policies({"mine": tmp_path / "a", "random": None})
+    assert (first(mixed["mine"]), mixed["random"]) == (0.5, None)
+
+
+def test_one_saved_policy_is_collected_as_if_it_were_loaded(tmp_path: Path) -> None:
+    saved = constant("a", 0.5).save(tmp_path / "a")
+    by_path, loaded = (
+        collect("InvertedPendulum-v5", policy, steps=50) for policy in (str(saved), constant("a", 0.5))
+    )
+    np.testing.assert_array_equal(by_path.obs, loaded.obs)
+    assert (by_path.episode_seed, by_path.episode_policy) == (loaded.episode_seed, loaded.episode_policy)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({}, "no policies in the mapping"),
+        (3, "int is no policy; pass a function"),
+        ({"a": 3}, "int is no policy"),
+    ],
+)
+def test_what_is_no_policy_is_refused(given: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        as_policies(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_without_policies_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no policies"):
+        as_policies(tmp_path)
+    with pytest.raises(StoreError, match="holds no wmgym"):
+        as_policies({"a": tmp_path / "none"})
