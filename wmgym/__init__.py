@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wmgym.data.rollout_worker import CollectError
     from wmgym.data.transitions import Transitions, concat, from_arrays
     from wmgym.envs.env import ImaginedEnv
+    from wmgym.envs.trust import Trust
     from wmgym.envs.vector_env import ImaginedVectorEnv
     from wmgym.evaluation.gap_report import GapReport
     from wmgym.evaluation.score import score
@@ -56,6 +57,7 @@ _HOME = {
     "StoreError": "io.artifacts",
     "Task": "tasks.task",
     "Transitions": "data.transitions",
+    "Trust": "envs.trust",
     "WorldModel": "models.world",
     "calibrate": "calibration.calibrate",
     "collect": "data.collect",
@@ -88,6 +90,7 @@ __all__ = [
     "StoreError",
     "Task",
     "Transitions",
+    "Trust",
     "WorldModel",
     "calibrate",
     "collect",

@@ -33,6 +33,7 @@ from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.policy import load_policy
 from wmgym.envs.env import ImaginedEnv
+from wmgym.envs.trust import Trust
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
@@ -124,14 +125,14 @@ def test_infos_of_an_end(ending_world: WorldModel) -> None:
     assert kinds == {True, False}
 
 
-@pytest.mark.parametrize("halt", [False, True])
-def test_divergence_counts_as_truncation_unless_halted(halt: bool) -> None:
-    env = ImaginedVecEnv(toy.world(toy.Stub([np.nan, 0.0, 0.0])), 2, halt=halt)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_divergence_is_truncation_unless_terminal(terminal: bool) -> None:
+    env = ImaginedVecEnv(toy.world(toy.Stub([np.nan, 0.0, 0.0])), 2, divergence_is_terminal=terminal)
     env.reset()
     _, _, dones, infos = env.step(np.zeros((2, 2), np.float32))
     assert dones.all()
     for info in infos:
-        assert info["TimeLimit.truncated"] is not halt
+        assert info["TimeLimit.truncated"] is not terminal
         assert info["diverged"]
         assert np.isfinite(info["terminal_observation"]).all()
 
@@ -503,7 +504,7 @@ def test_training_can_be_told_to_stop_at_distrust(monkeypatch: pytest.MonkeyPatc
         "SAC", steps=16, num_envs=2, on_distrust="truncate", tolerance=1e-6, hyperparameters=QUICK["SAC"]
     )
     train(world, config)
-    assert (made[0].venv.on_distrust, made[0].venv.tolerance) == ("truncate", 1e-6)
+    assert made[0].venv.trust == Trust("truncate", 1e-6)
     made[0].reset()
     _, _, dones, infos = made[0].step(np.zeros((2, 2), np.float32))
     assert dones.all()  # nothing is that certain

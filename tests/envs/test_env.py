@@ -26,12 +26,13 @@ from gymnasium.wrappers import vector as vector_wrappers
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from scipy import stats
 
-import wmgym  # noqa: F401  (registers the ids)
+import wmgym
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.registration import make_env, make_vector_env
+from wmgym.envs.trust import Trust
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import PROPAGATIONS, Prediction
@@ -590,9 +591,7 @@ def test_what_follows_distrust() -> None:
     rest = np.zeros((4, 2), np.float32)
 
     def run(**options: Any) -> list[tuple[Any, ...]]:
-        env = ImaginedVectorEnv(
-            world, 4, propagation="mean", trust=True, autoreset_mode="Disabled", **options
-        )
+        env = ImaginedVectorEnv(world, 4, propagation="mean", autoreset_mode="Disabled", **options)
         env.reset(seed=0)
         steps = []
         while len(steps) < 12:
@@ -601,21 +600,21 @@ def test_what_follows_distrust() -> None:
                 break
         return steps
 
-    plain = run()
+    plain = run(trust=True)
     distrust = np.array([infos["distrust"] for *_, infos in plain])
     assert len(plain) == 12
-    tolerance = float(np.sort(distrust.max(1))[5])
-    first = int((distrust > tolerance).any(1).argmax())
+    threshold = float(np.sort(distrust.max(1))[5])
+    first = int((distrust > threshold).any(1).argmax())
     assert 0 < first < 11
-    truncating, ending = (run(on_distrust=kind, tolerance=tolerance) for kind in ("truncate", "terminate"))
+    truncating, ending = (run(trust=Trust(kind, threshold)) for kind in ("truncate", "terminate"))
     assert len(truncating) == len(ending) == first + 1
-    past = distrust[first] > tolerance
+    past = distrust[first] > threshold
     np.testing.assert_array_equal(truncating[-1][3], past)
     np.testing.assert_array_equal(ending[-1][2], past)
     assert not truncating[-1][2].any()
     assert not ending[-1][3].any()
     for (_, paid, *_), (_, full, *_), widened_bound in zip(
-        run(on_distrust="penalise", penalty=2.0), plain, distrust, strict=True
+        run(trust=Trust("penalise", penalty=2.0)), plain, distrust, strict=True
     ):
         np.testing.assert_allclose(paid, full - 2.0 * widened_bound, rtol=1e-6)
 
@@ -623,15 +622,40 @@ def test_what_follows_distrust() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"on_distrust": "panic", "trust": True}, "on_distrust must be one of ignore"),
-        ({"on_distrust": "truncate"}, "needs trust=True"),
-        ({"trust": True, "tolerance": 0.0}, "tolerance > 0"),
-        ({"trust": True, "penalty": -1.0}, "penalty >= 0"),
+        ({"on_exceed": "panic"}, "on_exceed must be one of ignore, truncate, terminate, penalise"),
+        ({"threshold": 0.0}, "threshold must be above 0"),
+        ({"threshold": float("nan")}, "threshold must be above 0"),
+        ({"penalty": -1.0}, "penalty must be at least 0"),
     ],
 )
 def test_bad_trust_is_refused(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        ImaginedVectorEnv(disagreeing(), 1, **options)
+        Trust(**options)
+    with pytest.raises(ValueError, match=complaint):
+        ImaginedVectorEnv(disagreeing(), 1, trust=options)
+
+
+def test_trust_is_one_value_true_or_none() -> None:
+    world = disagreeing()
+    for given, expected in (
+        (None, None),
+        (False, None),
+        (True, Trust()),
+        (Trust("truncate"), Trust("truncate")),
+        ({"on_exceed": "truncate"}, Trust("truncate")),
+    ):
+        assert ImaginedVectorEnv(world, 1, trust=given).trust == expected  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be a wmgym\.Trust, True, False or None, got 'truncate'"):
+        ImaginedEnv(world, trust="truncate")
+
+
+def test_a_spec_with_trust_survives_json(pendulum_dir: str) -> None:
+    trust = wmgym.Trust(on_exceed="truncate", threshold=0.5)
+    one = gym.make(ID, world=pendulum_dir, trust=trust)
+    assert one.spec is not None
+    two = gym.make(EnvSpec.from_json(one.spec.to_json()))
+    for env in (one, two, gym.make_vec(ID, num_envs=2, world=pendulum_dir, trust=trust)):
+        assert env.unwrapped.trust == trust  # type: ignore[attr-defined]
 
 
 def test_trust_needs_a_calibrated_world() -> None:

@@ -9,7 +9,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from wmgym.envs.snapshot import EnvSnapshot
+from wmgym.envs.trust import old_trust_keywords
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source, named
+from wmgym.io.deprecation import renamed_keywords
 
 
 class ImaginedEnv(gym.Env[np.ndarray, Any]):
@@ -21,13 +23,15 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
 
+    @renamed_keywords(mode="propagation")
+    @old_trust_keywords
     def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
         after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
         self._venv = ImaginedVectorEnv(
             world, 1, max_episode_steps=max_episode_steps, autoreset_mode=after, **kwargs
         )
-        self.world = self._venv.world
+        self.world, self.trust = self._venv.world, self._venv.trust
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self.render_mode = self._venv.render_mode

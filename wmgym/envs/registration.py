@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from wmgym.envs.env import ImaginedEnv
+from wmgym.envs.trust import old_trust_keywords
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
+from wmgym.io.deprecation import renamed_keywords
 from wmgym.models.world import WorldModel
 
 
+@renamed_keywords(mode="propagation")
+@old_trust_keywords
 def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> ImaginedEnv:
     """Entry point of ``gym.make``, which adds the time limit itself."""
     env = ImaginedEnv(_given(world, env_id), max_episode_steps=2**62, **kwargs)
@@ -16,6 +20,8 @@ def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> Imagine
     return env
 
 
+@renamed_keywords(mode="propagation")
+@old_trust_keywords
 def make_vector_env(
     env_id: str, world: Source | None = None, num_envs: int = 1, **kwargs: Any
 ) -> ImaginedVectorEnv:

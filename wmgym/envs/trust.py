@@ -1,7 +1,89 @@
-"""What becomes of steps that the model is unsure of."""
+"""What an imagined env does about steps that the model is unsure of."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
-OnDistrust: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
+from wmgym.io.deprecation import warn_renamed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OnExceed: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What becomes of an imagined step whose distrust is above a threshold.
+
+    Distrust is the step's error bound in units of the data's standard deviation, mean over core dimensions.
+    Any ``Trust``, "ignore" included, makes the env ask a second ensemble member at every step, for about
+    twice the cost, and needs a calibrated world.
+
+    Attributes:
+        on_exceed: "truncate" or "terminate" the episode there; "penalise" every reward by ``penalty`` times
+            distrust, whatever the threshold (as MOPO does, Yu et al. 2020, arXiv:2005.13239); "ignore" leaves
+            the step as it is, for ``infos["distrust"]`` to tell.
+        threshold: above 0, in units of the data's standard deviation.
+        penalty: at least 0, reward for one unit of distrust.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    on_exceed: OnExceed = "ignore"
+    threshold: float = 0.75
+    penalty: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        if self.on_exceed not in get_args(OnExceed):
+            choices = ", ".join(get_args(OnExceed))
+            raise ValueError(f"on_exceed must be one of {choices}, got {self.on_exceed!r}")
+        if not self.threshold > 0:
+            raise ValueError(f"threshold must be above 0, got {self.threshold}")
+        if not self.penalty >= 0:
+            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
+
+    @classmethod
+    def of(cls, given: Trust | Mapping[str, Any] | bool | None) -> Trust | None:
+        """The ``trust=`` of an env as one value.
+
+        Args:
+            given: True for the defaults, False or None for none; a mapping is what JSON makes of a ``Trust``
+                in the keywords of a Gymnasium spec.
+        """
+        if given is None or isinstance(given, Trust):
+            return given
+        if isinstance(given, Mapping):
+            return cls(**given)
+        if isinstance(given, bool):
+            return cls() if given else None
+        raise ValueError(f"trust must be a wmgym.Trust, True, False or None, got {given!r}")
+
+
+_OLD_KEYWORDS = {"on_distrust": "on_exceed", "tolerance": "threshold", "penalty": "penalty"}
+
+
+def old_trust_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function with ``trust=`` take the keywords of version 0.1 that one ``Trust`` has replaced."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        found: dict[str, Any] = kwargs
+        old = [name for name in _OLD_KEYWORDS if name in found]
+        if old:
+            settings = {_OLD_KEYWORDS[name]: found.pop(name) for name in old}
+            spelt = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+            if not isinstance(found.get("trust"), bool | None):
+                raise TypeError(f"{function.__qualname__}: pass trust=wmgym.Trust({spelt}) alone")
+            warn_renamed(f"{', '.join(old)}=", f"trust=wmgym.Trust({spelt})")
+            trust = Trust(**settings)
+            if trust.on_exceed != "ignore" or found.get("trust"):
+                found["trust"] = trust
+        return function(*args, **kwargs)
+
+    return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
@@ -14,7 +15,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from wmgym.envs.snapshot import EnvSnapshot
-from wmgym.envs.trust import OnDistrust
+from wmgym.envs.trust import Trust, old_trust_keywords
+from wmgym.io.deprecation import renamed_keywords
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
 from wmgym.models.state import WorldState
 from wmgym.models.world import WorldModel
@@ -57,6 +59,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         "render_modes": ["human", "rgb_array"],
     }
 
+    @renamed_keywords(mode="propagation")
+    @old_trust_keywords
     def __init__(
         self,
         world: Source,
@@ -69,10 +73,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         precision: Precision = "float32",
-        trust: bool = False,
-        on_distrust: OnDistrust = "ignore",
-        tolerance: float = 0.75,
-        penalty: float = 0.01,
+        trust: Trust | Mapping[str, Any] | bool | None = None,
     ) -> None:
         """Make the env.
 
@@ -89,30 +90,18 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             autoreset_mode: what follows an episode's end; a ``gymnasium.vector.AutoresetMode``.
             precision: of the networks' hidden layers; "bfloat16" is faster where the processor has it.
             trust: ask a second ensemble member at every step, for about twice the cost: the bound is then
-                made for this episode and not for any that lasted as long, and infos hold ``distrust``.
-            on_distrust: what becomes of a step whose distrust is above ``tolerance``: "truncate" and
-                "terminate" end the episode there; "penalise" takes ``penalty`` times distrust off every
-                reward. All but "ignore" need ``trust``.
-            tolerance: in units of the data's standard deviation.
-            penalty: reward for one unit of distrust.
+                made for this episode and not for any that lasted as long, infos hold ``distrust``, and a
+                ``Trust`` says what becomes of steps above its threshold; True is ``Trust()``.
         """
         from wmgym.models.saving import load
 
-        if on_distrust not in get_args(OnDistrust):
-            raise ValueError(
-                f"on_distrust must be one of {', '.join(get_args(OnDistrust))}, got {on_distrust!r}"
-            )
-        if on_distrust != "ignore" and not trust:
-            raise ValueError(f"on_distrust={on_distrust!r} needs trust=True")
-        if not (tolerance > 0 and penalty >= 0):
-            raise ValueError(f"need tolerance > 0 and penalty >= 0, got {tolerance} and {penalty}")
+        self.trust = Trust.of(trust)
         if precision not in get_args(Precision):
             raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
         self.world = (world if isinstance(world, WorldModel) else load(world)).to(device, precision)
-        if trust and self.world.calibration is None:
-            raise ValueError("trust=True needs a calibrated world; see wmgym.calibrate")
-        self.precision, self.trust, self.on_distrust = precision, trust, on_distrust
-        self.tolerance, self.penalty = tolerance, penalty
+        if self.trust is not None and self.world.calibration is None:
+            raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
+        self.precision = precision
         if propagation not in PROPAGATIONS:
             raise ValueError(f"propagation must be one of {', '.join(PROPAGATIONS)}, got {propagation!r}")
         if num_envs < 1:
@@ -185,7 +174,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
         with torch.no_grad():
             outcome = self.world.step(
-                self._state, self._check(actions), self.propagation, self._generator, self.trust
+                self._state, self._check(actions), self.propagation, self._generator, self.trust is not None
             )
         self._elapsed += 1
         if self.render_mode is not None:
@@ -201,12 +190,13 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         late = diverged
         if self.max_episode_steps is not None:
             late = late | (self._elapsed >= self.max_episode_steps)
-        if self.on_distrust == "penalise":
-            reward = reward - self.penalty * infos["distrust"]
-        elif self.on_distrust == "terminate":
-            terminated = terminated | (infos["distrust"] > self.tolerance)
-        elif self.on_distrust == "truncate":
-            late = late | (infos["distrust"] > self.tolerance)
+        trust = self.trust or Trust()
+        if trust.on_exceed == "penalise":
+            reward = reward - trust.penalty * infos["distrust"]
+        elif trust.on_exceed == "terminate":
+            terminated = terminated | (infos["distrust"] > trust.threshold)
+        elif trust.on_exceed == "truncate":
+            late = late | (infos["distrust"] > trust.threshold)
         truncated = late & ~terminated
         ended = terminated | truncated
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
@@ -289,9 +279,6 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             autoreset_mode=autoreset_mode or self.autoreset_mode,
             precision=self.precision,
             trust=self.trust,
-            on_distrust=self.on_distrust,
-            tolerance=self.tolerance,
-            penalty=self.penalty,
         )
         other.restore(
             EnvSnapshot(

@@ -50,7 +50,13 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
 }
 """Each old module, and the new ones that hold what was in it; the first is named in the warning."""
 
-OLD_NAMES = {"Chart": "Coordinates", "Mode": "Propagation", "MODES": "PROPAGATIONS", "Replay": "OpenLoopStep"}
+OLD_NAMES = {
+    "Chart": "Coordinates",
+    "Mode": "Propagation",
+    "MODES": "PROPAGATIONS",
+    "OnDistrust": "OnExceed",
+    "Replay": "OpenLoopStep",
+}
 """Names in those modules that changed on the way."""
 
 

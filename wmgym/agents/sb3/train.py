@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from wmgym.agents.sb3.agent_state import load_agent
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
-from wmgym.envs.trust import OnDistrust
+from wmgym.envs.trust import OnExceed, Trust
 from wmgym.io.progress import Advance, track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
@@ -57,7 +57,7 @@ class TrainConfig:
     propagation: Propagation = "member"
     halt: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    on_distrust: OnDistrust = "ignore"
+    on_distrust: OnExceed = "ignore"
     tolerance: float = 0.75
     penalty: float = 0.01
 
@@ -95,17 +95,15 @@ def train(
         progress: show a bar on a terminal.
     """
     config = config or TrainConfig()
+    trust = Trust(config.on_distrust, config.tolerance, config.penalty)
     venv = ImaginedVecEnv(
         world,
         config.num_envs,
         max_episode_steps=config.horizon,
         starts=starts,
         propagation=config.propagation,
-        halt=config.halt,
-        trust=config.on_distrust != "ignore",
-        on_distrust=config.on_distrust,
-        tolerance=config.tolerance,
-        penalty=config.penalty,
+        divergence_is_terminal=config.halt,
+        trust=trust if trust.on_exceed != "ignore" else None,
     )
     model = new_agent(venv, config, seed)
     if agent is not None:

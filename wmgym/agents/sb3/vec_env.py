@@ -11,7 +11,9 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from wmgym.envs.trust import old_trust_keywords
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source, named
+from wmgym.io.deprecation import renamed_keywords
 
 
 class ImaginedVecEnv(VecEnv):
@@ -23,20 +25,24 @@ class ImaginedVecEnv(VecEnv):
     ``(core_dim,)``; with ``trust`` also ``distrust`` and ``novelty``.
     """
 
-    def __init__(self, world: Source, num_envs: int = 64, *, halt: bool = False, **kwargs: Any) -> None:
+    @renamed_keywords(halt="divergence_is_terminal", mode="propagation")
+    @old_trust_keywords
+    def __init__(
+        self, world: Source, num_envs: int = 64, *, divergence_is_terminal: bool = False, **kwargs: Any
+    ) -> None:
         """Make the env; further keywords as for ``ImaginedVectorEnv``.
 
         Args:
             world: a world or the directory of a saved one.
             num_envs: episodes side by side.
-            halt: report ``diverged`` ends as failures (``TimeLimit.truncated`` false), so that SB3 gives what
-                lies beyond the data no value: the HALT state of MOReL (Kidambi et al. 2020,
-                arXiv:2005.05951). For tasks that pay for staying alive.
+            divergence_is_terminal: report ``diverged`` ends as terminal (``TimeLimit.truncated`` false), so
+                that SB3 gives what lies beyond the data no value: the HALT state of MOReL (Kidambi et al.
+                2020, arXiv:2005.05951). For tasks that pay for staying alive.
             kwargs: keywords of ``ImaginedVectorEnv`` but ``autoreset_mode``.
         """
         if "autoreset_mode" in kwargs:
             raise ValueError("an SB3 VecEnv always resets in the same step; leave autoreset_mode out")
-        self._halt = halt
+        self._divergence_is_terminal = divergence_is_terminal
         self.venv = ImaginedVectorEnv(world, num_envs, **kwargs)
         super().__init__(num_envs, self.venv.single_observation_space, self.venv.single_action_space)
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
@@ -64,12 +70,14 @@ class ImaginedVecEnv(VecEnv):
         rows = self._rows(infos)
         self._returns += reward
         self._lengths += 1
-        failed = infos["final_info"]["diverged"] if dones.any() else dones
+        diverged = infos["final_info"]["diverged"] if dones.any() else dones
         for i in np.flatnonzero(dones):
             rows[i] = {
                 **{key: value[i] for key, value in infos["final_info"].items() if not key.startswith("_")},
                 "terminal_observation": infos["final_obs"][i],
-                "TimeLimit.truncated": bool(truncated[i] and not (self._halt and failed[i])),
+                "TimeLimit.truncated": bool(
+                    truncated[i] and not (self._divergence_is_terminal and diverged[i])
+                ),
                 "episode": {
                     "r": float(self._returns[i]),
                     "l": int(self._lengths[i]),
