@@ -15,7 +15,7 @@ import wmgym
 PACKAGE = Path(wmgym.__file__).resolve().parent
 RANK = {
     "io": 0, "tasks": 1, "data": 2, "models": 3, "calibration": 4, "envs": 4, "agents": 5, "evaluation": 5,
-    "app": 6, "sb3": 7, "__init__": 8,
+    "app": 6, "sb3": 7, "__main__": 7, "__init__": 8,
 }  # fmt: skip
 """Place of every package on the street: it imports from lower ones and from itself."""
 

@@ -15,8 +15,8 @@ from wmgym.io import deprecation
 if TYPE_CHECKING:
     from wmgym import sb3
     from wmgym.agents.sb3 import train
-    from wmgym.app.recipes import Round, RunConfig
-    from wmgym.app.run import run
+    from wmgym.app.recipes import Round, RunConfig, recipe
+    from wmgym.app.run import RunResult, run
     from wmgym.calibration.calibrate import calibrate
     from wmgym.data.collect import collect
     from wmgym.data.policy import MLPPolicy, PolicyCard, load_policy
@@ -40,38 +40,38 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Calibration": "models.error_bounds",
-    "CollectError": "data.rollout_worker",
-    "Dynamics": "models.dynamics",
-    "EnsembleMLP": "models.ensemble",
-    "FitConfig": "models.config",
-    "GapReport": "evaluation.gap_report",
-    "ImaginedEnv": "envs.env",
-    "ImaginedVectorEnv": "envs.vector_env",
-    "MLPPolicy": "data.policy",
-    "PolicyCard": "data.policy",
-    "Prediction": "models.dynamics",
-    "Round": "app.recipes",
-    "RunConfig": "app.recipes",
-    "StoreError": "io.artifacts",
-    "Task": "tasks.task",
-    "Transitions": "data.transitions",
-    "Trust": "envs.trust",
-    "WorldModel": "models.world",
-    "calibrate": "calibration.calibrate",
-    "collect": "data.collect",
-    "concat": "data.transitions",
-    "fit": "models.fit",
-    "from_arrays": "data.transitions",
-    "load": "models.saving",
-    "load_policy": "data.policy",
-    "load_pool": "data.pool",
-    "make_task": "tasks.task",
-    "run": "app.run",
-    "score": "evaluation.score",
-    "train": "agents.sb3",
+_NAMES = {
+    # Tasks and data
+    "tasks.task": ("Task", "make_task"),
+    "data.collect": ("collect",),
+    "data.rollout_worker": ("CollectError",),
+    "data.transitions": ("Transitions", "concat", "from_arrays"),
+    "data.policy": ("MLPPolicy", "PolicyCard", "load_policy"),
+    "data.pool": ("load_pool",),
+    # Worlds and their error bounds
+    "models.fit": ("fit",),
+    "models.config": ("FitConfig",),
+    "models.dynamics": ("Dynamics", "Prediction"),
+    "models.ensemble": ("EnsembleMLP",),
+    "models.world": ("WorldModel",),
+    "models.saving": ("load",),
+    "models.error_bounds": ("Calibration",),
+    "calibration.calibrate": ("calibrate",),
+    "io.artifacts": ("StoreError",),
+    # Imagined envs, agents, scores
+    "envs.env": ("ImaginedEnv",),
+    "envs.vector_env": ("ImaginedVectorEnv",),
+    "envs.trust": ("Trust",),
+    "agents.sb3": ("train",),
+    "evaluation.score": ("score",),
+    "evaluation.gap_report": ("GapReport",),
+    # The whole procedure
+    "app.recipes": ("Round", "RunConfig", "recipe"),
+    "app.run": ("RunResult", "run"),
 }
+"""Each module that has public names, and these."""
+
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Calibration",
@@ -87,6 +87,7 @@ __all__ = [
     "Prediction",
     "Round",
     "RunConfig",
+    "RunResult",
     "StoreError",
     "Task",
     "Transitions",
@@ -101,6 +102,7 @@ __all__ = [
     "load_policy",
     "load_pool",
     "make_task",
+    "recipe",
     "run",
     "sb3",
     "score",
@@ -118,7 +120,7 @@ def __getattr__(name: str) -> Any:
     if name == "sb3":
         return importlib.import_module("wmgym.sb3")
     if name in deprecation.OLD_MODULES:
-        return importlib.import_module(f"wmgym.{name}")
+        return deprecation.old_module(name)
     if name not in _HOME:
         raise AttributeError(f"module 'wmgym' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wmgym.{_HOME[name]}"), name)

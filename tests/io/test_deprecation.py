@@ -1,8 +1,13 @@
-"""Names of version 0.1 go on working for one release, each with a warning that says the new one."""
+"""Every old public name works for one more release and says what it is called now."""
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +16,126 @@ import wmgym
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.envs.registration import make_env, make_vector_env
+from wmgym.io import deprecation
 from wmgym.models.world import WorldModel
+
+MODULES = {
+    # an old module: a public name in it
+    "archive": "load",
+    "arrays": "padded",
+    "calibrating": "calibrate",
+    "chart": "Chart",
+    "cli": "main",
+    "collecting": "collect",
+    "console": "Job",
+    "doctor": "examine",
+    "drift": "signs",
+    "dynamics": "MODES",
+    "env": "make_vector_env",
+    "files": "check_place",
+    "fitting": "fit",
+    "groundtruth": "branch",
+    "ledger": "write_run_json",
+    "optimising": "loss_of",
+    "pipeline": "run",
+    "policy": "load_pool",
+    "progress": "track",
+    "recipes": "recipe",
+    "records": "Record",
+    "replaying": "replay",
+    "rules": "crps",
+    "sb3.export": "to_policy",
+    "sb3.importing": "import_sb3",
+    "sb3.training": "agent_arrays",
+    "sb3.vec_env": "ImaginedVecEnv",
+    "scoring": "mean_interval",
+    "store": "write_json",
+    "streams": "CollectError",
+    "support": "Support",
+    "symmetry": "views",
+    "task": "make_task",
+    "tasks.floating": "ant",
+    "tasks.jointed": "reacher",
+    "tasks.known": "Known",
+    "tasks.planar": "hopper",
+    "vector_env": "EnvSnapshot",
+    "world": "WorldState",
+}
+PACKAGES = {"calibration": "Calibration", "data": "from_arrays", "tasks.mujoco_v5": "lookup"}
+"""Old modules that are packages now: a name that only the module had."""
+
+KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = []
+"""Functions, old keywords, and the new ones that they stand for; each call gives the same."""
+
+
+def fresh(module: str) -> None:
+    """Forget an old module, which warns once a process."""
+    sys.modules.pop(f"wmgym.{module}", None)
+    parent, _, name = f"wmgym.{module}".rpartition(".")
+    vars(sys.modules[parent]).pop(name, None)
+
+
+def test_every_old_module_is_listed() -> None:
+    assert set(MODULES) == set(deprecation.OLD_MODULES)
+    assert set(PACKAGES) == set(deprecation.OLD_PACKAGES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_old_modules_give_what_moved(module: str) -> None:
+    if "." in module:
+        importlib.import_module(f"wmgym.{module.rpartition('.')[0]}")
+    fresh(module)
+    home = f"wmgym.{deprecation.OLD_MODULES[module][0]}"
+    with pytest.warns(DeprecationWarning, match=rf"^wmgym\.{module} is {home} now") as seen:
+        old = importlib.import_module(f"wmgym.{module}")
+    assert len(seen) == 1
+    value = getattr(old, MODULES[module])
+    name = deprecation.OLD_NAMES.get(MODULES[module], MODULES[module])
+    homes = [importlib.import_module(f"wmgym.{each}") for each in deprecation.OLD_MODULES[module]]
+    assert any(getattr(each, name, None) is value for each in homes)
+    with pytest.raises(AttributeError, match="nonsense"):
+        old.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "." not in name])
+def test_old_modules_are_attributes_of_wmgym(module: str) -> None:
+    fresh(module)
+    home = f"wmgym.{deprecation.OLD_MODULES[module][0]}"
+    with pytest.warns(DeprecationWarning, match=rf"^wmgym\.{module} is {home} now") as seen:
+        old = getattr(wmgym, module)
+    assert hasattr(old, MODULES[module])
+    assert [Path(warning.filename) for warning in seen] == [Path(__file__)]  # where people see it
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_modules_that_are_packages_still_have_their_names(package: str) -> None:
+    new = importlib.import_module(f"wmgym.{deprecation.OLD_PACKAGES[package]}")
+    with pytest.warns(DeprecationWarning, match=deprecation.OLD_PACKAGES[package]) as seen:
+        value = getattr(importlib.import_module(f"wmgym.{package}"), PACKAGES[package])
+    assert value is getattr(new, PACKAGES[package])
+    assert [Path(warning.filename) for warning in seen] == [Path(__file__)]
+
+
+def test_importing_an_old_module_warns_where_it_is_imported() -> None:
+    code = "import wmgym.pipeline"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert shown.startswith("<string>:1: DeprecationWarning: wmgym.pipeline is wmgym.app.run now")
+
+
+@pytest.mark.parametrize(("function", "old", "new"), KEYWORDS)
+def test_old_keywords_do_what_the_new_ones_do(
+    function: Callable[..., Any], old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        before = function(**old)
+    said = [str(warning.message) for warning in seen if warning.category is DeprecationWarning]
+    for name in set(new) - set(old):
+        assert any(f"{name}" in message.partition(" is ")[2] for message in said), (name, said)
+    assert before == function(**new)
+
+
+# Trust
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Training in imagination."""
+"""Agents that train in imagination."""

@@ -1,1 +1,1 @@
-"""The command line and the whole line from data to a scored policy."""
+"""The command line, and the whole procedure from data to a scored policy."""

@@ -1,1 +1,1 @@
-"""Real beside imagined returns."""
+"""Policies scored in the real env beside the imagined one."""

@@ -39,16 +39,31 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
     "records": ("tasks.schema", "io.schema", "io.provenance"),
     "replaying": ("calibration.open_loop",),
     "rules": ("calibration.scoring_rules",),
+    "sb3.export": ("agents.sb3.export",),
+    "sb3.importing": ("agents.sb3.load_zip",),
+    "sb3.training": ("agents.sb3.train", "agents.sb3.agent_state"),
+    "sb3.vec_env": ("agents.sb3.vec_env",),
     "scoring": ("evaluation.score", "evaluation.gap_report", "evaluation.intervals"),
     "store": ("io.artifacts",),
     "streams": ("data.rollout_worker", "data.policy"),
     "support": ("models.support",),
     "symmetry": ("models.symmetry",),
     "task": ("tasks.task",),
+    "tasks.floating": ("tasks.mujoco_v5.floating_base",),
+    "tasks.jointed": ("tasks.mujoco_v5.fixed_base",),
+    "tasks.known": ("tasks.layout", "tasks.spec"),
+    "tasks.planar": ("tasks.mujoco_v5.planar",),
     "vector_env": ("envs.vector_env", "envs.snapshot", "envs.trust"),
     "world": ("models.world", "models.state", "io.provenance"),
 }
 """Each old module, and the new ones that hold what was in it; the first is named in the warning."""
+
+OLD_PACKAGES = {
+    "calibration": "models.error_bounds",
+    "data": "data.transitions",
+    "tasks.mujoco_v5": "tasks.mujoco_v5.registry",
+}
+"""Modules that are packages now, and where the names are that they held."""
 
 OLD_NAMES = {
     "Chart": "Coordinates",
@@ -92,15 +107,14 @@ class OldModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> Any:
         """Answer for the old modules alone."""
-        package, _, name = fullname.rpartition(".")
-        if package != "wmgym" or name not in OLD_MODULES:
+        if not fullname.startswith("wmgym.") or fullname.removeprefix("wmgym.") not in OLD_MODULES:
             return None
         return importlib.util.spec_from_loader(fullname, self)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Warn, and look names up as they are asked for."""
         old = module.__name__
-        homes = [f"wmgym.{home}" for home in OLD_MODULES[old.rpartition(".")[2]]]
+        homes = [f"wmgym.{home}" for home in OLD_MODULES[old.removeprefix("wmgym.")]]
         warn_renamed(old, homes[0])
 
         def look_up(name: str) -> Any:
@@ -112,6 +126,30 @@ class OldModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
         module.__getattr__ = look_up  # type: ignore[method-assign]
+
+
+def old_module(name: str) -> types.ModuleType:
+    """The old module ``wmgym.<name>``, for who asks for it as an attribute of ``wmgym``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module = importlib.import_module(f"wmgym.{name}")
+    warn_renamed(f"wmgym.{name}", f"wmgym.{OLD_MODULES[name][0]}", stacklevel=4)
+    return module
+
+
+def old_names(package: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package that was a module, which finds the names that the module held."""
+    home = f"wmgym.{OLD_PACKAGES[package]}"
+
+    def look_up(name: str) -> Any:
+        if not name.startswith("_"):
+            found = importlib.import_module(home)
+            if hasattr(found, name):
+                warn_renamed(f"wmgym.{package}.{name}", f"{home}.{name}")
+                return getattr(found, name)
+        raise AttributeError(f"module 'wmgym.{package}' has no attribute {name!r}")
+
+    return look_up
 
 
 def install() -> None:

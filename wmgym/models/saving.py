@@ -151,16 +151,16 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
     """Read what ``save`` wrote, or a world that ships with wmgym.
 
     Args:
-        path: the directory; or the id of an env whose world ships, ``"Hopper-v5"``.
+        path: the directory; or the id of an env whose world ships, ``"Hopper-v5"`` or ``"wmgym/Hopper-v5"``.
         task: needed only where the task was made with ``reward_fn``, ``terminated_fn`` or ``core``, which no
             file holds.
 
     Raises:
         StoreError: not a world, or a byte of it has changed.
     """
-    found = Path(path)
-    if not found.exists() and (SHIPPED / found).is_dir():
-        found = SHIPPED / found
+    found, shipped = Path(path), SHIPPED / os.fspath(path).removeprefix("wmgym/")
+    if not found.exists() and shipped.is_dir():
+        found = shipped
     arrays, document = artifacts.read_directory(found, kind="world")
     return unpack(arrays, document, task, name=os.fspath(path))
 
