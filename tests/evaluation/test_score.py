@@ -13,10 +13,13 @@ from torch import Tensor
 
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
+from wmgym.data.policy import MLPPolicy
+from wmgym.evaluation import score as score_module
 from wmgym.evaluation.gap_report import GapReport
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.score import score
 from wmgym.io import artifacts
+from wmgym.models.saving import load, save
 from wmgym.models.world import WorldModel
 
 GAIN = np.array([[0.7, 0.7, 1.4], [0.4, 2.1, -0.2]])
@@ -108,6 +111,7 @@ def test_stale_bounds_are_said_to_be() -> None:
         assert entry.coverage is not None
         assert (entry.coverage < 0.5) is stale
         assert ("stale" in str(report)) is stale
+        assert (f"only {entry.coverage:.0%} of errors lie inside" in str(report)) is stale
     assert score(toy.world(), {"damp": damp}, 2, workers=1)["damp"].coverage is None
 
 
@@ -193,11 +197,62 @@ def test_constant_returns_are_no_trouble() -> None:
     assert entry.imagined_interval == (0.0, 0.0)
 
 
+# What can be named instead of built
+
+
+def test_worlds_and_policies_by_name_path_and_object(tmp_path: Path) -> None:
+    env_id = "InvertedPendulum-v5"
+    shipped = load(env_id)
+    policy = MLPPolicy(
+        "still", (np.zeros((4, 1), np.float32),), (np.zeros(1, np.float32),), "relu", "clip",
+        np.float32([-3]), np.float32([3]),
+    )  # fmt: skip
+    policy.save(tmp_path / "policies/still")
+    saved = save(shipped, tmp_path / "world")
+
+    class Model:
+        """As an SB3 agent, of which only ``predict`` counts."""
+
+        def predict(self, obs: np.ndarray) -> tuple[np.ndarray, None]:
+            return policy(obs), None
+
+    def run(world: Any, policies: Any) -> GapReport:
+        return score(world, policies, 2, max_episode_steps=5, workers=1)
+
+    expected = run(shipped, {"still": policy})
+    for world in (env_id, f"wmgym/{env_id}", saved, str(saved)):
+        assert run(world, policy) == expected
+    for policies in (tmp_path / "policies/still", str(tmp_path / "policies")):
+        assert run(shipped, policies) == expected
+    assert run(shipped, {"still": Model()}) == expected
+    assert run(shipped, Model())["Model"].real_returns == expected["still"].real_returns
+    assert [entry.name for entry in run(shipped, None).scores] == ["random"]
+
+
+def test_episodes_are_capped_on_both_sides(tmp_path: Path) -> None:
+    entry = score(toy.world(), damp, 3, max_episode_steps=4, workers=1)
+    assert entry["damp"].real_length == entry["damp"].imagined_length == entry.max_episode_steps == 4
+    longer = score(toy.world(), damp, 3, max_episode_steps=10 * toy.LIMIT, workers=1)
+    assert longer["damp"].real_length == longer["damp"].imagined_length == toy.LIMIT
+    endless = toy.world(described=replace(toy.task(), max_episode_steps=None))
+    assert score(endless, damp, 2, max_episode_steps=4, workers=1)["damp"].imagined_length == 4
+    with pytest.raises(ValueError, match="max_episode_steps must be at least 1"):
+        score(toy.world(), damp, max_episode_steps=0)
+
+
+def test_reports_of_version_0_1_load(report: GapReport, tmp_path: Path) -> None:
+    document = report.to_dict()
+    del document["max_episode_steps"]
+    artifacts.write_json(tmp_path / "report.json", document)
+    old = GapReport.load(tmp_path / "report.json")
+    assert old == replace(report, max_episode_steps=None)
+
+
 # Refusals
 
 
 @pytest.mark.parametrize(
-    ("policies", "named"), [({}, "at least one policy"), ({"random": damp}, "'random' is reserved")]
+    ("policies", "named"), [({}, "at least one"), ({"random": damp}, "name 'random' is reserved")]
 )
 def test_bad_policies(policies: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
@@ -209,7 +264,8 @@ def test_an_interval_needs_two_episodes() -> None:
         score(toy.world(), {"damp": damp}, 1)
 
 
-def test_a_task_without_a_limit_cannot_be_scored() -> None:
+def test_a_task_without_a_limit_asks_for_one_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_module, "collect", lambda *args, **kwargs: 1 / 0)
     world = toy.world(described=replace(toy.task(), max_episode_steps=None))
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(ValueError, match="no time limit; pass max_episode_steps="):
         score(world, {"damp": damp}, 2)

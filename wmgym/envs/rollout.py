@@ -11,16 +11,18 @@ from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
 
 
-def _imagine(
+def imagine(
     world: WorldModel,
     policy: PolicyFn | None,
     starts: np.ndarray,
-    seed: int,
-    propagation: Propagation,
-    progress: bool,
+    seed: int = 0,
+    *,
+    max_episode_steps: int | None = None,
+    propagation: Propagation = "member",
+    progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns, lengths and divergence ``(n,)`` of one imagined episode from each start."""
-    env = ImaginedVectorEnv(world, len(starts), propagation=propagation)
+    env = ImaginedVectorEnv(world, len(starts), max_episode_steps=max_episode_steps, propagation=propagation)
     obs, _ = env.reset(seed=seed, options={"state": starts})
     rng = np.random.default_rng(seed)
     returns, lengths, diverged = (
@@ -31,7 +33,7 @@ def _imagine(
     going = np.ones(len(starts), bool)
     limit = env.max_episode_steps
     if limit is None:
-        raise ValueError("the task has no time limit to score whole episodes by; make the env with one")
+        raise ValueError("the task has no time limit to end episodes by; pass max_episode_steps=")
     with track("imagine", limit, show=progress) as advance:
         while going.any():
             if policy is None:

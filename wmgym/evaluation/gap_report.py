@@ -22,14 +22,15 @@ class PolicyScore:
         real_interval: its 95 % bootstrap interval.
         imagined_mean: mean return in imagination.
         imagined_interval: its 95 % bootstrap interval.
-        gap: imagined minus real mean, as a share of the best policy's real mean minus the random policy's.
-        gap_interval: 95 % bootstrap interval of that, pairing episodes by start state.
+        gap: imagined minus real mean return, divided by the best policy's real mean return minus the random
+            policy's.
+        gap_interval: its 95 % bootstrap interval, over episodes paired by start state.
         real_length: mean steps of a real episode.
         imagined_length: mean steps of an imagined one.
         diverged: share of imagined episodes that left the range of the data.
-        coverage: share of errors inside the world's bounds when the real episodes' actions are replayed open
-            loop; None where the world has no bounds.
-        stale: that is too little to be chance, so the bounds no longer hold for this policy.
+        coverage: share of errors inside the world's error bounds when the real episodes' actions are replayed
+            open loop in the world; None where the world is not calibrated.
+        stale: whether that share is too small to be chance, so that the bounds do not hold for this policy.
         real_returns: each real episode's return.
         imagined_returns: each imagined episode's return, in the same order.
     """
@@ -51,11 +52,11 @@ class PolicyScore:
 
     @property
     def advice(self) -> str | None:
-        """What to do about stale bounds."""
+        """What to do where the error bounds do not hold for this policy; None where they do."""
         if not self.stale:
             return None
         return (
-            f"bounds are stale, they held for {self.coverage:.0%} of its errors; "
+            f"only {self.coverage:.0%} of errors lie inside the error bounds, which are stale; "
             "calibrate(world, new_episodes, update=True) adapts them"
         )
 
@@ -66,11 +67,12 @@ class GapReport:
 
     Attributes:
         env_id: the real env.
-        episodes: episodes a policy, on either side.
-        seed: decides start states and draws.
-        scores: one entry a policy, best real mean first; the random policy is always among them.
-        real_steps: real env steps this took.
-        imagined_steps: imagined env steps this took.
+        episodes: episodes for each policy, on either side.
+        seed: decided start states and everything random.
+        scores: one entry for each policy, best real mean first; the random policy is always among them.
+        real_steps: real env steps that this took.
+        imagined_steps: imagined env steps that this took.
+        max_episode_steps: steps after which episodes ended at the latest; None in old reports: the env's own.
     """
 
     env_id: str
@@ -79,17 +81,18 @@ class GapReport:
     scores: tuple[PolicyScore, ...]
     real_steps: int
     imagined_steps: int
+    max_episode_steps: int | None = None
 
     def __getitem__(self, name: str) -> PolicyScore:
-        """The score of one policy."""
+        """The score of one policy; ``KeyError`` where there is none of that name."""
         for entry in self.scores:
             if entry.name == name:
                 return entry
         raise KeyError(f"no policy {name!r}; scored were {[entry.name for entry in self.scores]}")
 
     def __str__(self) -> str:
-        """One line a policy: real beside imagined."""
-        lines = [f"{self.env_id}, {self.episodes} episodes a policy, mean return [95 % interval]"]
+        """One line for each policy: real beside imagined."""
+        lines = [f"{self.env_id}, {self.episodes} episodes per policy, mean return [95 % interval]"]
         for entry in self.scores:
             real, imagined = (
                 f"{mean:,.1f} [{low:,.1f}, {high:,.1f}]"

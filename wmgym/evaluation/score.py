@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from typing import Any
 
 import numpy as np
 
 from wmgym.calibration import online
 from wmgym.data.collect import collect
-from wmgym.data.policy import PolicyFn
-from wmgym.envs.rollout import _imagine
+from wmgym.data.pool import as_policies
+from wmgym.envs.rollout import imagine
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.models.dynamics import Propagation
+from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
 
 
 def score(
-    world: WorldModel,
-    policies: Mapping[str, PolicyFn],
+    world: WorldModel | str | os.PathLike[str],
+    policies: Any,
     real_episodes: int = 20,
     seed: int = 0,
     *,
+    max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
     progress: bool = False,
 ) -> GapReport:
-    """Run every policy, and the random one, for whole episodes in the real env and in imagination.
+    """Run every policy, and uniform random actions, for whole episodes in the real env and in imagination.
 
     Args:
-        world: the learned simulator.
-        policies: callables by name; each takes a batch of observations.
-        real_episodes: episodes a policy on either side; imagined ones start from the real ones' start states.
-        seed: decides start states and all draws.
-        propagation: of the imagined env; see ``WorldModel.step``.
+        world: the learned simulator, the directory of a saved one, or the id of one that ships, such as
+            ``"Hopper-v5"``.
+        policies: one policy or a mapping of names to policies: functions of a batch of observations, models
+            with ``predict`` such as SB3's, or paths of saved policies; or the path of a directory of saved
+            policies, all of which are scored.
+        real_episodes: episodes for each policy on either side; imagined ones start where the real ones did.
+        seed: decides start states and everything random.
+        max_episode_steps: end episodes after this many steps, on both sides, where that is earlier than the
+            env's own time limit; needed where the env has none.
+        propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
         workers: processes for the real env; None uses every core where that pays.
         progress: show a bar on a terminal.
 
+    Returns:
+        Real and imagined returns of every policy with bootstrap intervals, and of the random one, which
+        anchors the scale of the gap.
+
     Raises:
-        ValueError: no policies, or a policy of the reserved name "random".
+        ValueError: no policies, a policy of the reserved name "random", fewer than 2 episodes, or an env
+            without a time limit and no ``max_episode_steps``.
     """
-    if not policies or RANDOM in policies:
-        raise ValueError(f"pass at least one policy by name; {RANDOM!r} is reserved for the baseline")
+    entrants = as_policies(policies, split=None)
+    if not entrants or entrants.get(RANDOM) is not None:
+        raise ValueError(
+            f"pass at least one policy by name; {RANDOM!r} is reserved for uniform random actions"
+        )
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
-    runs, fresh = {}, dict[str, online.Freshness | None]()
-    entrants: dict[str, PolicyFn | None] = {**policies, RANDOM: None}
-    for name, policy in entrants.items():
+    world = world if isinstance(world, WorldModel) else load(world)
+    limits = [steps for steps in (max_episode_steps, world.task.max_episode_steps) if steps is not None]
+    if not limits:
+        raise ValueError(f"{world.task.env_id or 'the task'} has no time limit; pass max_episode_steps=")
+    if min(limits) < 1:
+        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+    limit = min(limits)
+    runs, freshness = {}, dict[str, online.Freshness | None]()
+    for name, policy in {**entrants, RANDOM: None}.items():
         real = collect(
-            world.task, {name: policy}, episodes=real_episodes, seed=seed, workers=workers, progress=progress
+            world.task,
+            {name: policy},
+            episodes=real_episodes,
+            seed=seed,
+            max_episode_steps=limit,
+            workers=workers,
+            progress=progress,
         )
-        runs[name] = (
-            real.returns,
-            real.lengths,
-            *_imagine(world, policy, real.state[real.first], seed, propagation, progress),
+        starts = real.state[real.first]
+        imagined = imagine(
+            world, policy, starts, seed, max_episode_steps=limit, propagation=propagation, progress=progress
         )
-        fresh[name] = None if world.calibration is None else online.check(world, real, propagation, seed)
+        runs[name] = (real.returns, real.lengths, *imagined)
+        bounded = world.calibration is not None
+        freshness[name] = online.check(world, real, propagation, seed) if bounded else None
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
-    scores = [_compare(name, *run, fresh[name], scale, seed) for name, run in runs.items()]
+    scores = [_compare(name, *run, freshness[name], scale, seed) for name, run in runs.items()]
     return GapReport(
         env_id=world.task.env_id,
         episodes=real_episodes,
@@ -67,6 +96,7 @@ def score(
         scores=tuple(sorted(scores, key=lambda entry: -entry.real_mean)),
         real_steps=int(sum(run[1].sum() for run in runs.values())),
         imagined_steps=int(sum(run[3].sum() for run in runs.values())),
+        max_episode_steps=limit,
     )
 
 
@@ -77,7 +107,7 @@ def _compare(
     imagined: np.ndarray,
     imagined_lengths: np.ndarray,
     diverged: np.ndarray,
-    fresh: online.Freshness | None,
+    freshness: online.Freshness | None,
     scale: float,
     seed: int,
 ) -> PolicyScore:
@@ -93,8 +123,8 @@ def _compare(
         real_length=float(real_lengths.mean()),
         imagined_length=float(imagined_lengths.mean()),
         diverged=float(diverged.mean()),
-        coverage=None if fresh is None else fresh.coverage,
-        stale=fresh is not None and fresh.stale,
+        coverage=None if freshness is None else freshness.coverage,
+        stale=freshness is not None and freshness.stale,
         real_returns=tuple(real.tolist()),
         imagined_returns=tuple(imagined.tolist()),
     )
