@@ -54,10 +54,8 @@ def score(
             without a time limit and no ``max_episode_steps``.
     """
     entrants = as_policies(policies, split=None)
-    if not entrants or entrants.get(RANDOM) is not None:
-        raise ValueError(
-            f"pass at least one policy by name; {RANDOM!r} is reserved for uniform random actions"
-        )
+    if entrants.get(RANDOM) is not None:
+        raise ValueError(f"the name {RANDOM!r} is reserved for uniform random actions; rename the policy")
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
     world = world if isinstance(world, WorldModel) else load(world)
