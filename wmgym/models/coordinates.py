@@ -1,4 +1,4 @@
-"""Coordinates: the coordinates in which a network sees a core, and in which it predicts the change of one.
+"""The coordinates in which a network sees a core, and in which it predicts the change of one.
 
 The laws of motion do not depend on where a robot stands or which way it faces, so the network is told
 neither: velocities come in the body's frame, a floating base's orientation as the direction of gravity, and
@@ -10,13 +10,23 @@ cannot resolve: it also sees each foot's distance to the ground and its velocity
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wmgym.models.batching import columns, library, with_columns
-from wmgym.models.rotations import _length, compose, rotation_between, rotation_matrix
-from wmgym.tasks.layout import Array, Geometry
+from wmgym.models.rotations import compose, length, rotation_between, rotation_matrix
+from wmgym.tasks.layout import Array, Geometry, Link
+
+Label: TypeAlias = tuple[str, int]
+"""What a column holds: its kind, and a core dimension (from ``dim`` on, a displacement), an axis or a foot.
+
+Kinds are "world" and "body", a number as it is and as a part of a vector in the body's frame; "cos" and "sin" of
+an angle; "up", the direction against gravity in the body's frame; "rotation", a part of a rotation vector in
+that frame; "clearance", "forward" and "upward", a foot's distance to the ground and its velocity.
+"""
 
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
 
@@ -27,6 +37,11 @@ class Coordinates(nn.Module):
     A change is ``(batch, change_dim)``: the core dimensions that can move, in order and without the
     quaternion, then its rotation vector, then the displacement. Takes tensors, differentiably, and NumPy
     arrays alike; float32 or float64.
+
+    Attributes:
+        geometry: what the core's numbers mean in space.
+        feature_labels: what each feature is.
+        change_labels: what each number of a change is.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -34,29 +49,39 @@ class Coordinates(nn.Module):
         super().__init__()
         self.geometry = g = geometry
         self._tables: dict[str, np.ndarray] = {}
-        turn = g.quaternion is not None or g.pitch is not None
+        floating, turns = g.quaternion is not None, g.quaternion is not None or g.pitch is not None
         base = () if g.quaternion is None else tuple(range(g.quaternion, g.quaternion + 4))
-        velocities = g.velocities if turn else ()
-        positions = g.positions if turn else ()
-        apart = {*g.free, *g.angles, *base, *(i for vector in velocities for i in vector)}
+        seen = [i for vector in g.velocities for i in vector] if turns else []
+        angles = [i for i in g.angles if i not in g.free]
+        apart = {*g.free, *g.angles, *base, *seen}
         plain = [i for i in range(g.dim) if i not in apart]
         moving = [i for i in range(g.dim) if i not in {*g.fixed, *base}]
-        rotation = 3 * (g.quaternion is not None)
-        column = {i: k for k, i in enumerate(moving)}
-        column |= {g.dim + i: len(moving) + rotation + i for i in range(g.displacement_dim)}
-        turned = [column[i] for vector in (*velocities, *positions) for i in vector]
-        seen_angles = [i for i in g.angles if i not in g.free]
-        seen = [i for vector in velocities for i in vector]
-        lists = {"plain": plain, "angles": seen_angles, "seen": seen, "moving": moving, "turned": turned}
+        feet = range(len(g.feet))
+        self.feature_labels: tuple[Label, ...] = (
+            *(("world", i) for i in plain),
+            *((kind, foot) for kind in ("clearance", "forward", "upward") for foot in feet),
+            *((kind, i) for kind in ("cos", "sin") for i in angles),
+            *(("up", axis) for axis in range(3 * floating)),
+            *(("body", i) for i in seen),
+        )
+        turned = {i for vector in (*g.velocities, *g.positions) for i in vector} if turns else set()
+        moved = range(g.dim, g.dim + g.displacement_dim)
+        self.change_labels: tuple[Label, ...] = (
+            *(("body" if i in turned else "world", i) for i in moving),
+            *(("rotation", axis) for axis in range(3 * floating)),
+            *(("body" if i in turned else "world", i) for i in moved),
+        )
+        self.feature_dim, self.change_dim = len(self.feature_labels), len(self.change_labels)
+        column = {i: k for k, (kind, i) in enumerate(self.change_labels) if kind != "rotation"}
+        vectors = [column[i] for vector in (*g.velocities, *g.positions) for i in vector] if turns else []
+        lists = {"plain": plain, "angles": angles, "seen": seen, "moving": moving, "turned": vectors}
         for name, indices in lists.items():
             self._keep(name, np.array(indices, np.int64))
         self._keep("changing", np.array(sorted({*moving, *base}), np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
-        self._axes = 3 if g.quaternion is not None else 2  # that a vector has
-        self._identity = not (g.free or g.fixed or g.angles or turn)
+        self._axes = 3 if floating else 2  # that a vector has
+        self._identity = not (g.free or g.fixed or g.angles or turns)
         self._prepare_feet()
-        self.feature_dim = len(plain) + 2 * len(seen_angles) + rotation + len(seen) + 3 * len(g.feet)
-        self.change_dim = len(moving) + rotation + g.displacement_dim
 
     def _keep(self, name: str, table: np.ndarray) -> None:
         """A table for arrays of either kind; see ``_table``."""
@@ -67,28 +92,31 @@ class Coordinates(nn.Module):
         return getattr(self, f"_{name}") if isinstance(like, Tensor) else self._tables[name]
 
     def _prepare_feet(self) -> None:
-        """What adds up to segments' angles and rates in a core, and to feet in what follows from these."""
+        """Which sums give the links' angles and rates, and which sums of their sines give the feet."""
         g, count = self.geometry, len(self.geometry.feet)
-        segments = [*dict.fromkeys(joints for _, chain in g.feet for joints, _, _ in chain)]
-        angles = [[(angle, float(sign)) for angle, _, sign in joints] for joints in segments]
-        rates = [[(velocity, float(sign)) for _, velocity, sign in joints] for joints in segments]
-        self._keep_sums("segments", angles + rates)
-        # Cosines, sines, both times the rate, and the core stand side by side.
-        cos, sin, sin_rate, cos_rate, core = (k * len(segments) for k in range(5))
+        chains = dict.fromkeys(
+            _hinges(foot.links[: k + 1]) for foot in g.feet for k in range(len(foot.links))
+        )
+        angles = [[(angle, float(sign)) for angle, _, sign in hinges] for hinges in chains]
+        rates = [[(velocity, float(sign)) for _, velocity, sign in hinges] for hinges in chains]
+        self._keep_sums("turns", angles + rates)
+        # Cosines, sines, both times the rate, and the core stand side by side; see _feet.
+        cos, sin, sin_rate, cos_rate, core = (k * len(chains) for k in range(5))
+        rows = {hinges: k for k, hinges in enumerate(chains)}
         heights, forwards, upwards = [], [], []
-        for _, chain in g.feet:
+        for foot in g.feet:
             assert g.root is not None
-            parts = [(segments.index(joints), along, up) for joints, along, up in chain]
             height, forward, upward = ([(core + i, 1.0)] for i in g.root)
-            for k, along, up in parts:
-                height += [(cos + k, up), (sin + k, -along)]
-                forward += [(sin_rate + k, -along), (cos_rate + k, up)]
-                upward += [(sin_rate + k, -up), (cos_rate + k, -along)]
+            for depth, link in enumerate(foot.links, start=1):
+                k = rows[_hinges(foot.links[:depth])]
+                height += [(cos + k, link.up), (sin + k, -link.along)]
+                forward += [(sin_rate + k, -link.along), (cos_rate + k, link.up)]
+                upward += [(sin_rate + k, -link.up), (cos_rate + k, -link.along)]
             heights.append(height)
             forwards.append(forward)
             upwards.append(upward)
-        self._keep_sums("offsets", heights + forwards + upwards)
-        radii = [radius for radius, _ in g.feet]
+        self._keep_sums("feet", heights + forwards + upwards)
+        radii = [foot.radius for foot in g.feet]
         self._keep("radii", np.array([*radii, *[0.0] * 2 * count], np.float32)[:, None])
         self._keep("units", np.repeat(np.array([_NEAR, _SLOW, _SLOW], np.float32), count)[:, None])
 
@@ -118,12 +146,12 @@ class Coordinates(nn.Module):
 
     def _feet(self, core: Array) -> Array:
         """The same in rows ``(3 * feet, batch)``, which are faster to pick from than columns."""
-        lib, turns = library(core), self._sum(core.T, "segments")
+        lib, turns = library(core), self._sum(core.T, "turns")
         half = len(turns) // 2
         angle, rate = turns[:half], turns[half:]
         cos, sin = lib.cos(angle), lib.sin(angle)
         known = lib.concatenate([cos, sin, sin * rate, cos * rate, core.T], 0)
-        return self._sum(known, "offsets") - self._table("radii", core)
+        return self._sum(known, "feet") - self._table("radii", core)
 
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
@@ -179,7 +207,7 @@ class Coordinates(nn.Module):
     def _quaternion(self, core: Array) -> Array | None:
         """Of unit length; None where the base has no orientation."""
         at = self.geometry.quaternion
-        return None if at is None else core[:, at : at + 4] / _length(core[:, at : at + 4])
+        return None if at is None else core[:, at : at + 4] / length(core[:, at : at + 4])
 
     def _frame(self, core: Array, quaternion: Array | None) -> Array:
         """Rotation matrices ``(batch, k, k)`` from the body's frame to the world's."""
@@ -193,3 +221,8 @@ class Coordinates(nn.Module):
     def _turn(self, vectors: Array, frame: Array) -> Array:
         """Vectors ``(n, count * k)`` in the axes of the matrices' rows, seen in the axes of their columns."""
         return (vectors.reshape(len(vectors), -1, self._axes) @ frame).reshape(vectors.shape)
+
+
+def _hinges(links: tuple[Link, ...]) -> tuple[tuple[int, int, int], ...]:
+    """What adds up to the angle of the last link; two feet of one leg share it."""
+    return tuple((link.angle, link.velocity, link.sign) for link in links)

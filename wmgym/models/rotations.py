@@ -21,7 +21,7 @@ def rotation_matrix(quaternion: Array) -> Array:
 
 def compose(quaternion: Array, rotation: Array) -> Array:
     """Turn unit quaternions by rotation vectors ``(n, 3)``, radians, given in their own frame."""
-    lib, angle = library(rotation), _length(rotation)
+    lib, angle = library(rotation), length(rotation)
     half = angle / 2
     return multiply(quaternion, lib.concatenate([lib.cos(half), rotation * (lib.sin(half) / angle)], 1))
 
@@ -31,8 +31,8 @@ def rotation_between(quaternion: Array, other: Array) -> Array:
     lib, (conjugate,) = library(quaternion), _constants("conjugate", quaternion)
     turn = multiply(quaternion * conjugate, other)
     turn = lib.where(turn[:, :1] < 0, -turn, turn)  # a quaternion and its negative are one orientation
-    length = _length(turn[:, 1:])
-    return turn[:, 1:] * (2 * lib.arctan2(length, turn[:, :1]) / length)
+    size = length(turn[:, 1:])
+    return turn[:, 1:] * (2 * lib.arctan2(size, turn[:, :1]) / size)
 
 
 def multiply(a: Array, b: Array) -> Array:
@@ -42,8 +42,8 @@ def multiply(a: Array, b: Array) -> Array:
     return (a[:, None] @ matrix)[:, 0]
 
 
-def _length(vectors: Array) -> Array:
-    """``(n, 1)``, of vectors ``(n, k)``; never 0, so that its gradient is finite."""
+def length(vectors: Array) -> Array:
+    """Lengths ``(n, 1)`` of vectors ``(n, k)``; never 0, so that the gradient is finite."""
     return library(vectors).sqrt((vectors * vectors).sum(1)[:, None] + 1e-30)
 
 

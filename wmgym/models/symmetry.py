@@ -1,26 +1,30 @@
-"""Symmetry: what a robot does when its limbs trade places, as more data for the same fit.
+"""Symmetry augmentation: what a robot's mirror images and rotations do, as more data for the same fit.
 
-An ant turned by a quarter, or a walker whose legs are swapped, obeys the same laws; so every transition is as
-many as the robot has symmetries (van der Pol et al. 2020, arXiv:2006.16908). In a chart's coordinates each is
-a permutation with signs, which costs a batch next to nothing.
+An ant turned by a quarter, or a walker with its legs swapped, obeys the same laws; so every transition is as
+many as the robot has symmetries (van der Pol et al. 2020, arXiv:2006.16908). In the network's coordinates each
+is a permutation with signs, which costs a batch next to nothing.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from wmgym.models.coordinates import Coordinates
+from wmgym.models.coordinates import Coordinates, Label
 from wmgym.models.rotations import multiply
 from wmgym.tasks.layout import Geometry, Placement, Symmetry
 
+_Image: TypeAlias = Callable[[Label], tuple[Label, int]]
+
 
 def mapped(symmetry: Symmetry, geometry: Geometry, core: Tensor) -> Tensor:
-    """Cores ``(n, dim)`` of the robot with its limbs having traded places."""
+    """Cores ``(n, dim)`` of the mirrored or turned robot."""
     moved = placed(symmetry.core, core)
     if symmetry.turn == 0.0:
         return moved
@@ -70,43 +74,97 @@ class Views:
 
 
 def views(symmetries: tuple[Symmetry, ...], coordinates: Coordinates, action_dim: int) -> Views | None:
-    """Find the permutations that ``symmetries`` are in a chart's coordinates; None without any.
+    """The permutations that ``symmetries`` are in a network's coordinates; None without any.
 
     Raises:
         ValueError: a symmetry is no permutation with signs there.
     """
     if not symmetries:
         return None
-    g, generator = coordinates.geometry, torch.Generator().manual_seed(0)
-    core, then = (0.01 * torch.randn(16, g.dim, dtype=torch.float64, generator=generator) for _ in range(2))
-    for x in (core, then):
-        if g.quaternion is not None:
-            at = slice(g.quaternion, g.quaternion + 4)
-            x[:, at] = functional.normalize(x[:, at], dim=1)
-        if g.root is not None:  # feet near the ground, where what is seen of them is not flat
-            x[:, g.root[0]] -= coordinates.feet(x)[0].mean(1)
-    action = torch.randn(16, action_dim, dtype=torch.float64, generator=generator)
-    shift = torch.randn(16, g.displacement_dim, dtype=torch.float64, generator=generator)
-    seen = torch.cat([coordinates.features(core), action], 1)
-    change = coordinates.difference(core, then, shift)
-    inputs, targets = [_permutation(seen, seen)], [_permutation(change, change)]
-    for symmetry in symmetries:
-        here, there = mapped(symmetry, g, core), mapped(symmetry, g, then)
-        inputs.append(
-            _permutation(seen, torch.cat([coordinates.features(here), placed(symmetry.action, action)], 1))
-        )
-        targets.append(
-            _permutation(change, coordinates.difference(here, there, placed(symmetry.displacement, shift)))
-        )
-    columns = (torch.stack(part) for side in (inputs, targets) for part in zip(*side, strict=True))
-    return Views(*columns)
+    seen = (*coordinates.feature_labels, *(("action", i) for i in range(action_dim)))
+    itself: list[_Image] = [lambda label: (label, 1)]
+    images = itself + [_image(symmetry, coordinates.geometry) for symmetry in symmetries]
+    inputs = _permutations(seen, images)
+    targets = _permutations(coordinates.change_labels, images)
+    return Views(*inputs, *targets)
 
 
-def _permutation(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns and signs that turn ``before`` ``(n, d)`` into ``after``."""
-    apart = torch.stack([(after[:, :, None] - s * before[:, None, :]).abs().amax(0) for s in (1, -1)])
-    nearest, column = apart.amin(0).min(1)
-    if float(nearest.max()) > 1e-6:
-        raise ValueError("this symmetry is no permutation with signs in the chart's coordinates")
-    sign = 1.0 - 2.0 * apart[:, torch.arange(len(column)), column].argmin(0)
-    return column, sign.float()
+def _permutations(labels: tuple[Label, ...], images: Sequence[_Image]) -> tuple[Tensor, Tensor]:
+    """Columns and signs ``(images, labels)`` that each image takes."""
+    column = {label: k for k, label in enumerate(labels)}
+    found = [[image(label) for label in labels] for image in images]
+    if any(source not in column for each in found for source, _ in each):
+        raise ValueError("this symmetry moves a number to where the network does not see it")
+    return (
+        torch.tensor([[column[source] for source, _ in each] for each in found]),
+        torch.tensor([[float(sign) for _, sign in each] for each in found]),
+    )
+
+
+def _image(symmetry: Symmetry, g: Geometry) -> _Image:
+    """For what a column holds, what it holds of the mirrored or turned robot: of which column, and its sign."""
+    world = (*symmetry.core, *((g.dim + source, sign) for source, sign in symmetry.displacement))
+    mirror = _mirror(symmetry, g)
+    # A vector in the body's frame is mirrored, then seen from a frame that has turned; a rotation vector is
+    # an axial one, so that a mirror also turns its sense.
+    turn = symmetry.turn
+    frame = np.array([[math.cos(turn), math.sin(turn), 0], [-math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
+    polar = frame @ mirror
+    axial = polar * np.linalg.det(mirror)
+
+    def body(i: int) -> tuple[int, int]:
+        if g.quaternion is None:  # a pitch changes sign with the mirror, which leaves the vector's own sign
+            return world[i]
+        vector = next(each for each in (*g.velocities, *g.positions) if i in each)
+        axis, sign = _axis(polar[vector.index(i)])
+        return vector[axis], sign
+
+    def image(label: Label) -> tuple[Label, int]:
+        kind, i = label
+        if kind in ("world", "sin", "cos"):
+            source, sign = world[i]
+            return (kind, source), 1 if kind == "cos" else sign
+        if kind == "action":
+            source, sign = symmetry.action[i]
+        elif kind == "body":
+            source, sign = body(i)
+        elif kind in ("up", "rotation"):
+            source, sign = _axis((polar if kind == "up" else axial)[i])
+        else:
+            source, sign = _foot(symmetry, g, i), 1
+        return (kind, source), sign
+
+    return image
+
+
+def _mirror(symmetry: Symmetry, g: Geometry) -> np.ndarray:
+    """The reflection ``(3, 3)`` of world axes, as it shows on the base's linear velocity."""
+    mirror = np.eye(3)
+    if g.quaternion is not None:
+        vector = g.velocities[0]
+        for axis, i in enumerate(vector):
+            source, sign = symmetry.core[i]
+            mirror[axis] = sign * np.eye(3)[vector.index(source)]
+    return mirror
+
+
+def _axis(row: np.ndarray) -> tuple[int, int]:
+    """The axis and the sign of a unit vector along one."""
+    axis = int(np.abs(row).argmax())
+    if abs(abs(row[axis]) - 1) > 1e-6:
+        raise ValueError("this symmetry is no permutation with signs: it turns by no quarter")
+    return axis, int(np.sign(row[axis]))
+
+
+def _foot(symmetry: Symmetry, g: Geometry, foot: int) -> int:
+    """The foot whose place a foot takes: the one at the end of the links that its own take the place of."""
+    links = []
+    for link in g.feet[foot].links:
+        (angle, sign), (velocity, rate_sign) = symmetry.core[link.angle], symmetry.core[link.velocity]
+        links.append(replace(link, angle=angle, velocity=velocity, sign=link.sign * sign))
+        if sign != rate_sign:
+            raise ValueError("this symmetry turns a joint's angle and its velocity in different senses")
+    image = replace(g.feet[foot], links=tuple(links))
+    if image not in g.feet:
+        raise ValueError("this symmetry moves a foot to where the robot has none")
+    return g.feet.index(image)

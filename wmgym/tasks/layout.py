@@ -22,10 +22,40 @@ Array: TypeAlias = Any
 """A NumPy array or a torch tensor; functions return the kind they were given."""
 
 Env: TypeAlias = gym.Env[Any, Any]
-Segment: TypeAlias = tuple[tuple[tuple[int, int, int], ...], float, float]
-Foot: TypeAlias = tuple[float, tuple[Segment, ...]]
 Placement: TypeAlias = tuple[tuple[int, int], ...]
 """For each number the one whose place it takes, and its sign there."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A rigid part of a leg that moves in a plane; a hinge about y turns it against the part above.
+
+    Attributes:
+        angle: core dimension of the hinge's angle, radians.
+        velocity: core dimension of its angular velocity.
+        sign: 1 or -1, the sense in which it turns.
+        along: metres forward from this hinge to the next one, or to the foot, where the angles add up to 0.
+        up: likewise upward.
+    """
+
+    angle: int
+    velocity: int
+    sign: int
+    along: float
+    up: float
+
+
+@dataclass(frozen=True)
+class Foot:
+    """A sphere that touches the ground, at the end of a chain of links.
+
+    Attributes:
+        radius: metres.
+        links: from the root to the foot.
+    """
+
+    radius: float
+    links: tuple[Link, ...]
 
 
 @dataclass(frozen=True)
@@ -44,9 +74,7 @@ class Geometry:
         positions: pairs or triples that form vectors in world axes; counted on from ``dim``, displacements.
         velocities: likewise; these are also seen in the body's frame.
         root: of a planar robot on legs its height, forward and upward velocity, in world axes.
-        feet: its points that touch the ground: each a radius and the segments that lead to it from the root,
-            ``(joints, along, up)``, metres. A segment's angle about y is the sum over its joints ``(angle,
-            velocity, sign)``.
+        feet: its points that touch the ground.
     """
 
     dim: int
@@ -64,13 +92,13 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Symmetry:
-    """Limbs that can trade places: the robot then does what it would have done, in the other places.
+    """A mirror image, or a rotation, of a robot that obeys the same laws of motion.
 
     Attributes:
         core: places of core dimensions.
         action: places of actions.
         displacement: places of displacements.
-        turn: radians about its own z axis by which a floating base is then turned.
+        turn: radians by which a floating base is then turned about its own z axis.
     """
 
     core: Placement

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Foot, Geometry, Symmetry, with_velocities
+from wmgym.tasks.layout import Array, Core, Env, Foot, Geometry, Link, Placement, Symmetry, with_velocities
 from wmgym.tasks.spec import Known, never, unless
 
 
@@ -89,24 +91,13 @@ def walker2d(
         return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
 
     legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
-    joints = [0, 1, 2, 6, 7, 8, 3, 4, 5]  # the legs swapped
-    swapped = Symmetry(
-        core=tuple(
-            (i, 1) for i in [*(at - 1 + j for j in joints if at - 1 + j >= 0), *(8 + at + j for j in joints)]
-        ),
-        action=tuple((i, 1) for i in (3, 4, 5, 0, 1, 2)),
-        displacement=((0, 1),),
+    right, left = (
+        tuple(f"{part}{side}_joint" for part in ("thigh", "leg", "foot")) for side in ("", "_left")
     )
-    core = _walking(
-        (
-            "thigh_joint", "leg_joint", "foot_joint",
-            "thigh_left_joint", "leg_left_joint", "foot_left_joint",
-        ),
-        legs,
-        clip=10.0,
-        excluded=exclude_current_positions_from_observation,
-        symmetries=(swapped,),
-    )  # fmt: skip
+    core = _walking((*right, *left), legs, clip=10.0, excluded=exclude_current_positions_from_observation)
+    other = dict(zip((*right, *left), (*left, *right), strict=True))
+    swapped = Symmetry(_swapped(core.names, other), _swapped((*right, *left), other), displacement=((0, 1),))
+    core = replace(core, symmetries=(swapped,))
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -150,7 +141,6 @@ def _walking(
     excluded: bool,
     turns_over: bool = False,
     clip: float | None = None,
-    symmetries: tuple[Symmetry, ...] = (),
 ) -> Core:
     """Core of a robot whose root is x, z and a pitch about y.
 
@@ -169,17 +159,24 @@ def _walking(
         root=(at, n - 1 + at, n + at) if legs else None,
         feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
     )
-    return _planar(geometry, joints, unobserved=1 - at, moves=1, clip=clip, symmetries=symmetries)
+    return _planar(geometry, joints, unobserved=1 - at, moves=1, clip=clip)
+
+
+def _swapped(names: tuple[str, ...], other: Mapping[str, str]) -> Placement:
+    """Places of joints, or of joints and their velocities, where each joint takes the ``other``'s place."""
+    other = {**other, **{f"{name}_velocity": f"{twin}_velocity" for name, twin in other.items()}}
+    return tuple((names.index(other.get(name, name)), 1) for name in names)
 
 
 def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
     """One end of a foot under hip, knee and ankle, which turn against the pitch."""
-    turns: list[tuple[tuple[int, int, int], ...]] = [((at + 1, n + 1 + at, 1),)]
-    for joint in joints:
-        turns.append((*turns[-1], (at + joint - 1, n - 1 + at + joint, -1)))
-    lengths = (0.2, 0.45, 0.5)  # torso to hip, thigh, shin
-    *above, foot = turns
-    return 0.06, (*((turn, 0.0, -x) for turn, x in zip(above, lengths, strict=True)), (foot, end, 0.0))
+    hinges = [(2, 1), *((joint, -1) for joint in joints)]  # of torso, thigh, shin and foot
+    offsets = [(0.0, -0.2), (0.0, -0.45), (0.0, -0.5), (end, 0.0)]
+    links = (
+        Link(angle=at + joint - 1, velocity=n - 1 + at + joint, sign=sign, along=along, up=up)
+        for (joint, sign), (along, up) in zip(hinges, offsets, strict=True)
+    )
+    return Foot(radius=0.06, links=tuple(links))
 
 
 def _planar(
