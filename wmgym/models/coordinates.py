@@ -23,9 +23,9 @@ from wmgym.tasks.layout import Array, Geometry, Link
 Label: TypeAlias = tuple[str, int]
 """What a column holds: its kind, and a core dimension (from ``dim`` on, a displacement), an axis or a foot.
 
-Kinds are "world" and "body", a number as it is and as a part of a vector in the body's frame; "cos" and "sin" of
-an angle; "up", the direction against gravity in the body's frame; "rotation", a part of a rotation vector in
-that frame; "clearance", "forward" and "upward", a foot's distance to the ground and its velocity.
+Kinds are "world" and "body", a number as it is and as a part of a vector in the body's frame; "cos" and "sin"
+of an angle; "up", the direction against gravity in the body's frame; "rotation", a part of a rotation vector
+in that frame; "clearance", "forward" and "upward", a foot's distance to the ground and its velocity.
 """
 
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from wmgym.io import artifacts
 from wmgym.io.provenance import Provenance
@@ -29,22 +28,8 @@ SHIPPED = Path(__file__).parent / "pretrained"
 """Worlds that come with the package, in a directory each, named by env id."""
 
 
-class _GeometryRecord(Record):
-    dim: int
-    displacement_dim: int
-    angles: list[int]
-    fixed: list[int]
-    free: list[int]
-    quaternion: int | None
-    pitch: list[int] | None
-    positions: list[list[int]]
-    velocities: list[list[int]]
-    root: list[int] | None = None
-    feet: list[list[float | list[list[list[list[int]] | float]]]] = Field(default=[])
-
-
 class _EnsembleRecord(Record):
-    geometry: _GeometryRecord
+    geometry: Geometry
     action_dim: int
     target_dim: int
     learns_termination: bool
@@ -112,7 +97,7 @@ def pack(world: WorldModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if not isinstance(model, EnsembleMLP):
             raise ValueError(f"only EnsembleMLP worlds can be saved, this one has {type(model).__name__}")
         arrays |= {f"{name}.{key}": value.cpu().numpy() for key, value in model.state_dict().items()}
-        ensembles[name] = _EnsembleRecord.model_validate(json.loads(json.dumps(asdict(model.config))))
+        ensembles[name] = _EnsembleRecord.model_validate(model.config, from_attributes=True)
     arrays |= {"starts": world.starts, "low": world.low, "high": world.high}
     calibration = world.calibration
     if calibration is not None:
@@ -178,7 +163,7 @@ def unpack(
     half = (name for name, array in arrays.items() if array.dtype == np.float16)
     arrays = {**arrays, **{name: arrays[name].astype(np.float32) for name in half}}
     try:
-        record = _WorldRecord.model_validate(document)
+        record = _WorldRecord.model_validate_json(json.dumps(document))
         return _rebuild(record, arrays, task)
     except (ValidationError, KeyError, RuntimeError) as error:
         reason = error.title if isinstance(error, ValidationError) else str(error).splitlines()[0]
@@ -232,18 +217,13 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task | N
 
 
 def _rebuild_ensemble(record: _EnsembleRecord, arrays: dict[str, np.ndarray], prefix: str) -> EnsembleMLP:
-    settings: dict[str, Any] = record.model_dump()
-    geometry = Geometry(**{key: _as_tuples(value) for key, value in settings.pop("geometry").items()})
-    model = EnsembleMLP(EnsembleConfig(geometry=geometry, **settings))
+    settings: dict[str, Any] = {**record.model_dump(), "geometry": record.geometry}
+    model = EnsembleMLP(EnsembleConfig(**settings))
     model.load_state_dict(
         {key[len(prefix) :]: torch.tensor(value) for key, value in arrays.items() if key.startswith(prefix)}
     )
     model.requires_grad_(False).eval().use_precision("float32")
     return model
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _check_shapes(

@@ -1,8 +1,8 @@
 """Symmetry augmentation: what a robot's mirror images and rotations do, as more data for the same fit.
 
 An ant turned by a quarter, or a walker with its legs swapped, obeys the same laws; so every transition is as
-many as the robot has symmetries (van der Pol et al. 2020, arXiv:2006.16908). In the network's coordinates each
-is a permutation with signs, which costs a batch next to nothing.
+many as the robot has symmetries (van der Pol et al. 2020, arXiv:2006.16908). In the network's coordinates
+each is a permutation with signs, which costs a batch next to nothing.
 """
 
 from __future__ import annotations
@@ -102,7 +102,14 @@ def _permutations(labels: tuple[Label, ...], images: Sequence[_Image]) -> tuple[
 
 
 def _image(symmetry: Symmetry, g: Geometry) -> _Image:
-    """For what a column holds, what it holds of the mirrored or turned robot: of which column, and its sign."""
+    """For a column of the mirrored or turned robot, the column that it takes and its sign."""
+    if g.pitch is not None and g.velocities:
+        pitch, _ = g.pitch
+        signs = [symmetry.core[i][1] for i in g.velocities[0]]
+        if symmetry.core[pitch] != (pitch, math.prod(signs)):
+            raise ValueError(
+                "this symmetry mirrors a planar robot's velocity but not its heading, or turns it"
+            )
     world = (*symmetry.core, *((g.dim + source, sign) for source, sign in symmetry.displacement))
     mirror = _mirror(symmetry, g)
     # A vector in the body's frame is mirrored, then seen from a frame that has turned; a rotation vector is
@@ -113,7 +120,7 @@ def _image(symmetry: Symmetry, g: Geometry) -> _Image:
     axial = polar * np.linalg.det(mirror)
 
     def body(i: int) -> tuple[int, int]:
-        if g.quaternion is None:  # a pitch changes sign with the mirror, which leaves the vector's own sign
+        if g.pitch is not None:  # the pitch is mirrored too, so the vector's signs are the same in its frame
             return world[i]
         vector = next(each for each in (*g.velocities, *g.positions) if i in each)
         axis, sign = _axis(polar[vector.index(i)])

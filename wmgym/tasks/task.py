@@ -32,8 +32,8 @@ class Task:
         dt: seconds of simulated time a step; 1.0 where the env does not say.
         max_episode_steps: the env's time limit, or None.
         core: state layout; the observation itself unless the task is known.
-        reward: known reward ``(state, action, next_state, unobserved) -> (batch,)``, or None: learned; a state
-            is a core and the readouts that the observation shows beside it.
+        reward: known reward ``(state, action, next_state, unobserved) -> (batch,)``, or None: learned; a
+            state is a core and the readouts that the observation shows beside it.
         terminated: likewise known termination, bool, or None: learned.
         from_table: reward and termination are the table's, so that a saved world can find them again.
         factory: makes the real env where ``env_id`` alone cannot.
