@@ -1,9 +1,8 @@
 """Film an imagined robot beside the same robot in MuJoCo, with the error bound and the real error below.
 
-``python -m tools.make_gif`` writes the README's GIF. What it shows was fixed up front and not picked by looks:
+``python -m tools.make_gif`` writes the README's GIF. What it shows was fixed up front, not picked by looks:
 HalfCheetah-v5, its best held-out policy, seed 0, the first three seconds, at half speed. The policy drives
-MuJoCo; the same actions go into imagination, which starts from the same state and never sees MuJoCo again (open
-loop).
+MuJoCo; the same actions go into imagination, which starts from the same state and never sees MuJoCo again.
 """
 
 from __future__ import annotations
