@@ -14,6 +14,7 @@ html_title = f"wmgym {release}"
 html_static_path = ["_static"]
 html_css_files = ["wmgym.css"]
 html_show_copyright = False
+html_theme_options = {"top_of_page_buttons": []}  # there is no place to view or edit the source at
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
