@@ -1,6 +1,10 @@
 """Sphinx settings; ``make docs`` builds into ``docs/_build/html`` with warnings as errors."""
 
+import logging
+
 import wmgym
+
+logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it announces itself where modules are imported
 
 project = "wmgym"
 author = "wmgym contributors"

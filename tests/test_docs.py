@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import wmgym
+from wmgym.io import deprecation
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -108,3 +109,10 @@ def test_every_public_name_says_what_it_does() -> None:
         for part in name.split(".")[1:]:
             value = getattr(value, part)
         assert (getattr(value, "__doc__", None) or "").strip(), name
+
+
+def test_the_migration_page_knows_every_old_module() -> None:
+    page = (DOCS / "develop" / "migration.md").read_text()
+    rows = dict(re.findall(r"^\| `wmgym\.([\w.]+)` \| (.+) \|$", page, re.M))
+    homes = {**deprecation.OLD_MODULES, **{old: (new,) for old, new in deprecation.OLD_PACKAGES.items()}}
+    assert rows == {old: ", ".join(f"`wmgym.{new}`" for new in there) for old, there in homes.items()}
