@@ -31,5 +31,5 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # else every field of a dataclass is described twice
+napoleon_custom_sections = [("Attributes", "params_style")]  # a list, not a description of each
 napoleon_use_rtype = False
