@@ -8,9 +8,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from wmgym.envs.infos import named
 from wmgym.envs.snapshot import EnvSnapshot
 from wmgym.envs.trust import old_trust_keywords
-from wmgym.envs.vector_env import ImaginedVectorEnv, Source, named
+from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 from wmgym.io.deprecation import renamed_keywords
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
+import numpy as np
+
 from wmgym.io.deprecation import warn_renamed
 
 P = ParamSpec("P")
@@ -63,6 +65,18 @@ class Trust:
         if isinstance(given, bool):
             return cls() if given else None
         raise ValueError(f"trust must be a wmgym.Trust, True, False or None, got {given!r}")
+
+    def apply(
+        self, distrust: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reward, terminated and truncated of steps with such distrust, all ``(n,)``."""
+        if self.on_exceed == "penalise":
+            return reward - self.penalty * distrust, terminated, truncated
+        if self.on_exceed == "terminate":
+            return reward, terminated | (distrust > self.threshold), truncated
+        if self.on_exceed == "truncate":
+            return reward, terminated, truncated | (distrust > self.threshold)
+        return reward, terminated, truncated
 
 
 _OLD_KEYWORDS = {"on_distrust": "on_exceed", "tolerance": "threshold", "penalty": "penalty"}

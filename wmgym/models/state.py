@@ -38,6 +38,16 @@ class WorldState:
         """The same done to all of it: rows chosen, repeated or copied."""
         return WorldState(*(change(getattr(self, part.name)) for part in fields(self)))
 
+    def put(self, rows: Tensor, other: WorldState) -> WorldState:
+        """A copy in which ``other``'s episodes, in their order, are at ``rows``, a bool mask ``(batch,)``."""
+
+        def merged(name: str) -> Tensor:
+            part: Tensor = getattr(self, name).clone()
+            part[rows] = getattr(other, name)
+            return part
+
+        return WorldState(*(merged(part.name) for part in fields(self)))
+
 
 @dataclass(frozen=True)
 class WorldStep:

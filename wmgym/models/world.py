@@ -126,16 +126,18 @@ class WorldModel:
         """The same model with error bounds."""
         return replace(self, calibration=calibration)
 
-    def init(self, state: Tensor, generator: torch.Generator) -> WorldState:
+    def init(self, state: Tensor, generator: torch.Generator, held: Tensor | None = None) -> WorldState:
         """Start episodes from states ``(batch, state_dim)``; members are dealt out evenly.
 
         From cores alone ``(batch, core_dim)`` the readouts are those predicted without an action.
+        ``held`` ``(n,)`` are the members of episodes that go on beside these, and count as dealt.
         """
         core = self.task.core
         if state.ndim != 2 or state.shape[1] not in (core.dim, core.state_dim):
             raise ValueError(f"states must have shape (batch, {core.state_dim}), got {tuple(state.shape)}")
-        none = torch.zeros(0, dtype=torch.int64, device=state.device)
-        members = self.deal_members(none, state.shape[0], generator)
+        if held is None:
+            held = torch.zeros(0, dtype=torch.int64, device=state.device)
+        members = self.deal_members(held, state.shape[0], generator)
         shown = state[:, core.dim :]
         if state.shape[1] < core.state_dim:
             rest = torch.zeros(len(state), self.task.action_dim, device=state.device)

@@ -11,8 +11,9 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from wmgym.envs.infos import named
 from wmgym.envs.trust import old_trust_keywords
-from wmgym.envs.vector_env import ImaginedVectorEnv, Source, named
+from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 from wmgym.io.deprecation import renamed_keywords
 
 

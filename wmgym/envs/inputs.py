@@ -1,0 +1,86 @@
+"""What callers pass to an imagined env, as arrays; a ValueError says what to pass instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from wmgym.tasks.task import Task
+
+
+def one_of(name: str, given: Any, choices: Iterable[Any]) -> None:
+    """Refuse what is not among the choices."""
+    choices = tuple(choices)
+    if given not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {given!r}")
+
+
+def start_bank(given: Any, task: Task) -> np.ndarray:
+    """Start states ``(n, state_dim)`` float32 to draw from."""
+    bank = np.asarray(given, np.float32)
+    if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
+        raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
+    return bank
+
+
+def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.ndarray:
+    """The states ``(num_envs, state_dim)``, or cores ``(num_envs, core_dim)``, that reset options ask for.
+
+    Raises:
+        ValueError: other options than "obs" or "state", values that are not finite, or another shape.
+    """
+    if set(options) not in ({"obs"}, {"state"}):
+        raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
+    ((name, given),) = options.items()
+    array, layout = np.asarray(given, np.float64), task.core
+    shape: tuple[int, ...] = task.observation_space.shape or ()
+    if name == "state":
+        shape = (layout.dim,) if array.shape[-1:] == (layout.dim,) else (layout.state_dim,)
+    if array.shape == shape:
+        array = np.broadcast_to(array, (num_envs, *shape))
+    if array.shape != (num_envs, *shape) or not np.isfinite(array).all():
+        raise ValueError(f"options[{name!r}] must be finite, of shape {shape} or {(num_envs, *shape)}")
+    flat = array.reshape(num_envs, -1)
+    return np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
+
+
+def reset_mask(given: Any, num_envs: int) -> np.ndarray:
+    """Episodes to start ``(num_envs,)`` bool: those asked for, or all where nothing is given."""
+    if given is None:
+        return np.ones(num_envs, bool)
+    mask = np.asarray(given)
+    if mask.shape != (num_envs,) or mask.dtype != bool or not mask.any():
+        raise ValueError(f"options['reset_mask'] must be bool, of shape ({num_envs},), and true somewhere")
+    return mask
+
+
+def joint_seed(seeds: int | Sequence[int | None] | None, num_envs: int) -> int | None:
+    """One seed made of one for each env, since all share a generator."""
+    if seeds is None or isinstance(seeds, int | np.integer):
+        return None if seeds is None else int(seeds)
+    if len(seeds) != num_envs:
+        raise ValueError(f"seed has {len(seeds)} entries for {num_envs} envs; pass an int")
+    given = [seed for seed in seeds if seed is not None]
+    return int(np.random.SeedSequence(given).generate_state(1, np.uint64)[0]) if given else None
+
+
+def action_tensor(
+    actions: Any, space: spaces.Space[Any], num_envs: int, device: torch.device
+) -> torch.Tensor:
+    """Actions ``(num_envs, *action_shape)`` float32, or ``(num_envs,)`` int64 of a Discrete; no alias."""
+    array, need = np.asarray(actions), (num_envs, *(space.shape or ()))
+    if array.shape != need:
+        raise ValueError(
+            f"Action dimension mismatch: actions have shape {array.shape}, need (num_envs, ...) = {need}"
+        )
+    if isinstance(space, spaces.Discrete):
+        if array.dtype.kind not in "iu" or ((array < space.start) | (array >= space.start + space.n)).any():
+            raise ValueError(f"actions must be integers of {space}")
+        return torch.as_tensor(array.astype(np.int64), device=device)
+    if not np.isfinite(array).all():
+        raise ValueError("actions are not finite; check the policy that made them")
+    return torch.from_numpy(array.astype(np.float32)).to(device)
