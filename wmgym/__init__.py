@@ -14,8 +14,9 @@ from wmgym.io import deprecation
 
 if TYPE_CHECKING:
     from wmgym import sb3
+    from wmgym.agents.config import TrainConfig
     from wmgym.agents.sb3 import train
-    from wmgym.app.recipes import Round, RunConfig, recipe
+    from wmgym.app.recipes import CollectConfig, EvaluateConfig, Round, RunConfig, recipe
     from wmgym.app.run import RunResult, run
     from wmgym.calibration.calibrate import calibrate
     from wmgym.data.collect import collect
@@ -62,11 +63,12 @@ _NAMES = {
     "envs.env": ("ImaginedEnv",),
     "envs.vector_env": ("ImaginedVectorEnv",),
     "envs.trust": ("Trust",),
+    "agents.config": ("TrainConfig",),
     "agents.sb3": ("train",),
     "evaluation.score": ("score",),
     "evaluation.gap_report": ("GapReport",),
     # The whole procedure
-    "app.recipes": ("Round", "RunConfig", "recipe"),
+    "app.recipes": ("RunConfig", "CollectConfig", "EvaluateConfig", "Round", "recipe"),
     "app.run": ("RunResult", "run"),
 }
 """Each module that has public names, and these."""
@@ -75,9 +77,11 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Calibration",
+    "CollectConfig",
     "CollectError",
     "Dynamics",
     "EnsembleMLP",
+    "EvaluateConfig",
     "FitConfig",
     "GapReport",
     "ImaginedEnv",
@@ -90,6 +94,7 @@ __all__ = [
     "RunResult",
     "StoreError",
     "Task",
+    "TrainConfig",
     "Transitions",
     "Trust",
     "WorldModel",

@@ -186,7 +186,9 @@ def test_sb3_evaluates_a_policy() -> None:
 
 @pytest.mark.parametrize("algorithm", ["SAC", "PPO"])
 def test_training_runs_and_repeats(ending_world: WorldModel, algorithm: str) -> None:
-    config = TrainConfig(algorithm, steps=200, num_envs=4, horizon=10, hyperparameters=QUICK[algorithm])
+    config = TrainConfig(
+        algorithm, steps=200, num_envs=4, max_episode_steps=10, hyperparameters=QUICK[algorithm]
+    )
     first, again, other = (agent_arrays(train(ending_world, config, seed)) for seed in (0, 0, 1))
     assert all(np.array_equal(first[key], again[key]) for key in first)
     assert not all(np.array_equal(first[key], other[key]) for key in first)
@@ -194,12 +196,16 @@ def test_training_runs_and_repeats(ending_world: WorldModel, algorithm: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("steps", "prefill", "taken", "updates"),
+    ("steps", "learning_starts", "taken", "updates"),
     [(64, 0, 64, 16), (64, 32, 64, 8), (10, 5, 12, 1), (64, 64, 64, 0), (10, 999, 12, 0)],
 )
-def test_prefill_puts_off_the_first_update(steps: int, prefill: int, taken: int, updates: int) -> None:
+def test_learning_starts_puts_off_the_first_update(
+    steps: int, learning_starts: int, taken: int, updates: int
+) -> None:
     keywords = QUICK["SAC"] | {"learning_starts": 0}
-    config = TrainConfig("SAC", steps=steps, num_envs=4, prefill=prefill, hyperparameters=keywords)
+    config = TrainConfig(
+        "SAC", steps=steps, num_envs=4, learning_starts=learning_starts, hyperparameters=keywords
+    )
     model = train(toy.world(), config)
     assert model.num_timesteps == taken  # SB3 takes four at a time
     assert model.replay_buffer.pos == taken // 4  # type: ignore[attr-defined]
@@ -207,17 +213,17 @@ def test_prefill_puts_off_the_first_update(steps: int, prefill: int, taken: int,
     assert model.gradient_steps == 1  # type: ignore[attr-defined]  # as it was
 
 
-def test_during_prefill_the_agent_stays_as_it_was() -> None:
+def test_until_learning_starts_the_agent_stays_as_it_was() -> None:
     keywords = QUICK["SAC"] | {"learning_starts": 0}
     kept = agent_arrays(agent(toy.world(), "SAC", seed=5))
-    config = TrainConfig("SAC", steps=64, num_envs=2, prefill=64, hyperparameters=keywords)
+    config = TrainConfig("SAC", steps=64, num_envs=2, learning_starts=64, hyperparameters=keywords)
     continued = agent_arrays(train(toy.world(), config, agent=kept))
     assert all(np.array_equal(kept[key], continued[key]) for key in kept)
 
 
-def test_ppo_ignores_prefill(ending_world: WorldModel) -> None:
-    config = TrainConfig("PPO", steps=100, num_envs=4, horizon=10, hyperparameters=QUICK["PPO"])
-    plain, filled = (train(ending_world, replace(config, prefill=prefill)) for prefill in (0, 64))
+def test_ppo_ignores_learning_starts(ending_world: WorldModel) -> None:
+    config = TrainConfig("PPO", steps=100, num_envs=4, max_episode_steps=10, hyperparameters=QUICK["PPO"])
+    plain, filled = (train(ending_world, replace(config, learning_starts=wait)) for wait in (0, 64))
     assert plain.num_timesteps == filled.num_timesteps == 128  # two rollouts of 4 * 16
     arrays = agent_arrays(filled)
     assert all(np.array_equal(array, arrays[key]) for key, array in agent_arrays(plain).items())
@@ -232,6 +238,14 @@ def test_training_happens_in_the_mode_asked_for(propagation: Propagation | None)
     assert venv.get_attr("propagation", 0) == [propagation or "member"]
 
 
+def test_a_world_can_be_named_or_be_a_directory(pendulum_world: WorldModel, pendulum_dir: str) -> None:
+    config = TrainConfig("PPO", steps=64, num_envs=4, hyperparameters=QUICK["PPO"])
+    first, second = (agent_arrays(train(world, config)) for world in (pendulum_world, pendulum_dir))
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    for name in ("InvertedPendulum-v5", "wmgym/InvertedPendulum-v5"):
+        assert train(name, config).num_timesteps == 64
+
+
 @pytest.mark.parametrize("kind", ["discrete", "box"])
 def test_default_algorithm(pendulum_world: WorldModel, cartpole_world: WorldModel, kind: str) -> None:
     world, name = {"discrete": (cartpole_world, "PPO"), "box": (pendulum_world, "SAC")}[kind]
@@ -241,7 +255,9 @@ def test_default_algorithm(pendulum_world: WorldModel, cartpole_world: WorldMode
 
 def test_a_linear_learning_rate_falls_to_zero_over_both_parts_of_a_training() -> None:
     keywords = QUICK["SAC"] | {"learning_rate": "lin_1e-3", "learning_starts": 0}
-    model = train(toy.world(), TrainConfig("SAC", steps=64, num_envs=2, prefill=32, hyperparameters=keywords))
+    model = train(
+        toy.world(), TrainConfig("SAC", steps=64, num_envs=2, learning_starts=32, hyperparameters=keywords)
+    )
     assert model.lr_schedule(1.0) == 1e-3
     assert model.actor.optimizer.param_groups[0]["lr"] < 1e-4
 
@@ -304,7 +320,8 @@ def test_replay_bootstraps_at_time_limits_alone(ending_world: WorldModel) -> Non
         ({"algorithm": "TRPO"}, "algorithm"),
         ({"steps": 0}, "steps"),
         ({"num_envs": 0}, "num_envs"),
-        ({"prefill": -1}, "prefill"),
+        ({"learning_starts": -1}, "learning_starts"),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"propagation": "median"}, "propagation must be one of"),
     ],
 )
@@ -501,7 +518,7 @@ def test_training_can_be_told_to_stop_at_distrust(monkeypatch: pytest.MonkeyPatc
         toy.world(toy.LinearGaussian(offset=(-0.3, 0.3))), toy.episodes(20, 0, steps=10), horizon=8
     )
     config = TrainConfig(
-        "SAC", steps=16, num_envs=2, on_distrust="truncate", tolerance=1e-6, hyperparameters=QUICK["SAC"]
+        "SAC", steps=16, num_envs=2, trust=Trust("truncate", 1e-6), hyperparameters=QUICK["SAC"]
     )
     train(world, config)
     assert made[0].venv.trust == Trust("truncate", 1e-6)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ RUN = {
         {"real_steps": 200, "fit_updates": 20, "imagined_steps": 512},
         {"real_steps": 100, "fit_updates": 20, "imagined_steps": 512},
     ],
-    "calibration_steps": 100, "collect_limit": 50, "fit": FIT, "algorithm": "PPO", "num_envs": 8,
-    "horizon": 10, "hyperparameters": PPO, "score_episodes": 2,
+    "collect": {"calibration_steps": 100, "max_episode_steps": 50}, "fit": FIT,
+    "train": {"algorithm": "PPO", "num_envs": 8, "max_episode_steps": 10, "hyperparameters": PPO},
+    "evaluate": {"episodes": 2},
 }  # fmt: skip
 
 
@@ -64,18 +66,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where every command of the line has been run once; ``answers.json`` is what they printed."""
     home = tmp_path_factory.mktemp("line")
     config, keywords = write(home / "fit.json", FIT), write(home / "ppo.json", PPO)
-    train = (
-        "--algorithm",
-        "PPO",
-        "--steps",
-        500,
-        "--envs",
-        8,
-        "--horizon",
-        10,
-        "--hyperparameters",
-        keywords,
-    )
+    train = ("--algorithm", "PPO", "--steps", 500, "--envs", 8, "--max-episode-steps", 10,
+             "--hyperparameters", keywords)  # fmt: skip
     answers = [
         answer("collect", ENV, "--steps", 200, "--out", home / "data"),
         answer("collect", ENV, "--steps", 200, "--seed", 1, "--out", home / "held-out"),
@@ -237,7 +229,129 @@ def test_steps_go_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         [200, 50],
         [200, 100, 100, 100, 50],
     ]
-    assert seen[0].fit == wmgym.FitConfig(**FIT)
+    assert seen[0].fit == replace(wmgym.recipe(ENV).fit, **FIT)
+
+
+def test_flat_settings_of_version_0_1_run_and_continue(finished: Path, tmp_path: Path) -> None:
+    flat = {
+        "rounds": RUN["rounds"], "calibration_steps": 100, "collect_limit": 50, "fit": FIT,
+        "algorithm": "PPO", "num_envs": 8, "horizon": 10, "hyperparameters": PPO, "score_episodes": 2,
+    }  # fmt: skip
+    before = tree(finished / "out")
+    result = call(
+        "run", ENV, "--config", write(tmp_path / "flat.json", flat), "--out", finished / "out", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    assert "warning: horizon is train.max_episode_steps now" in result.stderr
+    assert result.stderr.count("\n") == len(flat) - 2
+    assert json.loads(result.stdout)["result"] == artifacts.read_json(finished / "out/report.json")
+    shutil.copytree(finished / "out", tmp_path / "old")
+    old = wmgym.RunConfig(ENV, **RUN).to_dict()
+    collect, train = old.pop("collect"), old.pop("train")
+    del old["branch"], old["env_kwargs"], old["max_episode_steps"]
+    old |= {"calibration_steps": collect["calibration_steps"], "collect_limit": collect["max_episode_steps"]}
+    old |= {name: train[name] for name in ("algorithm", "num_envs", "hyperparameters")}
+    old |= {"horizon": train["max_episode_steps"], "prefill": train["learning_starts"]}
+    old |= {"mode": train["propagation"], "halt": train["divergence_is_terminal"], "branch": True}
+    old |= {"score_episodes": old.pop("evaluate")["episodes"]}
+    artifacts.write_json(tmp_path / "old/config.json", old)  # as version 0.1 wrote it
+    answer("run", ENV, "--config", finished / "config.json", "--out", tmp_path / "old")
+    assert tree(tmp_path / "old") == before
+
+
+def test_run_in_python_takes_an_env_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[wmgym.RunConfig] = []
+
+    class Stop:
+        def __init__(self, config: wmgym.RunConfig, *rest: Any) -> None:
+            seen.append(config)
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(run_module, "_Run", Stop)
+    for config in (ENV, wmgym.RunConfig(ENV)):
+        with pytest.raises(ZeroDivisionError):
+            wmgym.run(config, tmp_path)
+    assert isinstance(call("run", ENV, "--out", tmp_path / "o").exception, ZeroDivisionError)
+    assert seen[0] == seen[1] == seen[2] == wmgym.recipe(ENV)  # the same from Python and here
+
+
+# Envs of one's own
+
+OWN = """
+import gymnasium, numpy
+class Drift(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-numpy.inf, numpy.inf, (2,), numpy.float64)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), numpy.float32)
+    def __init__(self, speed=1.0, render_mode=None):
+        self.speed = speed
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=2)
+        return self.x.copy(), {}
+    def step(self, action):
+        self.x = 0.9 * self.x + 0.1 * self.speed * action[0]
+        return self.x.copy(), -abs(self.x).sum(), False, False, {}
+gymnasium.register("Drift-v0", entry_point=Drift)
+"""
+
+
+def test_modules_of_the_working_directory_are_found(tmp_path: Path) -> None:
+    (tmp_path / "drifting.py").write_text(OWN)
+    (tmp_path / "bin").mkdir()
+    script = (
+        tmp_path / "bin/wmgym"
+    )  # as pip installs it: its own folder comes first, not the working directory
+    script.write_text("from wmgym.app.cli import main\nmain()\n")
+    collect = ("collect", "drifting:Drift-v0", "--steps", "40", "--max-episode-steps", "10", "--json")
+    for i, command in enumerate([(str(script),), ("-m", "wmgym")]):
+        kwargs = ("--env-kwargs", '{"speed": 0.0}')
+        done = _python(*command, *collect, *kwargs, "--out", f"data-{i}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["result"]["episodes"] == 4
+        left = artifacts.read_json(tmp_path / f"data-{i}/run.json")["config"]
+        assert (left["env_kwargs"], left["max_episode_steps"]) == ({"speed": 0.0}, 10)
+    data = wmgym.Transitions.load(tmp_path / "data-0")
+    assert data.task.env_kwargs == {"speed": 0.0}
+    assert abs(data.next_obs - 0.9 * data.obs).max() < 1e-6  # nothing moves it
+
+
+def test_an_env_without_a_time_limit_can_be_run_with_one(tmp_path: Path) -> None:
+    (tmp_path / "drifting.py").write_text(OWN)
+    config = write(tmp_path / "c.json", RUN | {"rounds": RUN["rounds"][:1]})
+    run = ("-m", "wmgym", "run", "drifting:Drift-v0", "--config", str(config), "--out", "o", "--json")
+    refused = _python(*run, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "has no time limit; set max_episode_steps" in refused.stderr
+    done = _python(*run, "--max-episode-steps", "20", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["result"]
+    assert {entry["real_length"] for entry in report["scores"]} == {20.0}
+    assert wmgym.load(tmp_path / "o/world").task.max_episode_steps == 20
+
+
+@pytest.mark.parametrize("text", ["speed", "[1]", "{'a': 1}"])
+def test_env_kwargs_must_be_a_json_object(text: str, tmp_path: Path) -> None:
+    result = call("collect", ENV, "--steps", 10, "--env-kwargs", text, "--out", tmp_path / "o")
+    assert result.exit_code == 2
+    assert "is not" in result.stderr
+
+
+def test_shipped_worlds_and_directories_of_policies_are_scored(line: Path, tmp_path: Path) -> None:
+    short = ("--episodes", 2, "--max-episode-steps", 5, "--out", tmp_path / "o")
+    report = answer("score", ENV, "--policy", line / "trained", *short)["result"]
+    assert {entry["name"] for entry in report["scores"]} == {"PPO in imagination", "random"}
+    assert report["max_episode_steps"] == 5
+
+
+def test_old_flags_work_and_say_so(line: Path, tmp_path: Path) -> None:
+    keywords = ("--algorithm", "PPO", "--steps", 64, "--hyperparameters", line / "ppo.json")
+    for i, old in enumerate((["--horizon", 3], ["--horizon=3"])):
+        result = call("train", line / "world", *keywords, *old, "--out", tmp_path / str(i))
+        assert result.exit_code == 0, result.output
+        assert result.stderr.startswith("warning: --horizon is --max-episode-steps now; ")
+        left = artifacts.read_json(tmp_path / str(i) / "run.json")
+        assert left["config"]["train"]["max_episode_steps"] == 3
+    assert "--horizon" not in call("train", "--help").stdout
 
 
 # Mistakes: exit 1, one line on stderr, nothing on stdout, nothing left behind
@@ -259,7 +373,7 @@ MISTAKES = {
     "collect: out is a file": ("collect " + ENV + " --steps 10 --out {tmp}/file", "cannot be written"),
     "collect: out is foreign": ("collect " + ENV + " --steps 10 --out {tmp}/foreign", "another --out"),
     "collect: out is a world": ("collect " + ENV + " --steps 10 --out {line}/world", "another --out"),
-    "collect: no policy": ("collect " + ENV + " --steps 10 --policy {tmp}/x --out {tmp}/o", "holds no wmgym"),
+    "collect: no policy": ("collect " + ENV + " --steps 9 --policy {tmp}/x --out {tmp}/o", "no policies"),
     "collect: policy is of another env": (
         "collect Hopper-v5 --steps 9 --policy {line}/trained/policy --out {tmp}/o", "takes observations of 4",
     ),
@@ -283,7 +397,7 @@ MISTAKES = {
     ),
     "train: out is under a file": ("train {line}/world --out {tmp}/file/o", "cannot be written"),
     "score: no world": (_score("{tmp}/x"), "holds no wmgym"),
-    "score: no policy": (_score("{line}/world", "{tmp}/x"), "holds no wmgym"),
+    "score: no policy": (_score("{line}/world", "{tmp}/x"), "holds no policies"),
     "score: same policy twice": (
         _score("{line}/world", "{line}/trained/policy --policy {line}/trained/policy"), "given twice",
     ),
@@ -319,8 +433,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     write(tmp_path / "budget.json", {"rounds": [budgets | {"hue": 1}]})
     write(tmp_path / "round.json", {"rounds": [budgets | {"real_steps": 0}]})
     write(tmp_path / "rounds.json", {"rounds": []})
-    write(tmp_path / "schedule.json", {"hyperparameters": {"learning_rate": "fast"}})
-    write(tmp_path / "keyword.json", {"hyperparameters": {"hue": 1}})
+    write(tmp_path / "schedule.json", {"train": {"hyperparameters": {"learning_rate": "fast"}}})
+    write(tmp_path / "keyword.json", {"train": {"hyperparameters": {"hue": 1}}})
     write(tmp_path / "sde.json", {"use_sde": True})
     if "{tmp}/damaged-" in command:
         part = mistake.split()[-1]
@@ -453,8 +567,8 @@ def _interrupted_once(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _python(*args: str) -> subprocess.CompletedProcess[str]:
+def _python(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, *args], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *args], env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
     )

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from wmgym.app.recipes import Round, RunConfig, config_dict, recipe
+import wmgym
+from wmgym.agents.config import TrainConfig
+from wmgym.app.recipes import OLD_KEYS, CollectConfig, EvaluateConfig, Round, RunConfig, recipe
+from wmgym.envs.trust import Trust
 from wmgym.models.config import FitConfig
 
 ROUNDS = (Round(200, 20, 512), Round(100, 30, 1_024))
@@ -18,7 +21,7 @@ ROUNDS = (Round(200, 20, 512), Round(100, 30, 1_024))
 def test_rounds_are_cut_or_the_last_one_repeated_to_meet_the_real_steps(
     steps: int, expected: list[int]
 ) -> None:
-    config = recipe("HalfCheetah-v5", real_steps=steps, rounds=ROUNDS, calibration_steps=50)
+    config = recipe("HalfCheetah-v5", real_steps=steps, rounds=ROUNDS, collect={"calibration_steps": 50})
     assert [each.real_steps for each in config.rounds] == expected
     assert config.real_steps == steps
     assert all(each.imagined_steps == 1_024 for each in config.rounds[1:])
@@ -33,26 +36,95 @@ def test_the_targets_budgets_are_kept() -> None:
     ("env_id", "algorithm"), [("Hopper-v5", "SAC"), ("CartPole-v1", "PPO"), ("InvertedPendulum-v5", "PPO")]
 )
 def test_the_algorithm_can_act_in_the_env(env_id: str, algorithm: str) -> None:
-    assert recipe(env_id).algorithm == algorithm
+    assert recipe(env_id).train.algorithm == algorithm
 
 
 def test_another_algorithm_does_not_inherit_hyperparameters() -> None:
-    assert not recipe("HalfCheetah-v5", algorithm="TD3").hyperparameters
-    assert recipe("HalfCheetah-v5", algorithm="SAC").hyperparameters
-    assert recipe("Hopper-v5", algorithm="TD3", hyperparameters={"tau": 0.1}).hyperparameters == {"tau": 0.1}
+    def chosen(env_id: str, **train: object) -> object:
+        return recipe(env_id, train=train).train.hyperparameters
+
+    assert not chosen("HalfCheetah-v5", algorithm="TD3")
+    assert chosen("HalfCheetah-v5", algorithm="SAC")
+    assert chosen("Hopper-v5", algorithm="TD3", hyperparameters={"tau": 0.1}) == {"tau": 0.1}
+
+
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "InvertedPendulum-v5", "Hopper-v5", "CartPole-v1"])
+def test_a_config_is_the_recipe(env_id: str) -> None:
+    config = RunConfig(env_id)
+    assert config == recipe(env_id) == wmgym.recipe(env_id)
+    assert config.train.hyperparameters
+    assert (config.seed, config.evaluate.episodes) == (0, 20)
+
+
+def test_the_half_cheetahs_recipe() -> None:
+    config = RunConfig("HalfCheetah-v5", 3)
+    assert config.seed == 3
+    assert config.fit == FitConfig(learning_rate=8e-3)
+    assert (config.train.algorithm, config.train.num_envs, config.train.max_episode_steps) == (
+        "SAC",
+        128,
+        100,
+    )
+    assert config.train.learning_starts == 5_120
+    assert config.train.hyperparameters["gradient_steps"] == 8
+    assert (config.collect.max_episode_steps, config.collect.calibration_steps) == (125, 1_000)
+    assert sum(each.imagined_steps for each in config.rounds) == 48_000 * 8 + 130_000 * 2 + 250_000
+
+
+def test_what_is_given_goes_on_top_of_the_recipe() -> None:
+    base = RunConfig("HalfCheetah-v5")
+    changed = RunConfig(
+        "HalfCheetah-v5", fit={"members": 2}, train={"num_envs": 4, "trust": {"penalty": 2.0}}
+    )
+    assert changed.fit == FitConfig(members=2, learning_rate=8e-3)
+    assert changed.train.num_envs == 4
+    assert changed.train.trust == Trust(penalty=2.0)
+    assert changed.train.hyperparameters == base.train.hyperparameters
+    assert changed.rounds == base.rounds
+    whole = RunConfig("HalfCheetah-v5", train=TrainConfig("TD3"), collect=CollectConfig(10, 20))
+    assert whole.train == TrainConfig("TD3")  # a whole value is taken as it is
+    assert whole.real_steps == base.real_steps - 1_000 + 20
 
 
 def test_settings_survive_json() -> None:
-    config = recipe("InvertedPendulum-v5", seed=3)
-    again = json.loads(json.dumps(config_dict(config)))
-    assert recipe(again.pop("env_id"), **again) == config
+    config = recipe(
+        "InvertedPendulum-v5", seed=3, train={"trust": Trust("truncate", 0.5)}, env_kwargs={"a": 1}
+    )
+    assert RunConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+FLAT = {
+    "calibration_steps": 7, "collect_limit": 8, "algorithm": "TD3", "num_envs": 3, "horizon": 9, "prefill": 1,
+    "mode": "sample", "halt": True, "hyperparameters": {"tau": 0.1}, "score_episodes": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [RunConfig, recipe])
+def test_flat_settings_of_version_0_1_still_work(make: type[RunConfig]) -> None:
+    assert set(FLAT) == set(OLD_KEYS)
+    with pytest.warns(DeprecationWarning, match="the old name goes in the next release") as seen:
+        config = make("Hopper-v5", **FLAT)
+    assert [str(each.message).partition(";")[0] for each in seen] == [
+        f"{old} is {OLD_KEYS[old]} now" for old in FLAT
+    ]
+    assert all(each.filename == __file__ for each in seen)
+    train = TrainConfig("TD3", 200_000, 3, 9, 1, "sample", True, {"tau": 0.1})
+    assert (config.train, config.collect) == (train, CollectConfig(8, 7))
+    assert config.evaluate == EvaluateConfig(5)
+    for old, value in FLAT.items():
+        with pytest.warns(DeprecationWarning, match=rf"RunConfig\.{old} is {OLD_KEYS[old]} now"):
+            assert getattr(config, old) == value
+    with pytest.raises(ValueError, match=r"horizon is train\.max_episode_steps now; pass that alone"):
+        make("Hopper-v5", horizon=3, train={"max_episode_steps": 4})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"hue": 1}, "RunConfig"), ({"fit": {"hue": 1}}, "FitConfig"), ({"rounds": [{"hue": 1}]}, "Round"),
-        ({"rounds": []}, "at least one"), ({"calibration_steps": 0}, "calibration_steps"),
+        ({"train": {"hue": 1}}, "TrainConfig"), ({"collect": {"hue": 1}}, "CollectConfig"),
+        ({"rounds": []}, "at least one"), ({"collect": {"calibration_steps": 0}}, "calibration_steps"),
+        ({"evaluate": {"episodes": 1}}, "at least 2 episodes"), ({"train": {"num_envs": 0}}, "num_envs"),
         ({"rounds": ROUNDS, "real_steps": 1_199}, "real_steps=1199"),
     ],
 )  # fmt: skip
@@ -66,7 +138,3 @@ def test_what_cannot_run_is_refused(changes: dict[str, object], message: str) ->
 def test_an_empty_round_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Round(**{"real_steps": 1, "fit_updates": 1, "imagined_steps": 1} | {field: 0})
-
-
-def test_the_defaults_are_a_run() -> None:
-    assert RunConfig("Hopper-v5").fit == FitConfig()

@@ -64,8 +64,32 @@ MODULES = {
 PACKAGES = {"calibration": "Calibration", "data": "from_arrays", "tasks.mujoco_v5": "lookup"}
 """Old modules that are packages now: a name that only the module had."""
 
-KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = []
+
+def scored(**keywords: Any) -> wmgym.GapReport:
+    return wmgym.score(toy.world(), {"still": lambda obs: obs[:, :2] * 0}, 2, workers=1, **keywords)
+
+
+KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
+    (wmgym.TrainConfig, {"horizon": 3}, {"max_episode_steps": 3}),
+    (wmgym.TrainConfig, {"prefill": 3}, {"learning_starts": 3}),
+    (wmgym.TrainConfig, {"mode": "mean"}, {"propagation": "mean"}),
+    (wmgym.TrainConfig, {"halt": True}, {"divergence_is_terminal": True}),
+    (
+        wmgym.TrainConfig,
+        {"on_distrust": "penalise", "tolerance": 0.5, "penalty": 2.0},
+        {"trust": wmgym.Trust("penalise", 0.5, 2.0)},
+    ),
+    (scored, {"mode": "mean"}, {"propagation": "mean"}),
+]
 """Functions, old keywords, and the new ones that they stand for; each call gives the same."""
+
+ATTRIBUTES = [
+    (wmgym.TrainConfig(max_episode_steps=3), "horizon", "max_episode_steps"),
+    (wmgym.TrainConfig(learning_starts=3), "prefill", "learning_starts"),
+    (wmgym.TrainConfig(propagation="mean"), "mode", "propagation"),
+    (wmgym.TrainConfig(divergence_is_terminal=True), "halt", "divergence_is_terminal"),
+]
+"""Values, old names of their attributes, and the new ones."""
 
 
 def fresh(module: str) -> None:
@@ -133,6 +157,14 @@ def test_old_keywords_do_what_the_new_ones_do(
     for name in set(new) - set(old):
         assert any(f"{name}" in message.partition(" is ")[2] for message in said), (name, said)
     assert before == function(**new)
+
+
+@pytest.mark.parametrize(("value", "old", "new"), ATTRIBUTES)
+def test_old_attributes_are_the_new_ones(value: object, old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"{old} is {new} now") as seen:
+        found = getattr(value, old)
+    assert found == getattr(value, new)
+    assert [Path(warning.filename) for warning in seen] == [Path(__file__)]
 
 
 # Trust

@@ -6,52 +6,29 @@ Exit status: 0 done, 1 the input is at fault (one line on stderr), 2 wrong usage
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from wmgym import __version__
-from wmgym.app import console
-
-if TYPE_CHECKING:
-    from wmgym.data.policy import MLPPolicy
-
+from wmgym.app import console, options
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Learn a simulator from MuJoCo, train a policy in it, and measure how far it is from the truth.",
+    help="Learn a world model of an env, train a policy in it, and check both against the real env.",
 )
-EnvId = Annotated[
-    str, typer.Argument(metavar="ENV", help="Gymnasium id of the real env.", show_default=False)
-]
-DataDir = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Transitions from `collect`.", show_default=False)
-]
-WorldDir = Annotated[
-    Path, typer.Argument(metavar="WORLD", help="World from `fit` or `calibrate`.", show_default=False)
-]
-Algorithm = Annotated[
-    str | None, typer.Option(help="SB3 class; SAC, or PPO where actions are Discrete.", show_default=False)
-]
-Horizon = Annotated[
-    int | None, typer.Option(min=1, help="Steps an episode; the real limit.", show_default=False)
-]
-Starts = Annotated[Path | None, typer.Option(help="Transitions; start episodes from all their states.")]
-Hyperparameters = Annotated[Path | None, typer.Option(help="JSON object of keywords for the SB3 class.")]
-Out = Annotated[Path, typer.Option(help="Directory to write.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides everything random.")]
-RunSeed = Annotated[int, typer.Option(min=0, max=4_000_000, help="Decides everything random.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def main() -> None:
     """Entry point of the ``wmgym`` command."""
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, "")  # as ``python -m`` does, so that envs of one's own can be imported
     app()
 
 
@@ -72,21 +49,16 @@ def _options(
 
 @app.command()
 def collect(
-    env: EnvId,
-    out: Out,
-    steps: Annotated[int, typer.Option(min=1, help="Real env steps.", show_default=False)],
-    policy: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Saved policy; repeat for several, which take turns. Or a directory of them. None: random."
-        ),
-    ] = None,
-    noise: Annotated[float, typer.Option(min=0, help="Action noise, as a share of half the range.")] = 0.0,
-    switch_every: Annotated[
-        int | None, typer.Option(min=1, help="Mean steps until another policy takes over within an episode.")
-    ] = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    env: options.EnvId,
+    out: options.Out,
+    steps: options.Steps,
+    policy: options.Policies = None,
+    noise: options.Noise = 0.0,
+    switch_every: options.SwitchEvery = None,
+    env_kwargs: options.EnvKwargs = None,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run policies in the real env and save the transitions.
 
@@ -94,25 +66,25 @@ def collect(
     """
     with console.job("collect", out, as_json, kind="transitions") as job:
         from wmgym.data import collect as collect_module
+        from wmgym.tasks.task import make_task
 
-        policies = _pool(policy or []) or _load_policies(policy or [])
-        how = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
-        data = collect_module.collect(env, policies or None, **how, progress=not as_json)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
+        how["max_episode_steps"] = max_episode_steps
+        task = make_task(env, env_kwargs=env_kwargs)
+        data = collect_module.collect(task, _policies(policy or []), **how, progress=not as_json)
         data.save(out)
-        config = {"env_id": env, "policy": _texts(policy), **how}
+        config = {"env_id": env, "env_kwargs": env_kwargs or {}, "policy": _texts(policy), **how}
         job.done(config, data.describe(), real_steps=len(data))
 
 
 @app.command()
 def fit(
-    data: DataDir,
-    out: Out,
-    config: Annotated[Path | None, typer.Option(help="JSON object of FitConfig fields.")] = None,
-    updates: Annotated[
-        int | None, typer.Option(min=1, help="Gradient steps at most.", show_default=False)
-    ] = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    data: options.DataDir,
+    out: options.Out,
+    config: options.FitFile = None,
+    updates: options.Updates = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit a world model to transitions.
 
@@ -141,21 +113,16 @@ def fit(
 
 @app.command()
 def calibrate(
-    world: WorldDir,
-    data: DataDir,
-    out: Out,
-    level: Annotated[float, typer.Option(help="Probability that each error bound shall hold with.")] = 0.9,
-    horizon: Annotated[
-        int | None, typer.Option(min=1, help="Steps to bound; the longest episode's.", show_default=False)
-    ] = None,
-    update: Annotated[
-        bool,
-        typer.Option("--update", help="Adapt the bounds that WORLD has, level included, to new episodes."),
-    ] = False,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    world: options.WorldDir,
+    data: options.DataDir,
+    out: options.Out,
+    level: options.Level = 0.9,
+    horizon: options.Horizon = None,
+    update: options.Update = False,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Give a world error bounds from real episodes that `fit` did not see.
+    """Give a world error bounds, from real episodes that `fit` did not see.
 
     Example: wmgym calibrate worlds/raw data/held-out --out worlds/cheetah
     """
@@ -166,15 +133,8 @@ def calibrate(
         from wmgym.models import saving
 
         before, real = saving.load(world), Transitions.load(data)
-        bounded = calibrate_module.calibrate(
-            before,
-            real,
-            level=level,
-            horizon=horizon,
-            update=update,
-            seed=seed,
-            progress=not as_json,
-        )
+        how: dict[str, Any] = {"level": level, "horizon": horizon, "update": update, "seed": seed}
+        bounded = calibrate_module.calibrate(before, real, **how, progress=not as_json)
         saving.save(bounded, out)
         found = bounded.calibration
         assert found is not None
@@ -184,36 +144,29 @@ def calibrate(
         if update:
             result["before"] = dataclasses.asdict(online.check(before, real, seed=seed))
         job.done(
-            {
-                "world": str(world),
-                "data": str(data),
-                "level": level,
-                "horizon": horizon,
-                "update": update,
-                "seed": seed,
-            },
+            {"world": str(world), "data": str(data), **how},
             result,
             console.bounds_table(rows, found.level, result.get("before")),
             imagined_steps=int(found.windows.sum()) * len(found.half_width),
         )
 
 
-@app.command()
+@app.command(cls=options.renaming({"--horizon": "--max-episode-steps"}))
 def train(
-    world: WorldDir,
-    out: Out,
-    algorithm: Algorithm = None,
-    steps: Annotated[int, typer.Option(min=1, help="Imagined steps in all.")] = 200_000,
-    envs: Annotated[int, typer.Option(min=1, help="Imagined episodes side by side.")] = 64,
-    horizon: Horizon = None,
-    data: Starts = None,
-    hyperparameters: Hyperparameters = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    world: options.WorldDir,
+    out: options.Out,
+    algorithm: options.Algorithm = None,
+    steps: options.ImaginedSteps = 200_000,
+    envs: options.Envs = 64,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    data: options.Starts = None,
+    hyperparameters: options.Hyperparameters = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Train a policy in imagination; saves it as OUT/policy.
+    """Train a policy in imagination and save it as OUT/policy.
 
-    Example: wmgym train worlds/cheetah --data data/cheetah --horizon 20 --out runs/sac
+    Example: wmgym train worlds/cheetah --data data/cheetah --max-episode-steps 20 --out runs/sac
     """
     with console.job("train", out, as_json) as job:
         from wmgym.agents import sb3
@@ -221,9 +174,12 @@ def train(
         from wmgym.models import saving
 
         artifacts.check_place(out / "policy", kind="policy")
-        keywords = {} if hyperparameters is None else artifacts.read_json(hyperparameters)
         settings = sb3.TrainConfig(
-            algorithm=algorithm, steps=steps, num_envs=envs, horizon=horizon, hyperparameters=keywords
+            algorithm=algorithm,
+            steps=steps,
+            num_envs=envs,
+            max_episode_steps=max_episode_steps,
+            hyperparameters={} if hyperparameters is None else artifacts.read_json(hyperparameters),
         )
         simulator = saving.load(world)
         starts = None if data is None else _real_states(data, simulator.task.env_id)
@@ -241,26 +197,26 @@ def train(
 
 @app.command()
 def score(
-    world: WorldDir,
-    out: Out,
-    policy: Annotated[list[Path], typer.Option(help="Saved policy; repeat for several.", show_default=False)],
-    episodes: Annotated[int, typer.Option(min=2, help="Episodes a policy, real and imagined.")] = 20,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    world: options.WorldDir,
+    out: options.Out,
+    policy: options.ScoredPolicies,
+    episodes: options.Episodes = 20,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Compare policies' returns in MuJoCo and in imagination; writes OUT/report.json.
+    """Compare policies' returns in the real env and in imagination; writes OUT/report.json.
 
     Example: wmgym score worlds/cheetah --policy runs/sac/policy --out runs/score
     """
     with console.job("score", out, as_json) as job:
         from wmgym.evaluation import score as score_module
-        from wmgym.models import saving
 
-        simulator, policies = saving.load(world), _load_policies(policy)
-        report = score_module.score(simulator, policies, episodes, seed, progress=not as_json)
+        how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
+        report = score_module.score(world, _policies(policy), episodes, **how, progress=not as_json)
         report.save(out / "report.json")
         job.done(
-            {"world": str(world), "policy": _texts(policy), "episodes": episodes, "seed": seed},
+            {"world": str(world), "policy": _texts(policy), "episodes": episodes, **how},
             report.to_dict(),
             console.score_table(report),
             real_steps=report.real_steps,
@@ -270,16 +226,16 @@ def score(
 
 @app.command()
 def run(
-    env: EnvId,
-    out: Out,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Real env steps; the env's recipe's.", show_default=False)
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON object of RunConfig fields.")] = None,
-    seed: RunSeed = 0,
-    as_json: AsJson = False,
+    env: options.EnvId,
+    out: options.Out,
+    steps: options.RunSteps = None,
+    config: options.RunFile = None,
+    env_kwargs: options.EnvKwargs = None,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    seed: options.RunSeed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Collect, fit, train in rounds, calibrate and score; the same command again continues a killed run.
+    """Collect, fit and train in rounds, then calibrate and score. A killed run goes on where it stopped.
 
     Example: wmgym run HalfCheetah-v5 --out runs/demo
     """
@@ -287,7 +243,11 @@ def run(
         from wmgym.app import recipes
         from wmgym.app import run as run_module
 
-        changes = console.read_settings(config, recipes.RunConfig, fixed=("env_id", "seed"))
+        changes = console.read_settings(
+            config, recipes.RunConfig, fixed=("env_id", "seed"), convert=recipes.nested
+        )
+        given = {"env_kwargs": env_kwargs, "max_episode_steps": max_episode_steps}
+        changes |= {name: value for name, value in given.items() if value is not None}
         settings = recipes.recipe(env, seed=seed, real_steps=steps, **changes)
         say = None if as_json else console.stderr().print
         done = run_module.run(settings, out, progress=not as_json, say=say)
@@ -295,12 +255,12 @@ def run(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Check this machine and say how to mend what is missing.
+def doctor(as_json: options.AsJson = False) -> None:
+    """Check this machine, and say how to fix what is missing.
 
     Example: wmgym doctor
     """
-    from wmgym.app.doctor import Finding, examine
+    from wmgym.app.doctor import examine
 
     findings = examine()
     failed = any(finding.status == "fail" for finding in findings)
@@ -309,29 +269,21 @@ def doctor(as_json: AsJson = False) -> None:
             {"command": "doctor", "ok": not failed, "findings": [dataclasses.asdict(f) for f in findings]}
         )
     else:
-        table = console.new_table("", *(field.name for field in dataclasses.fields(Finding)))
-        color = {"ok": "green", "warn": "yellow", "fail": "red"}
-        for f in findings:
-            table.add_row(Text(f.name), Text(f.status, color[f.status]), Text(f.detail), Text(f.cure))
-        console.stdout().print(table)
+        console.stdout().print(console.findings_table(findings))
     raise typer.Exit(1 if failed else 0)
 
 
-def _pool(paths: Sequence[Path]) -> Path | None:
-    """The one directory given, where it holds policies and is none."""
-    return paths[0] if len(paths) == 1 and any(paths[0].glob("*/manifest.json")) else None
-
-
-def _load_policies(paths: Sequence[Path]) -> dict[str, MLPPolicy]:
-    """Policies by their own name, or by directory where two share one."""
+def _policies(paths: Sequence[Path]) -> Any:
+    """What ``--policy`` named: several by their own name, or by directory where two share one."""
     from wmgym.data.policy import load_policy
 
-    loaded = [(str(path), load_policy(path)) for path in paths]
-    names = [policy.name for _, policy in loaded]
-    named = {p.name if names.count(p.name) == 1 else path: p for path, p in loaded}
-    if len(named) < len(loaded):
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    loaded = {str(path): load_policy(path) for path in paths}
+    if len(loaded) < len(paths):
         raise ValueError("a --policy is given twice; give each once")
-    return named
+    names = [policy.name for policy in loaded.values()]
+    return {p.name if names.count(p.name) == 1 else path: p for path, p in loaded.items()}
 
 
 def _real_states(path: Path, env_id: str) -> Any:

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from wmgym.app.doctor import Finding
     from wmgym.evaluation.gap_report import GapReport, PolicyScore
     from wmgym.models.error_bounds import Calibration
 
@@ -114,12 +115,24 @@ def plain_warnings() -> Iterator[None]:
         typer.echo(f"warning: {' '.join(text.split())}", err=True)
 
     with warnings.catch_warnings():
+        warnings.filterwarnings("default", ".*goes in the next release", DeprecationWarning)
         warnings.showwarning = show
         yield
 
 
-def read_settings(path: Path | None, kind: type, fixed: Sequence[str] = ()) -> dict[str, Any]:
-    """Read fields of a config dataclass from a JSON file; ``fixed`` ones are the command line's.
+def read_settings(
+    path: Path | None,
+    kind: type,
+    fixed: Sequence[str] = (),
+    convert: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> dict[str, Any]:
+    """Read fields of a config dataclass from a JSON file.
+
+    Args:
+        path: the file; None gives no fields.
+        kind: the dataclass.
+        fixed: fields that the command line gives.
+        convert: moves fields of older versions to where they are now.
 
     Raises:
         ValueError: an unknown key, or a value of another type than the field's.
@@ -128,7 +141,7 @@ def read_settings(path: Path | None, kind: type, fixed: Sequence[str] = ()) -> d
 
     if path is None:
         return {}
-    document = artifacts.read_json(path)
+    document = convert(artifacts.read_json(path))
     _require_fields(str(path), document, kind, fixed)
     return document
 
@@ -168,8 +181,10 @@ def facts(named: Mapping[str, Any]) -> Table:
 
 def score_table(report: GapReport) -> Table:
     """Real beside imagined returns, one row a policy."""
-    title = f"{report.env_id}, {report.episodes} episodes a policy; [95 % intervals]"
-    table = new_table(title, "policy", "real return", "imagined return", "gap %", "diverged", "bounds held")
+    title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
+    table = new_table(
+        title, "policy", "real return", "imagined return", "gap %", "diverged", "errors inside bounds"
+    )
     for entry in report.scores:
         table.add_row(*map(Text, _score_row(entry)))
     return table
@@ -210,6 +225,15 @@ def bounds_table(
             x for width, share in cells for x in (f"{width:.3f}", "-" if share is None else f"{share:.0%}")
         ]
         table.add_row(str(row["steps"]), f"{row['windows']:,}", *shown)
+    return table
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What ``doctor`` found, one row a finding."""
+    table = new_table("", "name", "status", "detail", "cure")
+    color = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for f in findings:
+        table.add_row(Text(f.name), Text(f.status, color[f.status]), Text(f.detail), Text(f.cure))
     return table
 
 

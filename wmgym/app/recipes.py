@@ -1,27 +1,46 @@
-"""Settings of the whole line, and recipes: settings measured to work on an env."""
+"""Settings of a whole run, and recipes: settings measured to work on an env."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from gymnasium import spaces
 
+from wmgym.agents.config import TrainConfig
+from wmgym.io.deprecation import old_attribute, warn_renamed
 from wmgym.models.config import FitConfig
-from wmgym.models.dynamics import Propagation
 from wmgym.tasks.task import make_task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OLD_KEYS = {
+    "calibration_steps": "collect.calibration_steps",
+    "collect_limit": "collect.max_episode_steps",
+    "algorithm": "train.algorithm",
+    "num_envs": "train.num_envs",
+    "horizon": "train.max_episode_steps",
+    "prefill": "train.learning_starts",
+    "mode": "train.propagation",
+    "halt": "train.divergence_is_terminal",
+    "hyperparameters": "train.hyperparameters",
+    "score_episodes": "evaluate.episodes",
+}
+"""Settings of version 0.1, when ``RunConfig`` was flat, and where they are now."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Budgets of one round: collect, fit to all there is, train.
+    """Budgets of one round: collect, fit to all data so far, train.
 
     Attributes:
-        real_steps: real env steps, random ones in the first round, by the policy of the moment later.
-        fit_updates: gradient steps of a fresh world at most.
+        real_steps: real env steps, random ones in the first round, by the policy so far in later ones.
+        fit_updates: gradient steps of the fit at most; every round fits a fresh world.
         imagined_steps: imagined env steps; the agent continues from the round before.
     """
 
@@ -35,66 +54,116 @@ class Round:
             raise ValueError(f"a round needs at least 1 of each of its budgets, got {self}")
 
 
-_EARLY, _LATE = Round(500, 400, 48_000), Round(1_500, 1_500, 130_000)
-_ROUNDS = (
-    replace(_EARLY, real_steps=1_000),
-    *[_EARLY] * 7,
-    *[_LATE] * 2,
-    replace(_LATE, imagined_steps=250_000),
-)
+@dataclass(frozen=True)
+class CollectConfig:
+    """How a run takes steps in the real env.
+
+    Attributes:
+        max_episode_steps: end real episodes after this many steps, so that few steps hold several episodes;
+            None takes the env's time limit. Episodes of the policy alternate between its exploration noise
+            and none, since a policy can get stuck where its noisy self does not.
+        calibration_steps: real steps at the end, by the final policy, that only calibrate.
+    """
+
+    max_episode_steps: int | None = 125
+    calibration_steps: int = 1_000
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to calibrate on."""
+        if self.calibration_steps < 1 or (self.max_episode_steps or 1) < 1:
+            raise ValueError("calibration_steps and max_episode_steps must be at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How a run scores its final policy.
+
+    Attributes:
+        episodes: real episodes, and as many imagined ones.
+    """
+
+    episodes: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no interval."""
+        if self.episodes < 2:
+            raise ValueError(f"an interval needs at least 2 episodes, got {self.episodes}")
+
+
+_SECTIONS = {"collect": CollectConfig, "fit": FitConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
+_FROM_RECIPE: Any = None
+
+
+def _nested_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **nested(kwargs))
+
+    return call
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What ``run`` does.
+    """What ``run`` does. Whatever is not given comes from the env's recipe.
 
     Attributes:
         env_id: the real env.
-        seed: decides everything.
-        rounds: collect, fit and train, in this order. Early rounds only lead the data on and can be short;
-            later ones pay for a good fit and a long training, and the data in between corrects the world
-            where the policy went to exploit it.
-        calibration_steps: real steps at the end, taken by the final policy, that only calibrate.
-        collect_limit: cut real episodes after this many steps, so that few steps hold several episodes.
-            Episodes of the policy alternate between its exploration noise and none, since a policy can get
-            stuck where its noisy self does not.
-        fit: how each world is fitted; a round's ``fit_updates`` goes over its ``max_updates``.
-        algorithm: SB3 class.
-        num_envs: imagined episodes side by side.
-        horizon: steps of an imagined episode; None takes the real time limit.
-        prefill: of the imagined steps, how many fill the replay buffer before the first update.
-        branch: start imagined episodes from all real states, not from start states alone.
-        propagation: of the imagined env, in training and in the score; see ``WorldModel.step``.
-        halt: count leaving the range of the data as failure; see ``wmgym.sb3.ImaginedVecEnv``.
-        hyperparameters: keywords of the SB3 class; see ``wmgym.sb3.TrainConfig``.
-        score_episodes: real episodes of the final score.
+        seed: decides everything random.
+        rounds: collect, fit and train, in this order. Early rounds only lead the data towards what the policy
+            will do and can be short; later ones pay for a good fit and a long training, and the data in
+            between corrects the world where the policy learned to exploit it.
+        collect: real steps; a mapping of some of its fields goes on top of the recipe's, here and below.
+        fit: how each world is fitted; a round's ``fit_updates`` takes the place of its ``max_updates``.
+        train: how the agent is trained; a round's ``imagined_steps`` takes the place of its ``steps``.
+            ``propagation`` also holds for the final score.
+        evaluate: the final score.
+        branch: start imagined episodes from all real states seen so far, not from start states alone.
+        env_kwargs: keywords for ``gym.make``; JSON values only.
+        max_episode_steps: time limit of the env, real and imagined; None takes its own.
+
+    Raises:
+        ValueError: an unknown field, or a value outside its range.
     """
 
     env_id: str
     seed: int = 0
-    rounds: tuple[Round, ...] = _ROUNDS
-    calibration_steps: int = 1_000
-    collect_limit: int = 125
-    fit: FitConfig = field(default_factory=FitConfig)
-    algorithm: str = "SAC"
-    num_envs: int = 128
-    horizon: int | None = 100
-    prefill: int = 5_120
+    rounds: tuple[Round, ...] = _FROM_RECIPE
+    collect: CollectConfig = _FROM_RECIPE
+    fit: FitConfig = _FROM_RECIPE
+    train: TrainConfig = _FROM_RECIPE
+    evaluate: EvaluateConfig = _FROM_RECIPE
     branch: bool = True
-    propagation: Propagation = "member"
-    halt: bool = False
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    score_episodes: int = 20
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a budget that leaves nothing to do."""
-        if not self.rounds or self.calibration_steps < 1:
-            raise ValueError("rounds must hold at least one, and calibration_steps must be at least 1")
+        """Fill in the recipe, and refuse a run that leaves nothing to do."""
+        base = dict[str, Any]()
+        if not all(isinstance(getattr(self, name), kind) for name, kind in _SECTIONS.items()):
+            base = _RECIPES.get(self.env_id) or _general(self.env_id, self.env_kwargs)
+        for name, kind in _SECTIONS.items():
+            given = getattr(self, name)
+            if not isinstance(given, kind):
+                object.__setattr__(self, name, _changed(base.get(name, kind()), given or {}))
+        rounds = _RECIPES.get(self.env_id, {}).get("rounds", _ROUNDS) if self.rounds is None else self.rounds
+        object.__setattr__(self, "rounds", tuple(map(_round, rounds)))
+        if not self.rounds:
+            raise ValueError("rounds must hold at least one round")
 
     @property
     def real_steps(self) -> int:
         """Real env steps in all, calibration included, scoring not."""
-        return sum(each.real_steps for each in self.rounds) + self.calibration_steps
+        return sum(each.real_steps for each in self.rounds) + self.collect.calibration_steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only; ``RunConfig(**config.to_dict())`` is equal to ``config``."""
+        settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return settings
+
+
+RunConfig.__init__ = _nested_keywords(RunConfig.__init__)  # type: ignore[method-assign]
+for _old, _new in OLD_KEYS.items():
+    setattr(RunConfig, _old, old_attribute(f"RunConfig.{_old}", _new))
 
 
 def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **changes: Any) -> RunConfig:
@@ -102,52 +171,51 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
 
     Args:
         env_id: the real env.
-        seed: decides everything.
+        seed: decides everything random.
         real_steps: real env steps in all; rounds are left out from the end, or the last one is repeated, to
             meet it. None keeps the recipe's.
-        changes: fields of ``RunConfig``; ``fit`` and each of ``rounds`` may be dictionaries of their fields.
+        changes: fields of ``RunConfig``; ``collect``, ``fit``, ``train``, ``evaluate`` and each of ``rounds``
+            may be dictionaries of their fields.
 
     Raises:
         ValueError: an unknown field, or fewer real steps than the first round and the calibration take.
     """
-    chosen = dict(_RECIPES.get(env_id) or _general(env_id))
-    if changes.get("algorithm", chosen.get("algorithm")) != chosen.get("algorithm"):
-        del chosen["hyperparameters"]  # they are another algorithm's
-    chosen |= changes
-    _require(chosen, RunConfig)
-    if isinstance(chosen.get("fit"), Mapping):
-        chosen["fit"] = _record(FitConfig, chosen["fit"])
-    if "rounds" in chosen:
-        chosen["rounds"] = tuple(
-            _record(Round, each) if isinstance(each, Mapping) else each for each in chosen["rounds"]
-        )
-    config = RunConfig(env_id=env_id, seed=seed, **chosen)
+    changes = nested(changes)
+    _require(changes, RunConfig)
+    config = RunConfig(env_id, seed, **changes)
     if real_steps is None:
         return config
     return replace(config, rounds=_meeting(config, real_steps))
 
 
-def _general(env_id: str) -> dict[str, Any]:
-    """SAC as it works on HalfCheetah, and PPO where it cannot go."""
-    if isinstance(make_task(env_id).action_space, spaces.Discrete):
-        return {"algorithm": "PPO", "hyperparameters": _PPO}
-    return {"algorithm": "SAC", "hyperparameters": _SAC}
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``RunConfig``, with those of version 0.1 moved to where they are now, and a warning."""
+    found = {key: value for key, value in settings.items() if key not in OLD_KEYS}
+    for old in (key for key in settings if key in OLD_KEYS):
+        section, _, name = OLD_KEYS[old].partition(".")
+        there = found.get(section) or {}
+        if not isinstance(there, Mapping) or name in there:
+            raise ValueError(f"{old} is {OLD_KEYS[old]} now; pass that alone")
+        warn_renamed(old, OLD_KEYS[old], stacklevel=4)
+        found[section] = {**there, name: settings[old]}
+    return found
 
 
-def config_dict(config: RunConfig) -> dict[str, Any]:
-    """Settings as JSON values, so that they compare equal to what a file gives back."""
-    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return settings
+def _general(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """SAC as it works on HalfCheetah, and PPO where SAC cannot act."""
+    if isinstance(make_task(env_id, env_kwargs=env_kwargs).action_space, spaces.Discrete):
+        return {"train": replace(_TRAIN, algorithm="PPO", hyperparameters=_PPO)}
+    return {"train": _TRAIN}
 
 
 def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
     """The rounds that collect ``real_steps`` less the calibration's."""
-    least = config.rounds[0].real_steps + config.calibration_steps
+    least = config.rounds[0].real_steps + config.collect.calibration_steps
     if real_steps < least:
         raise ValueError(
             f"real_steps={real_steps} is less than the first round and calibration_steps take = {least}"
         )
-    left, rounds = real_steps - config.calibration_steps, list[Round]()
+    left, rounds = real_steps - config.collect.calibration_steps, list[Round]()
     while left > 0:
         each = config.rounds[min(len(rounds), len(config.rounds) - 1)]
         rounds.append(replace(each, real_steps=min(each.real_steps, left)))
@@ -155,9 +223,19 @@ def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
     return tuple(rounds)
 
 
-def _record(kind: type, values: Mapping[str, Any]) -> Any:
-    _require(values, kind)
-    return kind(**values)
+def _changed(record: Any, values: Mapping[str, Any]) -> Any:
+    """The record with some fields changed; another algorithm does not inherit hyperparameters."""
+    _require(values, type(record))
+    if values.get("algorithm", getattr(record, "algorithm", None)) != getattr(record, "algorithm", None):
+        values = {"hyperparameters": {}, **values}
+    return replace(record, **values)
+
+
+def _round(given: Round | Mapping[str, Any]) -> Round:
+    if isinstance(given, Round):
+        return given
+    _require(given, Round)
+    return Round(**given)
 
 
 def _require(values: Mapping[str, Any], kind: type) -> None:
@@ -166,6 +244,13 @@ def _require(values: Mapping[str, Any], kind: type) -> None:
         raise ValueError(f"unknown settings {sorted(unknown)}; see wmgym.{kind.__name__} for the known ones")
 
 
+_EARLY, _LATE = Round(500, 400, 48_000), Round(1_500, 1_500, 130_000)
+_ROUNDS = (
+    replace(_EARLY, real_steps=1_000),
+    *[_EARLY] * 7,
+    *[_LATE] * 2,
+    replace(_LATE, imagined_steps=250_000),
+)
 _SAC: dict[str, Any] = {
     "learning_rate": "lin_1e-3",
     "learning_starts": 0,
@@ -177,22 +262,21 @@ _SAC: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [128, 128], "optimizer_kwargs": {"fused": True}},
 }
 _PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 1_024, "n_epochs": 8, "learning_rate": 1e-3}
+_TRAIN = TrainConfig("SAC", num_envs=128, max_episode_steps=100, learning_starts=5_120, hyperparameters=_SAC)
 _RECIPES: dict[str, dict[str, Any]] = {
-    "HalfCheetah-v5": {
-        "fit": FitConfig(learning_rate=8e-3),
-        "algorithm": "SAC",
-        "hyperparameters": _SAC,
-    },
+    "HalfCheetah-v5": {"fit": FitConfig(learning_rate=8e-3), "train": _TRAIN},
     "InvertedPendulum-v5": {
         "rounds": (Round(300, 400, 300_000), *[Round(200, 400, 300_000)] * 2, Round(200, 400, 600_000)),
-        "calibration_steps": 100,
-        "collect_limit": 100,
+        "collect": CollectConfig(max_episode_steps=100, calibration_steps=100),
         "fit": FitConfig(eval_every=50, margin=0.1),
-        "algorithm": "PPO",
-        "hyperparameters": _PPO,
-        "num_envs": 256,
-        "horizon": 200,
-        # Else the cart drifts, unpunished, to the end of its rail, which random data never shows.
-        "halt": True,
+        "train": replace(
+            _TRAIN,
+            algorithm="PPO",
+            hyperparameters=_PPO,
+            num_envs=256,
+            max_episode_steps=200,
+            # Else the cart drifts, unpunished, to the end of its rail, which random data never shows.
+            divergence_is_terminal=True,
+        ),
     },
 }

@@ -1,9 +1,10 @@
-"""The whole line in one call: collect, fit, calibrate, train, repeat, score. Resumable after every stage."""
+"""From data to a scored policy in one call: collect, fit, train in rounds, calibrate, score; resumable."""
 
 from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.app.recipes import Round, RunConfig, config_dict
+from wmgym.app.recipes import Round, RunConfig
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
@@ -31,7 +32,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves behind."""
+    """What a run leaves behind.
+
+    Attributes:
+        world: the last round's, calibrated.
+        policy: the last round's.
+        report: its real and imagined returns.
+        ledger: real and imagined steps, wall-clock and CPU seconds, summed over all stages.
+    """
 
     world: WorldModel
     policy: MLPPolicy
@@ -40,38 +48,53 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, out: str | os.PathLike[str], *, progress: bool = False, say: Say | None = None
+    config: RunConfig | str,
+    out: str | os.PathLike[str],
+    *,
+    progress: bool = False,
+    say: Say | None = None,
 ) -> RunResult:
-    """Run the line in directory ``out``; killed anywhere, the same call goes on from the last finished stage.
+    """Collect, fit and train in rounds, then calibrate and score; see ``RunConfig``.
 
-    Leaves ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and one folder a
-    round.
+    Leaves in ``out``: ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and one
+    folder for each round. Killed anywhere, the same call goes on from the last finished stage and ends with
+    the same result.
+
+    Args:
+        config: settings, or the id of an env, whose recipe they are then.
+        out: the directory to write.
+        progress: show bars on a terminal.
+        say: called with one line of text after each round.
 
     Raises:
-        ValueError: ``out`` holds a run with other settings.
+        ValueError: ``out`` holds a run with other settings, the env has no time limit and none is given, or
+            SB3 refuses the agent's settings; all before any work.
     """
-    line = _Line(config, Path(out), progress, say or (lambda text: None))
+    config = RunConfig(config) if isinstance(config, str) else config
+    work = _Run(config, Path(out), progress, say or (lambda text: None))
     for index, budgets in enumerate(config.rounds):
-        line.round(index, budgets)
-    return line.finish()
+        work.round(index, budgets)
+    return work.finish()
 
 
-class _Line:
+class _Run:
     """The stages of one run, each done once and then read back."""
 
     def __init__(self, config: RunConfig, out: Path, progress: bool, say: Say) -> None:
         from wmgym.agents import sb3  # an optional dependency, asked for before any work is done
 
         self.sb3, self.config, self.out, self.progress, self.say = sb3, config, out, progress, say
-        self.task = make_task(config.env_id)
+        task = make_task(config.env_id, env_kwargs=config.env_kwargs)
+        self.task = replace(task, max_episode_steps=config.max_episode_steps or task.max_episode_steps)
+        if self.task.max_episode_steps is None:
+            raise ValueError(f"{config.env_id} has no time limit; set max_episode_steps")
         with closing(self.task.make()) as env:
-            sb3.check_agent(env, self._train_config())
+            sb3.check_agent(env, config.train)
         out.mkdir(parents=True, exist_ok=True)
-        wanted = config_dict(config)
         settings = out / "config.json"
-        if settings.exists() and artifacts.read_json(settings) != wanted:
+        if settings.exists() and not _same(artifacts.read_json(settings), config):
             raise ValueError(f"{out} holds a run with other settings; choose another --out or remove it")
-        artifacts.write_json(settings, wanted)
+        artifacts.write_json(settings, config.to_dict())
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
         self.data: list[Transitions] = []
         self.world: WorldModel | None = None
@@ -105,7 +128,7 @@ class _Line:
             self._policies(seed),
             steps=steps,
             seed=seed,
-            max_episode_steps=self.config.collect_limit,
+            max_episode_steps=self.config.collect.max_episode_steps,
             workers=1,
             progress=self.progress,
         )
@@ -114,34 +137,24 @@ class _Line:
         if self.agent is None:
             return None
         with closing(self.task.make()) as env:
-            model = self.sb3.new_agent(env, self._train_config(), seed)
+            model = self.sb3.new_agent(env, self.config.train, seed)
         self.sb3.load_agent(model, self.agent)
         return {
             "explore": lambda obs: model.predict(obs, deterministic=False),
             "greedy": lambda obs: model.predict(obs, deterministic=True),
         }
 
-    def _train_config(self, steps: int = 1) -> Any:
-        c = self.config
-        return self.sb3.TrainConfig(
-            c.algorithm, steps, c.num_envs, c.horizon, c.prefill, c.propagation, c.halt, c.hyperparameters
-        )
-
     def _train(self, folder: Path, seed: int, steps: int, stage: _Stage) -> None:
         assert self.world is not None
         starts = np.concatenate([part.state for part in self.data]) if self.config.branch else None
+        settings = replace(self.config.train, steps=steps)
         model = self.sb3.train(
-            self.world,
-            self._train_config(steps),
-            seed,
-            starts=starts,
-            agent=self.agent,
-            progress=self.progress,
+            self.world, settings, seed, starts=starts, agent=self.agent, progress=self.progress
         )
         artifacts.write_directory(
             folder / "agent", kind="agent", arrays=self.sb3.agent_arrays(model), document={"seed": seed}
         )
-        self.sb3.to_policy(model, f"{self.config.algorithm} in imagination").save(folder / "policy")
+        self.sb3.to_policy(model, f"{type(model).__name__} in imagination").save(folder / "policy")
         stage.note(imagined_steps=model.num_timesteps)
 
     def finish(self) -> RunResult:
@@ -152,7 +165,7 @@ class _Line:
         with self._stage(self.out / "calibrate.json", "calibrate") as stage:
             if stage.todo:
                 assert self.world is not None
-                fresh = self._collect(self.config.calibration_steps, seed)
+                fresh = self._collect(self.config.collect.calibration_steps, seed)
                 fresh.save(self.out / "calibration-data")
                 saving.save(
                     calibrate(self.world, fresh, seed=seed, progress=self.progress), self.out / "world"
@@ -165,19 +178,29 @@ class _Line:
                 report = score(
                     world,
                     {policy.name: policy},
-                    self.config.score_episodes,
+                    self.config.evaluate.episodes,
                     seed,
-                    propagation=self.config.propagation,
+                    propagation=self.config.train.propagation,
                     progress=self.progress,
                 )
                 report.save(self.out / "report.json")
                 stage.note(scored_real_steps=report.real_steps, scored_imagined_steps=report.imagined_steps)
         report = GapReport.load(self.out / "report.json")
-        write_run_json(self.out, "run", config_dict(self.config), self.ledger)
+        write_run_json(self.out, "run", self.config.to_dict(), self.ledger)
         return RunResult(world, policy, report, self.ledger)
 
     def _stage(self, record: Path, name: str) -> _Stage:
         return _Stage(record, name, self.ledger)
+
+
+def _same(stored: dict[str, Any], config: RunConfig) -> bool:
+    """Whether these settings, perhaps written by version 0.1, are the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return RunConfig(**stored) == RunConfig(**config.to_dict())
+        except (TypeError, ValueError):
+            return False
 
 
 class _Stage:

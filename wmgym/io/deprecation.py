@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.abc
 import importlib.util
+import operator
 import sys
 import types
 import warnings
@@ -14,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 OLD_MODULES: dict[str, tuple[str, ...]] = {
     "archive": ("models.saving",),
@@ -100,6 +102,28 @@ def renamed_keywords(**new_names: str) -> Callable[[Callable[P, R]], Callable[P,
         return call
 
     return decorate
+
+
+def renamed_fields(**new_names: str) -> Callable[[type[T]], type[T]]:
+    """Let a dataclass take, and give, fields by their old names: ``@renamed_fields(mode="propagation")``."""
+
+    def decorate(kind: type[T]) -> type[T]:
+        kind.__init__ = renamed_keywords(**new_names)(kind.__init__)  # type: ignore[method-assign]
+        for old, new in new_names.items():
+            setattr(kind, old, old_attribute(f"{kind.__name__}.{old}", new))
+        return kind
+
+    return decorate
+
+
+def old_attribute(old: str, new: str) -> property:
+    """A property that gives the attribute ``new``, which may be dotted, and warns."""
+
+    def look_up(self: object) -> Any:
+        warn_renamed(old, new)
+        return operator.attrgetter(new)(self)
+
+    return property(look_up, doc=f"Old name of ``{new}``.")
 
 
 class OldModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -1,0 +1,72 @@
+"""Settings of a training in imagination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wmgym.envs.trust import Trust, old_trust_keywords
+from wmgym.io.deprecation import renamed_fields
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
+
+ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
+
+
+@renamed_fields(
+    horizon="max_episode_steps",
+    prefill="learning_starts",
+    mode="propagation",
+    halt="divergence_is_terminal",
+)
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train an agent in imagination.
+
+    Attributes:
+        algorithm: Stable-Baselines3 class; None takes SAC for Box actions and PPO for Discrete ones.
+        steps: imagined env steps, over all envs; SB3 finishes the rollout that it is in.
+        num_envs: imagined episodes side by side.
+        max_episode_steps: imagined steps per episode; None takes the real env's time limit.
+        learning_starts: how many of the steps fill the replay buffer before the first update, the agent
+            acting; off-policy algorithms only.
+        propagation: how the imagined env uses the ensemble. MuJoCo is deterministic, so what the ensemble
+            calls noise is its own disagreement, and the default leaves it out. Take "sample" where the real
+            env is noisy. See ``WorldModel.step``.
+        divergence_is_terminal: count leaving the range of the data as failure; see ``ImaginedVecEnv``.
+        hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default. A
+            ``learning_rate`` or ``clip_range`` such as ``"lin_1e-3"`` falls linearly to zero over the
+            training, as in RL Baselines3 Zoo.
+        trust: what to do about steps that the model is unsure of; needs a calibrated world and costs about
+            twice as much per step. None does not ask.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    algorithm: str | None = None
+    steps: int = 200_000
+    num_envs: int = 64
+    max_episode_steps: int | None = None
+    learning_starts: int = 0
+    propagation: Propagation = "member"
+    divergence_is_terminal: bool = False
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    trust: Trust | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what SB3 cannot run."""
+        if self.algorithm is not None and self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        if self.steps < 1 or self.num_envs < 1 or self.learning_starts < 0:
+            raise ValueError("steps and num_envs must be at least 1, and learning_starts at least 0")
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        if self.propagation not in PROPAGATIONS:
+            raise ValueError(
+                f"propagation must be one of {', '.join(PROPAGATIONS)}, got {self.propagation!r}"
+            )
+        object.__setattr__(self, "trust", Trust.of(self.trust))  # also from True and from JSON
+
+
+TrainConfig.__init__ = old_trust_keywords(TrainConfig.__init__)  # type: ignore[method-assign]
