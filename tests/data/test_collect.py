@@ -1,100 +1,20 @@
-"""Tests of wmgym.collecting."""
+"""Collecting from real envs: how much, by whom, and always the same."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import random
-import signal
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from tests.data.envs import CountingEnv, assert_equal, linear, still
 from wmgym.data.collect import collect
 from wmgym.data.policy import MLPPolicy, PolicyCard
-from wmgym.data.rollout_worker import MUJOCO_WARNINGS, CollectError
-from wmgym.data.transitions import Transitions
 from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import make_task
-
-COLUMNS = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "unobserved",
-    "episode",
-)  # fmt: skip
-BOX = spaces.Box(-1.0, 1.0, (2,))
-
-
-class CountingEnv(gym.Env[Any, Any]):
-    """Observes the step count in one buffer that it overwrites; goes wrong as it is told to."""
-
-    def __init__(
-        self,
-        action_space: spaces.Space[Any] = BOX,
-        shape: tuple[int, ...] = (1,),
-        length: int | None = None,
-        faults: dict[int, Any] | None = None,
-        rewards: dict[int, float] | None = None,
-    ) -> None:
-        self.observation_space = spaces.Box(0.0, 100.0, shape, np.float32)
-        self.action_space = action_space
-        self.length, self.faults, self.rewards = length, faults or {}, rewards or {}
-        self.buffer = np.zeros(shape, np.float32)
-        self.actions: list[Any] = []
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.count = 0
-        return self._look(), {}
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action), f"{action} is not in {self.action_space}"
-        self.count += 1
-        self.actions.append(action)
-        return self._look(), self.rewards.get(self.count, 1.0), self.count == self.length, False, {}
-
-    def _look(self) -> np.ndarray:
-        self.buffer[...] = self.faults.get(self.count, self.count)
-        return self.buffer
-
-
-class Kick(gym.Wrapper[Any, Any, Any, Any]):
-    """Writes an absurd value into the simulator before its fifth step."""
-
-    def __init__(self, env: gym.Env[Any, Any], field: str, value: float) -> None:
-        super().__init__(env)
-        self.field, self.value, self.count = field, value, 0
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        if self.count == 5:
-            getattr(self.unwrapped.data, self.field)[0] = self.value  # type: ignore[attr-defined]
-        return self.env.step(action)
-
-
-def linear(obs: np.ndarray) -> np.ndarray:
-    """A Hopper policy that is a matrix product, so that its last bits depend on the batch."""
-    weight = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
-    action: np.ndarray = np.tanh(obs.astype(np.float32) @ weight)
-    return action
-
-
-def still(obs: np.ndarray) -> np.ndarray:
-    return np.zeros((len(obs), 3), np.float32)
-
-
-def assert_equal(one: Transitions, other: Transitions) -> None:
-    for name in COLUMNS:
-        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
-    assert (one.episode_seed, one.episode_policy) == (other.episode_seed, other.episode_policy)
-
 
 # How much, and with what
 
@@ -179,62 +99,6 @@ def test_the_number_of_processes_changes_nothing(policy: Any) -> None:
         for workers in (1, 2)
     ]
     assert_equal(*whole)
-
-
-def test_children_leave_ctrl_c_to_their_parent() -> None:
-    def observed(obs: np.ndarray) -> np.ndarray:
-        assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) == (os.getpid() != parent)
-        pids.add(os.getpid())
-        return still(obs)
-
-    parent, pids = os.getpid(), set[int]()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-    try:
-        for workers in (1, 2):
-            collect("Hopper-v5", observed, steps=80, seed=0, max_episode_steps=20, workers=workers)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert pids == {parent}  # children keep their own copy
-
-
-def test_a_child_that_dies_is_reported() -> None:
-    def fatal(obs: np.ndarray) -> np.ndarray:
-        if os.getpid() != parent:
-            os._exit(9)
-        return still(obs)
-
-    parent = os.getpid()
-    with pytest.raises(RuntimeError, match="died"):
-        collect("Hopper-v5", fatal, steps=80, seed=0, max_episode_steps=20, workers=2)
-
-
-def test_an_error_in_one_child_never_waits_for_another_that_is_sending() -> None:
-    """A pool with shared queues hung here now and then."""
-
-    def wrong(obs: np.ndarray) -> np.ndarray:
-        if len(obs) < 4 and random.random() < 0.3:
-            raise ValueError("wrong")
-        return still(obs)
-
-    for _ in range(20):
-        with contextlib.suppress(ValueError):
-            collect("Hopper-v5", wrong, steps=400, seed=0, max_episode_steps=40, workers=2)
-    assert not multiprocessing.active_children()
-
-
-def test_pythons_warning_about_forking_with_threads_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    fork = os.fork
-
-    def warn() -> int:  # as Python 3.12 does
-        message = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        warned.append(message)
-        return fork()
-
-    warned: list[str] = []
-    monkeypatch.setattr(os, "fork", warn)
-    assert len(collect("Hopper-v5", steps=80, seed=0, max_episode_steps=20, workers=2)) == 80
-    assert len(warned) == 2
 
 
 def test_another_seed_gives_other_episodes() -> None:
@@ -363,133 +227,6 @@ def test_random_actions_fill_their_box() -> None:
     data = collect("HalfCheetah-v5", steps=500, seed=0)
     assert (np.abs(data.action) <= 1).all()
     np.testing.assert_allclose(data.action.std(0), 1 / np.sqrt(3), rtol=0.15)
-
-
-# Spaces
-
-
-def test_discrete_actions_reach_the_env_in_its_own_count() -> None:
-    env = CountingEnv(spaces.Discrete(3, start=2), length=50)
-    data = collect(lambda: env, steps=50, seed=0)
-    assert set(data.action.tolist()) == {0, 1, 2}
-    assert [int(action) - 2 for action in env.actions] == data.action.tolist()
-    chosen = collect(lambda: env, lambda obs: np.full(len(obs), 4), steps=5, seed=0)
-    assert chosen.action.tolist() == [2] * 5
-
-
-def test_arrays_of_several_dimensions_are_stored_flat() -> None:
-    env = CountingEnv(spaces.Box(-1.0, 1.0, (2, 2)), shape=(3, 4), length=5)
-    seen = []
-
-    def policy(obs: np.ndarray) -> np.ndarray:
-        seen.append(obs.shape)
-        return np.full((len(obs), 2, 2), 0.5)
-
-    data = collect(lambda: env, policy, steps=5, seed=0)
-    assert seen == [(1, 3, 4)] * 5
-    assert (data.obs.shape, data.action.shape, data.core.shape) == ((5, 12), (5, 4), (5, 12))
-    assert env.actions[0].shape == (2, 2)
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("env", "step", "why"),
-    [
-        (lambda: CountingEnv(length=3, faults={2: np.nan}), 2, "the observation is not finite"),
-        (lambda: CountingEnv(length=3, faults={2: np.inf}), 2, "the observation is not finite"),
-        (lambda: CountingEnv(length=3, rewards={2: np.nan}), 2, "the reward is not finite"),
-        (lambda: CountingEnv(length=3, rewards={3: np.inf}), 3, "the reward is not finite"),
-        (lambda: CountingEnv(length=3, faults={3: 101.0}), 3, "outside observation_space"),
-        (lambda: CountingEnv(length=3, faults={3: -1.0}), 3, "outside observation_space"),
-        (lambda: CountingEnv(length=3, faults={0: np.nan}), 0, "the observation is not finite"),
-    ],
-)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_env_that_goes_wrong_is_named(
-    env: Callable[[], gym.Env[Any, Any]], step: int, why: str, workers: int
-) -> None:
-    with pytest.raises(CollectError, match=why) as caught:
-        collect(env, {"mine": None}, episodes=4, seed=0, max_episode_steps=9, workers=workers)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith("episode 0 (reset seed ")
-    assert f"policy 'mine'), step {step}: " in message
-
-
-def test_the_episode_that_goes_wrong_is_named() -> None:
-    class Third(CountingEnv):
-        resets = 0
-
-        def reset(self, **kwargs: Any) -> Any:
-            Third.resets += 1
-            return super().reset(**kwargs)
-
-        def step(self, action: Any) -> Any:
-            obs, reward, *rest = super().step(action)
-            return obs, float("nan") if Third.resets == 3 else reward, *rest
-
-    with pytest.raises(CollectError, match=r"^episode 2 .* step 1: "):
-        collect(lambda: Third(length=2), steps=7, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "why"),
-    [
-        ("qvel", 1e12, "velocity is not finite or too large"),
-        ("qpos", 1e12, "position is not finite or too large"),
-        ("qvel", np.nan, "velocity is not finite or too large"),
-        ("qfrc_applied", 1e14, "acceleration is not finite or too large"),
-    ],
-)
-def test_a_mujoco_warning_is_an_error(
-    field: str, value: float, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # MuJoCo logs into the working directory
-    with pytest.raises(CollectError, match=f"step 5: MuJoCo warns: {why};"):
-        collect(lambda: Kick(gym.make("HalfCheetah-v5"), field, value), steps=10, seed=0)
-
-
-def test_warnings_are_named_in_mujoco_order() -> None:
-    names = {
-        "mjWARN_INERTIA": "inertia is singular",
-        "mjWARN_CONTACTFULL": "contact buffer full",
-        "mjWARN_CNSTRFULL": "constraint buffer full",
-        "mjWARN_BADQPOS": "position is not finite or too large",
-        "mjWARN_BADQVEL": "velocity is not finite or too large",
-        "mjWARN_BADQACC": "acceleration is not finite or too large",
-        "mjWARN_BADCTRL": "control is not finite",
-    }
-    kinds = {key: int(kind) for key, kind in mujoco.mjtWarning.__members__.items()}
-    assert len(MUJOCO_WARNINGS) == kinds.pop("mjNWARNING")
-    assert {key: MUJOCO_WARNINGS[kind] for key, kind in kinds.items()} == names
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda obs: np.zeros(3),
-        lambda obs: np.zeros((len(obs), 2)),
-        lambda obs: np.zeros((len(obs) + 1, 3)),
-        lambda obs: np.full((len(obs), 3), np.nan),
-        lambda obs: np.full((len(obs), 3), np.inf),
-    ],
-)
-def test_a_policy_with_unusable_actions_is_refused(answer: Any) -> None:
-    with pytest.raises(ValueError, match="policy 'mine' gave actions of shape"):
-        collect("Hopper-v5", {"mine": answer}, steps=5, seed=0)
-
-
-@pytest.mark.parametrize("action", [0.5, [[0]]])
-def test_a_discrete_policy_must_answer_one_integer_a_row(action: Any) -> None:
-    with pytest.raises(ValueError, match="policy 'mine' gave actions"):
-        collect(
-            "CartPole-v1",
-            {"mine": lambda obs: np.array(action).reshape(-1, *np.shape(action)[1:])},
-            steps=5,
-            seed=0,
-        )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from wmgym.data.columns import Step, columns
 from wmgym.data.transitions import Transitions, concat, from_steps
 from wmgym.tasks.ground_truth import Snapshot, restore
 from wmgym.tasks.task import Task
@@ -32,21 +33,20 @@ def branch(
         unwrapped: Any = own.unwrapped
         obs = np.array(unwrapped._get_obs())
         core, before = task.read_core(own, obs), task.read_unobserved(own)
-        rows = []
+        steps: list[Step] = []
         for step, action in enumerate(actions, start=1):
             next_obs, reward, terminated, truncated, _ = own.step(action)
             next_core, after = task.read_core(own, next_obs), task.read_unobserved(own)
             unobserved = task.unobserved_over(before, after)
             last = (bool(truncated) or step == len(actions)) and not terminated
-            rows.append((obs, action, reward, next_obs, terminated, last, core, next_core, unobserved))
+            steps.append(Step(obs, action, reward, next_obs, terminated, last, core, next_core, unobserved))
             obs, core, before = np.array(next_obs), next_core, after
             if terminated or truncated:
                 break
     finally:
         if env is None:
             own.close()
-    columns = tuple(np.array(column) for column in zip(*rows, strict=True))
-    return from_steps(task, [columns], seeds=(-1,), policies=("actions",))
+    return from_steps(task, [columns(steps)], seeds=(-1,), policies=("actions",))
 
 
 def fork(task: Task, at: Snapshot, plans: Sequence[np.ndarray]) -> Transitions:

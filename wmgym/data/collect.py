@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.executors import _run_all
-from wmgym.data.policy import PolicyFn
+from wmgym.data.executors import executor
 from wmgym.data.pool import as_policies, is_pool
-from wmgym.data.rollout_worker import Group
-from wmgym.data.transitions import Transitions, concat, from_steps
+from wmgym.data.rollout_worker import Episode, Group, Rollout, run_group
+from wmgym.data.transitions import Transitions, from_steps
 from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 
@@ -68,35 +67,27 @@ def collect(
         raise ValueError("pass either steps= or episodes=, at least 1")
     if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):
         raise ValueError("noise must be >= 0, and 0 for Discrete actions")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    if switch_every is not None and switch_every < 1:
-        raise ValueError(f"switch_every must be at least 1, got {switch_every}")
-    policies = as_policies(policy)
-    if is_pool(policy) and switch_every is None:
-        return _collect_pool(
-            task,
-            policies,
-            steps,
-            episodes,
-            seed,
-            noise=noise,
-            max_episode_steps=max_episode_steps,
-            workers=workers,
-            progress=progress,
-        )
-    if max_episode_steps is not None and max_episode_steps < 1:
-        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+    counts = {"workers": workers, "switch_every": switch_every, "max_episode_steps": max_episode_steps}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
     limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
     if episodes is not None and limit is None:
         raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
-    plan = _plan(task, policies, steps, episodes, limit, seed, noise, switch_every)
+    policies = as_policies(policy)
+    whole = Rollout(task, policies, 1, steps, episodes, limit, seed, noise, switch_every)
+    apart = is_pool(policy) and switch_every is None
+    parts = [_groups(rollout) for rollout in (_shares(whole) if apart else [whole])]
+    groups = [group for part in parts for group in part]
     expected = steps if steps is not None else (episodes or 0) * (limit or 0)
     if workers is None:
         workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
     with track("collect", expected, show=progress) as advance:
-        done = _run_all(plan, workers, advance)
-    done.sort(key=lambda episode: episode.index)
+        found = iter(executor(workers, len(groups)).map(run_group, groups, advance))
+    done: list[Episode] = []
+    for part in parts:
+        episodes_of_part = [episode for _ in part for episode in next(found)]
+        done += sorted(episodes_of_part, key=lambda episode: episode.index)
     return from_steps(
         task,
         [episode.columns for episode in done],
@@ -105,56 +96,36 @@ def collect(
     )
 
 
-def _collect_pool(
-    task: Task,
-    pool: Mapping[str, PolicyFn | None],
-    steps: int | None,
-    episodes: int | None,
-    seed: int,
-    **rest: Any,
-) -> Transitions:
+def _shares(whole: Rollout) -> list[Rollout]:
     """Each policy its share, the first ones one more where it does not divide."""
-    total = steps or episodes or 0
-    if total < len(pool):
-        raise ValueError(f"{total} steps or episodes are too few for {len(pool)} policies; ask for more")
-    parts = []
-    for index, (name, policy) in enumerate(pool.items()):
-        share = total // len(pool) + (index < total % len(pool))
-        own = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-        own_steps, own_episodes = (share, None) if episodes is None else (None, share)
-        parts.append(collect(task, {name: policy}, steps=own_steps, episodes=own_episodes, seed=own, **rest))
-    return concat(parts)
-
-
-def _plan(
-    task: Task,
-    policies: Mapping[str, PolicyFn | None],
-    steps: int | None,
-    episodes: int | None,
-    limit: int | None,
-    seed: int,
-    noise: float,
-    switch_every: int | None,
-) -> list[Group]:
-    if steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
-        most = min(_STREAMS, max(1, steps // (limit or steps)))
-        stride = next(n for n in range(most, 0, -1) if steps % n == 0)
-    else:
-        stride = min(_STREAMS, episodes or 1)
-    each = None if steps is None else steps // stride
-    size = min(_GROUP, -(-stride // 2))
-    return [
-        Group(
-            task,
-            policies,
-            tuple(range(at, min(at + size, stride))),
-            stride,
-            each,
-            episodes,
-            limit,
-            seed,
-            noise,
-            switch_every,
+    total = whole.steps or whole.episodes or 0
+    if total < len(whole.policies):
+        raise ValueError(
+            f"{total} steps or episodes are too few for {len(whole.policies)} policies; ask for more"
         )
-        for at in range(0, stride, size)
-    ]
+    parts = []
+    for index, (name, policy) in enumerate(whole.policies.items()):
+        share = total // len(whole.policies) + (index < total % len(whole.policies))
+        parts.append(
+            replace(
+                whole,
+                policies={name: policy},
+                steps=None if whole.steps is None else share,
+                episodes=None if whole.episodes is None else share,
+                seed=int(np.random.SeedSequence((whole.seed, index)).generate_state(1)[0]),
+            )
+        )
+    return parts
+
+
+def _groups(whole: Rollout) -> list[Group]:
+    """Divide a rollout's steps or episodes between streams, and these between groups."""
+    if whole.steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
+        most = min(_STREAMS, max(1, whole.steps // (whole.max_episode_steps or whole.steps)))
+        streams = next(n for n in range(most, 0, -1) if whole.steps % n == 0)
+        rollout = replace(whole, streams=streams, steps=whole.steps // streams)
+    else:
+        streams = min(_STREAMS, whole.episodes or 1)
+        rollout = replace(whole, streams=streams)
+    size = min(_GROUP, -(-streams // 2))
+    return [Group(rollout, tuple(range(at, min(at + size, streams)))) for at in range(0, streams, size)]

@@ -1,80 +1,178 @@
-"""Run groups of rollout workers, here or in child processes."""
+"""Map work over items: one after the other, or in forked processes."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import mmap
 import multiprocessing
+import os
 import signal
 import sys
+import tempfile
+import threading
+import time
 import warnings
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from typing import IO, Any, Protocol, TypeVar
 
-from wmgym.data.rollout_worker import Episode, Group, run_group
+import numpy as np
+
 from wmgym.io.progress import Advance
 
+Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
-def _run_all(plan: list[Group], workers: int, advance: Advance) -> list[Episode]:
-    if workers <= 1 or len(plan) == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        return [episode for group in plan for episode in run_group(group, advance)]
-    done: list[list[Episode]] = []
-    for at in range(0, len(plan), workers):
-        done.extend(_run_forked(plan[at : at + workers], advance))
-    return [episode for episodes in done for episode in episodes]
+_PICKLER = ForkingPickler  # what multiprocessing itself sends between a parent and its children by
+_LOOK_SECONDS = 0.1  # how often a parent looks at its children's progress, and they at whether it lives
 
 
-def _run_forked(plan: list[Group], advance: Advance) -> list[list[Episode]]:
-    """Run every group in a process of its own; the first error stops them all.
+class Work(Protocol[Item_contra, Result_co]):
+    """What is done to an item; tells ``advance`` of its progress."""
 
-    Each child has its own pipe: one that is killed while it sends cannot hold a lock that others wait for, as
-    in ``multiprocessing.Pool``. Forked children inherit the policies, lambdas and closures included, and run
-    no main module again.
+    def __call__(self, item: Item_contra, advance: Advance, /) -> Result_co:
+        """Do it."""
+
+
+class Executor(Protocol):
+    """Where work is done. The result must not depend on it."""
+
+    def map(self, work: Work[Item, Result], items: Sequence[Item], advance: Advance) -> list[Result]:
+        """Results in the order of ``items``; the first error stops all of it and is raised."""
+
+
+@dataclass(frozen=True)
+class SerialExecutor:
+    """Does one item after the other in this process."""
+
+    def map(self, work: Work[Item, Result], items: Sequence[Item], advance: Advance) -> list[Result]:
+        """Results in the order of ``items``."""
+        return [work(item, advance) for item in items]
+
+
+@dataclass(frozen=True)
+class ForkExecutor:
+    """Does items in ``workers`` forked processes, which inherit the work: lambdas and closures will do.
+
+    None of them is left a second after their parent is gone, however it ends.
     """
-    context = multiprocessing.get_context("fork")
-    children: dict[Connection, ForkProcess] = {}
-    done: dict[Connection, list[Episode]] = {}
-    try:
-        for group in plan:
-            mine, theirs = context.Pipe(duplex=False)
-            child = context.Process(target=_report_group, args=(group, theirs), daemon=True)
+
+    workers: int
+
+    def map(self, work: Work[Item, Result], items: Sequence[Item], advance: Advance) -> list[Result]:
+        """Results in the order of ``items``.
+
+        Raises:
+            RuntimeError: a process died, or raised what cannot be pickled.
+        """
+        with ExitStack() as stack:
+            # Results go through files without a name, since a process that is killed while it sends one
+            # through the pool's pipe leaves half a message there, for whose rest the pool waits for ever.
+            files: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in items]
+            job = _Job(work, items, files, mmap.mmap(-1, 8 * (1 + len(items))), os.getpid())
+            pool = stack.enter_context(
+                concurrent.futures.ProcessPoolExecutor(
+                    self.workers, multiprocessing.get_context("fork"), _enter, (job,)
+                )
+            )
+            stack.callback(job.stop)  # before the pool waits for its processes
             with warnings.catch_warnings():  # the children use none of their parent's threads
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.* may lead to deadlocks")
-                child.start()
-            theirs.close()
-            children[mine] = child
-        while len(done) < len(plan):
-            for ready in wait([mine for mine in children if mine not in done]):
-                assert isinstance(ready, Connection)
-                answer = _receive(ready)
-                if isinstance(answer, BaseException):
-                    raise answer
-                done[ready] = answer
-                advance(sum(len(episode) for episode in answer))
-    finally:
-        for mine, child in children.items():
-            child.kill()
-            child.join()
-            mine.close()
-    return [done[mine] for mine in children]
+                futures = {pool.submit(_run, index): index for index in range(len(items))}
+            results: dict[int, Any] = {}
+            while len(results) < len(items):
+                pending = [future for future, index in futures.items() if index not in results]
+                done, _ = concurrent.futures.wait(pending, _LOOK_SECONDS)
+                for future in sorted(done, key=futures.__getitem__):  # of several errors, the first item's
+                    results[futures[future]] = _outcome(future, files[futures[future]])
+                advance(job.progress())
+            return [results[index] for index in range(len(items))]
 
 
-def _report_group(group: Group, to: Connection) -> None:
-    """In the child: run a group and send its episodes, or what went wrong."""
+def executor(workers: int, items: int) -> Executor:
+    """Processes where there is work for two and the system can fork, else this process alone."""
+    if min(workers, items) < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return SerialExecutor()
+    return ForkExecutor(min(workers, items))
+
+
+@dataclass
+class _Job:
+    """What children inherit; ``shared`` holds a flag to stop and how far each item has come, int64 each."""
+
+    work: Work[Any, Any]
+    items: Sequence[Any]
+    files: list[IO[bytes]]
+    shared: mmap.mmap
+    parent: int
+    seen: int = 0
+
+    def stop(self) -> None:
+        np.frombuffer(self.shared, np.int64)[0] = 1
+
+    def progress(self) -> int:
+        """How far all items have come since the last call."""
+        before, self.seen = self.seen, int(np.frombuffer(self.shared, np.int64)[1:].sum())
+        return self.seen - before
+
+    def watch(self) -> None:
+        """In a child: end it as soon as the parent is gone or says so."""
+        flag = np.frombuffer(self.shared, np.int64)
+        while os.getppid() == self.parent and not flag[0]:
+            time.sleep(_LOOK_SECONDS)
+        os._exit(1)
+
+
+_inherited: _Job  # in a child
+
+
+def _enter(job: _Job) -> None:
+    """In a child, before any work."""
+    global _inherited
+    _inherited = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    threading.Thread(target=job.watch, daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # never enter the parent's thread pool
+
+
+def _run(index: int) -> None:
+    """In a child: do one item and write its result, or what went wrong, to its file."""
+    job = _inherited
+    counts = np.frombuffer(job.shared, np.int64)[1:]
+
+    def advance(amount: int, note: str = "") -> None:
+        counts[index] += amount
+
     try:
-        answer: Any = run_group(group, lambda amount, note="": None)
+        outcome = _PICKLER.dumps(job.work(job.items[index], advance))
     except Exception as error:
-        answer = error
-    try:
-        to.send(answer)
-    except Exception:  # what cannot be pickled fails in many ways, and an error may hold anything
-        to.send(RuntimeError(f"{type(answer).__name__}: {answer}"))
+        outcome = _pickled(error)
+    job.files[index].write(outcome)
+    job.files[index].flush()
 
 
-def _receive(ready: Connection) -> Any:
+def _pickled(error: Exception) -> memoryview:
     try:
-        return ready.recv()
-    except EOFError:
-        return RuntimeError("a process that collected died; is memory short?")
+        found = _PICKLER.dumps(error)
+        _PICKLER.loads(found)
+    except Exception:  # an error may hold anything, and fail in many ways
+        return _PICKLER.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return found
+
+
+def _outcome(future: concurrent.futures.Future[None], file: IO[bytes]) -> Any:
+    try:
+        future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("a worker process died; is memory short?") from error
+    file.seek(0)
+    outcome = _PICKLER.loads(file.read())
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from wmgym.data.columns import Step, columns
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
 from wmgym.io.progress import Advance
 from wmgym.tasks.task import Task
@@ -26,69 +27,110 @@ class CollectError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Group:
-    """Envs stepped side by side in one process; stream ``s`` runs episodes ``s``, ``s + stride``, ..."""
+class Rollout:
+    """Episodes to collect; stream ``s`` of ``streams`` runs episodes ``s``, ``s + streams``, ...
+
+    Attributes:
+        task: the real env.
+        policies: by name; episodes take turns.
+        streams: envs stepped side by side.
+        steps: of each stream; None for whole episodes.
+        episodes: over all streams; None for steps.
+        max_episode_steps: where an episode is cut; None leaves it to the env.
+        seed: decides resets, random actions and noise.
+        noise: standard deviation of action noise, in half action ranges.
+        switch_every: mean number of steps that a policy acts for; None for the whole episode.
+    """
 
     task: Task
     policies: Mapping[str, PolicyFn | None]
-    streams: tuple[int, ...]
-    stride: int
-    steps: int | None  # for each stream
-    episodes: int | None  # over all streams
-    limit: int | None  # steps of an episode
+    streams: int
+    steps: int | None
+    episodes: int | None
+    max_episode_steps: int | None
     seed: int
     noise: float
-    switch_every: int | None  # mean number of steps that a policy acts for; None for the whole episode
+    switch_every: int | None
 
 
-@dataclass
+@dataclass(frozen=True)
+class Group:
+    """Some of a rollout's streams, which share policy calls and are run in one process."""
+
+    rollout: Rollout
+    streams: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Episode:
-    """One episode as it is recorded: rows, then columns once it is over.
-
-    Attributes:
-        policy: name on the record.
-        acting: the policy that acts now.
-    """
+    """One recorded episode: its number, the policy's name, the seed of its reset, and its columns."""
 
     index: int
     policy: str
-    acting: str
     seed: int
-    rng: np.random.Generator
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    columns: tuple[np.ndarray, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
+    columns: Step
 
 
-class Stream:
+def run_group(group: Group, advance: Advance) -> list[Episode]:
+    """All episodes of a group, from its first reset to its last step."""
+    streams: list[_Stream] = []
+    try:
+        streams.extend(_Stream(group.rollout, index) for index in group.streams)
+        while live := [stream for stream in streams if stream.active]:
+            for stream, action in zip(live, _act(group.rollout, live), strict=True):
+                stream.step(action)
+            advance(len(live))
+        return [episode for stream in streams for episode in stream.finished]
+    finally:
+        for stream in streams:
+            stream.env.close()
+
+
+class _Stream:
     """One real env: knows the episode it is in and checks every step."""
 
-    def __init__(self, group: Group, index: int) -> None:
-        self.env, self.task = group.task.make(), group.task
-        self.group, self.left = group, group.steps
+    def __init__(self, rollout: Rollout, index: int) -> None:
+        self.rollout, self.task, self.env = rollout, rollout.task, rollout.task.make()
+        self.left = rollout.steps
         self.finished: list[Episode] = []
         self.data: Any = getattr(self.env.unwrapped, "data", None)
         self.active = self._start(index)
 
     def _start(self, index: int) -> bool:
-        if self.left == 0 or (self.group.episodes is not None and index >= self.group.episodes):
+        """Reset for an episode, unless there is no more to do."""
+        rollout = self.rollout
+        if self.left == 0 or (rollout.episodes is not None and index >= rollout.episodes):
             return False
-        source = np.random.SeedSequence((self.group.seed, index))
-        names = list(self.group.policies)
-        acting = names[index % len(names)]
-        self.episode = Episode(
-            index=index,
-            policy=acting if self.group.switch_every is None else "switching",
-            acting=acting,
-            seed=int(source.generate_state(1)[0]),
-            rng=np.random.default_rng(source.spawn(1)[0]),
-        )
-        obs, _ = self.env.reset(seed=self.episode.seed)
+        source = np.random.SeedSequence((rollout.seed, index))
+        self.index, self.seed = index, int(source.generate_state(1)[0])
+        self.rng = np.random.default_rng(source.spawn(1)[0])
+        names = list(rollout.policies)
+        self.acting = names[index % len(names)]
+        self.policy = self.acting if rollout.switch_every is None else "switching"
+        self.taken = 0
+        self.steps: list[Step] = []
+        obs, _ = self.env.reset(seed=self.seed)
         self.obs = np.array(obs)  # a copy, for the env may write into its own
         self._look(0.0)
         return True
+
+    def step(self, action: Any) -> None:
+        """One env step; at an episode's end, record it and reset for the next."""
+        obs, core, before = self.obs, self.core, self.unobserved
+        next_obs, reward, terminated, truncated, _ = self.env.step(action)
+        self.obs = np.array(next_obs)
+        self.taken += 1
+        self._look(float(reward))
+        self.left = None if self.left is None else self.left - 1
+        cut = truncated or self.left == 0 or self.taken == self.rollout.max_episode_steps
+        truncated = cut and not terminated
+        unobserved = self.task.unobserved_over(before, self.unobserved)
+        self.steps.append(
+            Step(obs, action, reward, self.obs, terminated, truncated, core, self.core, unobserved)
+        )
+        if terminated or truncated:
+            self.finished.append(Episode(self.index, self.policy, self.seed, columns(self.steps)))
+            self.active = self._start(self.index + self.rollout.streams)
 
     def _look(self, reward: float) -> None:
         """Check the step just taken and read the state behind it."""
@@ -108,58 +150,26 @@ class Stream:
 
     def _stop(self, why: str) -> None:
         raise CollectError(
-            f"episode {self.episode.index} (reset seed {self.episode.seed}, policy {self.episode.policy!r}), "
-            f"step {len(self.episode.rows)}: {why}; limit the actions or mend the env before fitting to it"
+            f"episode {self.index} (reset seed {self.seed}, policy {self.policy!r}), step {self.taken}: "
+            f"{why}; limit the actions or mend the env before fitting to it"
         )
 
-    def step(self, action: Any) -> None:
-        """One env step; at an episode's end, record it and reset for the next."""
-        obs, core, before = self.obs, self.core, self.unobserved
-        shown, reward, terminated, truncated, _ = self.env.step(action)
-        self.obs = np.array(shown)
-        row = [obs, action, reward, self.obs, terminated, truncated]
-        self.episode.rows.append(())  # so that an error names this step
-        self._look(float(reward))
-        self.left = None if self.left is None else self.left - 1
-        cut = self.left == 0 or len(self.episode.rows) == self.group.limit
-        row[5] = (truncated or cut) and not terminated
-        self.episode.rows[-1] = (*row, core, self.core, self.task.unobserved_over(before, self.unobserved))
-        if terminated or row[5]:
-            self.episode.columns = tuple(np.array(column) for column in zip(*self.episode.rows, strict=True))
-            self.episode.rows = []  # arrays cross a process boundary far faster than rows
-            self.finished.append(self.episode)
-            self.active = self._start(self.episode.index + self.group.stride)
 
-
-def run_group(group: Group, advance: Advance) -> list[Episode]:
-    """All episodes of a group, from its first reset to its last step."""
-    streams: list[Stream] = []
-    try:
-        streams.extend(Stream(group, index) for index in group.streams)
-        while live := [stream for stream in streams if stream.active]:
-            for stream, action in zip(live, _act(group, live), strict=True):
-                stream.step(action)
-            advance(len(live))
-        return [episode for stream in streams for episode in stream.finished]
-    finally:
-        for stream in streams:
-            stream.env.close()
-
-
-def _act(group: Group, live: list[Stream]) -> list[np.ndarray]:
-    space = group.task.action_space
+def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:
+    """An action for every stream; each policy is called once on all that it drives."""
+    space = rollout.task.action_space
     actions: list[Any] = [None] * len(live)
-    if group.switch_every is not None:
-        names = list(group.policies)
-        for episode in (stream.episode for stream in live):
-            if episode.rng.random() * group.switch_every < 1:
-                episode.acting = names[episode.rng.integers(len(names))]
-    for name, policy in group.policies.items():
-        rows = [i for i, stream in enumerate(live) if stream.episode.acting == name]
+    if rollout.switch_every is not None:
+        names = list(rollout.policies)
+        for stream in live:
+            if stream.rng.random() * rollout.switch_every < 1:
+                stream.acting = names[stream.rng.integers(len(names))]
+    for name, policy in rollout.policies.items():
+        rows = [i for i, stream in enumerate(live) if stream.acting == name]
         if not rows:
             continue
         if policy is None:
-            chosen = np.concatenate([random_actions(space, live[i].episode.rng, 1) for i in rows])
+            chosen = np.concatenate([random_actions(space, live[i].rng, 1) for i in rows])
         else:
             chosen = apply_policy(policy, np.stack([live[i].obs for i in rows]))
             _require_usable(name, chosen, len(rows), space)
@@ -167,10 +177,10 @@ def _act(group: Group, live: list[Stream]) -> list[np.ndarray]:
             actions[i] = action
     if isinstance(space, spaces.Discrete):
         return actions
-    if group.noise:
+    if rollout.noise:
         half = (space.high - space.low) / 2
         for i, stream in enumerate(live):
-            actions[i] = actions[i] + group.noise * half * stream.episode.rng.normal(size=space.shape)
+            actions[i] = actions[i] + rollout.noise * half * stream.rng.normal(size=space.shape)
     return [np.clip(action, space.low, space.high).astype(space.dtype) for action in actions]
 
 

@@ -10,22 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium import spaces
-from pydantic import ValidationError
 
-from wmgym.io import artifacts
+from wmgym.data.columns import PER_STEP, Step, check_columns, copied_rows, store_action
+from wmgym.data.storage import read_transitions, write_transitions
 from wmgym.io.provenance import library_versions
-from wmgym.io.schema import Record
-from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
+from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task
 
-_PER_STEP = (
-    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "unobserved",
-    "episode",
-)  # fmt: skip
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transitions:
     """Transitions in order, whole episodes side by side, all arrays read-only.
 
@@ -39,8 +32,8 @@ class Transitions:
         truncated: ``(n,)`` bool; also true where collecting stopped inside an episode.
         core: ``(n, core_dim)`` float32, raw units, unclipped.
         next_core: likewise, one step later.
-        unobserved: ``(n, unobserved_dim)`` float64, reward inputs absent from the observation: displacement of
-            the step, metres, then readouts.
+        unobserved: ``(n, unobserved_dim)`` float64, reward inputs absent from the observation: displacement
+            of the step, metres, then readouts.
         episode: ``(n,)`` int64, index into the two tuples below, non-decreasing.
         episode_seed: the seed each episode was reset with; -1 where unknown.
         episode_policy: the name of the policy that drove each episode.
@@ -66,29 +59,17 @@ class Transitions:
 
     def __post_init__(self) -> None:
         """Check shapes, finiteness and that no episode is torn apart."""
-        n = len(self.episode)
-        if n == 0:
-            raise ValueError("no transitions; collect at least one step")
-        for name, shape in _shapes(self.task, n).items():
-            array = getattr(self, name)
-            if array is None:
-                continue
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                row = int(np.argwhere(~np.isfinite(array.reshape(n, -1)).all(1))[0, 0])
-                raise ValueError(f"{name} is not finite in row {row}; drop that episode before use")
+        arrays = self.arrays()
+        check_columns(self.task, arrays)
+        for array in arrays.values():
             array.setflags(write=False)
-        steps = np.diff(self.episode)
-        if self.episode[0] != 0 or not np.isin(steps, (0, 1)).all():
-            raise ValueError("episode must count 0, 0, ..., 1, 1, ... without gaps; sort rows by episode")
         if not len(self.episode_seed) == len(self.episode_policy) == self.num_episodes:
             raise ValueError("episode_seed and episode_policy need one entry an episode")
-        inside = (self.terminated | self.truncated)[:-1] & (steps == 0)
-        if inside.any():
-            raise ValueError(
-                f"row {int(np.argmax(inside))} ends an episode that goes on; give the rest a new id"
-            )
+
+    def __repr__(self) -> str:
+        """How much there is, and of what."""
+        env = self.task.env_id or "an env without an id"
+        return f"Transitions({env}, {self.source}: {len(self):,} steps, {self.num_episodes:,} episodes)"
 
     def __len__(self) -> int:
         """Number of transitions."""
@@ -154,7 +135,7 @@ class Transitions:
             raise ValueError(f"episodes must lie in 0..{self.num_episodes - 1} and be at least one")
         rows = np.isin(self.episode, chosen)
         cut: dict[str, Any] = {
-            name: None if getattr(self, name) is None else getattr(self, name)[rows] for name in _PER_STEP
+            name: None if getattr(self, name) is None else getattr(self, name)[rows] for name in PER_STEP
         }
         cut["episode"] = np.searchsorted(chosen, cut["episode"])
         return replace(
@@ -212,47 +193,32 @@ class Transitions:
         return summary
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a directory: old or new survives a crash, nothing between."""
-        arrays = {name: getattr(self, name) for name in _PER_STEP if getattr(self, name) is not None}
-        arrays["episode_seed"] = np.array(self.episode_seed, dtype=np.int64)
-        record = _TransitionsRecord(
-            task=record_task(self.task),
-            episode_policy=list(self.episode_policy),
-            source=self.source,
-            versions=self.versions,
-        )
-        artifacts.write_directory(
-            path, kind="transitions", arrays=arrays, document=record.model_dump(mode="json")
+        """Write to a directory: the old content or the new survives a crash, whole.
+
+        Raises:
+            StoreError: the directory cannot be written, or holds something else.
+            ValueError: a keyword of the env is no JSON value.
+        """
+        write_transitions(
+            path, self.task, self.arrays(), self.episode_seed, self.episode_policy, self.source, self.versions
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], task: Task | None = None) -> Transitions:
-        """Read what ``save`` wrote; every byte is checked and nothing is executed."""
-        arrays, document = artifacts.read_directory(path, kind="transitions")
-        try:
-            record = _TransitionsRecord.model_validate(document)
-            seeds = arrays["episode_seed"].tolist()
-            columns: dict[str, Any] = {name: arrays[name] for name in _PER_STEP if name != "reward"}
-        except (ValidationError, KeyError) as error:
-            raise artifacts.StoreError(
-                f"{path}: not a transitions document of this version of wmgym; collect again"
-            ) from error
-        return cls(
-            task=rebuild_task(record.task, task),
-            **columns,
-            reward=arrays.get("reward"),
-            episode_seed=tuple(seeds),
-            episode_policy=tuple(record.episode_policy),
-            source=record.source,
-            versions=record.versions,
-        )
+        """Read what ``save`` wrote; every byte is checked and nothing is executed.
 
+        Args:
+            path: the directory.
+            task: needed only where the task was made with functions, which no file holds.
 
-class _TransitionsRecord(Record):
-    task: TaskRecord
-    episode_policy: list[str]
-    source: Literal["real", "imagined"]
-    versions: dict[str, str]
+        Raises:
+            StoreError: no transitions are there, or a byte of them has changed.
+        """
+        return cls(**read_transitions(path, task))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every column by name, but for the reward where there is none."""
+        return {name: getattr(self, name) for name in PER_STEP if getattr(self, name) is not None}
 
 
 def concat(parts: Sequence[Transitions]) -> Transitions:
@@ -276,7 +242,7 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
     offsets = np.cumsum([0, *(part.num_episodes for part in parts[:-1])])
     joined: dict[str, Any] = {
         name: None if getattr(head, name) is None else np.concatenate([getattr(part, name) for part in parts])
-        for name in _PER_STEP
+        for name in PER_STEP
     }
     joined["episode"] = np.concatenate([p.episode + k for p, k in zip(parts, offsets, strict=True)])
     return replace(
@@ -289,30 +255,25 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
 
 def from_steps(
     task: Task,
-    episodes: Sequence[tuple[np.ndarray, ...]],
+    episodes: Sequence[Step],
     seeds: tuple[int, ...],
     policies: tuple[str, ...],
 ) -> Transitions:
-    """Transitions of real episodes, each given by its columns.
-
-    These are obs, action, reward, next_obs, terminated, truncated, core, next_core, unobserved.
-    """
-    obs, action, reward, next_obs, terminated, truncated, core, next_core, unobserved = (
-        np.concatenate(column) for column in zip(*episodes, strict=True)
-    )
-    n = len(obs)
+    """Transitions of real episodes, each given by its columns."""
+    joined = Step(*(np.concatenate(column) for column in zip(*episodes, strict=True)))
+    n = len(joined.obs)
     return Transitions(
         task=task,
-        obs=obs.astype(np.float32).reshape(n, -1),
-        action=store_action(task, action),
-        reward=reward.astype(np.float64),
-        next_obs=next_obs.astype(np.float32).reshape(n, -1),
-        terminated=terminated.astype(bool),
-        truncated=truncated.astype(bool),
-        core=core.astype(np.float32),
-        next_core=next_core.astype(np.float32),
-        unobserved=unobserved.astype(np.float64).reshape(n, -1),
-        episode=np.repeat(np.arange(len(episodes)), [len(columns[0]) for columns in episodes]),
+        obs=joined.obs.astype(np.float32).reshape(n, -1),
+        action=store_action(task, joined.action),
+        reward=joined.reward.astype(np.float64),
+        next_obs=joined.next_obs.astype(np.float32).reshape(n, -1),
+        terminated=joined.terminated.astype(bool),
+        truncated=joined.truncated.astype(bool),
+        core=joined.core.astype(np.float32),
+        next_core=joined.next_core.astype(np.float32),
+        unobserved=joined.unobserved.astype(np.float64).reshape(n, -1),
+        episode=np.repeat(np.arange(len(episodes)), [len(episode.obs) for episode in episodes]),
         episode_seed=seeds,
         episode_policy=policies,
         source="real",
@@ -335,13 +296,13 @@ def from_arrays(
     """Transitions from a log of one's own; rows sorted by ``episode``, which counts up from 0.
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, or reward inputs absent from the observation that
-            the log lacks.
+        ValueError: wrong shapes, values that are not finite, or no ``unobserved`` where the reward has inputs
+            absent from the observation.
     """
     ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
     n = len(ids)
-    flat_obs = _rows("obs", obs, n, np.float32).reshape(n, -1)
-    flat_next = _rows("next_obs", next_obs, n, np.float32).reshape(n, -1)
+    flat_obs = copied_rows("obs", obs, n, np.float32).reshape(n, -1)
+    flat_next = copied_rows("next_obs", next_obs, n, np.float32).reshape(n, -1)
     if flat_obs.shape[1] != task.obs_dim or flat_next.shape[1] != task.obs_dim:
         raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
     if unobserved is None and task.core.unobserved_dim:
@@ -349,13 +310,13 @@ def from_arrays(
             f"{task.env_id} has reward inputs absent from the observation; pass unobserved= with "
             f"{task.core.unobserved_dim} columns, {task.core.displacement_dim} of displacement"
         )
-    ended = _rows("terminated", terminated, n, bool)
+    ended = copied_rows("terminated", terminated, n, bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0
     count = int(ids[-1]) + 1
     return Transitions(
         task=task,
         obs=flat_obs,
-        action=store_action(task, _rows("action", action, n, None)),
+        action=store_action(task, copied_rows("action", action, n, None)),
         reward=None if reward is None else np.array(reward, np.float64),
         next_obs=flat_next,
         terminated=ended,
@@ -371,35 +332,6 @@ def from_arrays(
     )
 
 
-def store_action(task: Task, action: np.ndarray) -> np.ndarray:
-    """Actions as stored: ``(n, action_dim)`` float32, or ``(n,)`` int64 counted from 0 for Discrete."""
-    space = task.action_space
-    if not isinstance(space, spaces.Discrete):
-        return np.array(action, np.float32).reshape(len(action), -1)
-    counted = action.astype(np.int64) - int(space.start)
-    if (
-        action.dtype.kind not in "iu"
-        or action.size != len(action)
-        or not np.isin(counted, range(space.n)).all()
-    ):
-        raise ValueError(f"actions must be one integer a row, inside {space}")
-    return counted.reshape(len(action))
-
-
-def _shapes(task: Task, n: int) -> dict[str, tuple[int, ...]]:
-    """What every column of ``n`` transitions must look like."""
-    discrete = isinstance(task.action_space, spaces.Discrete)
-    widths = {
-        "obs": task.obs_dim,
-        "next_obs": task.obs_dim,
-        "core": task.core.dim,
-        "next_core": task.core.dim,
-        "unobserved": task.core.unobserved_dim,
-        **({} if discrete else {"action": task.action_dim}),
-    }
-    return {name: (n, widths[name]) if name in widths else (n,) for name in _PER_STEP}
-
-
 def _same_env(one: Task, other: Task) -> bool:
     """Whether two tasks describe one env, be it with tuples or, after storage, with lists."""
     if one is other:
@@ -407,13 +339,3 @@ def _same_env(one: Task, other: Task) -> bool:
     a, b = record_task(one), record_task(other)
     names = ("env_id", "env_kwargs", "observation_space", "action_space")
     return one.core.dim == other.core.dim and all(getattr(a, name) == getattr(b, name) for name in names)
-
-
-def _rows(name: str, array: np.ndarray, n: int, dtype: type | None) -> np.ndarray:
-    """A copy of a column that has one entry a transition."""
-    if n == 0:
-        raise ValueError("no transitions; the log has no rows")
-    copy = np.array(array, dtype)
-    if len(copy) != n:
-        raise ValueError(f"{name} has {len(copy)} rows, episode has {n}")
-    return copy

@@ -1,0 +1,100 @@
+"""The columns that transitions are made of: their names, shapes and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.tasks.task import Task
+
+PER_STEP = (
+    "obs", "action", "reward", "next_obs", "terminated", "truncated", "core", "next_core", "unobserved",
+    "episode",
+)  # fmt: skip
+"""The columns of transitions, in order."""
+
+
+class Step(NamedTuple):
+    """One step of a real env; or, of a whole episode, a column ``(steps, ...)`` of each."""
+
+    obs: Any
+    action: Any
+    reward: Any
+    next_obs: Any
+    terminated: Any
+    truncated: Any
+    core: Any
+    next_core: Any
+    unobserved: Any
+
+
+def columns(steps: list[Step]) -> Step:
+    """The steps of an episode as a column each, which crosses a process boundary far faster than rows."""
+    return Step(*(np.array(column) for column in zip(*steps, strict=True)))
+
+
+def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns of wrong shapes, values that are not finite, and episodes that are torn apart.
+
+    Raises:
+        ValueError: names the column, and the row where there is one.
+    """
+    episode = arrays["episode"]
+    n = len(episode)
+    if n == 0:
+        raise ValueError("no transitions; collect at least one step")
+    shapes = _shapes(task, n)
+    for name, array in arrays.items():
+        if array.shape != shapes[name]:
+            raise ValueError(f"{name} has shape {array.shape}, expected {shapes[name]}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array.reshape(n, -1)).all(1))[0, 0])
+            raise ValueError(f"{name} is not finite in row {row}; drop that episode before use")
+    steps = np.diff(episode)
+    if episode[0] != 0 or not np.isin(steps, (0, 1)).all():
+        raise ValueError("episode must count 0, 0, ..., 1, 1, ... without gaps; sort rows by episode")
+    inside = (arrays["terminated"] | arrays["truncated"])[:-1] & (steps == 0)
+    if inside.any():
+        raise ValueError(f"row {int(np.argmax(inside))} ends an episode that goes on; give the rest a new id")
+
+
+def store_action(task: Task, action: np.ndarray) -> np.ndarray:
+    """Actions as stored: ``(n, action_dim)`` float32, or ``(n,)`` int64 counted from 0 for Discrete."""
+    space = task.action_space
+    if not isinstance(space, spaces.Discrete):
+        return np.array(action, np.float32).reshape(len(action), -1)
+    counted = action.astype(np.int64) - int(space.start)
+    if (
+        action.dtype.kind not in "iu"
+        or action.size != len(action)
+        or not np.isin(counted, range(space.n)).all()
+    ):
+        raise ValueError(f"actions must be one integer a row, inside {space}")
+    return counted.reshape(len(action))
+
+
+def copied_rows(name: str, array: np.ndarray, n: int, dtype: type | None) -> np.ndarray:
+    """A copy of a column that has one entry a transition."""
+    if n == 0:
+        raise ValueError("no transitions; the log has no rows")
+    copy = np.array(array, dtype)
+    if len(copy) != n:
+        raise ValueError(f"{name} has {len(copy)} rows, episode has {n}")
+    return copy
+
+
+def _shapes(task: Task, n: int) -> dict[str, tuple[int, ...]]:
+    """What every column of ``n`` transitions must look like."""
+    discrete = isinstance(task.action_space, spaces.Discrete)
+    widths = {
+        "obs": task.obs_dim,
+        "next_obs": task.obs_dim,
+        "core": task.core.dim,
+        "next_core": task.core.dim,
+        "unobserved": task.core.unobserved_dim,
+        **({} if discrete else {"action": task.action_dim}),
+    }
+    return {name: (n, widths[name]) if name in widths else (n,) for name in PER_STEP}
