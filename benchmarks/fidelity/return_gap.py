@@ -1,12 +1,9 @@
-"""The gap between imagined and real returns of policies that no fit saw, over whole episodes.
-
-    python benchmarks/return_gap.py                     # all tasks, then benchmarks/results/return_gap.json
-    python benchmarks/return_gap.py --only Hopper-v5    # finished tasks are skipped
+"""How far are imagined returns from real ones, over whole episodes of policies that no fit saw?
 
 Imagined episodes start where the real ones did. Gaps are shares of the range of real mean returns over all
-policies of the task. The two-sample test (arXiv:1610.06545) is a small network that tells imagined from real
-transitions of the same policies: an AUC of 0.5 means that it cannot. Beside the world: MuJoCo whose state is
-nudged at every step by noise of 1e-3 and 1e-2 standard deviations, the gap that errors of that size make.
+policies of the task. A small network is trained to tell imagined from real transitions of the same policies
+(two-sample test, arXiv:1610.06545): an AUC of 0.5 means that it cannot. Baselines: MuJoCo with 0.001 and 0.01
+sigma state noise at every step, the gap that errors of that size make.
 """
 
 from __future__ import annotations
@@ -15,23 +12,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Row, auroc, target
-from worlds import LARGE, by_task, fitted, policies, pool_data, spread
 
 import wmgym
+from benchmarks.harness.metrics import auroc, spread
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, per_env
+from benchmarks.harness.worlds import LARGE, STEPS, Setup, policies
 from wmgym.data.policy import MLPPolicy, apply_policy
 from wmgym.tasks import ground_truth
 
-EPISODES = 20
 SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")
 PROPAGATIONS = ("mean", "member", "sample")
-NUDGES = (1e-3, 1e-2)
+NOISES = (1e-3, 1e-2)
 
 
-def measure(env_id: str) -> list[Row]:
-    world, held = fitted(env_id), policies(env_id, "held-out")
+def measure(env_id: str, setup: Setup) -> list[Row]:
+    world, held, episodes = setup.world(env_id), policies(env_id, "held-out"), setup.size(20, 4)
     real = {
-        name: wmgym.collect(world.task, {name: policy}, episodes=EPISODES, seed=55_000 + i)
+        name: wmgym.collect(world.task, {name: policy}, episodes=episodes, seed=55_000 + i)
         for i, (name, policy) in enumerate(held.items())
     }
     means = [data.returns.mean() for data in real.values()]
@@ -40,9 +38,10 @@ def measure(env_id: str) -> list[Row]:
         cards = [policy.card for role in roles for policy in policies(env_id, role).values()]
         means += [card.return_mean for card in cards if card is not None]
     scale = float(max(means) - min(means))
+    std = spread(setup.train(env_id))
     found = [
-        nudged(world.task, name, policy, real[name].returns, size * spread(pool_data(env_id)), size, scale)
-        for size in NUDGES
+        noisy(world.task, name, policy, real[name].returns, size, size * std, scale)
+        for size in NOISES
         for name, policy in held.items()
     ]
     for propagation in PROPAGATIONS:
@@ -55,8 +54,9 @@ def measure(env_id: str) -> list[Row]:
             gap = (returns - real[name].returns) / scale
             found.append(
                 {
-                    "section": "gap", "env": env_id, "propagation": propagation, "policy": name,
-                    "real": float(real[name].returns.mean()), "imagined": float(returns.mean()),
+                    "section": "gap", "env": env_id, "model": "world", "propagation": propagation,
+                    "policy": name, "real": float(real[name].returns.mean()),
+                    "imagined": float(returns.mean()),
                     "real_length": float(real[name].lengths.mean()),
                     "imagined_length": float(lengths.mean()),
                     "gap": float(gap.mean()), "gap_sem": float(gap.std(ddof=1) / np.sqrt(len(gap))),
@@ -66,26 +66,30 @@ def measure(env_id: str) -> list[Row]:
         truth = np.concatenate([np.concatenate([d.core, d.action], 1) for d in real.values()])
         found.append(
             {
-                "section": "distribution", "env": env_id, "propagation": propagation,
+                "section": "distribution", "env": env_id, "model": "world", "propagation": propagation,
                 **compare(world, truth, np.concatenate(seen)),
             }
         )  # fmt: skip
     return found
 
 
-def nudged(
+def baseline(size: float) -> str:
+    return f"MuJoCo with {size:g} sigma state noise"
+
+
+def noisy(
     task: wmgym.Task,
     name: str,
     policy: MLPPolicy,
     real: np.ndarray,
-    noise: np.ndarray,
     size: float,
+    noise: np.ndarray,
     scale: float,
 ) -> Row:
-    """Whole real episodes, the core nudged before every step."""
+    """Half as many real episodes, with ``noise`` on the core before every step."""
     env, rng, found = task.make(), np.random.default_rng(0), []
     unwrapped: Any = env.unwrapped
-    for episode in range(EPISODES // 2):
+    for episode in range(len(real) // 2):
         obs, _ = env.reset(seed=55_000 + episode)
         returns, over = 0.0, False
         while not over:
@@ -97,7 +101,7 @@ def nudged(
         found.append(returns)
     gap = (np.mean(found) - real.mean()) / scale
     return {
-        "section": "gap", "env": task.env_id, "propagation": f"MuJoCo nudged by {size:g} std", "policy": name,
+        "section": "gap", "env": task.env_id, "model": baseline(size), "policy": name,
         "real": float(real.mean()), "imagined": float(np.mean(found)), "gap": float(gap), "range": scale,
     }  # fmt: skip
 
@@ -158,31 +162,34 @@ def compare(world: wmgym.WorldModel, real: np.ndarray, imagined: np.ndarray) -> 
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """The issue's targets beside what was measured, in the env's default mode."""
+    """The targets beside what was measured, in the default propagation."""
 
-    def mean_gap(propagation: str) -> dict[str, float]:
-        gaps = [r for r in rows if r["section"] == "gap" and r["propagation"] == propagation]
+    def mean_gap(**having: str) -> dict[str, float]:
+        gaps = [r for r in rows if r["section"] == "gap" and all(r.get(k) == having[k] for k in having)]
         return {
             env: round(float(np.mean([abs(r["gap"]) for r in gaps if r["env"] == env])), 4)
             for env in dict.fromkeys(r["env"] for r in gaps)
         }
 
-    mean, found = mean_gap("member"), []
-    for names, most in ((LARGE, 0.05), (SMALL, 0.02)):
+    mean, found = mean_gap(propagation="member"), []
+    for names, most, which in ((LARGE, 0.05, "five large tasks"), (SMALL, 0.02, "four small tasks")):
         mine = {env: gap for env, gap in mean.items() if env in names}
         found.append(
             target(
-                "return gap, held-out policies, mean absolute, share of the pool's return range",
+                f"return gap of held-out policies, mean absolute, share of the pool's return range, {which}",
                 f"<= {most}", mine, len(mine) == len(names) and max(mine.values()) <= most,
             )
         )  # fmt: skip
-    for size in NUDGES:
-        propagation = f"MuJoCo nudged by {size:g} std"
-        found.append(
-            target(f"the same of {propagation} at every step", "none set", mean_gap(propagation), True)
-        )
+    for size in NOISES:
+        what = f"return gap of {baseline(size)}, mean absolute, share of the pool's return range"
+        found.append(target(what, "none set", mean_gap(model=baseline(size)), True))
     return found
 
 
-if __name__ == "__main__":
-    by_task("return_gap", __doc__, measure, goals)
+BENCHMARK = Benchmark(
+    per_env(measure),
+    goals,
+    collects="collects 20 episodes of every held-out policy, in MuJoCo and in the world;"
+    f" with --fit it first collects {STEPS:,} transitions for each task and fits a world to them",
+    fits=True,
+)

@@ -1,13 +1,10 @@
 """Does a world notice that the robot in front of it is no longer the one it was fitted to?
 
-    python benchmarks/novelty.py                     # all tasks, then benchmarks/results/novelty.json
-    python benchmarks/novelty.py --only Hopper-v5    # finished tasks are skipped
-
 Held-out policies drive the real env as it is, and changed; windows of 32 steps are told apart by one number
-each. "surprise", "gain", "direction" and "impulse" are ``wmgym.drift.signs``. Beside them: the number of
-steps so far, members' disagreement, the distance to the nearest real state, random network distillation
-(arXiv:1810.12894) on the fit's data, and what a simulator would see that is MuJoCo itself but for 1e-3
-standard deviations of the state.
+each. "surprise", "gain", "direction" and "impulse" are those of ``wmgym.calibration.shift_detection.signs``.
+Baselines: the number of steps so far, the members' disagreement, the distance to the nearest real state,
+random network distillation (arXiv:1810.12894) on the training data, and MuJoCo itself as the model, with
+0.001 sigma noise on the state that it is given.
 """
 
 from __future__ import annotations
@@ -20,16 +17,20 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import torch
-from common import Row, auroc, target
-from worlds import LARGE, by_task, calibrated, core_error, policies, pool_data, spread
 
 import wmgym
+from benchmarks.harness.metrics import auroc, core_error, spread
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, per_env
+from benchmarks.harness.worlds import LARGE, STEPS, Setup, policies
 from wmgym.calibration import shift_detection
 from wmgym.data.transitions import Transitions, concat
-from wmgym.models.support import SEARCHED
+from wmgym.models.coordinates import Coordinates
+from wmgym.models.support import SEARCHED, Search
 from wmgym.models.training_loop import encoded_actions
 
-LENGTH, EPISODES, MOST = 32, 4, 40  # steps a window; episodes a policy; windows a policy
+LENGTH, MOST = 32, 40  # steps a window; windows a policy
+NOISE = "MuJoCo with 0.001 sigma state noise"
 SHIFTS = {
     "mass +50 %": "strong", "friction x0.3": "strong", "push 0.5 m/s": "strong", "action x1.5": "strong",
     "mass +10 %": "mild", "friction x0.8": "mild",
@@ -73,13 +74,13 @@ def changed(env_id: str, shift: str | None) -> gym.Env[Any, Any]:
 
 
 def windows(
-    env_id: str, shift: str | None, role: str = "held-out", seed: int = 0
+    env_id: str, shift: str | None, episodes: int, role: str = "held-out", seed: int = 0
 ) -> tuple[Transitions, np.ndarray]:
     """Real episodes, and the rows ``(windows, 32)`` of their windows, as many of each policy."""
     task = dataclasses.replace(wmgym.make_task(env_id), factory=lambda: changed(env_id, shift))
     parts, rows, offset = [], [], 0
     for index, (name, policy) in enumerate(policies(env_id, role).items()):
-        data = wmgym.collect(task, {name: policy}, episodes=EPISODES, seed=seed + 100 * index, workers=1)
+        data = wmgym.collect(task, {name: policy}, episodes=episodes, seed=seed + 100 * index, workers=1)
         starts = np.concatenate(
             [np.arange(a, a + n - LENGTH + 1, LENGTH) for a, n in zip(data.first, data.lengths, strict=True)]
         )
@@ -94,8 +95,8 @@ def windows(
 class Distillation:
     """Random network distillation on the states and actions of the fit."""
 
-    def __init__(self, train: Transitions, coordinates: torch.nn.Module) -> None:
-        self.coordinates = coordinates
+    def __init__(self, train: Transitions) -> None:
+        self.coordinates = Coordinates(train.task.core.geometry)
         inputs = self.inputs(train)
         self.mean, self.std = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
         torch.manual_seed(0)
@@ -116,7 +117,7 @@ class Distillation:
             optimizer.step()
 
     def inputs(self, data: Transitions) -> torch.Tensor:
-        features = self.coordinates.features(torch.tensor(data.core))  # type: ignore[operator]
+        features = self.coordinates.features(torch.tensor(data.core))
         return torch.cat([features, encoded_actions(data)], 1)
 
     @torch.no_grad()
@@ -135,11 +136,11 @@ class Exact:
         self.noise, self.rng = 1e-3 * spread(train), np.random.default_rng(0)
         # What that noise makes of the next state, by dimension.
         rows = self.rng.choice(len(train), 1_000, replace=False)
-        apart = [self._next(train.core[i], train.action[i]) - self._next(train.core[i], train.action[i])
+        apart = [self.next(train.core[i], train.action[i]) - self.next(train.core[i], train.action[i])
                  for i in rows]  # fmt: skip
         self.scale = np.median(np.abs(apart), axis=0) + 1e-9
 
-    def _next(self, core: np.ndarray, action: np.ndarray) -> np.ndarray:
+    def next(self, core: np.ndarray, action: np.ndarray) -> np.ndarray:
         env: Any = self.env.unwrapped
         noisy = core + self.noise * self.rng.standard_normal(len(core))
         qpos, qvel = self.task.core.to_mujoco(noisy)  # type: ignore[misc]
@@ -149,16 +150,15 @@ class Exact:
 
     def __call__(self, data: Transitions, rows: np.ndarray) -> np.ndarray:
         used, at = np.unique(rows, return_inverse=True)
-        expected = np.array([self._next(data.core[i], data.action[i]) for i in used])
+        expected = np.array([self.next(data.core[i], data.action[i]) for i in used])
         z = core_error(self.task, expected, data.next_core[used].astype(np.float64)) / self.scale
         found: np.ndarray = np.log1p(z**2).mean(1)[at.reshape(rows.shape)].mean(1)
         return found
 
 
-def measure(env_id: str) -> list[Row]:
-    world, train = calibrated(env_id), pool_data(env_id)
-    distilled = Distillation(train, world._coordinates)
-    exact = Exact(env_id, train)
+def measure(env_id: str, setup: Setup) -> list[Row]:
+    world, train, episodes = setup.calibrated(env_id), setup.train(env_id), setup.size(4, 1)
+    distilled, exact = Distillation(train), Exact(env_id, train)
 
     def scores(data: Transitions, rows: np.ndarray) -> dict[str, np.ndarray]:
         step = np.arange(len(data)) - data.first[data.episode]
@@ -170,34 +170,36 @@ def measure(env_id: str) -> list[Row]:
         single = {
             "step index": step.astype(float), "disagreement": apart,
             "nearest real state": world.novelty(torch.tensor(data.core)).numpy(),
-            "distillation": distilled(data),
+            "random network distillation": distilled(data),
         }  # fmt: skip
         return {
             **dataclasses.asdict(shift_detection.signs(world, data, rows)),
             **{name: values[rows].mean(1) for name, values in single.items()},
-            "MuJoCo": exact(data, rows),
+            NOISE: exact(data, rows),
         }
 
-    usual = scores(*windows(env_id, None))
+    unshifted = scores(*windows(env_id, None, episodes))
     found: list[Row] = []
     for shift, kind in SHIFTS.items():
-        found += compare(env_id, shift, kind, usual, scores(*windows(env_id, shift, seed=7_000)))
-    known = scores(*windows(env_id, None, role="fit"))
-    found += compare(env_id, "unseen gaits", "gait", known, usual)
+        found += compare(
+            env_id, shift, kind, unshifted, scores(*windows(env_id, shift, episodes, seed=7_000))
+        )
+    known = scores(*windows(env_id, None, episodes, role="fit"))
+    found += compare(env_id, "unseen policies", "policy", known, unshifted)
     return [*found, *searches(env_id, world)]
 
 
 def compare(
-    env_id: str, shift: str, kind: str, usual: dict[str, np.ndarray], other: dict[str, np.ndarray]
+    env_id: str, shift: str, kind: str, unshifted: dict[str, np.ndarray], other: dict[str, np.ndarray]
 ) -> list[Row]:
     rows: list[Row] = []
-    for name in usual:
-        both = np.concatenate([usual[name], other[name]])
-        label = np.arange(len(both)) >= len(usual[name])
+    for name in unshifted:
+        both = np.concatenate([unshifted[name], other[name]])
+        label = np.arange(len(both)) >= len(unshifted[name])
         rows.append(
             {
                 "section": "shift", "env": env_id, "shift": shift, "kind": kind, "score": name,
-                "auroc": auroc(both, label), "usual": len(usual[name]), "shifted": len(other[name]),
+                "auroc": auroc(both, label), "unshifted": len(unshifted[name]), "shifted": len(other[name]),
             }
         )  # fmt: skip
     return rows
@@ -205,11 +207,14 @@ def compare(
 
 def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list[Row]:
     """Nearest of the searched rows for 1,024 states, by libraries and by one matrix product."""
-    search = world._search
-    assert search is not None
-    bank = np.ascontiguousarray(search._rows[:SEARCHED].numpy())
-    core = torch.tensor(world.support.core[-queries:])  # type: ignore[union-attr]
-    x = np.ascontiguousarray((search._coordinates.features(core) / search._unit).numpy())
+    support = world.support
+    assert support is not None
+    search = Search(support, world.task.core.geometry, torch.device("cpu"))
+    core = torch.tensor(support.core[-queries:])
+    coordinates = Coordinates(world.task.core.geometry)
+    features = coordinates.features(torch.tensor(support.core)).numpy()
+    features = np.ascontiguousarray(features / np.maximum(features.std(0), 1e-3))
+    bank, x = features[:SEARCHED], features[-queries:]
     exact = search.distance(core, SEARCHED).argmin(1).numpy()
     ways: dict[str, Any] = {"matrix product": lambda: search.distance(core, SEARCHED).min(1)[1].numpy()}
     try:
@@ -219,7 +224,7 @@ def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list
             index = NearestNeighbors(n_neighbors=1, algorithm=algorithm).fit(bank)
             ways[f"scikit-learn, {algorithm}"] = lambda i=index: i.kneighbors(x, return_distance=False)[:, 0]
     except ImportError:
-        print("scikit-learn is not installed; left out")
+        print("scikit-learn is not installed: left out")
     try:
         import faiss
 
@@ -227,7 +232,7 @@ def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list
         flat.add(bank)
         ways["faiss, flat"] = lambda: flat.search(x, 1)[1][:, 0]
     except ImportError:
-        print("faiss is not installed; left out")
+        print("faiss is not installed: left out")
     try:
         import hnswlib
 
@@ -236,21 +241,21 @@ def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list
         graph.add_items(bank)
         ways["hnswlib"] = lambda: graph.knn_query(x, 1)[0][:, 0]
     except ImportError:
-        print("hnswlib is not installed; left out")
+        print("hnswlib is not installed: left out")
     rows: list[Row] = []
-    for name, way in ways.items():
-        way()
+    for name, answers in ways.items():
+        answers()
         times = []
         for _ in range(5):
             began = time.perf_counter()
-            answer = way()
+            answer = answers()
             times.append(time.perf_counter() - began)
         same = float((np.asarray(answer) == exact).mean())
         rows.append(
             {
                 "section": "search",
                 "env": env_id,
-                "way": name,
+                "method": name,
                 "ms": float(np.median(times)) * 1e3,
                 "recall": same,
             }
@@ -259,7 +264,7 @@ def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """The issue's targets beside what was measured."""
+    """The targets beside what was measured."""
     shifts = [r for r in rows if r["section"] == "shift" and r["env"] in LARGE]
     envs = [e for e in LARGE if any(r["env"] == e for r in shifts)]
     found = []
@@ -272,15 +277,16 @@ def goals(rows: list[Row]) -> list[Row]:
             target(f"AUROC, shifted against unshifted, 32-step windows: {named}", f">= {least}",
                    mine, met)
         )  # fmt: skip
-    chosen = [r for r in shifts if r["kind"] in ("strong", "mild") and r["score"] == "MuJoCo"]
+    chosen = [r for r in shifts if r["kind"] in ("strong", "mild") and r["score"] == NOISE]
     mine = {e: [round(r["auroc"], 3) for r in chosen if r["env"] == e] for e in envs}
     found.append(
-        target("the same of MuJoCo's own robot, its state known to 1e-3 std", "none set", mine, True)
+        target(f"AUROC, all six shifts, 32-step windows: {NOISE} as the model", "none set", mine, True)
     )
-    gaits = [r for r in shifts if r["kind"] == "gait"]
-    scores = [*dict.fromkeys(r["score"] for r in gaits)]
-    said = {e: [round(r["auroc"], 3) for r in gaits if r["env"] == e] for e in envs}
-    return [*found, target(f"the same, unseen gaits: {', '.join(scores)}", "none set", said, True)]
+    others = [r for r in shifts if r["kind"] == "policy"]
+    scores = [*dict.fromkeys(r["score"] for r in others)]
+    said = {e: [round(r["auroc"], 3) for r in others if r["env"] == e] for e in envs}
+    what = f"AUROC, unseen policies against those of the fit, 32-step windows: {', '.join(scores)}"
+    return [*found, target(what, "none set", said, True)]
 
 
 def best_for(shift: str) -> str:
@@ -290,5 +296,11 @@ def best_for(shift: str) -> str:
     return "direction" if "friction" in shift else "gain"
 
 
-if __name__ == "__main__":
-    by_task("novelty", __doc__, measure, goals, LARGE)
+BENCHMARK = Benchmark(
+    per_env(measure),
+    goals,
+    collects="drives MuJoCo, as it is and changed in six ways, with every held-out policy; with --fit it"
+    f" first collects {STEPS:,} transitions for each task and fits a world to them",
+    envs=LARGE,
+    fits=True,
+)

@@ -1,9 +1,7 @@
-"""Are the formulas of known tasks MuJoCo's own? 10,000 live transitions a task, random and by policies.
+"""Are the reward and termination formulas of known tasks MuJoCo's own?
 
-    python benchmarks/known.py                     # all eleven tasks, then benchmarks/results/known.json
-    python benchmarks/known.py --only Hopper-v5    # finished tasks are skipped
-
-Reward, termination and observation are computed in float64 from the state read out of the live env.
+On 10,000 live transitions a task, of random actions and of the reference policies, reward, termination and
+observation are computed in float64 from the live env's state and compared with what it returned.
 """
 
 from __future__ import annotations
@@ -11,15 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import Row, target
-from worlds import TASKS, by_task, policies
 
 import wmgym
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, per_env
+from benchmarks.harness.worlds import TASKS, Setup, policies
 
-STEPS = 10_000
 
-
-def measure(env_id: str) -> list[Row]:
+def measure(env_id: str, setup: Setup) -> list[Row]:
+    steps = setup.size(10_000, 1_000)
     task = wmgym.make_task(env_id)
     assert task.reward is not None
     assert task.terminated is not None
@@ -27,10 +25,10 @@ def measure(env_id: str) -> list[Row]:
     rng, rows = np.random.default_rng(0), list[tuple[Any, ...]]()
     env = task.make()
     for index, policy in enumerate(entrants):
-        rows += live(task, env, policy, -(-STEPS // len(entrants)), rng, seed=index)
+        rows += live(task, env, policy, -(-steps // len(entrants)), rng, seed=index)
     env.close()
     state, action, next_state, unobserved, reward, terminated, obs = (
-        np.array(column) for column in zip(*rows[:STEPS], strict=True)
+        np.array(column) for column in zip(*rows[:steps], strict=True)
     )
     step = (state, action.astype(np.float64), next_state, unobserved)
     error = np.abs(task.reward(*step) - reward) / np.maximum(np.abs(reward), 1.0)
@@ -72,13 +70,13 @@ def live(
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """The issue's target beside what was measured."""
+    """The target beside what was measured."""
     worst = max(r["max_relative_reward_error"] for r in rows)
     wrong = sum(r["wrong_terminations"] for r in rows)
     met = worst <= 1e-6 and wrong == 0 and len(rows) == len(TASKS)
     return [
         target(
-            "known reward and termination against MuJoCo, 10k mixed transitions, 11 tasks",
+            "known reward and termination formulas against MuJoCo, 10k mixed transitions, 11 tasks",
             "max relative error 1e-6",
             f"{worst:.1e}, {wrong} of {sum(r['terminations'] for r in rows)} terminations wrong",
             met,
@@ -86,5 +84,4 @@ def goals(rows: list[Row]) -> list[Row]:
     ]
 
 
-if __name__ == "__main__":
-    by_task("known", __doc__, measure, goals)
+BENCHMARK = Benchmark(per_env(measure), goals, collects="steps MuJoCo 10,000 times a task and fits nothing")

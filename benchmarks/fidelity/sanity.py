@@ -1,11 +1,8 @@
-"""Do imagined robots stay robots? Two minutes of simulated time, looked at by MuJoCo's kinematics.
+"""Do imagined robots stay physical over two minutes of simulated time?
 
-    python benchmarks/sanity.py                     # all tasks, then benchmarks/results/sanity.json
-    python benchmarks/sanity.py --only Hopper-v5    # finished tasks are skipped
-
-A validator knows from real data how far joints go past their stops, how deep feet sink in and how fast each
-velocity gets. A state outside the ranges seen is rejected; the outer bounds are twice as wide. In free
-flight nothing but gravity may change the velocity of the centre of mass.
+MuJoCo's kinematics look at imagined states. Real data gives the ranges: how far joints pass their limits, how
+deep feet sink in and how fast each velocity gets. A state outside these ranges is rejected; the outer bounds
+are twice as wide. In free flight only gravity may change the velocity of the centre of mass.
 """
 
 from __future__ import annotations
@@ -14,28 +11,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Row, target
-from worlds import TASKS, by_task, fitted, policies, pool_data
 
 import wmgym
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, per_env
+from benchmarks.harness.worlds import STEPS, TASKS, Setup, policies
 from wmgym.data.policy import apply_policy
 from wmgym.data.transitions import Transitions
 from wmgym.tasks import ground_truth
 
-ENVS, SECONDS = 256, 120.0
 LOOKS = 2_000  # states that MuJoCo looks at
 
 
-def measure(env_id: str) -> list[Row]:
-    train, world = pool_data(env_id), fitted(env_id)
-    steps = round(SECONDS / world.task.dt)
+def measure(env_id: str, setup: Setup) -> list[Row]:
+    train, world = setup.train(env_id), setup.world(env_id)
+    envs, seconds = setup.size(256, 32), setup.size(120, 8)
+    steps = round(seconds / world.task.dt)
     endless = wmgym.make_task(env_id, env_kwargs={"max_episode_steps": steps})
     bounds = Bounds(world.task, train)
     entrants: dict[str, Any] = {"random": None, **policies(env_id, "held-out")}
     found = []
     for name, policy in entrants.items():
         real = wmgym.collect(endless, {name: policy}, steps=4 * steps, seed=88_000, workers=2)
-        pairs, finite, variance = imagine(world, policy, steps)
+        pairs, finite, variance = imagine(world, policy, steps, envs)
         seen = ground_truth.inspect(world.task, pairs[:, 0])
         next_seen = ground_truth.inspect(world.task, pairs[:, 1])
         rows = np.random.default_rng(0).choice(len(real), size=min(LOOKS, len(real)), replace=False)
@@ -44,7 +42,7 @@ def measure(env_id: str) -> list[Row]:
         ratio = variance[moving] / real.core.var(0)[moving]
         found.append(
             {
-                "env": env_id, "policy": name, "seconds": SECONDS, "envs": ENVS, "finite": finite,
+                "env": env_id, "policy": name, "seconds": float(seconds), "envs": envs, "finite": finite,
                 "rejected_states": bounds.outside(pairs[:, 0], seen, 0.0),
                 "rejected_states_real": bounds.outside(real.core[rows], before, 0.0),
                 "outside_outer_bounds": bounds.outside(pairs[:, 0], seen, 1.0),
@@ -54,14 +52,15 @@ def measure(env_id: str) -> list[Row]:
                 "flight_error_real": flight_error(world.task, before, after),
             }
         )  # fmt: skip
-        print(f"  {found[-1]}", flush=True)
     return found
 
 
 @torch.no_grad()
-def imagine(world: wmgym.WorldModel, policy: Any, steps: int) -> tuple[np.ndarray, bool, np.ndarray]:
+def imagine(
+    world: wmgym.WorldModel, policy: Any, steps: int, envs: int
+) -> tuple[np.ndarray, bool, np.ndarray]:
     """Pairs of successive cores ``(n, 2, core_dim)``, whether all was finite, the variances."""
-    env = wmgym.ImaginedVectorEnv(world, ENVS, max_episode_steps=steps)
+    env = wmgym.ImaginedVectorEnv(world, envs, max_episode_steps=steps)
     env.action_space.seed(0)
     rng = np.random.default_rng(0)
     obs, _ = env.reset(seed=0)
@@ -86,7 +85,7 @@ def imagine(world: wmgym.WorldModel, policy: Any, steps: int) -> tuple[np.ndarra
 
 
 class Bounds:
-    """What real data allows: ranges of penetration, of stops and of every velocity."""
+    """What real data allows: ranges of penetration, of joint limits and of every velocity."""
 
     def __init__(self, task: wmgym.Task, train: Transitions) -> None:
         assert task.core.to_mujoco is not None
@@ -117,7 +116,7 @@ def flight_error(task: wmgym.Task, now: Any, then: Any) -> float | None:
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """The issue's targets beside what was measured."""
+    """The targets beside what was measured."""
     envs = list(dict.fromkeys(r["env"] for r in rows))
     worst = {e: max(r["outside_outer_bounds"] for r in rows if r["env"] == e) for e in envs}
     ratio = {
@@ -127,12 +126,18 @@ def goals(rows: list[Row]) -> list[Row]:
     what = "120 s of simulated time, 256 envs, random and held-out policies, 11 tasks: "
     return [
         target(what + "finite", "100 %", all(r["finite"] for r in rows), all(r["finite"] for r in rows)),
-        target(what + "share of states outside the validator's outer bounds", "0", worst,
+        target(what + "share of states outside the outer bounds of real data", "0", worst,
                len(envs) == len(TASKS) and max(worst.values()) == 0),
-        target(what + "state variance against MuJoCo's, median over dimensions, by policy", "within 2x",
+        target(what + "state variance relative to MuJoCo's, median over dimensions, least and most by policy",
+               "within 2x",
                ratio, all(low >= 0.5 and high <= 2 for low, high in ratio.values())),
     ]  # fmt: skip
 
 
-if __name__ == "__main__":
-    by_task("sanity", __doc__, measure, goals)
+BENCHMARK = Benchmark(
+    per_env(measure),
+    goals,
+    collects="steps 256 imagined envs for 120 s of simulated time under every held-out policy, and MuJoCo"
+    f" beside them; with --fit it first collects {STEPS:,} transitions a task and fits a world to them",
+    fits=True,
+)

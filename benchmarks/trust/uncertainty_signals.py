@@ -1,9 +1,6 @@
-"""What a bound is best made of: ways to tell a good imagined episode from a bad one.
+"""Which uncertainty signal makes the tightest error bound?
 
-    python benchmarks/doubts.py                     # five tasks, then benchmarks/results/doubts.json
-    python benchmarks/doubts.py --only Hopper-v5    # finished tasks are skipped
-
-Each way gives a number for every window, step and dimension; the bound is that number to a power, the one
+Each signal gives a number for every window, step and dimension. The bound is that number to a power, the one
 that makes bounds narrowest on the calibration's windows, times a conformal factor. Widths are compared with
 those of the bound that knows only the step, after both are scaled to cover 90 % of the same held-out errors.
 """
@@ -15,19 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Row, auroc, fair_width, target
 from scipy import stats
-from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data
 
 import wmgym
+from benchmarks.harness.metrics import auroc, fair_width, starts_of
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, per_env
+from benchmarks.harness.worlds import LARGE, STEPS, Setup
 from wmgym.calibration.conformal import grouped_quantile
 from wmgym.calibration.open_loop import given_actions, spread_starts, steps_left
 from wmgym.data.transitions import Transitions
 
 LOOKS = (1, 8, 32, 128, 368)
 POWERS = (0.25, 0.5, 0.75, 1.0)
-WINDOWS, PER_POLICY = 600, 100
-SHIPPED = "both paths, each dimension 0.4, all 0.6"
+SHIPPED = "current and running distance, per dimension (power 0.4) and pooled (0.6)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ def look(world: wmgym.WorldModel, real: Transitions, starts: np.ndarray) -> Seen
     return Seen(*found, group)
 
 
-def ways(seen: Seen) -> dict[str, np.ndarray]:
+def signals(seen: Seen) -> dict[str, np.ndarray]:
     """Numbers ``(steps, windows, dim or 1)`` that bounds are made of."""
     count = np.arange(1, len(seen.apart) + 1)[:, None, None]
 
@@ -98,34 +96,37 @@ def ways(seen: Seen) -> dict[str, np.ndarray]:
     both = np.sqrt((now**2 + past**2) / 2)
     single = np.sqrt(seen.disagreed).mean(2, keepdims=True)
     return {
-        "single steps' disagreement, added up": single,
-        "the same, each dimension": np.sqrt(np.sqrt(seen.disagreed) * single),
-        "two paths now": rms(now),
-        "three paths now": np.sqrt((rms(now) ** 2 + rms(seen.second) ** 2) / 2),
-        "two paths so far": so_far(rms(now)),
-        "two paths now and so far": np.sqrt(rms(now) * so_far(rms(now))),
-        "two paths now, and single steps": np.sqrt(rms(now) * single),
-        "two paths so far, each dimension": past,
-        "both paths, each dimension and all": np.sqrt((2 * both**2 + (past**2).mean(2, keepdims=True)) / 3),
+        "one-step disagreement, cumulative": single,
+        "one-step disagreement, cumulative, per dimension": np.sqrt(np.sqrt(seen.disagreed) * single),
+        "distance of two members' paths": rms(now),
+        "distance of three members' paths": np.sqrt((rms(now) ** 2 + rms(seen.second) ** 2) / 2),
+        "distance of two members' paths, running mean": so_far(rms(now)),
+        "distance of two members' paths, current and running mean": np.sqrt(rms(now) * so_far(rms(now))),
+        "distance of two members' paths and one-step disagreement": np.sqrt(rms(now) * single),
+        "distance of two members' paths, running mean, per dimension": past,
+        "current and running distance, per dimension and pooled": np.sqrt(
+            (2 * both**2 + (past**2).mean(2, keepdims=True)) / 3
+        ),
         SHIPPED: both**0.4 * gmean(past) ** 0.6,
     }
 
 
-def measure(env_id: str) -> list[Row]:
-    from calibration import starts_of
-
-    world, real, test = calibrated(env_id), calibration_data(env_id), held_out_data(env_id)
+def measure(env_id: str, setup: Setup) -> list[Row]:
+    world, real, test = setup.calibrated(env_id), setup.calibration(env_id), setup.held_out(env_id)
     fit, judged = (
         look(world, data, starts)
-        for data, starts in ((real, spread_starts(real, WINDOWS)), (test, starts_of(test, PER_POLICY)))
+        for data, starts in (
+            (real, spread_starts(real, setup.size(600, 150))),
+            (test, starts_of(test, setup.size(100, 30))),
+        )
     )
     plain = {
         h: bound(fit, judged, np.ones_like(fit.error), np.ones_like(judged.error), h, (0.0,))[0]
         for h in LOOKS
     }
-    mine, its = ways(fit), ways(judged)
+    mine, its = signals(fit), signals(judged)
     return [
-        {"env": env_id, "way": name, **compare(fit, judged, mine[name], its[name], plain)} for name in mine
+        {"env": env_id, "signal": name, **compare(fit, judged, mine[name], its[name], plain)} for name in mine
     ]
 
 
@@ -169,21 +170,27 @@ def compare(fit: Seen, judged: Seen, mine: np.ndarray, its: np.ndarray, plain: d
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """What each way gives, means over the tasks."""
-    found, names = [], list(dict.fromkeys(r["way"] for r in rows))
+    """What each signal gives, means over the tasks."""
+    found, names = [], list(dict.fromkeys(r["signal"] for r in rows))
     for name in names:
-        mine = [r for r in rows if r["way"] == name and r["env"] in LARGE]
+        mine = [r for r in rows if r["signal"] == name and r["env"] in LARGE]
         measured = {
-            "width": [r["mean_width"] for r in mine],
+            "relative width": [r["mean_width"] for r in mine],
             "Spearman, h = 8": [r["spearman"][1] for r in mine],
             "Spearman, h = 32": [r["spearman"][2] for r in mine],
             "Spearman, pooled": [r["spearman_pooled"] for r in mine],
             "AUROC, top decile": [np.mean(r["top_decile_auroc"]) for r in mine],
         }
         said = {what: round(float(np.mean(values)), 3) for what, values in measured.items()}
-        found.append(target(f"bounds from {name}", "none set", said, True))
+        found.append(target(f"bounds made of: {name}", "none set", said, True))
     return found
 
 
-if __name__ == "__main__":
-    by_task("doubts", __doc__, measure, goals, LARGE)
+BENCHMARK = Benchmark(
+    per_env(measure),
+    goals,
+    collects="collects episodes of the calibration's and of the held-out policies; with --fit it first"
+    f" collects {STEPS:,} transitions for each task and fits a world to them",
+    envs=LARGE,
+    fits=True,
+)

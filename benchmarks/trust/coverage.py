@@ -1,26 +1,24 @@
-"""Do the bounds hold for policies that neither the fit nor the calibration saw?
-
-    python benchmarks/calibration.py                     # all tasks, then benchmarks/results/calibration.json
-    python benchmarks/calibration.py --only Hopper-v5    # finished tasks are skipped
+"""Do the error bounds hold for policies that neither the fit nor the calibration saw?
 
 Worlds are fitted to some policies of the pool, calibrated on others and judged on held-out ones, whose
-actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "disagreement" the
-one that also knows how far two members' own paths came apart; widths are in units of the calibration data's
-standard deviation, and compared after both are scaled to the same coverage of the same errors.
+actions are replayed open loop. "step" is the bound that knows only how many steps were taken, "disagreement"
+the one that also knows how far the paths of two ensemble members came apart. Widths are in units of the
+calibration data's standard deviation, and compared after both are scaled to cover the same errors equally.
 """
 
 from __future__ import annotations
 
-import inspect
 import time
 
 import numpy as np
 import torch
-from common import Row, auroc, fair_width, target
 from scipy import stats
-from worlds import LARGE, by_task, calibrated, calibration_data, held_out_data, policies
 
 import wmgym
+from benchmarks.harness.metrics import auroc, fair_width, starts_of
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, per_env
+from benchmarks.harness.worlds import LARGE, STEPS, Setup, policies
 from wmgym.calibration import scoring_rules
 from wmgym.calibration.open_loop import replay, steps_left
 from wmgym.data.policy import apply_policy
@@ -29,43 +27,37 @@ from wmgym.models.dynamics import Propagation
 
 HORIZONS = (1, 8, 32, 128, 368)
 TUBE = 100
-WINDOWS, COPIES, SPREADS = 100, 32, 24  # starts a policy; copies of one start, starts a policy for those
+COPIES = 32  # sampled copies of one start
 PROPAGATIONS: tuple[Propagation, ...] = ("member", "sample")
 SCATTER = 150  # windows kept for the picture
-TOLERANCES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
-def measure(env_id: str) -> list[Row]:
-    world, test = calibrated(env_id), held_out_data(env_id)
+def measure(env_id: str, setup: Setup) -> list[Row]:
+    world, test = setup.calibrated(env_id), setup.held_out(env_id)
     assert world.calibration is not None
+    starts = starts_of(test, setup.size(100, 30))
     about: Row = {
         "section": "calibration", "env": env_id, "episodes": world.calibration.episodes,
-        "policies": len(set(calibration_data(env_id).episode_policy)),
         "held_out": len(set(test.episode_policy)), "horizon": world.calibration.horizon,
         "trust_horizon": {str(x): world.calibration.trust_horizon(x) for x in (0.1, 0.5, 1.0)},
     }  # fmt: skip
     found = [about]
     for propagation in PROPAGATIONS:
-        found += bounds(env_id, world, test, propagation)
-    found += [*spreads(env_id, world, test), *tolerances(env_id, world, test)]
-    return [*found, *penalties(env_id, world), cost(env_id, world)]
+        found += bounds(env_id, world, test, starts, propagation)
+    found += spreads(env_id, world, test, starts_of(test, setup.size(24, 8)))
+    found += thresholds(env_id, world, test, starts)
+    found += penalties(env_id, world, episodes=setup.size(10, 4))
+    return [*found, cost(env_id, world)]
 
 
-def starts_of(test: Transitions, count: int) -> np.ndarray:
-    """Rows spread evenly over every policy's episodes."""
-    names, found = np.array(test.episode_policy)[test.episode], []
-    for name in dict.fromkeys(test.episode_policy):
-        rows = np.flatnonzero(names == name)
-        found.append(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
-    return np.concatenate(found)
-
-
-def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, propagation: Propagation) -> list[Row]:
+def bounds(
+    env_id: str, world: wmgym.WorldModel, test: Transitions, starts: np.ndarray, propagation: Propagation
+) -> list[Row]:
     """Coverage, width and ranking of both bounds; the tube."""
     table = world.calibration
     assert table is not None
-    starts = starts_of(test, WINDOWS)
     who = np.array(test.episode_policy)[test.episode[starts]]
     found: list[Row] = []
     pooled: list[tuple[np.ndarray, np.ndarray]] = []
@@ -118,7 +110,8 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, propagation:
     widths, errors = (np.concatenate(x) for x in zip(*pooled, strict=True))
     inside, long = worst <= table.tube[propagation][length - 1], length == TUBE
     tube: Row = {
-        "section": "tube", "env": env_id, "propagation": propagation, "steps": TUBE, "trajectories": len(starts),
+        "section": "tube", "env": env_id, "propagation": propagation, "steps": TUBE,
+        "trajectories": len(starts),
         "inside": float(inside.mean()),
         "inside_full_length": float(inside[long].mean()) if long.any() else None,
         "factor": float(table.tube[propagation][min(TUBE, table.horizon) - 1]),
@@ -128,9 +121,8 @@ def bounds(env_id: str, world: wmgym.WorldModel, test: Transitions, propagation:
 
 
 @torch.no_grad()
-def spreads(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[Row]:
+def spreads(env_id: str, world: wmgym.WorldModel, test: Transitions, starts: np.ndarray) -> list[Row]:
     """Many sampled copies of one start: does MuJoCo lie among them as often as it should?"""
-    starts = starts_of(test, SPREADS)
     left = steps_left(test)[starts]
     generator = torch.Generator().manual_seed(0)
     state = world.init(torch.tensor(test.state[starts]).repeat_interleave(COPIES, 0), generator)
@@ -163,14 +155,12 @@ def spreads(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[Row
     return found
 
 
-def tolerances(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[Row]:
-    """How well distrust above a tolerance tells steps that are 0.5 std off, and the error of what is kept."""
+def thresholds(env_id: str, world: wmgym.WorldModel, test: Transitions, starts: np.ndarray) -> list[Row]:
+    """How well a threshold on distrust finds steps that are 0.5 std off, and the error of what it keeps."""
     table = world.calibration
     assert table is not None
     widened_bound, wrong = [], []
-    for h, step in enumerate(
-        replay(world, test, starts_of(test, WINDOWS), 200, "member", trust=True), start=1
-    ):
+    for h, step in enumerate(replay(world, test, starts, 200, "member", trust=True), start=1):
         there = ~np.isnan(step.disagreement[:, 0])
         if not there.any():
             break
@@ -181,11 +171,11 @@ def tolerances(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[
         wrong.append(np.sqrt(((step.error[there] / table.data_std) ** 2).mean(1)))
     distrust, rmse = np.concatenate(widened_bound), np.concatenate(wrong)
     bad, rows = rmse > 0.5, list[Row]()
-    for tolerance in TOLERANCES:
-        kept = distrust <= tolerance
+    for threshold in THRESHOLDS:
+        kept = distrust <= threshold
         rows.append(
             {
-                "section": "tolerance", "env": env_id, "tolerance": tolerance,
+                "section": "threshold", "env": env_id, "threshold": threshold,
                 "kept": float(kept.mean()),
                 "error_kept": float(rmse[kept].mean()) if kept.any() else None,
                 "error_all": float(rmse.mean()),
@@ -196,7 +186,7 @@ def tolerances(env_id: str, world: wmgym.WorldModel, test: Transitions) -> list[
 
 
 @torch.no_grad()
-def penalties(env_id: str, world: wmgym.WorldModel, episodes: int = 10) -> list[Row]:
+def penalties(env_id: str, world: wmgym.WorldModel, episodes: int) -> list[Row]:
     """Imagined return, distrust added up, and the real return on the policy's card."""
     rows: list[Row] = []
     every = [p for role in ("fit", "calibration", "held-out") for p in policies(env_id, role).values()]
@@ -204,19 +194,19 @@ def penalties(env_id: str, world: wmgym.WorldModel, episodes: int = 10) -> list[
     for name, policy in policies(env_id, "held-out").items():
         env = wmgym.ImaginedVectorEnv(world, episodes, trust=True)
         obs, _ = env.reset(seed=0)
-        returns, doubts, going = np.zeros(episodes), np.zeros(episodes), np.ones(episodes, bool)
+        returns, distrust, going = np.zeros(episodes), np.zeros(episodes), np.ones(episodes, bool)
         while going.any():
             obs, reward, terminated, truncated, infos = env.step(apply_policy(policy, obs))
             last = infos.get("final_info", infos)["distrust"]
             ended = terminated | truncated
             returns += going * reward
-            doubts += going * np.where(ended, last, infos["distrust"])
+            distrust += going * np.where(ended, last, infos["distrust"])
             going &= ~ended
         assert policy.card is not None
         rows.append(
             {
                 "section": "penalty", "env": env_id, "policy": name, "real": policy.card.return_mean,
-                "imagined": float(returns.mean()), "distrust": float(doubts.mean()),
+                "imagined": float(returns.mean()), "distrust": float(distrust.mean()),
                 "range": max(worth) - min(worth),
             }
         )  # fmt: skip
@@ -243,7 +233,7 @@ def cost(env_id: str, world: wmgym.WorldModel, envs: int = 1_024, steps: int = 4
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """The issue's targets beside what was measured, in the env's default mode."""
+    """The targets beside what was measured, in the default propagation."""
     envs = [e for e in LARGE if any(r["env"] == e for r in rows)]
     whole = len(envs) == len(LARGE)
     mine = [r for r in rows if r["section"] == "bound" and r["propagation"] == "member" and r["env"] in envs]
@@ -252,17 +242,21 @@ def goals(rows: list[Row]) -> list[Row]:
     def by_env(of: list[Row], key: str) -> dict[str, list[float]]:
         return {e: [round(r[key], 3) for r in of if r["env"] == e] for e in envs}
 
-    coverage = by_env(mine, "doubt_coverage")
+    coverage = by_env(mine, "disagreement_coverage")
     single = {
         e: [
-            round(f(x for r in mine if r["env"] == e for x in r["doubt_policies"].values()), 3)
+            round(f(x for r in mine if r["env"] == e for x in r["disagreement_policies"].values()), 3)
             for f in (min, max)
         ]
         for e in envs
     }
     sigma = by_env([r for r in rows if r["section"] == "spread" and r["env"] in envs], "one_sigma")
     ratio = {
-        e: [round(r["doubt_width_at_level"] / r["step_width_at_level"], 3) for r in mine if r["env"] == e]
+        e: [
+            round(r["disagreement_width_at_level"] / r["step_width_at_level"], 3)
+            for r in mine
+            if r["env"] == e
+        ]
         for e in envs
     }
     every = [x for values in ratio.values() for x in values]
@@ -277,8 +271,8 @@ def goals(rows: list[Row]) -> list[Row]:
 
     told = {
         str(x): round(float(np.mean([r["bad_caught"] + r["good_kept"] - 1 for r in rows
-                                     if r["section"] == "tolerance" and r["tolerance"] == x])), 3)
-        for x in TOLERANCES
+                                     if r["section"] == "threshold" and r["threshold"] == x])), 3)
+        for x in THRESHOLDS
     }  # fmt: skip
     paid = [r for r in rows if r["section"] == "penalty"]
     left = {
@@ -287,31 +281,38 @@ def goals(rows: list[Row]) -> list[Row]:
         )
         for x in PENALTIES
     }
-    defaults = inspect.signature(wmgym.ImaginedVectorEnv).parameters
+    defaults = wmgym.Trust()
     at = f"h = {', '.join(map(str, HORIZONS))}"
     return [
         target(f"coverage of the 90 % bound, {at}, each task", "88 to 92 %", coverage,
                all_in(coverage, 0.88, 0.92)),
-        target("the same, each single policy: least and most", "80 to 97 %", single,
+        target(f"coverage of the 90 % bound, {at}, each single policy: least and most", "80 to 97 %", single,
                all_in(single, 0.8, 0.97)),
         target(f"one-sigma coverage of sampled spread, {at}", "65 to 72 %", sigma,
                all_in(sigma, 0.65, 0.72)),
-        target("width against the bound by the step alone, at equal coverage",
+        target(f"width relative to the bound by the step alone, at equal coverage, {at}",
                "<= 0.85 on average, never > 1", ratio, whole and np.mean(every) <= 0.85 and max(every) <= 1),
-        target("Spearman of bound and error, pooled over horizons", ">= 0.9", pooled,
+        target("Spearman correlation of bound and error, pooled over horizons", ">= 0.9", pooled,
                whole and min(pooled.values()) >= 0.9),
-        target("the same within h = 8, 32", ">= 0.6", within, all_in(within, 0.6, 1)),
+        target("Spearman correlation of bound and error within h = 8, 32", ">= 0.6", within,
+               all_in(within, 0.6, 1)),
         target("trajectories inside the simultaneous 90 % tube, h <= 100", "88 to 93 %", inside,
                whole and all(0.88 <= x <= 0.93 for x in inside.values())),
-        target("AUROC for errors in the top decile, by horizon", ">= 0.9", top, all_in(top, 0.9, 1)),
-        target("cost of trust=True at 1,024 envs", "<= 2.5x", costs, whole and max(costs.values()) <= 2.5),
-        target("default tolerance: it tells steps 0.5 std off best (Youden's J, mean over tasks)",
-               "the largest", told, max(told, key=told.__getitem__) == str(defaults["tolerance"].default)),
-        target("default penalty: return gap of held-out policies that it leaves, share of the range",
+        target(f"AUROC of the bound for errors in the top decile, {at}", ">= 0.9", top, all_in(top, 0.9, 1)),
+        target("cost of a step with trust at 1,024 envs", "<= 2.5x", costs,
+               whole and max(costs.values()) <= 2.5),
+        target("default threshold of distrust: finds steps 0.5 std off best (Youden's J, mean over tasks)",
+               "the largest", told, max(told, key=told.__getitem__) == str(defaults.threshold)),
+        target("default penalty: return gap of held-out policies that remains, share of the pool's range",
                "the smallest of those above 0", left,
-               min(list(left)[1:], key=left.__getitem__) == str(defaults["penalty"].default)),
+               min(list(left)[1:], key=left.__getitem__) == str(defaults.penalty)),
     ]  # fmt: skip
 
 
-if __name__ == "__main__":
-    by_task("calibration", __doc__, measure, goals)
+BENCHMARK = Benchmark(
+    per_env(measure),
+    goals,
+    collects="collects 8 episodes of every held-out policy; with --fit it first collects"
+    f" {STEPS:,} transitions for each task, fits a world and calibrates it on episodes of other policies",
+    fits=True,
+)

@@ -1,17 +1,16 @@
 """What makes a world good: one change at a time, judged open loop on policies that no fit saw.
 
-    python benchmarks/ablation.py                             # everything missing, then the result file
-    python benchmarks/ablation.py --env Ant-v5 --only base    # some of it
-
-Every unit fits one small world (4 members, 60,000 transitions, 3,000 updates, limbs that keep their places,
-unless the change says otherwise) and replays held-out policies' actions. The error is the normalised one of
-``open_loop.py``.
+Every unit fits one small world (4 members, 60,000 transitions, 3,000 updates, no symmetry augmentation, unless
+the change says otherwise) and replays the actions of held-out policies. The error is the normalised one of
+``open_loop``.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,13 +19,16 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import worlds
-from common import Row, Units, target
 from torch import Tensor
 from torch.nn import functional
-from worlds import held_out_data, policies, spread, window_error
 
 import wmgym
+from benchmarks.harness import worlds
+from benchmarks.harness.metrics import spread, window_error
+from benchmarks.harness.results import Row, target
+from benchmarks.harness.runner import Benchmark, Work
+from benchmarks.harness.variants import in_world_axes, seen_as, with_core, without_symmetries
+from benchmarks.harness.worlds import Setup, policies
 from wmgym.data.transitions import Transitions, concat
 from wmgym.models import ensemble, support, training_loop, world
 from wmgym.models import fit as fit_module
@@ -42,8 +44,8 @@ BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=10
 
 
 def pool_data(env_id: str, steps: int) -> Transitions:
-    """Of the pool's own policies, without their kin, which are a change."""
-    return worlds.pool_data(env_id, steps, with_kin=False)
+    """Of the pool's own policies, without their parameter-noise copies, which are a change."""
+    return worlds.pool_data(env_id, steps, with_copies=False)
 
 
 class Relu(EnsembleMLP):
@@ -142,28 +144,8 @@ def swapped(**names: Any) -> Iterator[None]:
         yield
 
 
-def with_core(data: Transitions, **changes: Any) -> Transitions:
-    """The same data of a task whose core is described otherwise."""
-    core = dataclasses.replace(data.task.core, **changes)
-    return dataclasses.replace(data, task=dataclasses.replace(data.task, core=core))
-
-
-def seen_as(data: Transitions, geometry: Geometry) -> Transitions:
-    """In other coordinates, of which limbs that trade places would make no permutation."""
-    return with_core(data, geometry=geometry, symmetries=())
-
-
-def in_world_axes(data: Transitions) -> Transitions:
-    g = data.task.core.geometry
-    return seen_as(data, Geometry(g.dim, g.displacement_dim, angles=g.angles))
-
-
 def without_feet(data: Transitions) -> Transitions:
     return seen_as(data, dataclasses.replace(data.task.core.geometry, root=None, feet=()))
-
-
-def without_symmetries(data: Transitions) -> Transitions:
-    return with_core(data, symmetries=())
 
 
 def other_frame(data: Transitions) -> Transitions:
@@ -266,10 +248,10 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "likelihood, beta = 0": _with({"loss_of": likelihood}),
     "energy score": _with({"loss_of": energy_score}),
     "delta whitening": _with({"loss_of": whitened}),
-    "other frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
-    "feet not shown": lambda env_id: _fit(without_feet(pool_data(env_id, STEPS))),
-    "limbs trade places": lambda env_id: wmgym.fit(pool_data(env_id, STEPS), BASE, seed=0),
-    "limbs trade places, no LayerNorm": lambda env_id: wmgym.fit(
+    "other reference frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
+    "no foot features": lambda env_id: _fit(without_feet(pool_data(env_id, STEPS))),
+    "symmetry augmentation": lambda env_id: wmgym.fit(pool_data(env_id, STEPS), BASE, seed=0),
+    "symmetry augmentation, no LayerNorm": lambda env_id: wmgym.fit(
         pool_data(env_id, STEPS), dataclasses.replace(BASE, layer_norm=False), seed=0
     ),
     "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
@@ -280,13 +262,13 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "fine-tune, 8 steps": _config(finetune_updates=600),
     "fine-tune, 16 steps": _config(finetune_updates=600, finetune_steps=16),
     "fine-tune, 4 steps": _config(finetune_updates=600, finetune_steps=4),
-    "no clamp": _config(margin=1e6),
-    "clamp to the data's range": _config(margin=0.0),
-    "joints put back at their stops": lambda env_id: _fit(with_stops(pool_data(env_id, STEPS))),
-    "short history": short_history,
+    "states not clamped": _config(margin=1e6),
+    "states clamped to the range of the data": _config(margin=0.0),
+    "joints clamped to their limits": lambda env_id: _fit(with_stops(pool_data(env_id, STEPS))),
+    "two-step history": short_history,
     "fine-tune, 32 steps": _config(finetune_updates=600, finetune_steps=32),
-    "fitted in float32": _config(precision="float32"),
-    "bfloat16 after the fit": lambda env_id: _fit(pool_data(env_id, STEPS)).to("cpu", "bfloat16"),
+    "training in float32": _config(precision="float32"),
+    "bfloat16 at inference only": lambda env_id: _fit(pool_data(env_id, STEPS)).to("cpu", "bfloat16"),
     "width 128": _config(width=128),
     "width 512": _config(width=512),
     "depth 2": _config(depth=2),
@@ -301,54 +283,52 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "300k transitions": lambda env_id: _fit(pool_data(env_id, 300_000)),
     "300k transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 300_000), max_updates=10_000),
     "1M transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 1_000_000), max_updates=10_000),
-    "policies' kin beside them": lambda env_id: _fit(worlds.pool_data(env_id, STEPS, with_kin=True)),
-    "policies' kin, 300k transitions, 10,000 updates": lambda env_id: _fit(
-        worlds.pool_data(env_id, 300_000, with_kin=True), max_updates=10_000
+    "parameter-noise copies of the policies": lambda env_id: _fit(worlds.pool_data(env_id, STEPS, with_copies=True)),
+    "parameter-noise copies, 300k transitions, 10,000 updates": lambda env_id: _fit(
+        worlds.pool_data(env_id, 300_000, with_copies=True), max_updates=10_000
     ),
-    "the judged policies' own data": lambda env_id: _fit(mix(env_id, "on-policy")),
+    "on-policy data of the evaluated policies": lambda env_id: _fit(mix(env_id, "on-policy")),
     "random actions only": lambda env_id: _fit(mix(env_id, "random")),
-    "pool without noise": lambda env_id: _fit(mix(env_id, "clean")),
-    "pool with noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),
-    "pool, switching every 40 steps, noise 0.1": lambda env_id: _fit(mix(env_id, "switching")),
-    "weak half of the pool": lambda env_id: _fit(mix(env_id, "weak half")),
+    "policy pool, no action noise": lambda env_id: _fit(mix(env_id, "clean")),
+    "policy pool, action noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),
+    "policy pool, switching every 40 steps, action noise 0.1": lambda env_id: _fit(mix(env_id, "switching")),
+    "weaker half of the policy pool": lambda env_id: _fit(mix(env_id, "weak half")),
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--env", nargs="+", choices=ENVS, default=ENVS)
-    parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=tuple(CHANGES), metavar="CHANGE")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    units = Units("ablation")
-    for change in args.only:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), metavar="CHANGE",
+                        help="some changes; all of them by default")  # fmt: skip
+
+
+def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
+    found: dict[str, Work] = {}
+    for change in args.only or CHANGES:
         for env_id in args.env:
-            if change == "short history" and env_id == "Ant-v5":
-                continue  # what its observation shows beside the core has no past
-            name = f"{env_id}-{change}".replace(" ", "_").replace(",", "").replace("=", "").replace("'", "")
-            units.do(name, lambda e=env_id, c=change: [measure(e, c)])
-    print(units.write(goals, [0]))
+            # What Ant's observation shows beside the core has no past.
+            if (change, env_id) != ("two-step history", "Ant-v5"):
+                name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{env_id}-{change}").strip("_")
+                found[name] = functools.partial(measure, env_id, change)
+    return found
 
 
-def measure(env_id: str, change: str) -> Row:
-    test, std = held_out_data(env_id), spread(pool_data(env_id, STEPS))
+def measure(env_id: str, change: str) -> list[Row]:
+    test, std = worlds.held_out_data(env_id), spread(pool_data(env_id, STEPS))
     began = time.perf_counter()
     model = CHANGES[change](env_id)
     minutes = (time.perf_counter() - began) / 60
     rng, share = np.random.default_rng(0), 1.0
     if model.task.core.dim > test.task.core.dim:  # the past is given and not judged
         test, std, share = with_past(test), np.concatenate([std, np.full_like(std, np.inf)]), 0.5
-    found = {f"h={h}": window_error(model, test, std, h, rng) / share**0.5 for h in HORIZONS}
-    return {"env": env_id, "change": change, "minutes": round(minutes, 2), **found}
+    found = {f"error_{h}": window_error(model, test, std, h, rng) / share**0.5 for h in HORIZONS}
+    return [{"env": env_id, "change": change, "minutes": round(minutes, 2), **found}]
 
 
 def goals(rows: list[Row]) -> list[Row]:
     """No target of its own: the best change of each env at h = 32."""
     found = []
     for env_id in dict.fromkeys(r["env"] for r in rows):
-        mine = {r["change"]: r["h=32"] for r in rows if r["env"] == env_id}
+        mine = {r["change"]: r["error_32"] for r in rows if r["env"] == env_id}
         best, base = min(mine, key=lambda change: mine[change]), mine.get("base", float("nan"))
         said = f"{best}: {mine[best]:.3f}, base {base:.3f}"
         found.append(
@@ -357,5 +337,11 @@ def goals(rows: list[Row]) -> list[Row]:
     return found
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    units,
+    goals,
+    collects="collects 60,000 transitions of the policy pool for each task and fits one small world a change",
+    envs=ENVS,
+    quick=False,
+    arguments=arguments,
+)

@@ -1,15 +1,13 @@
-"""The spine, measured: real data, world model, policy from imagination, real score.
-
-    python benchmarks/spine.py                       # everything, then benchmarks/results/spine.json
-    python benchmarks/spine.py --only run sac        # some sections; finished units are skipped
+"""What is the whole line worth: real data, world model, policy trained in imagination, real score?
 
 Sections: ``run`` (the whole line), ``sac`` (SB3's SAC given the same real steps), ``throughput``,
-``coverage``, ``demo`` (``make demo`` in a fresh clone), ``suite`` (``make test``).
+``coverage`` (on policies of ``run``), ``demo`` (``make demo`` in a fresh clone), ``suite`` (``make test``).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import sys
 import tempfile
@@ -17,48 +15,50 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mujoco
+import mujoco.rollout
 import numpy as np
-from common import ROOT, RUNS, Row, Units, target
+import torch
 
 import wmgym
+from benchmarks.harness.results import ROOT, RUNS, Row, target
+from benchmarks.harness.runner import Benchmark, Work
+from benchmarks.harness.worlds import Setup
 from wmgym.app import recipes
 from wmgym.app import run as run_module
+from wmgym.calibration.open_loop import open_loop_errors
+from wmgym.models.dynamics import PROPAGATIONS
 
-SEEDS = [0, 1, 2]
+SEEDS = (0, 1, 2)
 ENVS = ("HalfCheetah-v5", "InvertedPendulum-v5")
 SECTIONS = ("throughput", "run", "sac", "coverage", "demo", "suite")
 HORIZONS = (1, 8, 32)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--env", nargs="+", choices=ENVS, default=ENVS)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="some sections; all of them by default")
     parser.add_argument("--seed", nargs="+", type=int, choices=SEEDS, default=SEEDS)
-    args = parser.parse_args()
-    units = Units("spine")
-    for section in args.only:
+
+
+def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
+    found: dict[str, Work] = {}
+    for section in args.only or (("throughput",) if setup.quick else SECTIONS):
         if section in ("run", "sac"):
+            work = run_line if section == "run" else run_sac
             for env_id in args.env:
                 for seed in args.seed:
-                    work = run_line if section == "run" else run_sac
-                    units.do(f"{section}-{env_id}-{seed}", lambda w=work, e=env_id, s=seed: w(e, s))
+                    found[f"{section}-{env_id}-{seed}"] = functools.partial(work, env_id, seed)
         elif section == "coverage":
-            for seed in args.seed:
-                units.do(f"coverage-{seed}", lambda s=seed: coverage(s))
+            found |= {f"coverage-{seed}": functools.partial(coverage, seed) for seed in args.seed}
         else:
-            units.do(section, {"throughput": throughput, "demo": demo, "suite": suite}[section])
-    print(units.write(targets, SEEDS))
+            found[section] = {"throughput": throughput, "demo": demo, "suite": suite}[section]
+    return found
 
 
 def run_line(env_id: str, seed: int) -> list[Row]:
-    import torch
-
     torch.set_num_threads(1)
     config = recipes.recipe(env_id, seed=seed)
-    result = run_module.run(config, RUNS / "spine" / f"{env_id}-{seed}", say=print)
+    result = run_module.run(config, RUNS / "end_to_end" / f"{env_id}-{seed}", say=print)
     mine = result.report[result.policy.name]
     return [
         {
@@ -76,7 +76,6 @@ def run_line(env_id: str, seed: int) -> list[Row]:
 
 def run_sac(env_id: str, seed: int) -> list[Row]:
     """SB3's SAC with its own defaults, given as many real steps as the line takes."""
-    import torch
     from stable_baselines3 import SAC
 
     torch.set_num_threads(1)
@@ -103,11 +102,7 @@ def run_sac(env_id: str, seed: int) -> list[Row]:
 
 def throughput() -> list[Row]:
     """Imagined against real steps a second, same cores, one run; medians of 5 interleaved repeats."""
-    import mujoco
-    import mujoco.rollout
-    import torch
-
-    world = _small_world()
+    world = wmgym.load("HalfCheetah-v5")
     num_envs, cores = 1_024, 2
     torch.set_num_threads(cores)
     env = wmgym.ImaginedVectorEnv(world, num_envs)
@@ -140,7 +135,7 @@ def throughput() -> list[Row]:
         imagine(), simulate()
         pairs = [(imagine(), simulate()) for _ in range(5)]
     fast, slow = (float(np.median([pair[i] for pair in pairs])) for i in (0, 1))
-    single = _gym_rate()
+    single = gym_rate()
     return [
         {
             "section": "throughput", "env": "HalfCheetah-v5", "num_envs": num_envs, "cores": cores,
@@ -148,12 +143,12 @@ def throughput() -> list[Row]:
             "gymnasium_env_steps_per_s": round(single),
             "ratio": round(float(np.median([a / b for a, b in pairs])), 2),
             "ratios": [round(a / b, 2) for a, b in pairs],
-            "break_even_num_envs": _break_even(world, slow),
+            "break_even_num_envs": break_even(world, slow),
         }
     ]  # fmt: skip
 
 
-def _break_even(world: wmgym.WorldModel, real_rate: float) -> int | None:
+def break_even(world: wmgym.WorldModel, real_rate: float) -> int | None:
     """Smallest number of imagined envs, in powers of two, that outruns MuJoCo on all cores."""
     for num_envs in (2**k for k in range(11)):
         env = wmgym.ImaginedVectorEnv(world, num_envs)
@@ -170,7 +165,7 @@ def _break_even(world: wmgym.WorldModel, real_rate: float) -> int | None:
     return None
 
 
-def _gym_rate() -> float:
+def gym_rate() -> float:
     env = wmgym.make_task("HalfCheetah-v5").make()
     env.reset(seed=0)
     action = np.zeros(6, np.float32)
@@ -180,27 +175,16 @@ def _gym_rate() -> float:
     return 1_000 / (time.perf_counter() - began)
 
 
-def _small_world() -> wmgym.WorldModel:
-    """A world of the default architecture; its speed does not depend on how well it is fitted."""
-    data = wmgym.collect("HalfCheetah-v5", steps=2_000, seed=0)
-    return wmgym.fit(data, wmgym.FitConfig(max_updates=50, eval_every=50), seed=0)
-
-
 def coverage(seed: int) -> list[Row]:
     """The 90 % bound on held-out episodes: random actions and every policy of this seed's run."""
-    import torch
-
-    from wmgym.calibration.open_loop import open_loop_errors
-    from wmgym.models.dynamics import PROPAGATIONS
-
     torch.set_num_threads(1)
-    folder = RUNS / "spine" / f"HalfCheetah-v5-{seed}"
+    folder = RUNS / "end_to_end" / f"HalfCheetah-v5-{seed}"
     policies: dict[str, Any] = {"random": None}
     for path in sorted(folder.glob("round-*/policy")):
         policies[path.parent.name] = wmgym.load_policy(path)
     if len(policies) == 1:
         raise SystemExit(
-            f"coverage needs the policies of the run: benchmarks/spine.py --only run --seed {seed}"
+            f"coverage needs the policies of: python -m benchmarks end_to_end --only run --seed {seed}"
         )
     data = wmgym.collect("HalfCheetah-v5", policies, steps=240_000, seed=seed, noise=0.1)
     # Episodes are what varies: with 18 to calibrate on and 18 to test, the share itself moves by +-4 %.
@@ -222,7 +206,8 @@ def coverage(seed: int) -> list[Row]:
             each = [inside[test.episode[starts] == e].mean() for e in range(test.num_episodes)]
             rows.append(
                 {
-                    "section": "coverage", "env": "HalfCheetah-v5", "seed": seed, "propagation": propagation, "h": h,
+                    "section": "coverage", "env": "HalfCheetah-v5", "seed": seed,
+                    "propagation": propagation, "h": h,
                     "coverage": float(inside.mean()), "mean_half_width_in_std": width, "windows": len(starts),
                     "episodes": [train.num_episodes, calib.num_episodes, test.num_episodes],
                     "episode_coverage_min_max": [float(min(each)), float(max(each))],
@@ -258,7 +243,7 @@ def suite() -> list[Row]:
 
 
 def targets(rows: list[Row]) -> list[Row]:
-    """The issue's table, restated, with what was measured."""
+    """The targets beside what was measured."""
 
     def pick(section: str, env_id: str | None = None) -> list[Row]:
         return [r for r in rows if r["section"] == section and env_id in (None, r.get("env"))]
@@ -303,7 +288,7 @@ def targets(rows: list[Row]) -> list[Row]:
         found.append(
             target("90 % bound: coverage at h = 1, 8, 32 on held-out episodes", "87 to 93 %",
                    f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % over {len(SEEDS)} seeds "
-                   "and three modes",
+                   "and three propagations",
                    all(0.87 <= x <= 0.93 for x in shares))
         )  # fmt: skip
     for row in pick("suite"):
@@ -315,5 +300,13 @@ def targets(rows: list[Row]) -> list[Row]:
     return found
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    units,
+    targets,
+    collects="collects, fits, trains and scores three seeds a task, trains SAC in MuJoCo as often, and runs"
+    " the demo and the test suite (--quick only times the shipped HalfCheetah world)",
+    envs=ENVS,
+    seeds=SEEDS,
+    arguments=arguments,
+    threads=None,
+)

@@ -1,0 +1,1 @@
+"""What wmgym is worth, measured: ``python -m benchmarks`` lists the questions."""

@@ -1,0 +1,1 @@
+"""How close imagined episodes are to MuJoCo."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: results, data and worlds, tables, plots and pages."""

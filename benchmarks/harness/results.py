@@ -1,0 +1,152 @@
+"""Result files: one a benchmark, each row once, with the commit and the cost of every unit of work."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wmgym.io.provenance import cpu_seconds, library_versions
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS = ROOT / "runs" / "benchmarks"
+
+Row = dict[str, Any]
+KEYS = ("command", "commit", "versions", "hardware", "seeds", "wall_s", "cpu_s", "units", "rows", "targets")
+"""What every result file holds, in this order; ``rows`` name their unit, ``units`` hold no rows."""
+
+
+class Units:
+    """Finished units of work of one benchmark, each in its own file, so that processes can work side by side.
+
+    Args:
+        name: The benchmark.
+        folder: Where finished units are kept.
+        about: Kept with every unit, such as which worlds it measured.
+    """
+
+    def __init__(self, name: str, folder: Path, about: Row) -> None:
+        self.name, self.folder, self.about = name, folder, about
+
+    def do(self, unit: str, work: Callable[[], list[Row]]) -> None:
+        """Run a unit unless an earlier call finished it; its rows and cost are kept either way."""
+        path = self.folder / f"{unit}.json"
+        if path.exists():
+            print(f"{unit}: finished by an earlier run", flush=True)
+            return
+        print(f"{unit}: started", flush=True)
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        rows = work()
+        cost = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}
+        write(path, {"unit": unit, "commit": commit(), **cost, **self.about, "rows": rows})
+        print(f"{unit}: {len(rows)} rows in {cost['wall_s']} s", flush=True)
+
+    def write(
+        self,
+        path: Path,
+        command: str,
+        goals: Callable[[list[Row]], list[Row]],
+        seeds: tuple[int, ...],
+        keep: bool = True,
+    ) -> Row:
+        """Write the result file from all finished units; ``keep`` those of the file that this run lacks."""
+        units = {unit["unit"]: unit for unit in map(read, sorted(self.folder.glob("*.json")))}
+        if keep and path.exists():
+            units = by_unit(read(path)) | units
+        every = [units[name] for name in sorted(units)]
+        rows = [{"unit": unit["unit"], **row} for unit in every for row in unit["rows"]]
+        document = {
+            "command": command,
+            "commit": commit(),
+            "versions": {**library_versions(), "python": platform.python_version()},
+            "hardware": hardware(),
+            "seeds": list(seeds),
+            "wall_s": round(sum(unit["wall_s"] for unit in every), 1),
+            "cpu_s": round(sum(unit["cpu_s"] for unit in every), 1),
+            "units": [{key: value for key, value in unit.items() if key != "rows"} for unit in every],
+            "rows": rows,
+            "targets": goals(rows),
+        }
+        write(path, document)
+        return document
+
+
+def read(path: Path) -> Row:
+    """One JSON file."""
+    found: Row = json.loads(path.read_text())
+    return found
+
+
+def write(path: Path, document: Row) -> None:
+    """Replace a JSON file at once, with one line for every entry of a list at the top."""
+
+    def said(value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return (
+                "[\n" + ",\n".join(f"    {json.dumps(entry, allow_nan=False)}" for entry in value) + "\n  ]"
+            )
+        return json.dumps(value, allow_nan=False)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(key)}: {said(value)}" for key, value in document.items())
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(f"{{\n{lines}\n}}\n")
+    temporary.replace(path)
+
+
+def by_unit(document: Row) -> dict[str, Row]:
+    """Every unit of a result file with its rows, as ``Units.do`` keeps it."""
+    units = {unit["unit"]: {**unit, "rows": list[Row]()} for unit in document["units"]}
+    for row in document["rows"]:
+        units[row["unit"]]["rows"].append({key: value for key, value in row.items() if key != "unit"})
+    return units
+
+
+def committed(name: str) -> Row | None:
+    """A committed result file, None where there is none."""
+    path = RESULTS / f"{name}.json"
+    return read(path) if path.exists() else None
+
+
+def result_rows(name: str, **having: Any) -> list[Row]:
+    """Rows of a committed result that have these values; none where there is no result."""
+    document = committed(name)
+    every: list[Row] = [] if document is None else document["rows"]
+    return [row for row in every if all(row.get(key) == value for key, value in having.items())]
+
+
+def target(what: str, aim: str, measured: Any, met: bool) -> Row:
+    """One goal beside what was measured; an ``aim`` of "none set" is a measurement without a goal."""
+    return {"what": what, "target": aim, "measured": measured, "met": bool(met)}
+
+
+def commit() -> str:
+    """The checkout's commit, marked where code differs from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "wmgym", "benchmarks", "tools", ":!benchmarks/results")
+        return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def hardware() -> Row:
+    """Processor, cores and memory."""
+    model = platform.processor() or "unknown"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory), "system": sys.platform}

@@ -1,0 +1,1 @@
+"""How fast, against MuJoCo and against an earlier checkout."""

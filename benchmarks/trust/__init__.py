@@ -1,0 +1,1 @@
+"""Whether the error bounds hold, and what they notice."""

@@ -1,0 +1,1 @@
+"""What makes the things that ship: reference policies and worlds."""
