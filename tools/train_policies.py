@@ -1,10 +1,10 @@
 """Reference policies trained in the real env: ``policies/<env-id>/<name>/``.
 
-    python benchmarks/train_policies.py                        # every missing policy, long runs first
-    python benchmarks/train_policies.py --only Hopper-v5       # of some envs; any Gymnasium id will do
-    python benchmarks/train_policies.py --budget 100000        # none that learns from more real steps
-    python benchmarks/train_policies.py --check                # score all again in MuJoCo
-    python benchmarks/train_policies.py --report               # policies/README.md and its picture
+    python -m tools.train_policies                        # every missing policy, long runs first
+    python -m tools.train_policies --env Hopper-v5        # of some envs; any Gymnasium id will do
+    python -m tools.train_policies --budget 100000        # none that learns from more real steps
+    python -m tools.train_policies --check                # score all again in MuJoCo
+    python -m tools.train_policies --report               # policies/README.md and its picture
 
 One process a core; each policy is written when it is finished, so a killed run goes on where it was.
 """
@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT
 from gymnasium import spaces
 
 import wmgym
+from benchmarks.harness.results import ROOT
+from benchmarks.harness.tables import table
 from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
 from wmgym.io import artifacts
 from wmgym.io.provenance import library_versions
@@ -46,40 +47,29 @@ BY_HAND = ("constant", "bang-bang", "noise-white", "noise-coloured", "leaning")
 """Policies are functions of the observation alone, so noise is a random network: a large gain makes its
 actions jump from step to step, a small one lets them follow the body slowly."""
 
-LEARNED_MANY = (
-    ("SAC", 10_000), ("SAC", 25_000), ("SAC", 60_000), ("SAC", 250_000),
-    ("TQC", 15_000), ("TQC", 40_000),
-    ("TD3", 30_000), ("TD3", 60_000),
-    ("PPO", 50_000), ("PPO", 200_000), ("PPO", 600_000), ("PPO", 2_000_000),
-)  # fmt: skip
-LEARNED_FEW: dict[str, tuple[tuple[str, int], ...]] = {
-    "InvertedPendulum-v5": (
-        ("PPO", 4_000), ("PPO", 10_000), ("PPO", 30_000), ("SAC", 2_000), ("SAC", 6_000), ("TD3", 5_000),
-    ),
-    "InvertedDoublePendulum-v5": (
-        ("PPO", 20_000), ("PPO", 100_000), ("PPO", 400_000), ("SAC", 5_000), ("SAC", 20_000), ("TD3", 15_000),
-    ),
-    "Reacher-v5": (
-        ("PPO", 20_000), ("PPO", 100_000), ("PPO", 500_000), ("SAC", 3_000), ("SAC", 15_000), ("TD3", 10_000),
-    ),
-    "Pusher-v5": (
-        ("PPO", 50_000), ("PPO", 300_000), ("PPO", 1_000_000), ("SAC", 5_000), ("SAC", 40_000),
-        ("TD3", 20_000),
-    ),
-    "Humanoid-v5": (
-        ("PPO", 100_000), ("PPO", 500_000), ("PPO", 2_000_000), ("SAC", 20_000), ("SAC", 60_000),
-        ("TQC", 50_000),
-    ),
-}  # fmt: skip
+Runs = dict[str, tuple[int, ...]]
+"""Real steps of every run, by algorithm."""
 
-MORE: dict[str, tuple[tuple[str, int], ...]] = {
-    "InvertedPendulum-v5": (("PPO", 20_000), ("SAC", 10_000)),
-    "InvertedDoublePendulum-v5": (("PPO", 250_000), ("PPO", 150_000)),
-    "Hopper-v5": (("PPO", 1_000_000),),
-    "Walker2d-v5": (("PPO", 1_000_000),),
-    "Swimmer-v5": (("PPO", 1_000_000), ("SAC", 150_000)),
-    "HalfCheetah-v5": (("SAC", 120_000), ("SAC", 400_000)),
-    "Ant-v5": (("PPO", 1_000_000),),
+LEARNED_MANY: Runs = {
+    "SAC": (10_000, 25_000, 60_000, 250_000), "TQC": (15_000, 40_000), "TD3": (30_000, 60_000),
+    "PPO": (50_000, 200_000, 600_000, 2_000_000),
+}  # fmt: skip
+LEARNED_FEW: dict[str, Runs] = {
+    "InvertedPendulum-v5": {"PPO": (4_000, 10_000, 30_000), "SAC": (2_000, 6_000), "TD3": (5_000,)},
+    "InvertedDoublePendulum-v5": {
+        "PPO": (20_000, 100_000, 400_000), "SAC": (5_000, 20_000), "TD3": (15_000,)},
+    "Reacher-v5": {"PPO": (20_000, 100_000, 500_000), "SAC": (3_000, 15_000), "TD3": (10_000,)},
+    "Pusher-v5": {"PPO": (50_000, 300_000, 1_000_000), "SAC": (5_000, 40_000), "TD3": (20_000,)},
+    "Humanoid-v5": {"PPO": (100_000, 500_000, 2_000_000), "SAC": (20_000, 60_000), "TQC": (50_000,)},
+}  # fmt: skip
+MORE: dict[str, Runs] = {
+    "InvertedPendulum-v5": {"PPO": (20_000,), "SAC": (10_000,)},
+    "InvertedDoublePendulum-v5": {"PPO": (250_000, 150_000)},
+    "Hopper-v5": {"PPO": (1_000_000,)},
+    "Walker2d-v5": {"PPO": (1_000_000,)},
+    "Swimmer-v5": {"PPO": (1_000_000,), "SAC": (150_000,)},
+    "HalfCheetah-v5": {"SAC": (120_000, 400_000)},
+    "Ant-v5": {"PPO": (1_000_000,)},
 }
 """Runs that fill gaps which the others left; at the end, so that no other changes its split."""
 
@@ -105,18 +95,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="ENV", default=[*FEW, *MANY])
+    parser.add_argument("--env", nargs="+", metavar="ENV", default=[*FEW, *MANY])
     parser.add_argument("--budget", type=int, metavar="STEPS", help="largest number of real steps of a run")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     if args.check:
-        sys.exit(check(args.only))
+        sys.exit(check(args.env))
     if not args.report:
-        wanted = [
-            job for env_id in args.only for job in jobs(env_id) if job.steps <= (args.budget or job.steps)
-        ]
+        every = (job for env_id in args.env for job in jobs(env_id))
+        wanted = [job for job in every if job.steps <= (args.budget or job.steps)]
         todo = [job for job in wanted if not artifacts.exists(job.path, kind="policy")]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} done before", flush=True)
         make(sorted(todo, key=_cost, reverse=True), args.workers)
@@ -125,9 +114,10 @@ def main() -> None:
 
 def jobs(env_id: str) -> Iterator[Job]:
     """The pool of one env: made by hand first, then learned; every third is held out."""
-    learned = (*LEARNED_FEW.get(env_id, LEARNED_MANY), *MORE.get(env_id, ()))
+    runs = (LEARNED_FEW.get(env_id, LEARNED_MANY), MORE.get(env_id, {}))
+    learned = [(kind, steps) for each in runs for kind, every in each.items() for steps in every]
     by_hand = BY_HAND if env_id in MANY else BY_HAND[:3]
-    kinds = [(kind, 0) for kind in by_hand] + list(learned)
+    kinds = [(kind, 0) for kind in by_hand] + learned
     for index, (kind, steps) in enumerate(kinds):
         name = f"{kind.lower()}-{steps // 1000}k" if steps else kind
         yield Job(
@@ -155,9 +145,8 @@ def make(todo: list[Job], workers: int) -> None:
                 print(failed[-1], flush=True)
             else:
                 card = done.result()
-                print(
-                    f"{job.env_id}/{job.name}: {card.return_mean:,.1f} +- {card.return_std:,.1f}", flush=True
-                )
+                said = f"{card.return_mean:,.1f} +- {card.return_std:,.1f}"
+                print(f"{job.env_id}/{job.name}: {said}", flush=True)
     if failed:
         sys.exit(f"{len(failed)} failed; run the same command again")
 
@@ -168,12 +157,12 @@ def produce(job: Job) -> PolicyCard:
     score_seed = job.seed + 1
     scored = wmgym.collect(job.env_id, policy, episodes=SCORE_EPISODES, seed=score_seed, workers=1)
     card = PolicyCard(
+        env_id=job.env_id,
         algorithm=job.algorithm,
         hyperparameters=job.hyperparameters,
         seed=job.seed,
         real_steps=job.steps,
         versions=library_versions(),
-        env_id=job.env_id,
         return_mean=float(scored.returns.mean()),
         return_std=float(scored.returns.std(ddof=1)),
         episodes=SCORE_EPISODES,
@@ -207,14 +196,9 @@ def by_hand(job: Job) -> MLPPolicy:
         weights = [linear(gain, inputs, 64), linear(2.0, 64, outputs) * half]
         biases = [rng.normal(size=64).astype(np.float32), zero + middle]
     return MLPPolicy(
-        name=job.name,
-        weights=tuple(np.float32(w) for w in weights),
-        biases=tuple(np.float32(b) for b in biases),
-        activation="tanh",
-        head="clip",
-        low=low,
-        high=high,
-    )
+        name=job.name, activation="tanh", head="clip", low=low, high=high,
+        weights=tuple(np.float32(w) for w in weights), biases=tuple(np.float32(b) for b in biases),
+    )  # fmt: skip
 
 
 def learn(job: Job) -> MLPPolicy:
@@ -305,28 +289,25 @@ def report() -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    env_ids = sorted(path.name for path in POLICIES.iterdir() if path.is_dir()) if POLICIES.exists() else []
-    if not env_ids:
-        return
+    env_ids = sorted(path.name for path in POLICIES.iterdir() if path.is_dir())
     figure, axes = plt.subplots(len(env_ids), 1, figsize=(9, 0.9 * len(env_ids) + 0.6), squeeze=False)
+    aims = []
+    for env_id, aim in AIMS.items():
+        for policy in pool(env_id)[-1:]:
+            assert policy.card is not None
+            aims.append([env_id, f"{aim:,}", f"{policy.card.return_mean:,.0f}", policy.name])
     lines = [
         "# Reference policies",
         "",
-        "Trained in real MuJoCo, one run each, by `python benchmarks/train_policies.py`; returns are means",
+        "Trained in real MuJoCo, one run each, by `python -m tools.train_policies`; returns are means",
         f"and standard deviations of {SCORE_EPISODES} episodes. `wmgym.load_policy` reads one. Held-out",
         "policies never enter a fit or a calibration of anything that ships.",
         "",
         "![Mean return of every policy](spread.png)",
         "",
+        table(["env", "aimed at", "best", "policy"], aims),
+        "",
     ]
-    best = {env_id: policies[-1] for env_id in AIMS if (policies := pool(env_id))}
-    lines += ["| env | aimed at | best | policy |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {env_id} | {AIMS[env_id]:,} | {policy.card.return_mean:,.0f} | {policy.name} |"
-        for env_id, policy in best.items()
-        if policy.card is not None
-    ]
-    lines.append("")
     for (axis,), env_id in zip(axes, env_ids, strict=True):
         policies = pool(env_id)
         cards = [(policy.name, policy.card) for policy in policies if policy.card is not None]
@@ -338,15 +319,16 @@ def report() -> None:
             "",
             f"{len(cards)} policies, {held} of them held out; largest gap between neighbours {gap:,.1f}.",
             "",
-            "| policy | algorithm | real steps | return | split |",
-            "| --- | --- | --- | --- | --- |",
-            *(
-                f"| {name} | {card.algorithm} | {card.real_steps:,} | "
-                f"{card.return_mean:,.1f} ± {card.return_std:,.1f} | {card.split} |"
-                for name, card in cards
+            table(
+                ["policy", "algorithm", "real steps", "return", "split"],
+                [
+                    [name, card.algorithm, f"{card.real_steps:,}",
+                     f"{card.return_mean:,.1f} ± {card.return_std:,.1f}", card.split]
+                    for name, card in cards
+                ],
             ),
             "",
-        ]
+        ]  # fmt: skip
         for split, color in (("pool", "tab:blue"), ("held-out", "tab:orange")):
             chosen = [card for _, card in cards if card.split == split]
             axis.errorbar(

@@ -1,8 +1,8 @@
 """What makes a world good: one change at a time, judged open loop on policies that no fit saw.
 
-Every unit fits one small world (4 members, 60,000 transitions, 3,000 updates, no symmetry augmentation, unless
-the change says otherwise) and replays the actions of held-out policies. The error is the normalised one of
-``open_loop``.
+Every unit fits one small world (4 members, 60,000 transitions, 3,000 updates, no symmetry
+augmentation, unless the change says otherwise) and replays the actions of held-out policies. The error is the
+normalised one of ``open_loop``.
 """
 
 from __future__ import annotations
@@ -283,7 +283,9 @@ CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
     "300k transitions": lambda env_id: _fit(pool_data(env_id, 300_000)),
     "300k transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 300_000), max_updates=10_000),
     "1M transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 1_000_000), max_updates=10_000),
-    "parameter-noise copies of the policies": lambda env_id: _fit(worlds.pool_data(env_id, STEPS, with_copies=True)),
+    "parameter-noise copies of the policies": lambda env_id: _fit(
+        worlds.pool_data(env_id, STEPS, with_copies=True)
+    ),
     "parameter-noise copies, 300k transitions, 10,000 updates": lambda env_id: _fit(
         worlds.pool_data(env_id, 300_000, with_copies=True), max_updates=10_000
     ),

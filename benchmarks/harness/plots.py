@@ -1,10 +1,8 @@
-"""Pictures of the results: ``benchmarks/results/*.json`` in, ``benchmarks/results/*.png`` out.
-
-python benchmarks/plots.py
-"""
+"""Plots of the results, as SVG: the same results give the same file with the same matplotlib."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,102 +10,129 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS
-from common import result_rows as rows
-from worlds import LARGE
+
+from benchmarks.harness.results import result_rows as rows
+from benchmarks.harness.tables import MUJOCO_START, ablation_ratios, mean_log, short, tasks
+from benchmarks.harness.worlds import LARGE
 
 mpl.use("Agg")
-CEILING = "MuJoCo, start off by 1e-3 std"
+mpl.rcParams.update({"svg.hashsalt": "wmgym", "font.size": 9, "figure.facecolor": "white"})
 
 
-def grid(names: list[str], draw: Callable[[Any, str], None], title: str, path: Path) -> None:
-    """One small picture a name, side by side."""
-    width = min(len(names), 4)
-    height = -(-len(names) // width)
-    figure, axes = plt.subplots(height, width, figsize=(3.1 * width, 2.7 * height), squeeze=False)
-    for axis in axes.flat[len(names) :]:
-        axis.axis("off")
+def draw_all(folder: Path) -> list[Path]:
+    """Write every plot; the files."""
+    made = []
+    for name, (result, draw, title) in GRIDS.items():
+        envs = [env_id for env_id in tasks(result) if env_id in LARGE or result == "throughput"]
+        made.append(grid(envs, draw, title, folder / f"{name}.svg"))
+    return [*made, ablation(folder / "ablation.svg")]
+
+
+def grid(names: list[str], draw: Callable[[Any, str], None], title: str, path: Path) -> Path:
+    """One small plot a task, three in a row; the last place holds the legend."""
+    height = -(-(len(names) + 1) // 3)
+    figure, axes = plt.subplots(height, 3, figsize=(9, 2.7 * height), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         draw(axis, name)
-        axis.set_title(name.removesuffix("-v5"), fontsize=9)
-        axis.tick_params(labelsize=7)
+        axis.set_title(short(name), fontsize=10)
+        axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(fontsize=6, frameon=False)
-    figure.suptitle(title, fontsize=10)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes.flat[len(names)].legend(handles, labels, loc="center", frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return save(figure, path)
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write without a date, so that nothing but the results changes the file."""
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
-    print(path)
+    # matplotlib ends some lines with a space.
+    path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))
+    return path
 
 
 def open_loop(axis: Any, env_id: str) -> None:
-    for model, style in (("world", "-o"), ("hold-last", "--"), ("linear", ":"), (CEILING, "-.")):
+    """Error by horizon."""
+    for model, style in (("world", "-o"), ("constant state", "--"), ("linear", ":"), (MUJOCO_START, "-.")):
         mine = rows("open_loop", section="error", env=env_id, model=model)
-        axis.plot([r["h"] for r in mine], [r["error"] for r in mine], style, ms=3, lw=1, label=model)
+        label = model.replace(" with", "\nwith").replace(" initial", "\ninitial")
+        axis.plot([r["h"] for r in mine], [r["error"] for r in mine], style, ms=3, lw=1.2, label=label)
     axis.set(xscale="log", yscale="log", xlabel="steps ahead", ylabel="error / std", ylim=(1e-3, 20))
 
 
-def reliability(axis: Any, env_id: str) -> None:
-    mine = rows("calibration", section="bound", env=env_id, mode="member")
+def coverage(axis: Any, env_id: str) -> None:
+    """Coverage by horizon, of all policies together and of each."""
+    mine = rows("coverage", section="bound", env=env_id, propagation="member")
     steps = [r["h"] for r in mine]
-    axis.axhspan(0.88, 0.92, color="0.9")
-    for policy in dict.fromkeys(p for r in mine for p in r["doubt_policies"]):
-        axis.plot(steps, [r["doubt_policies"].get(policy, np.nan) for r in mine], color="0.7", lw=0.7)
-    axis.plot(steps, [r["step_coverage"] for r in mine], "--s", ms=3, lw=1, label="by the step")
-    axis.plot(steps, [r["doubt_coverage"] for r in mine], "-o", ms=3, lw=1, label="given disagreement")
+    axis.axhspan(0.88, 0.92, color="0.88", label="target: 88 to 92 %")
+    for i, policy in enumerate(dict.fromkeys(p for r in mine for p in r["disagreement_policies"])):
+        one = [r["disagreement_policies"].get(policy, np.nan) for r in mine]
+        axis.plot(steps, one, color="0.6", lw=0.7, label="single policies" if i == 0 else None)
+    axis.plot(steps, [r["step_coverage"] for r in mine], "--s", ms=3, lw=1.2, label="bound by the step alone")
+    found = [r["disagreement_coverage"] for r in mine]
+    axis.plot(steps, found, "-o", ms=3, lw=1.2, label="bound with disagreement")
     axis.set(xscale="log", ylim=(0.6, 1.01), xlabel="steps ahead", ylabel="coverage of 90 %")
 
 
-def scatter(axis: Any, env_id: str) -> None:
-    for r in rows("calibration", section="scatter", env=env_id):
-        axis.scatter(r["width"], r["error"], s=3, alpha=0.6, label=f"h = {r['h']}")
-    axis.plot([1e-3, 10], [1e-3, 10], color="0.6", lw=0.7)
+def bound_against_error(axis: Any, env_id: str) -> None:
+    """Width of the bound and error that came true, a point a window."""
+    for r in rows("coverage", section="scatter", env=env_id):
+        axis.scatter(r["width"], r["error"], s=3, alpha=0.6, label=f"after {r['h']} steps")
+    axis.plot([1e-3, 10], [1e-3, 10], color="0.6", lw=0.7, label="error as large as the bound")
     axis.set(xscale="log", yscale="log", xlabel="bound / std", ylabel="error / std")
 
 
 def risk(axis: Any, env_id: str) -> None:
-    mine = [r for r in rows("calibration", section="tolerance", env=env_id) if r["error_kept"] is not None]
-    axis.plot(
-        [r["kept"] for r in mine], [r["error_kept"] for r in mine], "-o", ms=3, lw=1, label="kept steps"
-    )
+    """Error of the steps that a threshold keeps, by the share that it keeps."""
+    mine = [r for r in rows("coverage", section="threshold", env=env_id) if r["error_kept"] is not None]
+    kept, error = [r["kept"] for r in mine], [r["error_kept"] for r in mine]
+    axis.plot(kept, error, "-o", ms=3, lw=1.2, label="steps within the threshold\n(numbers: the threshold)")
     axis.axhline(mine[0]["error_all"], color="0.6", lw=0.7, ls="--", label="all steps")
     for r in mine:
-        axis.annotate(f"{r['tolerance']:g}", (r["kept"], r["error_kept"]), fontsize=6)
+        axis.annotate(f"{r['threshold']:g}", (r["kept"], r["error_kept"]), fontsize=7)
     axis.set(xlabel="share of steps kept", ylabel="error / std", xlim=(0, 1.02), ylim=(0, None))
 
 
 def throughput(axis: Any, env_id: str) -> None:
+    """Steps per second by number of envs."""
     for precision in ("float32", "bfloat16"):
         mine = rows("throughput", env=env_id, engine="ImaginedVectorEnv", precision=precision, device="cpu")
-        label = f"imagined, {precision}"
-        axis.plot(
-            [r["num_envs"] for r in mine], [r["steps_per_s"] for r in mine], "-o", ms=3, lw=1, label=label
-        )
-    for engine in ("mujoco.rollout", "EnvPool", "AsyncVectorEnv", "Gymnasium env"):
+        sizes, rates = [r["num_envs"] for r in mine], [r["steps_per_s"] for r in mine]
+        axis.plot(sizes, rates, "-o", ms=3, lw=1.2, label=f"ImaginedVectorEnv, {precision}")
+    for engine, style in zip(("mujoco.rollout", "EnvPool", "AsyncVectorEnv", "Gymnasium env"),
+                             ("-", "--", "-.", ":"), strict=True):  # fmt: skip
         best = max((r["steps_per_s"] for r in rows("throughput", env=env_id, engine=engine)), default=np.nan)
-        axis.axhline(best, lw=0.7, ls="--", color="0.5")
-        axis.annotate(engine, (1, best), fontsize=6)
-    axis.set(xscale="log", yscale="log", xlabel="num_envs", ylabel="steps / s")
+        axis.axhline(best, lw=1, ls=style, color="0.45", label=engine)
+    axis.set(xscale="log", yscale="log", xlabel="number of envs", ylabel="steps per second")
 
 
-def main() -> None:
-    pictures: dict[str, tuple[str, Callable[[Any, str], None], str]] = {
-        "open_loop": ("open_loop", open_loop, "Open-loop error of held-out policies' episodes"),
-        "calibration_reliability": ("calibration", reliability, "Coverage by horizon; grey: single policies"),
-        "calibration_scatter": (
-            "calibration",
-            scatter,
-            "Bound given disagreement against error, held-out windows",
-        ),
-        "calibration_risk": ("calibration", risk, "Error of the steps whose distrust is within a tolerance"),
-        "throughput": ("throughput", throughput, "Steps a second on two cores"),
-    }
-    for name, (script, draw, title) in pictures.items():
-        found = list(dict.fromkeys(r["env"] for r in rows(script)))
-        found.sort(key=lambda env_id: (env_id not in LARGE, env_id))
-        if found:
-            grid(found, draw, title, RESULTS / f"{name}.png")
+def ablation(path: Path) -> Path:
+    """Every change of which three tasks or more are measured: error relative to the base, a point a task."""
+    ratio = {change: found for change, found in ablation_ratios().items() if len(found) > 2}
+    ranked = sorted(ratio, key=lambda change: -mean_log(ratio[change].values()))
+    figure, axis = plt.subplots(figsize=(9, 0.21 * len(ranked) + 1))
+    for env_id in tasks("ablation"):
+        points = [(ratio[c][env_id], y) for y, c in enumerate(ranked) if env_id in ratio[c]]
+        axis.plot(*zip(*points, strict=True), "o", ms=4, alpha=0.7, label=short(env_id))
+    means = [math.exp(mean_log(ratio[c].values())) for c in ranked]
+    axis.plot(means, range(len(ranked)), "k|", ms=9, label="geometric mean")
+    axis.axvline(1, color="0.6", lw=0.7)
+    axis.set_yticks(range(len(ranked)), ranked, fontsize=8)
+    axis.set(xscale="log", xlabel="error after 32 steps relative to the base; left of 1 is better")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return save(figure, path)
 
 
-if __name__ == "__main__":
-    main()
+GRIDS: dict[str, tuple[str, Callable[[Any, str], None], str]] = {
+    "open_loop": ("open_loop", open_loop, "Open-loop error in episodes of held-out policies"),
+    "coverage": ("coverage", coverage, "Coverage of the 90 % bound by horizon"),
+    "bound_against_error": ("coverage", bound_against_error, "Bound and error, held-out windows"),
+    "risk": ("coverage", risk, "Error of the steps whose distrust is within a threshold"),
+    "throughput": ("throughput", throughput, "Steps per second on two cores"),
+}

@@ -1,201 +1,258 @@
-"""Write the README's tables from ``benchmarks/results/*.json``, so that no number is typed by hand.
-
-python benchmarks/table.py            # rewrite README.md between its markers
-python benchmarks/table.py --check    # exit 1 where README.md is not what the results say
-"""
+"""Tables in Markdown from the result files; nothing in them is typed by hand."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
-import sys
+from collections.abc import Iterable
 from typing import Any
 
-from common import RESULTS, ROOT, Row, break_even, result_rows
+from benchmarks.harness.metrics import break_even
+from benchmarks.harness.results import RESULTS, Row, committed, read, result_rows
+from benchmarks.harness.worlds import LARGE
 
-from wmgym.io import artifacts
-
-PROMISED = (
-    "known", "open_loop", "return_gap", "sanity", "calibration", "novelty", "fit_worlds", "throughput",
-    "soak",
-)  # fmt: skip
-_BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    fresh = _BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
-    if parser.parse_args().check:
-        sys.exit(0 if fresh == text else "README.md is stale: run python benchmarks/table.py")
-    readme.write_text(fresh)
-
-
-def targets() -> str:
-    result = artifacts.read_json(RESULTS / "spine.json")
-    rows = [
-        [t["what"], t["target"], str(t["measured"]), "yes" if t["met"] else "**no**"]
-        for t in result["targets"]
-    ]
-    machine = result["hardware"]
-    note = f"\n{machine['cores']} CPU cores, {machine['cpu']}; `{result['command']}`.\n"
-    return _table(["what", "target", "measured", "met"], rows) + note
-
-
-def lines() -> str:
-    result = artifacts.read_json(RESULTS / "spine.json")
-    rows = []
-    for row in result["rows"]:
-        if row["section"] == "run":
-            real, imagined = (_mean(row, side) for side in ("real", "imagined"))
-            sac = [r for r in result["rows"] if r["section"] == "sac" and _same(r, row)]
-            rows.append(
-                [row["env"], str(row["seed"]), f"{row['real_steps']:,.0f}", f"{row['imagined_steps']:,.0f}",
-                 real, imagined, f"{100 * row['gap']:+.0f} %", f"{sac[0]['real_mean']:,.0f}" if sac else "",
-                 f"{row['wall_s'] / 60:.1f} min"]
-            )  # fmt: skip
-    head = ["env", "seed", "real steps", "imagined steps", "real return", "imagined return", "gap",
-            "SB3 SAC, same real steps", "wall time"]  # fmt: skip
-    return _table(head, rows)
-
-
-def speed() -> str:
-    result = artifacts.read_json(RESULTS / "spine.json")
-    rows = [
-        [row["env"], f"{row['imagined_steps_per_s']:,}", f"{row['mujoco_rollout_steps_per_s']:,}",
-         f"{row['gymnasium_env_steps_per_s']:,}", f"{row['ratio']}x", str(row["break_even_num_envs"])]
-        for row in result["rows"] if row["section"] == "throughput"
-    ]  # fmt: skip
-    head = ["env", "imagined steps/s, 1,024 envs", "`mujoco.rollout`, both cores", "one Gymnasium env",
-            "ratio", "break-even number of envs"]  # fmt: skip
-    return _table(head, rows)
-
-
-def coverage() -> str:
-    result = artifacts.read_json(RESULTS / "spine.json")
-    rows = [
-        [row["propagation"], str(row["seed"]), str(row["h"]), f"{100 * row['coverage']:.1f} %",
-         f"{row['mean_half_width_in_std']:.2f}"]
-        for row in result["rows"] if row["section"] == "coverage"
-    ]  # fmt: skip
-    return _table(
-        ["propagation", "seed", "steps ahead", "coverage of the 90 % bound", "half-width / data std"], rows
-    )
-
-
-def promises() -> str:
-    """Targets of every fidelity and trust benchmark beside what was measured."""
-    rows = []
-    for script in PROMISED:
-        path = RESULTS / f"{script}.json"
-        for t in artifacts.read_json(path)["targets"] if path.exists() else []:
-            met = "" if t["target"] == "none set" else "yes" if t["met"] else "**no**"
-            rows.append([t["what"], t["target"], _said(t["measured"]), met, f"`{script}.py`"])
-    return _table(["what", "target", "measured", "met", "benchmark"], rows)
-
-
-def fidelity() -> str:
-    """One row an env: open-loop error as a share of holding the state, and the rest of a world's worth."""
-    result, rows = artifacts.read_json(RESULTS / "open_loop.json")["rows"], []
-    gaps, ceiling = result_rows("return_gap"), "MuJoCo, start off by 1e-3 std"
-    for env_id in dict.fromkeys(r["env"] for r in result):
-        mine = [r for r in result if r["env"] == env_id]
-        error = {(r["model"], r["h"]): r["error"] for r in mine if r["section"] == "error"}
-        time = {r["model"]: r["median_s"] for r in mine if r.get("threshold") == 0.5}
-        f1 = [f"{r['f1']:.2f}" for r in mine if r["section"] == "contact"]
-        gap = [
-            abs(r["gap"])
-            for r in gaps
-            if (r["env"], r.get("propagation")) == (env_id, "member") and "gap" in r
-        ]
-        shares = [
-            " / ".join(
-                f"{error[model, h] / error['hold-last', h]:.2f}" if (model, h) in error else "-"
-                for model in ("world", ceiling)
-            )
-            for h in (1, 8, 32, 128, 368)
-        ]
-        rows.append(
-            [env_id, *shares, f"{time['world']:.2f} s / {time[ceiling]:.2f} s", *(f1 or [""]),
-             f"{sum(gap) / len(gap):.1%}" if gap else ""]
-        )  # fmt: skip
-    head = ["env", *(f"h = {h}" for h in (1, 8, 32, 128, 368)), "time to 0.5 std", "contact F1", "return gap"]
-    return _table(head, rows)
-
-
-def engines() -> str:
-    """Steps a second of every engine at its best number of envs, both sides on the same cores in one run."""
-    result, rows = result_rows("throughput", device="cpu"), []
-    for env_id in dict.fromkeys(r["env"] for r in result):
-        best: dict[tuple[str, bool], Row] = {}
-        for row in (r for r in result if r["env"] == env_id):
-            key = row["engine"], row["precision"] == "bfloat16"
-            if key not in best or best[key]["steps_per_s"] < row["steps_per_s"]:
-                best[key] = row
-        mine = [best.get(key) for key in _ENGINES]
-        rows.append(
-            [env_id, *("" if r is None else f"{r['steps_per_s']:,.0f}" for r in mine),
-             f"{best['ImaginedVectorEnv', False]['robot_years_per_day']:,.0f}",
-             str(break_even(result, env_id) or "never")]
-        )  # fmt: skip
-    names = [f"`{name}`{' in bfloat16' if half else ''}" for name, half in _ENGINES]
-    return _table(["env", *names, "robot-years a day", "break-even number of envs"], rows)
-
-
-_ENGINES = (
+MUJOCO_START = "MuJoCo with 0.001 sigma initial-state noise"
+MUJOCO_STEP = "MuJoCo with 0.001 sigma state noise"
+HORIZONS = (1, 8, 32, 128, 368)
+ENGINES = (
     ("Gymnasium env", False), ("SyncVectorEnv", False), ("AsyncVectorEnv", False), ("EnvPool", False),
     ("mujoco.rollout", False), ("network", False), ("WorldModel.step", False), ("ImaginedVectorEnv", False),
     ("ImaginedVectorEnv", True), ("ImaginedVecEnv", False),
 )  # fmt: skip
 
 
+def headline() -> str:
+    """The README's one table: a row for each of the five tasks whose speed is measured."""
+    rows = []
+    rates = result_rows("throughput", device="cpu")
+    for env_id in tasks("throughput"):
+        time = times_to_half_std(env_id)
+        bounds = result_rows("coverage", section="bound", env=env_id, propagation="member", h=32)
+        best = {
+            engine: max(
+                r["steps_per_s"]
+                for r in rates
+                if (r["env"], r["engine"]) == (env_id, engine) and r["precision"] != "bfloat16"
+            )
+            for engine in ("ImaginedVectorEnv", "mujoco.rollout")
+        }
+        speed = f"{best['ImaginedVectorEnv']:,.0f} / {best['mujoco.rollout']:,.0f}"
+        rows.append(
+            [short(env_id), f"{time['world']:.2f} s / {time[MUJOCO_START]:.2f} s",
+             f"{bounds[0]['disagreement_coverage']:.0%}", f"{mean_gap(env_id):.1%}", speed,
+             str(break_even(rates, env_id) or "never")]
+        )  # fmt: skip
+    head = ["task", "time until the error passes 0.5 std: world / MuJoCo with 0.001 sigma start noise",
+            "coverage of the 90 % bound after 32 steps", "return gap",
+            "steps/s on 2 cores: imagined / `mujoco.rollout`", "imagined envs to break even"]  # fmt: skip
+    return table(head, rows)
+
+
+def targets(*names: str) -> str:
+    """Targets of some benchmarks beside what was measured, a table a benchmark under its command."""
+    parts = []
+    for document in map(committed, names):
+        if document is not None:
+            rows = [
+                [t["what"], t["target"], said(t["measured"], "<br>"), verdict(t)] for t in document["targets"]
+            ]
+            parts += [f"`{document['command']}`", table(["what", "target", "measured", "met"], rows)]
+    return "\n\n".join(parts)
+
+
+def counts() -> str:
+    """How many targets were met, over all results that have some."""
+    every = [[verdict(t) for t in read(path)["targets"]] for path in sorted(RESULTS.glob("*.json"))]
+    judged = [one for verdicts in every if set(verdicts) != {"no target"} for one in verdicts]
+    met, missed, free = (judged.count(kind) for kind in ("yes", "**no**", "no target"))
+    return (
+        f"{met} are met, {missed} are missed, and {free} measurements have no target and stand for comparison"
+    )
+
+
+def machine(name: str) -> str:
+    """Where and with what the numbers of a result were measured."""
+    document = committed(name)
+    assert document is not None
+    where = f"{document['hardware']['cores']} cores, {document['hardware']['cpu']}"
+    versions = ", ".join(f"{library} {version}" for library, version in document["versions"].items())
+    return f"Measured on {where}, with {versions}."
+
+
+def verdict(found: Row) -> str:
+    """What became of a target."""
+    return "no target" if found["target"] == "none set" else "yes" if found["met"] else "**no**"
+
+
+def plain_targets(found: Iterable[Row], judged: bool = True) -> str:
+    """Targets for a terminal; a small sample is not judged."""
+    lines = []
+    for t in found:
+        end = f" -> {verdict(t).strip('*')}" if judged else ""
+        lines.append(f"- {t['what']}\n    target {t['target']}: {said(t['measured'])}{end}")
+    return "\n".join(lines)
+
+
+def open_loop() -> str:
+    """One row a task: error relative to the constant-state baseline, of world and noisy MuJoCo."""
+    rows = []
+    for env_id in tasks("open_loop"):
+        mine = result_rows("open_loop", section="error", env=env_id)
+        error = {(r["model"], r["h"]): r["error"] for r in mine}
+        shares = [
+            " / ".join(
+                f"{error[model, h] / error['constant state', h]:.2f}" if (model, h) in error else "-"
+                for model in ("world", MUJOCO_START)
+            )
+            for h in HORIZONS
+        ]
+        time = times_to_half_std(env_id)
+        contact = result_rows("open_loop", section="contact", env=env_id)
+        f1 = f"{contact[0]['f1']:.2f} / {contact[0]['f1_mujoco_with_noise']:.2f}" if contact else ""
+        rows.append([short(env_id), *shares, f"{time['world']:.2f} s / {time[MUJOCO_START]:.2f} s", f1])
+    head = ["task", *(f"h = {h}" for h in HORIZONS), "time until 0.5 std", "contact F1"]
+    return table(head, rows)
+
+
+def return_gaps() -> str:
+    """One row a task: mean absolute gap of the world and of MuJoCo with noise, the worst policy, the AUC."""
+    rows = []
+    for env_id in tasks("return_gap"):
+        gaps = result_rows("return_gap", section="gap", env=env_id, propagation="member")
+        worst = max(gaps, key=lambda r: abs(r["gap"]))
+        told = result_rows("return_gap", section="distribution", env=env_id, propagation="member")
+        rows.append(
+            [short(env_id), f"{mean_gap(env_id):.1%}", f"{mean_gap(env_id, model=MUJOCO_STEP):.1%}",
+             f"{worst['policy']}: {worst['imagined']:,.0f} imagined, {worst['real']:,.0f} real",
+             f"{told[0]['auc']:.2f}"]
+        )  # fmt: skip
+    head = ["task", "return gap of the world", "of MuJoCo with 0.001 sigma state noise",
+            "policy with the widest gap", "AUC, imagined against real"]  # fmt: skip
+    return table(head, rows)
+
+
+def coverage() -> str:
+    """One row a task: coverage of the 90 % bound by horizon, the tube, the cost."""
+    rows = []
+    for env_id in tasks("coverage"):
+        by = {r["h"]: r for r in result_rows("coverage", section="bound", env=env_id, propagation="member")}
+        tube = result_rows("coverage", section="tube", env=env_id, propagation="member")[0]
+        cost = result_rows("coverage", section="cost", env=env_id)[0]
+        shares = [f"{by[h]['disagreement_coverage']:.0%}" if h in by else "-" for h in HORIZONS]
+        rows.append([short(env_id), *shares, f"{tube['inside']:.0%}", f"{cost['ratio']:.2f}x"])
+    head = ["task", *(f"h = {h}" for h in HORIZONS), "trajectories inside the tube", "cost of a step"]
+    return table(head, rows)
+
+
+def signals() -> str:
+    """One row an uncertainty signal, means over the five large tasks."""
+    document = committed("uncertainty_signals")
+    found = document["targets"] if document else []
+    head = ["signal", *(found[0]["measured"] if found else [])]
+    return table(head, [[t["what"].partition(": ")[2], *map(said, t["measured"].values())] for t in found])
+
+
+def engines() -> str:
+    """Steps per second of every engine at its best number of envs, on the same cores in one run."""
+    result, rows = result_rows("throughput", device="cpu"), []
+    for env_id in tasks("throughput"):
+        best: dict[tuple[str, bool], Row] = {}
+        for row in (r for r in result if r["env"] == env_id):
+            key = row["engine"], row["precision"] == "bfloat16"
+            if key not in best or best[key]["steps_per_s"] < row["steps_per_s"]:
+                best[key] = row
+        mine = [best.get(key) for key in ENGINES]
+        rows.append(
+            [short(env_id), *("" if r is None else f"{r['steps_per_s']:,.0f}" for r in mine),
+             f"{best['ImaginedVectorEnv', False]['robot_years_per_day']:,.0f}",
+             str(break_even(result, env_id) or "never")]
+        )  # fmt: skip
+    names = [f"`{name}`{' in bfloat16' if half else ''}" for name, half in ENGINES]
+    return table(["task", *names, "robot-years a day", "break-even number of envs"], rows)
+
+
+def training() -> str:
+    """One row a run: returns of the policy trained in imagination, in the world and in MuJoCo."""
+    rows = []
+    for run in result_rows("end_to_end", section="run"):
+        sac = result_rows("end_to_end", section="sac", env=run["env"], seed=run["seed"])
+        rows.append(
+            [short(run["env"]), str(run["seed"]), f"{run['real_steps']:,.0f}",
+             f"{run['imagined_steps']:,.0f}", interval(run, "real"), interval(run, "imagined"),
+             f"{run['gap']:+.0%}", f"{sac[0]['real_mean']:,.0f}" if sac else "",
+             f"{run['wall_s'] / 60:.1f} min"]
+        )  # fmt: skip
+    head = ["task", "seed", "real steps", "imagined steps", "real return", "imagined return", "gap",
+            "SB3 SAC, same real steps", "wall time"]  # fmt: skip
+    return table(head, rows)
+
+
 def ablation() -> str:
-    """Of the changes measured on three tasks or more, the five that move the error at h = 32 furthest."""
-    rows = result_rows("ablation")
-    envs = [*dict.fromkeys(r["env"] for r in rows)]
-    error = {(r["change"], r["env"]): r["h=32"] for r in rows}
-    ratio: dict[str, dict[str, float]] = {}
-    for change, env_id in error:
-        ratio.setdefault(change, {})[env_id] = error[change, env_id] / error["base", env_id]
-    several = {change: found for change, found in ratio.items() if len(found) > 2}
-    ranked = sorted(
-        several, key=lambda change: -abs(sum(map(math.log, ratio[change].values())) / len(ratio[change]))
-    )
-    return _table(
-        ["change", *(f"{e}, error after 32 steps" for e in envs)],
-        [[c, *(f"x{ratio[c][e]:.2f}" if e in ratio[c] else "" for e in envs)] for c in ranked[:5]],
+    """One row a change: error after 32 steps relative to the base, most telling changes first."""
+    ratio = ablation_ratios()
+    envs = tasks("ablation")
+    ranked = sorted(ratio, key=lambda change: -abs(mean_log(ratio[change].values())))
+    return table(
+        ["change", *map(short, envs)],
+        [[c, *(f"x{ratio[c][e]:.2f}" if e in ratio[c] else "" for e in envs)] for c in ranked],
     )
 
 
-def _said(measured: Any) -> str:
-    if isinstance(measured, dict):
-        return ", ".join(f"{str(key).removesuffix('-v5')} {_said(value)}" for key, value in measured.items())
-    if isinstance(measured, list):
-        return " / ".join(map(_said, measured))
-    return f"{measured:.3g}" if isinstance(measured, float) else str(measured)
+def ablation_ratios(h: int = 32) -> dict[str, dict[str, float]]:
+    """Error after ``h`` steps relative to the base, by change and task."""
+    error = {(r["change"], r["env"]): r[f"error_{h}"] for r in result_rows("ablation")}
+    found: dict[str, dict[str, float]] = {}
+    for (change, env_id), value in error.items():
+        if change != "base":
+            found.setdefault(change, {})[env_id] = value / error["base", env_id]
+    return found
 
 
-def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return (one["env"], one["seed"]) == (other["env"], other["seed"])
+def mean_log(ratios: Iterable[float]) -> float:
+    """Logarithm of the geometric mean."""
+    every = [math.log(ratio) for ratio in ratios]
+    return sum(every) / len(every)
 
 
-def _mean(row: dict[str, Any], side: str) -> str:
+def times_to_half_std(env_id: str) -> dict[str, float]:
+    """Median seconds until the open-loop error passes half a standard deviation, by model."""
+    found = result_rows("open_loop", section="accuracy", env=env_id, threshold=0.5)
+    return {r["model"]: r["median_s"] for r in found}
+
+
+def mean_gap(env_id: str, **having: str) -> float:
+    """Mean absolute return gap of the held-out policies, of the world unless told otherwise."""
+    having = having or {"propagation": "member"}
+    gaps = [abs(r["gap"]) for r in result_rows("return_gap", section="gap", env=env_id, **having)]
+    return sum(gaps) / len(gaps)
+
+
+def tasks(name: str) -> list[str]:
+    """The tasks of a result, the five large ones first."""
+    found = dict.fromkeys(r["env"] for r in result_rows(name))
+    return sorted(found, key=lambda env_id: (LARGE.index(env_id) if env_id in LARGE else len(LARGE), env_id))
+
+
+def interval(row: Row, side: str) -> str:
+    """A mean with its 95 % interval."""
     low, high = row[f"{side}_interval"]
     return f"{row[f'{side}_mean']:,.0f} [{low:,.0f}, {high:,.0f}]"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def short(env_id: str) -> str:
+    """A task's name without the version."""
+    return env_id.removesuffix("-v5")
+
+
+def said(measured: Any, between: str = ", ") -> str:
+    """A measurement in words."""
+    if isinstance(measured, dict):
+        return between.join(f"{short(str(key))} {said(value)}" for key, value in measured.items())
+    if isinstance(measured, list):
+        return " / ".join(map(said, measured))
+    return f"{measured:.3g}" if isinstance(measured, float) else str(measured)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-TABLES = {
-    "targets": targets, "lines": lines, "speed": speed, "coverage": coverage, "fidelity": fidelity,
-    "promises": promises, "engines": engines, "ablation": ablation,
-}  # fmt: skip
-
-if __name__ == "__main__":
-    main()
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -58,6 +58,6 @@ def test_the_folder_is_small() -> None:
 
 @pytest.mark.slow
 def test_policies_are_worth_what_they_say() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks/train_policies.py"), "--check"]
+    command = [sys.executable, "-m", "tools.train_policies", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]

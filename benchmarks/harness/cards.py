@@ -1,0 +1,134 @@
+"""World cards: what a user should know of a shipped world, from its document and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+import wmgym
+from benchmarks.harness.results import result_rows
+from benchmarks.harness.tables import mean_gap, table, times_to_half_std
+from benchmarks.harness.worlds import TASKS, WITH_COPIES, policies
+from wmgym.io import artifacts
+from wmgym.models.saving import SHIPPED
+
+USELESS = 0.5  # return gap, share of the pool's range
+
+
+def shipped() -> list[str]:
+    """Tasks whose world comes with the package."""
+    return [env_id for env_id in TASKS if artifacts.exists(SHIPPED / env_id, kind="world")]
+
+
+def blocks(env_id: str) -> dict[str, Callable[[], str]]:
+    """What the template of a card asks for."""
+    world = wmgym.load(SHIPPED / env_id)
+    origin, bounds = world.provenance, world.calibration
+    assert bounds is not None
+    count = len(policies(env_id, "calibration"))
+    facts = [*fidelity(env_id), *gap(env_id), *coverage(env_id), *sanity(env_id)]
+    facts += [
+        ("steps until the median bound passes 0.5 std", f"{bounds.trust_horizon(0.5):,}"),
+        ("size", f"{size(env_id) / 1e6:.1f} MB"),
+        ("fitted with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),
+    ]
+    return {
+        "env_id": lambda: env_id,
+        "steps": lambda: f"{origin.steps:,}",
+        "copies": lambda: ", of parameter-noise copies of them" if env_id in WITH_COPIES else "",
+        "others": lambda: "1 other policy" if count == 1 else f"{count} other policies",
+        "facts": lambda: table(["what", "value"], [[what, value] for what, value in facts]),
+        "warnings": lambda: "\n".join(warnings(env_id)),
+    }
+
+
+def index_blocks(envs: list[str]) -> dict[str, Callable[[], str]]:
+    """What the template of the page that lists the cards asks for."""
+    rows = []
+    for env_id in envs:
+        one = result_rows("coverage", env=env_id, section="bound", propagation="member", h=32)
+        rows.append(
+            [f"[{env_id}]({env_id}.md)", f"{times_to_half_std(env_id)['world']:.2f} s",
+             f"{one[0]['disagreement_coverage']:.0%}", f"{mean_gap(env_id):.1%}",
+             f"{size(env_id) / 1e6:.1f} MB"]
+        )  # fmt: skip
+    head = ["world", "median time until the error passes 0.5 std", "coverage of the 90 % bound, 32 steps",
+            "return gap", "size"]  # fmt: skip
+    return {"list": lambda: table(head, rows), "names": lambda: "\n".join(envs)}
+
+
+def size(env_id: str) -> int:
+    """Bytes of a shipped world's own files; its card is not one of them."""
+    return sum(file.stat().st_size for file in (SHIPPED / env_id).iterdir() if file.suffix != ".md")
+
+
+def fidelity(env_id: str) -> list[tuple[str, str]]:
+    """Open-loop errors by horizon."""
+    found = []
+    for row in result_rows("open_loop", env=env_id, section="error", model="world"):
+        h = row["h"]
+        (hold,) = result_rows("open_loop", env=env_id, section="error", model="constant state", h=h)
+        value = f"{row['error']:.3f} std; {row['error'] / hold['error']:.0%}"
+        found.append((f"error after {after(h)}; relative to the constant-state baseline", value))
+    return found
+
+
+def after(steps: int) -> str:
+    """A number of steps in words."""
+    return "1 step" if steps == 1 else f"{steps:,} steps"
+
+
+def gap(env_id: str) -> list[tuple[str, str]]:
+    """Return gaps of the held-out policies."""
+    gaps = [r["gap"] for r in result_rows("return_gap", env=env_id, section="gap", propagation="member")]
+    if not gaps:
+        return []
+    value = f"{np.mean(np.abs(gaps)):.1%} of the pool's return range, widest {max(gaps, key=abs):+.1%}"
+    return [(f"return gap over whole episodes, mean absolute, {len(gaps)} policies", value)]
+
+
+def coverage(env_id: str) -> list[tuple[str, str]]:
+    """How often the bound holds, by horizon."""
+    rows = result_rows("coverage", env=env_id, section="bound", propagation="member")
+    return [
+        (f"the 90 % bound holds after {after(r['h'])}", f"{r['disagreement_coverage']:.0%}") for r in rows
+    ]
+
+
+def sanity(env_id: str) -> list[tuple[str, str]]:
+    """How many imagined states no real robot is in."""
+    rows = result_rows("sanity", env=env_id)
+    if not rows:
+        return []
+    worst = max(r["outside_outer_bounds"] for r in rows)
+    what = "states outside twice the range of real ones in 120 s, worst policy"
+    return [(what, f"{worst:.2%}")]
+
+
+def warnings(env_id: str) -> list[str]:
+    """When not to trust the world."""
+    found = [
+        "- In states that no such policy visits. With `trust=True`, `distrust` and `novelty` in the infos say"
+        " so."
+    ]
+    gaps = result_rows("return_gap", env=env_id, section="gap", propagation="member")
+    if gaps:
+        worst = max(gaps, key=lambda r: abs(r["gap"]))
+        if mean_gap(env_id) > USELESS:
+            found.append("- Any return: the gap is so wide that imagined returns do not even rank policies.")
+        earned = f"{worst['real']:,.0f} in MuJoCo and {worst['imagined']:,.0f} in this world"
+        found.append(f"- Single returns. The widest gap: `{worst['policy']}` earns {earned}.")
+    time = times_to_half_std(env_id)
+    if time:
+        found.append(
+            f"- Single trajectories beyond {time['world']:.1f} s: half of them are more than 0.5 std off by"
+            " then."
+        )
+    contact = result_rows("open_loop", env=env_id, section="contact")
+    if contact and contact[0]["f1"] < 0.95:
+        found.append(
+            "- Moments of contact: whether a foot touches the ground one step ahead is predicted with an F1"
+            f" of {contact[0]['f1']:.2f}."
+        )
+    return [*found, "- With other env keywords, masses or MuJoCo versions: fit a world of your own."]

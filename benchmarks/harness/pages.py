@@ -1,0 +1,76 @@
+"""Everything that is written from the results: benchmark pages, world cards, the README's table.
+
+python -m benchmarks pages            # write them
+python -m benchmarks pages --check    # exit 1 where one is not what the results say
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.harness import cards, tables
+from benchmarks.harness.results import ROOT
+from wmgym.models.saving import SHIPPED
+
+TEMPLATES = Path(__file__).parent / "templates"
+DOCS, README = ROOT / "docs", ROOT / "README.md"
+PAGES = ("index", "fidelity", "trust", "speed", "training", "ablation")
+BLOCKS: dict[str, Callable[..., str]] = {
+    made.__name__: made
+    for made in (
+        tables.headline, tables.targets, tables.counts, tables.machine, tables.open_loop, tables.return_gaps,
+        tables.coverage, tables.signals, tables.engines, tables.training, tables.ablation,
+    )
+}  # fmt: skip
+"""What a template may ask for, by name; words after the name are arguments."""
+_MARKED = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main(argv: list[str]) -> int:
+    """Write or check; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks pages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
+    if parser.parse_args(argv).check:
+        stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is not what the results say: run python -m benchmarks pages")
+        return int(bool(stale))
+    from benchmarks.harness import plots
+
+    plots.draw_all(DOCS / "benchmarks" / "images")
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return 0
+
+
+def pages() -> dict[Path, str]:
+    """Every page as it should be, by its file."""
+    found = {DOCS / "benchmarks" / f"{name}.md": filled(name, BLOCKS) for name in PAGES}
+    every = {env_id: filled("card", cards.blocks(env_id)) for env_id in cards.shipped()}
+    for env_id, text in every.items():
+        found[DOCS / "worlds" / f"{env_id}.md"] = found[SHIPPED / env_id / "README.md"] = text
+    found[DOCS / "worlds" / "index.md"] = filled("worlds", cards.index_blocks(list(every)))
+    readme = README.read_text()
+    found[README] = _MARKED.sub(
+        lambda at: f"{at[1]}{BLOCKS[at[2]]()}\n{at[3]}" if at[2] == "headline" else at[0], readme
+    )
+    return found
+
+
+def filled(template: str, blocks: dict[str, Callable[..., str]]) -> str:
+    """A template with every ``{{name argument ...}}`` replaced by what the block of that name gives."""
+
+    def made(at: re.Match[str]) -> str:
+        name, *arguments = at[1].split()
+        return blocks[name](*arguments)
+
+    text = (TEMPLATES / f"{template}.md").read_text()
+    return re.sub(r"\{\{([^{}]+)\}\}", made, text)
