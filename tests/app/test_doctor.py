@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from wmgym.app import doctor
-from wmgym.app.doctor import Requirement
+from wmgym.app.doctor import Need
 
 
 def child_where(works: set[str], seen: list[str] | None = None) -> doctor.Child:
@@ -48,31 +50,40 @@ def saying(works: bool, text: str) -> doctor.Child:
     ],
 )
 def test_versions_are_compared_as_numbers(line: str, version: str, admitted: bool) -> None:
-    assert doctor.parse_requirement(line).admits(version) is admitted
+    (need,) = doctor.needs([line])
+    assert need.admits(version) is admitted
 
 
 def test_extras_and_markers_are_read() -> None:
-    need = doctor.parse_requirement('Minari[hdf5]<0.6,>=0.5.4; extra == "minari"')
-    assert (need.name, need.extra, need.supported) == ("minari", "minari", "<0.6,>=0.5.4")
-    with pytest.raises(ValueError, match="no requirement"):
-        doctor.parse_requirement("a @ https://example.org/a.zip")
+    (need,) = doctor.needs(['Minari[hdf5]<0.6,>=0.5.4; extra == "minari"', 'pytest; extra == "dev"'])
+    assert (need.name, need.extra, str(need.supported)) == ("minari", "minari", "<0.6,>=0.5.4")
+    both = doctor.needs(['imageio>2; extra == "report"', "imageio>1"])
+    assert [(need.extra, str(need.supported)) for need in both] == [("", ">1")]
+    with pytest.raises(ValueError, match="Expected"):
+        doctor.needs(["a b"])
 
 
-def test_the_packages_own_requirements_are_read() -> None:
-    needs = doctor.requirements()
-    by_name = {need.name: need for need in needs.libraries}
-    assert needs.python.admits("3.11")
-    assert not needs.python.admits("3.10")
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_packages_own_requirements_are_read(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    if not installed:  # a checkout on PYTHONPATH
+        monkeypatch.setattr(importlib.metadata, "metadata", missing)
+    found = doctor.requirements()
+    by_name = {need.name: need for need in found.libraries}
+    assert "3.11" in found.python
+    assert "3.10" not in found.python
     assert not by_name["mujoco"].admits("3.12.0")
     assert not by_name["gymnasium"].admits("1.3")
     assert by_name["stable-baselines3"].extra == "sb3"
     assert by_name["torch"].extra == ""
     assert not {"pytest", "wmgym"} & set(by_name)
-    assert len(by_name) == len(needs.libraries)
+    assert len(by_name) == len(found.libraries)
 
 
 def test_libraries_missing_or_unsupported() -> None:
-    needs = [Requirement("mujoco", (("<", "3.12"),)), Requirement("minari", (), "minari")]
+    needs = [Need("mujoco", SpecifierSet("<3.12")), Need("minari", SpecifierSet(), "minari")]
     right, optional = doctor.check_libraries(needs, {"mujoco": "3.11.0"}.get)
     assert (right.status, optional.status) == ("ok", "warn")
     assert optional.cure == "pip install 'wmgym[minari]'"
@@ -82,9 +93,8 @@ def test_libraries_missing_or_unsupported() -> None:
 
 
 def test_old_python_fails() -> None:
-    need = doctor.parse_requirement("python>=3.11")
-    assert doctor.check_python(need, (3, 11, 2)).status == "ok"
-    assert doctor.check_python(need, (3, 10, 9)).status == "fail"
+    assert doctor.check_python(SpecifierSet(">=3.11"), (3, 11, 2)).status == "ok"
+    assert doctor.check_python(SpecifierSet(">=3.11"), (3, 10, 9)).status == "fail"
 
 
 @pytest.mark.parametrize(

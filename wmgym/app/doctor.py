@@ -1,4 +1,4 @@
-"""Whether this machine can do what wmgym asks of it, and what to do where it cannot.
+"""Whether this machine has what wmgym needs, and what to do where it does not.
 
 Whatever loads MuJoCo, torch or a GL driver runs in a child process with a time limit, so that neither a crash
 nor a hang of theirs reaches the caller.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 Status = Literal["ok", "warn", "fail"]
 _SECONDS = 60.0  # a child's time limit
@@ -55,10 +57,10 @@ Child: TypeAlias = Callable[[str, Mapping[str, str]], tuple[bool, str]]
 def examine(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
     """Look at everything; ``environ`` None takes this process's environment. Takes some seconds."""
     environ = dict(os.environ if environ is None else environ)
-    needs = requirements()
+    needed = requirements()
     return (
-        check_python(needs.python, sys.version_info[:3]),
-        *check_libraries(needs.libraries, installed_version),
+        check_python(needed.python, sys.version_info[:3]),
+        *check_libraries(needed.libraries, installed_version),
         check_stepping(environ),
         check_rendering(environ),
         check_threads(environ, usable_cores()),
@@ -68,29 +70,24 @@ def examine(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
 
 
 @dataclass(frozen=True)
-class Requirement:
+class Need:
     """A library and the versions supported; ``extra`` is its optional group, empty where it is required."""
 
     name: str
-    specifiers: tuple[tuple[str, str], ...]
+    supported: SpecifierSet
     extra: str = ""
-
-    @property
-    def supported(self) -> str:
-        """The versions supported, for people."""
-        return ",".join(operator + version for operator, version in self.specifiers) or "any version"
 
     def admits(self, version: str) -> bool:
         """Whether a version is supported."""
-        return all(_holds(version, *specifier) for specifier in self.specifiers)
+        return self.supported.contains(version, prereleases=True)
 
 
 @dataclass(frozen=True)
 class Requirements:
     """What wmgym says it needs."""
 
-    python: Requirement
-    libraries: tuple[Requirement, ...]
+    python: SpecifierSet
+    libraries: tuple[Need, ...]
 
 
 def requirements() -> Requirements:
@@ -99,26 +96,22 @@ def requirements() -> Requirements:
         python = importlib.metadata.metadata("wmgym")["Requires-Python"]
         lines = importlib.metadata.requires("wmgym") or []
     except importlib.metadata.PackageNotFoundError:
-        pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
+        pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
         project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
         python, lines = project["requires-python"], list(project["dependencies"])
         for extra, members in project["optional-dependencies"].items():
             lines += [f'{member}; extra == "{extra}"' for member in members]
-    parsed = [parse_requirement(line) for line in lines]
-    required = {entry.name for entry in parsed if not entry.extra}
-    kept = [x for x in parsed if not x.extra or (x.extra in _NEEDED_FOR and x.name not in required)]
-    return Requirements(parse_requirement(f"python{python}"), tuple(kept))
+    return Requirements(SpecifierSet(python), needs(lines))
 
 
-def parse_requirement(line: str) -> Requirement:
-    """Read a requirement as plain as pyproject.toml's, such as ``'a[b]>=1,<2; extra == "c"'``."""
-    text, _, marker = line.partition(";")
-    match = re.fullmatch(r"\s*([A-Za-z0-9._-]+?)\s*(?:\[.*\])?\s*(\(?[<>=!~].*)?", text)
-    if match is None:
-        raise ValueError(f"{line!r} is no requirement that wmgym doctor can read; reinstall wmgym")
-    specifiers = re.findall(r"(>=|<=|==|!=|~=|<|>)\s*([0-9][^,\s)]*)", match[2] or "")
-    extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", marker)
-    return Requirement(match[1].lower(), tuple(specifiers), extra[1] if extra else "")
+def needs(lines: Sequence[str]) -> tuple[Need, ...]:
+    """What requirements such as ``'a[b]>=1,<2; extra == "c"'`` ask for, developers' tools left out."""
+    found: dict[str, Need] = {}
+    for extra in ("", *_NEEDED_FOR):
+        for each in map(Requirement, lines):
+            if each.marker is None or each.marker.evaluate({"extra": extra}):
+                found.setdefault(each.name.lower(), Need(each.name.lower(), each.specifier, extra))
+    return tuple(found.values())
 
 
 def installed_version(name: str) -> str | None:
@@ -129,15 +122,15 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def check_python(need: Requirement, version: Sequence[int]) -> Finding:
+def check_python(supported: SpecifierSet, version: Sequence[int]) -> Finding:
     """Python's version."""
     found = ".".join(str(part) for part in version)
-    if need.admits(found):
+    if found in supported:
         return Finding("python", "ok", found)
-    return Finding("python", "fail", f"{found}, needs {need.supported}", f"install Python {need.supported}")
+    return Finding("python", "fail", f"{found}, supported is {supported}", f"install Python {supported}")
 
 
-def check_libraries(needs: Sequence[Requirement], version: Callable[[str], str | None]) -> list[Finding]:
+def check_libraries(needs: Sequence[Need], version: Callable[[str], str | None]) -> list[Finding]:
     """Each library against the versions supported; a missing optional one is no failure."""
     return [_check_library(need, version(need.name)) for need in needs]
 
@@ -275,8 +268,8 @@ print(torch.get_num_threads())
 """
 
 
-def _check_library(need: Requirement, version: str | None) -> Finding:
-    wanted = f"{need.name}{need.supported}" if need.specifiers else need.name
+def _check_library(need: Need, version: str | None) -> Finding:
+    wanted = f"{need.name}{need.supported}"
     purpose = f", which {_NEEDED_FOR[need.extra]} needs" if need.extra else ""
     package = f"pip install 'wmgym[{need.extra}]'" if need.extra else f"pip install '{wanted}'"
     weight: Status = "warn" if need.extra else "fail"
@@ -286,22 +279,4 @@ def _check_library(need: Requirement, version: str | None) -> Finding:
         return Finding(
             need.name, weight, f"{version}, supported is {need.supported}", f"pip install '{wanted}'"
         )
-    return Finding(need.name, "ok", f"{version} ({need.supported})")
-
-
-def _holds(version: str, operator: str, bound: str) -> bool:
-    found, limit = _release(version), _release(bound)
-    width = max(len(found), len(limit))
-    left, right = (part + (0,) * (width - len(part)) for part in (found, limit))
-    if operator == "~=":  # at least the bound, with all but its last number the same
-        return left >= right and found[: len(limit) - 1] == limit[:-1]
-    return {
-        ">=": left >= right, "<=": left <= right, "<": left < right, ">": left > right, "==": left == right,
-        "!=": left != right,
-    }[operator]  # fmt: skip
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The numbers of ``2.13.0+cpu`` or ``3.12rc1``; what follows them does not count."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match[0].split(".")) if match else (0,)
+    return Finding(need.name, "ok", f"{version} ({need.supported or 'any version'})")
