@@ -68,6 +68,20 @@ def test_an_activation_given_goes_over_the_texts(tmp_path: Path) -> None:
     assert import_sb3(tmp_path / "a.zip", PENDULUM, activation="elu").activation == "elu"
 
 
+def test_gsde_of_ppo_acts_by_its_mean(tmp_path: Path) -> None:
+    model = saved(tmp_path / "a.zip", "PPO", use_sde=True)
+    policy = import_sb3(tmp_path / "a.zip", PENDULUM)
+    np.testing.assert_allclose(policy(OBS), model.predict(OBS, deterministic=True)[0], atol=1e-5)
+    assert not policy.stochastic
+
+
+def test_reading_draws_nothing(tmp_path: Path) -> None:
+    saved(tmp_path / "a.zip", "SAC")
+    before = torch.get_rng_state()
+    import_sb3(tmp_path / "a.zip", PENDULUM)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class Bomb:
     """Writes a file when it is unpickled."""
 

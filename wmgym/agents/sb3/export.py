@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from wmgym.data.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds
 
-_NAMES: dict[type[nn.Module], Activation] = {
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",
     nn.Tanh: "tanh",
     nn.ELU: "elu",
@@ -53,31 +54,43 @@ def to_policy(
     Raises:
         ValueError: another architecture.
     """
-    modules, head, noise = _actor(model)
+    kind = type(model).__name__
+    policy = policy_arrays(model.policy, kind, name or kind)
+    return policy if normalizer is None else _behind(normalizer, policy)
+
+
+def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
+    """The actor of an SB3 policy object as plain arrays; ``kind`` is its algorithm.
+
+    Raises:
+        ValueError: another architecture than a plain MLP.
+    """
+    modules, head, noise = _actor(policy, kind)
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     others = [m for m in modules if not isinstance(m, (nn.Linear, nn.Identity, nn.Flatten))]
     kinds = {type(m) for m in others}
-    if len(kinds) > 1 or not kinds <= set(_NAMES) or len(others) != len(linear) - 1:
-        raise ValueError(
-            f"{type(model).__name__}'s actor is no plain MLP; export it by hand as wmgym.MLPPolicy"
-        )
-    low, high = action_bounds(_action_space(model))
-    policy = MLPPolicy(
-        name=name or type(model).__name__,
+    if len(kinds) > 1 or not kinds <= set(ACTIVATIONS) or len(others) != len(linear) - 1:
+        raise ValueError(f"{kind}'s actor is no plain MLP; export it by hand as wmgym.MLPPolicy")
+    space = policy.action_space
+    if not isinstance(space, (spaces.Box, spaces.Discrete)):
+        raise ValueError(f"action space must be Box or Discrete, got {space}")
+    low, high = action_bounds(space)
+    arrays = MLPPolicy(
+        name=name,
         weights=tuple(_array(m.weight).T.copy() for m in linear),
         biases=tuple(_array(m.bias) for m in linear),
-        activation=_NAMES[kinds.pop()] if kinds else "relu",
+        activation=ACTIVATIONS[kinds.pop()] if kinds else "relu",
         head=head,
         low=low,
         high=high,
         **noise,
     )
-    if not _agrees(policy, model):
+    if not _agrees(arrays, policy):
         raise ValueError(
-            f"{type(model).__name__}'s actor is no plain MLP: it does more than its layers say; "
+            f"{kind}'s actor is no plain MLP: it does more than its layers say; "
             "pass model.predict itself where a policy is asked for"
         )
-    return policy if normalizer is None else _behind(normalizer, policy)
+    return arrays
 
 
 def _behind(normalizer: VecNormalize, policy: MLPPolicy) -> MLPPolicy:
@@ -96,20 +109,18 @@ def _behind(normalizer: VecNormalize, policy: MLPPolicy) -> MLPPolicy:
     )
 
 
-def _agrees(policy: MLPPolicy, model: BaseAlgorithm) -> bool:
+def _agrees(arrays: MLPPolicy, policy: BasePolicy) -> bool:
     """Whether both act alike on random observations; extracted features or odd activations would show."""
-    shape = model.observation_space.shape or ()
-    if policy.weights[0].shape[0] != int(np.prod(shape)):
+    shape = policy.observation_space.shape or ()
+    if arrays.weights[0].shape[0] != int(np.prod(shape)):
         return False
     obs = np.random.default_rng(0).normal(size=(1_000, *shape)).astype(np.float32)
-    expected, _ = model.predict(obs, deterministic=True)
-    return bool(np.isclose(policy(obs), expected, atol=1e-4, equal_nan=True).mean() > 0.98)
+    expected, _ = policy.predict(obs, deterministic=True)
+    return bool(np.isclose(arrays(obs), expected, atol=1e-4, equal_nan=True).mean() > 0.98)
 
 
-def _actor(model: BaseAlgorithm) -> tuple[list[nn.Module], Head, dict[str, Any]]:
+def _actor(policy: Any, kind: str) -> tuple[list[nn.Module], Head, dict[str, Any]]:
     """The actor's modules in order, the head's own squashing left out; and what makes it stochastic."""
-    policy: Any = model.policy
-    kind = type(model).__name__
     if kind in ("SAC", "TQC") and not policy.actor.use_sde:
         log_std = policy.actor.log_std
         noise = {"log_std_weight": _array(log_std.weight).T.copy(), "log_std_bias": _array(log_std.bias)}
@@ -120,7 +131,7 @@ def _actor(model: BaseAlgorithm) -> tuple[list[nn.Module], Head, dict[str, Any]]
         return [*policy.q_net.q_net], "argmax", {}
     if kind in ("PPO", "A2C") and not policy.squash_output:
         modules = [*policy.mlp_extractor.policy_net, policy.action_net]
-        if isinstance(model.action_space, spaces.Discrete):
+        if isinstance(policy.action_space, spaces.Discrete):
             return modules, "argmax", {"stochastic": True}
         plain = {} if policy.use_sde else {"stochastic": True, "log_std_bias": _array(policy.log_std)}
         return modules, "clip", plain
@@ -129,9 +140,3 @@ def _actor(model: BaseAlgorithm) -> tuple[list[nn.Module], Head, dict[str, Any]]
 
 def _array(values: Any) -> np.ndarray:
     return np.array(values.detach().cpu().numpy())
-
-
-def _action_space(model: BaseAlgorithm) -> spaces.Box | spaces.Discrete:
-    if isinstance(model.action_space, (spaces.Box, spaces.Discrete)):
-        return model.action_space
-    raise ValueError(f"action space must be Box or Discrete, got {model.action_space}")
