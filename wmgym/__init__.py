@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from wmgym.io import deprecation
+from wmgym.tasks.registry import TABLE
 
 if TYPE_CHECKING:
     from wmgym import sb3
@@ -114,10 +115,7 @@ __all__ = [
     "train",
 ]
 
-MUJOCO_IDS = (
-    "InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5", "Swimmer-v5", "Hopper-v5",
-    "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5", "HumanoidStandup-v5",
-)  # fmt: skip
+MUJOCO_IDS = tuple(env_id for env_id in TABLE if env_id in gymnasium.registry)
 """Gymnasium ids with an imagined twin ``wmgym/<id>``; give it a fitted world with ``world=``."""
 
 

@@ -16,7 +16,7 @@ from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import load_pool
 from wmgym.data.transitions import Transitions, concat
 from wmgym.io import artifacts
-from wmgym.tasks.mujoco_v5.registry import TABLE
+from wmgym.tasks.registry import TABLE
 
 TASKS = tuple(TABLE)
 LARGE = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")

@@ -14,7 +14,7 @@ from wmgym.data.collect import collect
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.rotations import compose, rotation_between, rotation_matrix
 from wmgym.tasks.layout import Geometry
-from wmgym.tasks.mujoco_v5.registry import TABLE
+from wmgym.tasks.registry import TABLE
 from wmgym.tasks.task import make_task
 
 WORLD_VIEWS = [*((env_id, {}) for env_id in TABLE), *(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import wmgym
-from wmgym.tasks.mujoco_v5.registry import TABLE
+from wmgym.tasks.registry import TABLE
 
 SMALL = wmgym.FitConfig(members=2, width=32, depth=2, max_updates=40, eval_every=20, finetune_updates=5)
 

@@ -10,7 +10,7 @@ import pytest
 
 from wmgym.data.branch import branch, fork
 from wmgym.tasks.ground_truth import DivergedError, Snapshot, inspect, replay, restore, snapshot
-from wmgym.tasks.mujoco_v5.registry import TABLE
+from wmgym.tasks.registry import TABLE
 from wmgym.tasks.rendering import Renderer
 from wmgym.tasks.task import make_task
 

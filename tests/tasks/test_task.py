@@ -17,7 +17,7 @@ from gymnasium.wrappers import ClipReward, TimeLimit
 from wmgym.data.collect import collect
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.layout import Core, Geometry, identity_core
-from wmgym.tasks.mujoco_v5.registry import TABLE
+from wmgym.tasks.registry import TABLE
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task, make_task
 

@@ -63,7 +63,7 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
 OLD_PACKAGES = {
     "calibration": "models.error_bounds",
     "data": "data.transitions",
-    "tasks.mujoco_v5": "tasks.mujoco_v5.registry",
+    "tasks.mujoco_v5": "tasks.registry",
 }
 """Modules that are packages now, and where the names are that they held."""
 

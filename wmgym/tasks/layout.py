@@ -180,3 +180,17 @@ def identity_core(dim: int) -> Core:
 
 def _same(array: Array) -> Array:
     return array
+
+
+def _either(name: str) -> Callable[..., Array]:
+    """A function of the library that the array is of."""
+
+    def call(array: Array, *others: Array) -> Array:
+        own = getattr(array, name, None)  # torch tensors have it as a method
+        return own(*others) if own is not None else getattr(np, name)(array, *others)
+
+    return call
+
+
+sin, cos, arctan2 = _either("sin"), _either("cos"), _either("arctan2")
+"""NumPy's and torch's own, whichever the array is of."""

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from wmgym.tasks.layout import Array, Core, identity_core
-from wmgym.tasks.mujoco_v5.registry import UnknownOptionError, lookup
+from wmgym.tasks.registry import UnknownOptionError, lookup
 from wmgym.tasks.spec import Known
 
 UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Geometry, with_velocities
+from wmgym.tasks.layout import Array, Core, Env, Geometry, arctan2, cos, sin, with_velocities
 from wmgym.tasks.spec import Known, never
 
 
@@ -41,13 +40,13 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
 
     def observe(state: Array) -> Array:
         obs = state[..., [0, 1, 2, 1, 2, 3, 4, 5, 6]]
-        obs[..., 1:3], obs[..., 3:5] = _sin(state[..., 1:3]), _cos(state[..., 1:3])
+        obs[..., 1:3], obs[..., 3:5] = sin(state[..., 1:3]), cos(state[..., 1:3])
         obs[..., 5:8] = state[..., 3:6].clip(-10, 10)
         return obs
 
     def from_obs(obs: Array) -> Array:
         state = obs[..., [0, 1, 2, 5, 6, 7, 8]]
-        state[..., 1:3] = _arctan2(obs[..., 1:3], obs[..., 3:5])
+        state[..., 1:3] = arctan2(obs[..., 1:3], obs[..., 3:5])
         return state
 
     def terminated(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
@@ -79,12 +78,12 @@ def reacher(
 
     def observe(state: Array) -> Array:
         obs = state[..., [0, 1, 0, 1, 2, 3, 4, 5, 6, 7]]
-        obs[..., 0:2], obs[..., 2:4] = _cos(state[..., :2]), _sin(state[..., :2])
+        obs[..., 0:2], obs[..., 2:4] = cos(state[..., :2]), sin(state[..., :2])
         return obs
 
     def from_obs(obs: Array) -> Array:
         state = obs[..., 2:].clone() if hasattr(obs, "clone") else obs[..., 2:].copy()
-        state[..., 0:2] = _arctan2(obs[..., 2:4], obs[..., 0:2])
+        state[..., 0:2] = arctan2(obs[..., 2:4], obs[..., 0:2])
         return state
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
@@ -160,16 +159,3 @@ def _all_joints(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
 
 def _pad(rows: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((*rows.shape[:-1], count), rows.dtype)], -1)
-
-
-def _either(name: str) -> Callable[..., Array]:
-    """A function of the array's own library."""
-
-    def call(array: Array, *others: Array) -> Array:
-        own = getattr(array, name, None)  # torch tensors have it as a method
-        return own(*others) if own is not None else getattr(np, name)(array, *others)
-
-    return call
-
-
-_sin, _cos, _arctan2 = _either("sin"), _either("cos"), _either("arctan2")

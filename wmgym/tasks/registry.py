@@ -1,0 +1,60 @@
+"""Tasks whose reward, termination and state layout are known in code, by env id.
+
+Adding a robot takes one file that describes it and one line in ``TABLE``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from wmgym.tasks.spec import Known
+
+TABLE: dict[str, str] = {
+    "InvertedPendulum-v5": "wmgym.tasks.mujoco_v5.fixed_base:inverted_pendulum",
+    "InvertedDoublePendulum-v5": "wmgym.tasks.mujoco_v5.fixed_base:inverted_double_pendulum",
+    "Reacher-v5": "wmgym.tasks.mujoco_v5.fixed_base:reacher",
+    "Pusher-v5": "wmgym.tasks.mujoco_v5.fixed_base:pusher",
+    "Swimmer-v5": "wmgym.tasks.mujoco_v5.planar:swimmer",
+    "Hopper-v5": "wmgym.tasks.mujoco_v5.planar:hopper",
+    "HalfCheetah-v5": "wmgym.tasks.mujoco_v5.planar:half_cheetah",
+    "Walker2d-v5": "wmgym.tasks.mujoco_v5.planar:walker2d",
+    "Ant-v5": "wmgym.tasks.mujoco_v5.floating_base:ant",
+    "Humanoid-v5": "wmgym.tasks.mujoco_v5.floating_base:humanoid",
+    "HumanoidStandup-v5": "wmgym.tasks.mujoco_v5.floating_base:humanoid_standup",
+}
+"""Each env id and the function that describes it, ``module:name``; it takes the env's keywords.
+
+Where the function does not have a keyword that changes physics, observation or reward, the env counts as
+unknown with it.
+"""
+
+_WITHOUT_EFFECT = {
+    "render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom",
+    "visual_options", "reset_noise_scale", "max_episode_steps", "disable_env_checker",
+}  # fmt: skip
+
+
+class UnknownOptionError(ValueError):
+    """A keyword of the real env that the table has no formula for."""
+
+
+def lookup(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
+    """What is known of ``gym.make(env_id, **env_kwargs)``, or None for an id outside the table.
+
+    Raises:
+        UnknownOptionError: the id is known but one of its keywords is not described here.
+    """
+    if env_id not in TABLE:
+        return None
+    module, _, name = TABLE[env_id].partition(":")
+    describe = getattr(importlib.import_module(module), name)
+    options = {key: value for key, value in env_kwargs.items() if key not in _WITHOUT_EFFECT}
+    try:
+        known: Known = describe(**options)
+    except TypeError:
+        raise UnknownOptionError(
+            f"{env_id} is known, but not with {sorted(options)}; its reward and termination will be learned"
+        ) from None
+    return known
