@@ -13,7 +13,8 @@ import torch
 
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
-from wmgym.calibration.conformal import grouped_quantile, std_scale
+from wmgym.calibration.conformal import grouped_quantile
+from wmgym.calibration.noise_scale import std_scale
 from wmgym.calibration.open_loop import open_loop_errors, replay
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.collect import collect
@@ -248,7 +249,7 @@ def test_knowing_nothing_holds_for_any_prediction(calibrations: list[Calibration
 
 
 def test_doubt_tells_good_episodes_from_bad_ones() -> None:
-    """Members that disagree by as much as they are wrong: the bound given disagreement is right for each of them."""
+    """Members that disagree by as much as they are wrong: the bound given disagreement is right for each."""
 
     class TwoKinds(toy.LinearGaussian):
         def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Any:

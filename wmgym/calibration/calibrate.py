@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from wmgym.calibration import online
-from wmgym.calibration.conformal import _bounds, _groups, _without_bounds
-from wmgym.calibration.noise_scale import _noise_scale
+from wmgym.calibration.conformal import error_bounds, groups, marginal_calibration
+from wmgym.calibration.noise_scale import noise_scale
 from wmgym.calibration.open_loop import replay, spread_starts, stacked, steps_left
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
@@ -33,27 +33,30 @@ def calibrate(
     """Give a world error bounds from held-out episodes, or adapt those that it has.
 
     First the one-step noise is scaled, per target dimension, so that one sigma covers 68.27 % of the held-out
-    changes. Then the real actions are replayed open loop from many held-out states, in every mode, and the
-    errors after each number of steps give conformal half-widths: of the error itself, and of the error
-    divided by the episode's disagreement, how far two members' own paths have come apart. Windows of one episode
-    depend on each other, so each episode's errors enter as one distribution and the quantile is that of their
-    equal mixture ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
+    changes. Then real actions are run open loop from many held-out states, with every propagation, and the
+    errors after each number of steps give conformal half-widths: quantiles of the error itself, and of the
+    error divided by a power of the episode's disagreement, the distance between two members' own paths.
+    Errors of one episode depend on each other, so each episode enters as one distribution and the quantile is
+    that of their equal mixture ("pooling CDFs", Dunn, Wasserman & Ramdas 2022, arXiv:1809.07441).
 
-    Where several policies made the episodes, the same holds of policies: bounds are for one more like them.
-    A few policies say little of the next, so the quantile's level is raised until bounds made from all but
-    one policy hold for that one as often as promised.
+    Where several policies made the episodes, each policy enters as one distribution instead, and the bounds
+    are meant for one more policy like them. A few policies say little about the next, so the quantile's level
+    is raised until bounds made from all but one policy hold for that one as often as promised.
 
     Args:
         world: the world to calibrate.
         calib: real episodes that ``fit`` did not see; of policies that it did not see either, if the bounds
             are to hold for such.
-        level: probability that each stated half-width shall hold with.
+        level: probability with which each half-width is to hold, per dimension and step.
         horizon: steps to state bounds for; None takes the longest held-out episode.
-        update: keep the bounds there are, their level and their horizon, and adapt them to new episodes in
+        update: keep the bounds there are, their level and horizon, and adapt them to new episodes in
             the order they are in; for a policy that has moved on, or a robot that has changed. See
-            ``wmgym.drift.update``.
-        seed: decides the sampled replays.
+            ``wmgym.calibration.online.update``.
+        seed: decides all random draws.
         progress: show a bar on a terminal.
+
+    Returns:
+        The same model with ``world.calibration``, whose dimensions ``world.core_names`` names.
 
     Raises:
         ValueError: episodes that ``fit`` saw, another task, imagined data, or a level outside (0, 1).
@@ -64,14 +67,14 @@ def calibrate(
     longest = int(calib.lengths.max())
     horizon = min(horizon or longest, longest)
     starts = spread_starts(calib, _MAX_WINDOWS)
-    blank = _without_bounds(calib, _noise_scale(world, calib, starts, seed), level)
+    blank = marginal_calibration(calib, noise_scale(world, calib, starts, seed), level)
     scaled = world.with_calibration(blank)
     bounds: dict[str, dict[Propagation, np.ndarray]] = {}
     with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:
         for propagation in PROPAGATIONS:
             steps = replay(scaled, calib, starts, horizon, propagation, seed, trust=True)
             replays = stacked(steps, propagation, advance)
-            for name, values in _bounds(blank, replays, *_groups(calib, starts)).items():
+            for name, values in error_bounds(blank, replays, *groups(calib, starts)).items():
                 bounds.setdefault(name, {})[propagation] = values.astype(np.float32)
     windows = (steps_left(calib)[starts][None] >= np.arange(1, horizon + 1)[:, None]).sum(1)
     return world.with_calibration(replace(blank, windows=windows.astype(np.int64), **bounds))  # type: ignore[arg-type]

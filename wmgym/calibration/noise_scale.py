@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from wmgym.calibration.conformal import _ONE_SIGMA, _without_bounds, std_scale
+from wmgym.calibration.conformal import marginal_calibration
 from wmgym.calibration.open_loop import given_actions, replay
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.transitions import Transitions
@@ -16,43 +16,55 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.world import WorldModel
 
-_MAX_SPREADS, _COPIES = 128, 16  # starts of sampled copies, and how many of each
+_ONE_SIGMA = 0.6827
+_MAX_STARTS, _COPIES = 128, 16  # starts of sampled episodes, and how many from each
 
 
-def _noise_scale(world: WorldModel, calib: Transitions, starts: np.ndarray, seed: int) -> np.ndarray:
+def noise_scale(world: WorldModel, calib: Transitions, starts: np.ndarray, seed: int) -> np.ndarray:
     """Factor ``(target_dim,)`` for the one-step noise of sampled episodes; 1 where the data has no target.
 
-    First each dimension's noise is made to cover one sigma of one member's errors. But sampled episodes also
-    differ by their members, and MuJoCo adds no noise; so as much of it is taken back as makes many copies of
-    one start cover one sigma of the truth, on average over numbers of steps.
+    First each dimension's noise is scaled to cover one sigma of one member's one-step errors. But sampled
+    episodes also differ by their members, and MuJoCo adds no noise; so of all shares of that noise the one is
+    kept with which many samples from one start cover one sigma of the truth, on average over numbers of steps.
+
+    Args:
+        world: the world to calibrate.
+        calib: real episodes that ``fit`` did not see.
+        starts: rows of ``calib`` to sample from.
+        seed: decides the samples.
     """
     scale = _one_step_scale(world, calib)
-    off = [
-        (abs(np.mean(shares) - _ONE_SIGMA), -share, factor)
-        for share, factor, shares in _spreads(world, calib, scale, starts, seed)
+    candidates = [
+        (abs(np.mean(covered) - _ONE_SIGMA), -share, factor)
+        for share, factor, covered in _sampled_coverage(world, calib, scale, starts, seed)
     ]
-    return min(off, key=lambda entry: entry[:2])[2]
+    return min(candidates, key=lambda entry: entry[:2])[2]
 
 
-def _spreads(
+def std_scale(z: np.ndarray) -> np.ndarray:
+    """Factor ``(d,)`` that makes one sigma cover 68.27 % of standardised errors ``z`` ``(n, d)``."""
+    return np.asarray(np.maximum(np.quantile(np.abs(z), _ONE_SIGMA, axis=0), 1e-3))
+
+
+def _sampled_coverage(
     world: WorldModel, calib: Transitions, scale: np.ndarray, starts: np.ndarray, seed: int
 ) -> Iterator[tuple[float, np.ndarray, list[float]]]:
-    """For each share of the noise kept: the factor, one-sigma coverage of copies after 1, 8 and 32 steps."""
-    starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _MAX_SPREADS)).astype(int)]
-    many, blank = starts.repeat(_COPIES), _without_bounds(calib, scale, 0.5)
+    """For each share of the noise kept: the factor, and one-sigma coverage of samples after 1, 8, 32 steps."""
+    starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _MAX_STARTS)).astype(int)]
+    many, blank = starts.repeat(_COPIES), marginal_calibration(calib, scale, 0.5)
     moving = calib.core.std(0) > 1e-8
     changes = Coordinates(calib.task.core.geometry).change_dim
     for share in (2.0, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25, 0.0):
         factor = np.where(np.arange(len(scale)) < changes, share * scale, scale)
-        sampled, shares = world.with_calibration(replace(blank, std_scale=factor)), []
+        sampled, covered = world.with_calibration(replace(blank, std_scale=factor)), []
         for h, step in enumerate(replay(sampled, calib, many, 32, "sample", seed), start=1):
             there = ~np.isnan(step.error[::_COPIES, 0])
             if h in (1, 8, 32) and there.any():
                 copies = step.core.reshape(len(starts), _COPIES, -1).swapaxes(0, 1)[:, there][..., moving]
                 truth = calib.next_core[starts[there] + h - 1][:, moving]
                 rank = pit(copies, truth, np.random.default_rng(seed))
-                shares.append(float((np.abs(rank - 0.5) <= _ONE_SIGMA / 2).mean()))
-        yield share, factor, shares
+                covered.append(float((np.abs(rank - 0.5) <= _ONE_SIGMA / 2).mean()))
+        yield share, factor, covered
 
 
 def _one_step_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
