@@ -24,8 +24,8 @@ def noise_scale(world: WorldModel, calib: Transitions, starts: np.ndarray, seed:
     """Factor ``(target_dim,)`` for the one-step noise of sampled episodes; 1 where the data has no target.
 
     First each dimension's noise is scaled to cover one sigma of one member's one-step errors. But sampled
-    episodes also differ by their members, and MuJoCo adds no noise; so of all shares of that noise the one is
-    kept with which many samples from one start cover one sigma of the truth, on average over numbers of steps.
+    episodes also differ by their members, and MuJoCo adds no noise. So only the share of that noise is kept
+    with which many samples from one start cover one sigma of the truth, on average over numbers of steps.
 
     Args:
         world: the world to calibrate.
@@ -49,7 +49,7 @@ def std_scale(z: np.ndarray) -> np.ndarray:
 def _sampled_coverage(
     world: WorldModel, calib: Transitions, scale: np.ndarray, starts: np.ndarray, seed: int
 ) -> Iterator[tuple[float, np.ndarray, list[float]]]:
-    """For each share of the noise kept: the factor, and one-sigma coverage of samples after 1, 8, 32 steps."""
+    """For each share of the noise: the factor, one-sigma coverage of samples after 1, 8 and 32 steps."""
     starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _MAX_STARTS)).astype(int)]
     many, blank = starts.repeat(_COPIES), marginal_calibration(calib, scale, 0.5)
     moving = calib.core.std(0) > 1e-8

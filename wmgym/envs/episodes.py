@@ -20,7 +20,7 @@ class Episodes:
     Attributes:
         elapsed: ``(count,)`` int64, steps since each episode's start.
         ended: ``(count,)`` bool, episodes that are over and not yet started anew.
-        place: ``(count, displacement_dim)``, where each root has moved to, for pictures.
+        place: ``(count, displacement_dim)``, where each root has moved to; kept by an env that draws them.
         generator: all random draws are its.
     """
 
@@ -29,11 +29,12 @@ class Episodes:
     ) -> None:
         """Make episodes of a world, not yet started; ``starts`` ``(n, state_dim)`` are drawn from."""
         self.world, self.propagation, self.trust = world, propagation, trust
-        self.starts = torch.tensor(starts, device=world.device)
+        self.device = world.device  # kept, for a world looks it up
+        self.starts = torch.tensor(starts, device=self.device)
         self.elapsed = np.zeros(count, np.int64)
         self.ended = np.zeros(count, bool)
         self.place = np.zeros((count, world.task.core.displacement_dim))
-        self.generator = torch.Generator(world.device)
+        self.generator = torch.Generator(self.device)
         self.generator.seed()
         self._state: WorldState | None = None
 
@@ -60,18 +61,17 @@ class Episodes:
             mask: which to start.
             given: states ``(count, state_dim)`` or cores ``(count, core_dim)`` to start from; None draws.
         """
-        device = self.starts.device
         if given is None:
             size = (int(mask.sum()),)
-            draw = torch.randint(len(self.starts), size, generator=self.generator, device=device)
+            draw = torch.randint(len(self.starts), size, generator=self.generator, device=self.device)
             start = self.starts[draw]
         else:
-            start = torch.tensor(given[mask], device=device)
+            start = torch.tensor(given[mask], device=self.device)
         with torch.no_grad():
             if mask.all():
                 self._state = self.world.init(start, self.generator)
             else:
-                rows = torch.as_tensor(mask, device=device)
+                rows = torch.as_tensor(mask, device=self.device)
                 fresh = self.world.init(start, self.generator, held=self.state.member[~rows])
                 self._state = self.state.put(rows, fresh)
         self.elapsed[mask], self.place[mask], self.ended[mask] = 0, 0, False
@@ -82,14 +82,13 @@ class Episodes:
             outcome = self.world.step(self.state, action, self.propagation, self.generator, self.trust)
         self._state = outcome.state
         self.elapsed += 1
-        self.place += outcome.displacement.cpu().numpy()
         return outcome
 
     def infos(self, diverged: np.ndarray, mask: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """What infos say of all episodes, or of those of a mask; see ``ImaginedVectorEnv``."""
         state, elapsed = self.state, self.elapsed
         if mask is not None:
-            rows = torch.as_tensor(mask, device=self.starts.device)
+            rows = torch.as_tensor(mask, device=self.device)
             state, elapsed, diverged = state.map(lambda part: part[rows]), elapsed[mask], diverged[mask]
         infos, table = {"diverged": diverged}, self.world.calibration
         if table is not None:

@@ -171,18 +171,20 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ValueError: actions of another shape, not finite, or outside a Discrete space.
             ResetNeeded: before the first reset, or with DISABLED autoreset after an end.
         """
-        waiting = self._episodes.ended
-        if waiting.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+        waiting = self._episodes.ended.copy() if self._episodes.ended.any() else None
+        if waiting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
                 f"episodes {np.flatnonzero(waiting).tolist()} are over; reset them with "
                 "options={'reset_mask': ended}"
             )
-        action = action_tensor(actions, self.single_action_space, self.num_envs, self.world.device)
+        action = action_tensor(actions, self.single_action_space, self.num_envs, self._episodes.device)
         outcome = self._episodes.step(action)
         reward = outcome.reward.cpu().numpy().astype(np.float64)
-        terminated, diverged = (x.cpu().numpy().copy() for x in (outcome.terminated, outcome.diverged))
-        if waiting.any():
-            reward, terminated, diverged = self._next_step(waiting.copy(), reward, terminated, diverged)
+        terminated, diverged = outcome.terminated.cpu().numpy().copy(), outcome.diverged.cpu().numpy().copy()
+        if self.render_mode is not None:
+            self._episodes.place += outcome.displacement.cpu().numpy()
+        if waiting is not None:
+            reward, terminated, diverged = self._next_step(waiting, reward, terminated, diverged)
         infos, truncated = self._episodes.infos(diverged), diverged
         if self.max_episode_steps is not None:
             truncated = truncated | (self._episodes.elapsed >= self.max_episode_steps)
