@@ -9,7 +9,6 @@ import pytest
 
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
-from wmgym.models import saving
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
@@ -31,7 +30,7 @@ def pendulum_world() -> WorldModel:
 @pytest.fixture(scope="session")
 def pendulum_dir(pendulum_world: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where that world is saved."""
-    return str(saving.save(pendulum_world, tmp_path_factory.mktemp("worlds") / "pendulum"))
+    return str(pendulum_world.save(tmp_path_factory.mktemp("worlds") / "pendulum"))
 
 
 @pytest.fixture(scope="session")

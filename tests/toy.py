@@ -83,12 +83,6 @@ class LinearGaussian:
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         return self._predict(core, action, member)
 
-    def predict_pair(
-        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
-    ) -> tuple[Prediction, Tensor]:
-        other = self._predict(companion, action, (member + 1) % self.num_members)
-        return self._predict(core, action, member), other.mean
-
     def _predict(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         change = core @ torch.tensor(A - np.eye(3), dtype=core.dtype).T
         change = change + action @ torch.tensor(B, dtype=action.dtype).T
@@ -115,11 +109,6 @@ class Stub:
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         self.action = action
         return self._predict(len(core))
-
-    def predict_pair(
-        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
-    ) -> tuple[Prediction, Tensor]:
-        return self.predict_assigned(core, action, member), self._predict(len(core)).mean
 
     def _predict(self, *shape: int) -> Prediction:
         mean = torch.tensor(self.target).expand(*shape, -1).clone()

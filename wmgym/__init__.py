@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wmgym.evaluation.score import score
     from wmgym.io.artifacts import StoreError
     from wmgym.models.config import FitConfig
-    from wmgym.models.dynamics import Dynamics, Prediction
+    from wmgym.models.dynamics import Dynamics, Prediction, register_dynamics
     from wmgym.models.ensemble import EnsembleMLP
     from wmgym.models.error_bounds import Calibration
     from wmgym.models.fit import fit
@@ -53,7 +53,7 @@ _NAMES = {
     # Worlds and their error bounds
     "models.fit": ("fit",),
     "models.config": ("FitConfig",),
-    "models.dynamics": ("Dynamics", "Prediction"),
+    "models.dynamics": ("Dynamics", "Prediction", "register_dynamics"),
     "models.ensemble": ("EnsembleMLP",),
     "models.world": ("WorldModel",),
     "models.saving": ("load",),
@@ -109,6 +109,7 @@ __all__ = [
     "load_pool",
     "make_task",
     "recipe",
+    "register_dynamics",
     "run",
     "sb3",
     "score",

@@ -36,7 +36,7 @@ MODULES = {
     "fitting": "fit",
     "groundtruth": "branch",
     "ledger": "write_run_json",
-    "optimising": "loss_of",
+    "optimising": "FitConfig",
     "pipeline": "run",
     "policy": "load_pool",
     "progress": "track",

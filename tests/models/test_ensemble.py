@@ -166,7 +166,9 @@ def test_the_std_is_the_exponential_of_the_bounded_log_std(model: EnsembleMLP) -
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_pair_is_a_member_and_the_next_ones_shadow(model: EnsembleMLP, rows: int, alone: bool) -> None:
+def test_a_pair_is_a_member_and_the_next_one_for_the_companion(
+    model: EnsembleMLP, rows: int, alone: bool
+) -> None:
     core, action, member = batch(64)
     core, action, member = core[:rows], action[:rows], member[:rows].clone()
     if alone:  # every row has the last member, whose next is the first
@@ -178,4 +180,5 @@ def test_a_pair_is_a_member_and_the_next_ones_shadow(model: EnsembleMLP, rows: i
     torch.testing.assert_close(own.mean, every.mean[member, index], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(own.std, every.std[member, index], rtol=1e-5, atol=1e-6)
     following = (member + 1) % model.num_members
-    torch.testing.assert_close(other, beside.mean[following, index], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(other.mean, beside.mean[following, index], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(other.std, beside.std[following, index], rtol=1e-5, atol=1e-6)

@@ -35,7 +35,7 @@ def toy_fit() -> WorldModel:
 
 @pytest.fixture(scope="module")
 def toy_dir(toy_fit: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saving.save(toy_fit, tmp_path_factory.mktemp("archive") / "toy")
+    return toy_fit.save(tmp_path_factory.mktemp("archive") / "toy")
 
 
 def assert_equal(first: Any, second: Any) -> None:
@@ -91,12 +91,12 @@ def test_every_modes_bounds_are_kept(toy_dir: Path) -> None:
 
 
 def test_an_uncalibrated_world_stays_so(toy_fit: WorldModel, tmp_path: Path) -> None:
-    path = saving.save(toy.uncalibrated(toy_fit), tmp_path / "toy")
+    path = toy.uncalibrated(toy_fit).save(tmp_path / "toy")
     assert saving.load(path, task=toy.task()).calibration is None
 
 
 def test_learned_heads_need_no_task(cartpole_world: WorldModel, tmp_path: Path) -> None:
-    loaded = saving.load(saving.save(cartpole_world, tmp_path / "cartpole"))
+    loaded = saving.load(cartpole_world.save(tmp_path / "cartpole"))
     assert loaded.task.reward is loaded.task.terminated is None
     assert loaded.task.action_space == cartpole_world.task.action_space
     assert loaded.task.observation_space == cartpole_world.task.observation_space
@@ -106,14 +106,14 @@ def test_learned_heads_need_no_task(cartpole_world: WorldModel, tmp_path: Path) 
 
 
 def test_saving_again_replaces(toy_fit: WorldModel, tmp_path: Path) -> None:
-    saving.save(toy_fit, tmp_path / "toy")
-    saving.save(toy.uncalibrated(toy_fit), tmp_path / "toy")
+    toy_fit.save(tmp_path / "toy")
+    toy.uncalibrated(toy_fit).save(tmp_path / "toy")
     assert saving.load(tmp_path / "toy", task=toy.task()).calibration is None
     assert len(list((tmp_path / "toy").iterdir())) == 3
 
 
 def test_saving_leaves_the_world_alone(toy_fit: WorldModel, tmp_path: Path) -> None:
-    saving.save(toy_fit, tmp_path / "toy")
+    toy_fit.save(tmp_path / "toy")
     loaded = saving.load(tmp_path / "toy", task=toy.task())
     with torch.no_grad():
         loaded.dynamics.weights[0].zero_()  # type: ignore[attr-defined]
@@ -130,9 +130,9 @@ def test_a_task_of_other_spaces_is_refused(toy_dir: Path) -> None:
         saving.load(toy_dir, task=make_task("CartPole-v1"))
 
 
-def test_only_an_ensemble_can_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only EnsembleMLP"):
-        saving.save(toy.world(), tmp_path / "toy")
+def test_a_class_without_a_name_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"LinearGaussian has no name.*register_dynamics"):
+        toy.world().save(tmp_path / "toy")
     assert not (tmp_path / "toy").exists()
 
 
@@ -140,7 +140,7 @@ def test_only_an_ensemble_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_a_damaged_byte_anywhere_is_refused(toy_fit: WorldModel, tmp_path: Path) -> None:
-    path = saving.save(toy_fit, tmp_path / "toy")
+    path = toy_fit.save(tmp_path / "toy")
     rng = np.random.default_rng(0)
     for file in path.iterdir():
         kept = file.read_bytes()
@@ -205,8 +205,10 @@ def test_a_document_that_does_not_fit_is_refused(
 def test_an_architecture_that_does_not_fit_is_refused(
     toy_dir: Path, tmp_path: Path, change: dict[str, int]
 ) -> None:
-    ensemble = artifacts.read_directory(toy_dir, kind="world")[1]["ensemble"]
-    path = rewritten(toy_dir, tmp_path / "x", {"ensemble": ensemble | change}, {})
+    ensemble = artifacts.read_directory(toy_dir, kind="world")[1]["dynamics"]
+    path = rewritten(
+        toy_dir, tmp_path / "x", {"dynamics": ensemble | {"settings": ensemble["settings"] | change}}, {}
+    )
     with pytest.raises(artifacts.StoreError, match="not a world of this version"):
         saving.load(path, task=toy.task())
 
@@ -226,7 +228,7 @@ def test_an_architecture_that_does_not_fit_is_refused(
         ("calibration.half_width.member", (5, 3)),
         ("calibration.half_width.sample", (3, 3)),
         ("calibration.coverage.member", (3,)),
-        ("calibration.per_doubt.mean", (4, 2)),
+        ("calibration.per_disagreement.mean", (4, 2)),
         ("calibration.tube.sample", (3, 2)),
         ("calibration.reach", (2,)),
         ("support.core", (5, 2)),
@@ -274,8 +276,8 @@ def test_loading_runs_nothing_and_imports_no_simulator(pendulum_dir: str) -> Non
 
 
 def test_half_precision_halves_the_file_and_rounds(pendulum_world: WorldModel, tmp_path: Path) -> None:
-    saving.save(pendulum_world, tmp_path / "whole")
-    saving.save(pendulum_world, tmp_path / "half", half=True)
+    pendulum_world.save(tmp_path / "whole")
+    pendulum_world.save(tmp_path / "half", half=True)
     sizes = [next((tmp_path / name).glob("arrays.*")).stat().st_size for name in ("whole", "half")]
     assert sizes[1] < 0.7 * sizes[0]
     half = saving.load(tmp_path / "half")
@@ -285,7 +287,7 @@ def test_half_precision_halves_the_file_and_rounds(pendulum_world: WorldModel, t
     a, b = (world.dynamics.predict(core, action).mean for world in (pendulum_world, half))
     torch.testing.assert_close(a, b, rtol=0, atol=0.01)
     np.testing.assert_array_equal(half.starts, pendulum_world.starts)
-    saving.save(half, tmp_path / "again", half=True)  # rounding once is enough
+    half.save(tmp_path / "again", half=True)  # rounding once is enough
     manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("half", "again")]
     assert manifests[0] == manifests[1]
 
@@ -295,7 +297,7 @@ def test_a_shipped_world_is_loaded_by_its_id(
 ) -> None:
     monkeypatch.setattr(saving, "SHIPPED", tmp_path / "worlds")
     monkeypatch.chdir(tmp_path)
-    saving.save(pendulum_world, tmp_path / "worlds" / "InvertedPendulum-v5")
+    pendulum_world.save(tmp_path / "worlds" / "InvertedPendulum-v5")
     assert saving.load("InvertedPendulum-v5").task.env_id == "InvertedPendulum-v5"
     assert gym.make("wmgym/InvertedPendulum-v5").reset(seed=0)[0].shape == (4,)
     with pytest.raises(artifacts.StoreError, match="holds no wmgym"):

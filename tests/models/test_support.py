@@ -83,9 +83,7 @@ def test_novelty_is_one_where_real_states_are_and_grows_away_from_them(world: Wo
 def test_a_single_episode_will_do() -> None:
     support = sample_support(toy.episodes(1, 0, steps=40), 0)
     assert support.typical > 1e-3
-    assert Search(support, toy.task().core.geometry, torch.device("cpu")).novelty(
-        torch.zeros(2, 3)
-    ).shape == (2,)
+    assert Search(support, Coordinates(toy.task().core.geometry)).novelty(torch.zeros(2, 3)).shape == (2,)
 
 
 def test_the_env_tells_novelty() -> None:

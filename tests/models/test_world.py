@@ -16,7 +16,7 @@ from wmgym.models.config import EnsembleConfig
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.saving import load
-from wmgym.models.state import WorldState, WorldStep
+from wmgym.models.state import WorldState, WorldStep, deal_members
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Geometry, identity_core
 from wmgym.tasks.task import Task
@@ -148,11 +148,11 @@ def test_a_single_episode_may_get_any_member() -> None:
 
 
 def test_new_episodes_get_the_least_used_members() -> None:
-    world, numbers = toy.world(), np.random.default_rng(0)
+    numbers = np.random.default_rng(0)
     for seed in range(50):
         held = torch.tensor(numbers.integers(0, 4, numbers.integers(0, 12)))
         count = int(numbers.integers(1, 9))
-        dealt = world.deal_members(held, count, rng(seed))
+        dealt = deal_members(held, count, 4, rng(seed))
         greedy = np.bincount(held, minlength=4)
         for _ in range(count):
             greedy[greedy.argmin()] += 1
@@ -300,7 +300,7 @@ def test_to_gives_an_independent_copy() -> None:
     assert world.dynamics.weights[0].abs().sum() > 0  # type: ignore[attr-defined]
 
 
-def test_doubt_of_a_path_that_left_the_numbers_is_huge_and_of_what_stands_still_is_nothing() -> None:
+def test_disagreement_of_a_path_that_is_not_finite_is_huge_and_of_equal_paths_is_none() -> None:
     world = toy.world().with_calibration(toy.blank_calibration(3))
     start = world.init(torch.zeros(3, 3), rng())
     lost = torch.tensor([[0.0] * 3, [float("nan")] * 3, [float("inf"), 0.0, 0.0]])

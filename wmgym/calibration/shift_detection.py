@@ -90,9 +90,9 @@ def _unexplained(world: WorldModel, data: Transitions) -> tuple[np.ndarray, np.n
 def _root_columns(world: WorldModel) -> list[int]:
     """Columns of a change that hold the root's horizontal velocity; all where the task has no known root."""
     core = world.task.core
-    moving = world._coordinates._tables["moving"].tolist()
+    moving = world.coordinates._tables["moving"].tolist()
     if core.to_mujoco is None:
-        return [*range(world._coordinates.change_dim)]
+        return [*range(world.coordinates.change_dim)]
     _, velocity = core.to_mujoco(np.arange(core.dim)[None])
     turns = core.geometry.velocities
     wanted = turns[0][:2] if turns else (int(velocity[0, 0]),)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wmgym.io import artifacts
+from wmgym.io.schema import STRICT
 
 
 def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: Mapping[str, float]) -> None:
@@ -46,7 +47,17 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a world came from; enough to refuse calibrating it on what it was fitted to."""
+    """Where a world came from; enough to refuse calibrating it on what it was fitted to.
+
+    Attributes:
+        fingerprints: content hashes of the episodes that it was fitted to.
+        steps: number of transitions.
+        source: whether a real env made them.
+        versions: of the libraries.
+        fit: settings and outcome of the fit, JSON values.
+    """
+
+    __pydantic_config__ = STRICT
 
     fingerprints: tuple[str, ...]
     steps: int

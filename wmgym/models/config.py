@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import Precision
 from wmgym.tasks.layout import Geometry
 
@@ -81,6 +82,8 @@ class FitConfig:
 @dataclass(frozen=True)
 class EnsembleConfig:
     """Architecture of ``EnsembleMLP``; stored with a world."""
+
+    __pydantic_config__ = STRICT
 
     geometry: Geometry
     action_dim: int

@@ -1,11 +1,12 @@
-"""The protocol of a one-step model, and what it predicts."""
+"""The protocol of a one-step model, what it predicts, and the names under which models are saved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,15 @@ Propagation: TypeAlias = Literal["mean", "member", "sample"]
 PROPAGATIONS: tuple[Propagation, ...] = get_args(Propagation)
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
+Carry: TypeAlias = Tensor | tuple[Tensor, ...] | None
+"""What a model remembers of each episode: tensors with a leading batch dimension, or None for no memory.
+
+The world never looks inside; it takes rows, repeats them and hands them back. An episode starts without one,
+or with zeros where it starts beside episodes under way: a model treats the two alike.
+"""
+
+D = TypeVar("D", bound=type)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -25,13 +35,16 @@ class Prediction:
 
     Attributes:
         mean: ``(..., target_dim)``, the change first.
-        noise: ``std``, or what computes it: half of a network's last layer, and often nobody asks.
+        noise: the standard deviation, or a function that computes it: half of a network's last layer, and
+            often not needed.
         end_logit: ``(...)`` logit of termination, or None where the task's formula decides.
+        carry: what the model remembers for the next step, leading shape ``(batch,)``; None for no memory.
     """
 
     mean: Tensor
     noise: Tensor | Callable[[], Tensor]
-    end_logit: Tensor | None
+    end_logit: Tensor | None = None
+    carry: Carry = None
 
     @property
     def std(self) -> Tensor:
@@ -40,34 +53,161 @@ class Prediction:
 
 
 class Dynamics(Protocol):
-    """A one-step model of ``num_members`` members."""
+    """A one-step model of ``num_members`` members; any object with these attributes and this method.
 
-    num_members: int
-    target_dim: int
+    What it predicts are ``targets(data)``: the change of the core in the task's ``Coordinates``, the root's
+    displacement, then the reward where no formula for it is known. A single member is enough; the trust
+    signal then knows of no disagreement.
 
-    def predict(self, core: Tensor, action: Tensor) -> Prediction:
-        """All members for all rows: leading shape ``(num_members, batch)``. Actions are encoded floats."""
+    Four more attributes are used where a model has them:
+
+    - ``predict_assigned(core, action, member, carry=None)``: each row by its own member ``(batch,)`` int64,
+      leading shape ``(batch,)``; without it rows are picked from ``predict``, which costs all members.
+    - ``predict_pair(core, companion, action, member, carry=None, companion_carry=None)``:
+      ``predict_assigned`` of both, the companions by each row's next member; without it, two calls.
+    - ``coordinates``: the ``Coordinates`` in which it predicts changes; without it, those of the task.
+    - ``pack()`` and the classmethod ``unpack(arrays, settings)``, for saving; see ``register_dynamics``.
+    """
+
+    @property
+    def num_members(self) -> int:
+        """Number of ensemble members."""
         ...
 
-    def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
-        """Each row by its own member ``(batch,)`` int64, paying for that one: leading shape ``(batch,)``."""
+    @property
+    def target_dim(self) -> int:
+        """Length of a predicted target."""
         ...
 
-    def predict_pair(
-        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
-    ) -> tuple[Prediction, Tensor]:
-        """``predict_assigned``, and the next member's mean for ``companion`` cores ``(batch, target_dim)``."""
+    def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
+        """Predict a step of all members for all rows.
+
+        Args:
+            core: ``(batch, core_dim)``, raw units.
+            action: ``(batch, action_dim)`` floats, clipped to the action space; one-hot for Discrete.
+            carry: what the last prediction returned for these episodes; a model that returns none is called
+                without it and need not take it.
+
+        Returns:
+            Leading shape ``(num_members, batch)``; the carry's is ``(batch,)``.
+        """
         ...
 
 
-def targets(data: Transitions) -> Tensor:
+def predict_all(model: Dynamics, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
+    """``model.predict``, with the carry if there is one."""
+    return model.predict(core, action) if carry is None else model.predict(core, action, carry)
+
+
+def predict_assigned(
+    model: Dynamics, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
+) -> Prediction:
+    """Each row by its own member ``(batch,)`` int64: leading shape ``(batch,)``."""
+    own = getattr(model, "predict_assigned", None)
+    if own is not None:
+        prediction: Prediction = own(core, action, member, *_given(carry))
+        return prediction
+    every, rows = predict_all(model, core, action, carry), torch.arange(len(member), device=member.device)
+    logit = None if every.end_logit is None else every.end_logit[member, rows]
+    return Prediction(every.mean[member, rows], lambda: every.std[member, rows], logit, every.carry)
+
+
+def predict_pair(
+    model: Dynamics,
+    core: Tensor,
+    companion: Tensor,
+    action: Tensor,
+    member: Tensor,
+    carry: Carry = None,
+    companion_carry: Carry = None,
+) -> tuple[Prediction, Prediction]:
+    """``predict_assigned`` of cores, and of companions ``(batch, core_dim)`` by each row's next member."""
+    own = getattr(model, "predict_pair", None)
+    if own is not None:
+        pair: tuple[Prediction, Prediction]
+        pair = own(core, companion, action, member, *(() if carry is None else (carry, companion_carry)))
+        return pair
+    following = (member + 1) % model.num_members
+    return (
+        predict_assigned(model, core, action, member, carry),
+        predict_assigned(model, companion, action, following, companion_carry),
+    )
+
+
+def _given(carry: Carry) -> tuple[Any, ...]:
+    return () if carry is None else (carry,)
+
+
+class UnregisteredError(LookupError):
+    """No imported module registers a class of dynamics under this name."""
+
+
+_REGISTERED: dict[str, Any] = {}
+
+
+def register_dynamics(name: str) -> Callable[[D], D]:
+    """Class decorator: worlds with dynamics of this class are saved, and found again, under ``name``.
+
+    The class has a method ``pack() -> (arrays, settings)``, NumPy arrays by name and a dict of JSON values,
+    and a classmethod ``unpack(arrays, settings)`` that rebuilds the model from these. A file names its class
+    and holds no code: loading it needs the module imported that registers that name.
+
+    Raises:
+        ValueError: another class has that name.
+    """
+
+    def register(kind: D) -> D:
+        held = _REGISTERED.setdefault(name, kind)
+        if (held.__module__, held.__qualname__) != (kind.__module__, kind.__qualname__):
+            raise ValueError(f"{held.__qualname__} is registered as {name!r} already; choose another name")
+        _REGISTERED[name] = kind
+        return kind
+
+    return register
+
+
+def pack_dynamics(model: Dynamics) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
+    """The name under which a model's class is registered, and what its ``pack`` returns.
+
+    Raises:
+        ValueError: its class has no name.
+    """
+    names = [name for name, kind in _REGISTERED.items() if type(model) is kind]
+    if not names:
+        raise ValueError(
+            f"{type(model).__name__} has no name to be saved under; "
+            "decorate the class with @wmgym.register_dynamics('...')"
+        )
+    packed: Any = model
+    return names[0], *packed.pack()
+
+
+def unpack_dynamics(name: str, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Dynamics:
+    """Rebuild a model of the class registered as ``name``.
+
+    Raises:
+        UnregisteredError: no class is.
+    """
+    if name not in _REGISTERED:
+        raise UnregisteredError(
+            f"its dynamics are of the kind {name!r}, which no imported module registers; "
+            f"import the one that holds @register_dynamics({name!r}) first"
+        )
+    model: Dynamics = _REGISTERED[name].unpack(arrays, settings)
+    return model
+
+
+def targets(data: Transitions, coordinates: Coordinates | None = None) -> Tensor:
     """What a dynamics model should have predicted: ``(n, target_dim)`` float32, raw units.
 
-    The reward is among it only where the task knows none and the data has it.
+    The reward is among it only where the task knows none and the data has it. Changes are in the task's
+    coordinates unless others are given.
     """
     core, next_core = torch.tensor(data.core), torch.tensor(data.next_core)
     displacement = torch.tensor(data.displacement).float()
-    change: Tensor = Coordinates(data.task.core.geometry).difference(core, next_core, displacement)
+    if coordinates is None:
+        coordinates = Coordinates(data.task.core.geometry)
+    change: Tensor = coordinates.difference(core, next_core, displacement)
     if data.task.reward is not None or data.reward is None:
         return change
     return torch.cat([change, torch.tensor(data.reward).float()[:, None]], 1)

@@ -1,33 +1,35 @@
-"""Dynamics: the protocol a learned model implements, and an ensemble of networks that implements it.
+"""An ensemble of networks that predicts one step.
 
-A dynamics model predicts a Gaussian over the *target* of one step: the change of the core and the hidden
-displacement in the coordinates of a ``Coordinates``, then the reward where no formula for it is known; and the
-logit of termination where that is learned. It says nothing of time, sampling or trust, which live in
-``world.py``.
+A Gaussian over the *target*: the change of the core and the root's displacement in the coordinates of a
+``Coordinates``, then the reward where no formula for it is known; and the logit of termination where that is
+learned. Time, sampling and trust are not its business; see ``world.py``.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wmgym.io.schema import from_json, to_json
 from wmgym.models.batching import MULTIPLE, alike, as_tensor, library, padded, widened
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
-from wmgym.models.dynamics import Precision, Prediction
+from wmgym.models.dynamics import Carry, Precision, Prediction, register_dynamics
+from wmgym.models.losses import beta_nll, termination_entropy
 from wmgym.tasks.layout import Array
 
 VECTOR = 32
 """Rows are padded to this where torch takes an exp, which rounds differently in a vector's tail."""
 
-_Layer: TypeAlias = tuple[Tensor, Tensor]
+Layer: TypeAlias = tuple[Tensor, Tensor]
 """Weight ``(members, inputs, outputs)`` and bias ``(members, 1, outputs)``."""
 
 
@@ -43,9 +45,9 @@ class _Layers:
     """
 
     scale: tuple[Array, Array]
-    hidden: tuple[_Layer, ...]
-    mean: _Layer
-    std: _Layer
+    hidden: tuple[Layer, ...]
+    mean: Layer
+    std: Layer
 
     def of(self, member: int) -> _Layers:
         """Those of a single member."""
@@ -56,21 +58,44 @@ class _Layers:
 
 @dataclass(frozen=True)
 class _Packing:
-    """Rows sorted by member, for one ``member`` tensor as it was at ``version``.
+    """Rows sorted by member.
 
     Attributes:
         only: the one member that all rows have, if so; they then stay where they are.
+        rows: number of rows.
         room: places a member.
         source: ``(members * room,)`` row that each place takes; empty where ``only`` is.
-        back: ``(batch,)`` place of each row; likewise.
+        back: ``(rows,)`` place of each row; likewise.
     """
 
-    member: Tensor
-    version: int
     only: int | None
+    rows: int
     room: int
     source: Tensor
     back: Tensor
+
+    @classmethod
+    def of(cls, member: Tensor, num_members: int) -> _Packing:
+        """For rows of these members ``(rows,)``; in NumPy, whose small operations cost less."""
+        none, rows = member[:0], len(member)
+        if rows == 1:
+            return cls(int(member), 1, 1, none, none)
+        held = member.numpy() if member.is_cpu else member.cpu().numpy()
+        counts = np.bincount(held, minlength=num_members)
+        room = int(counts.max())
+        if room == rows:
+            return cls(int(held[0]), rows, room, none, none)
+        room += -room % MULTIPLE
+        order = held.astype(np.int16).argsort(kind="stable")  # a radix sort
+        # Each member's rows begin at a multiple of room; empty places repeat the first row, unread.
+        shift = np.arange(0, num_members * room, room) - counts.cumsum() + counts
+        place = np.arange(rows) + shift.repeat(counts)
+        source, back = np.zeros(num_members * room, np.int64), np.empty_like(place)
+        source[place], back[order] = order, place
+        index = torch.from_numpy(source), torch.from_numpy(back)
+        if not member.is_cpu:
+            index = index[0].to(member.device), index[1].to(member.device)
+        return cls(None, rows, room, *index)
 
     def pack(self, rows: Array) -> Tensor:
         """Rows ``(batch, k)`` by member ``(members, room, k)``."""
@@ -81,16 +106,22 @@ class _Packing:
     def unpack(self, packed: Tensor, columns: int) -> Tensor:
         """The way back, for the first few columns."""
         if self.only is not None:
-            return packed[0, : len(self.member), :columns]
+            return packed[0, : self.rows, :columns]
         return packed.flatten(0, 1)[:, :columns].index_select(0, self.back)
 
 
+@register_dynamics("ensemble")
 class EnsembleMLP(nn.Module):
     """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
 
     Layers are Linear, LayerNorm (without gain and bias, or none), SiLU. Inputs and targets are normalised by
     buffers that travel with the weights. Differentiable in core and action.
+
+    A subclass may define ``activate``, ``layers``, ``loss`` or ``coordinates_type`` otherwise and be passed
+    to ``fit(dynamics=...)``; to save its worlds, give it a name of its own with ``register_dynamics``.
     """
+
+    coordinates_type: ClassVar[type[Coordinates]] = Coordinates
 
     input_mean: Tensor
     input_std: Tensor
@@ -104,9 +135,8 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.config = config
         self.num_members, self.target_dim = config.members, config.target_dim
-        self._packing: _Packing | None = None
         outputs = 2 * config.target_dim + int(config.learns_termination)
-        self.coordinates = Coordinates(config.geometry)
+        self.coordinates = self.coordinates_type(config.geometry)
         self.input_dim = self.coordinates.feature_dim + config.action_dim
         sizes = [self.input_dim, *[config.width] * config.depth, outputs]
         shapes = list(itertools.pairwise(sizes))
@@ -125,80 +155,90 @@ class EnsembleMLP(nn.Module):
 
         Frozen weights are copied now, weights that train are rounded at every use.
         """
-        self._layers = tuple(zip(self.weights, self.biases, strict=True))  # a ParameterList is slow to index
         self._dtype = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
         self._ready: tuple[_Layers, ...] | None = None
-        if not self.weights[0].requires_grad:
+        self._first = (self.weights[0],)  # a ParameterList is slow to index
+        if not self._first[0].requires_grad:
             every = self._prepared()
             self._ready = (*(every.of(member) for member in range(self.num_members)), every)
 
-    def predict(self, core: Tensor, action: Tensor) -> Prediction:
-        """All members for all rows: leading shape ``(members, batch)``."""
+    def layers(self) -> tuple[Layer, ...]:
+        """Weight and bias of each layer, as they are used."""
+        return tuple(zip(self.weights, self.biases, strict=True))
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        """Normalisation and nonlinearity of a hidden layer ``(members, rows, width)``."""
+        if self.config.layer_norm:
+            hidden = torch.layer_norm(hidden, hidden.shape[-1:])
+        # In place where no gradient needs what was there.
+        return functional.silu(hidden, inplace=not torch.is_grad_enabled())
+
+    def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+        """What a fit minimises, summed over members.
+
+        Args:
+            outputs: ``(members, batch, outputs)`` of ``network``.
+            labels: ``(members, batch, target_dim)`` targets, normalised.
+            ends: ``(members, batch)`` of 0 and 1, whether the episode terminated.
+        """
+        mean, log_std, end_logit = self.split(outputs)
+        loss = beta_nll(mean, log_std, labels)
+        return loss if end_logit is None else loss + termination_entropy(end_logit, ends)
+
+    def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
+        """All members for all rows: leading shape ``(members, batch)``; there is no carry."""
         layers = self._layers_of(None)
         inputs = as_tensor(padded(self._inputs(core, action, layers.scale)))
         hidden = self._hidden(inputs.expand(self.num_members, *inputs.shape), layers.hidden)
         return self._predict(hidden, layers, lambda outputs, columns: outputs[:, : len(core), :columns])
 
-    def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
-        """Each row by its own member: leading shape ``(batch,)``."""
-        plan = self._pack(member)
+    def predict_assigned(
+        self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
+    ) -> Prediction:
+        """Each row by its own member ``(batch,)``, paying for that one: leading shape ``(batch,)``."""
+        plan = _Packing.of(member, self.num_members)
         layers = self._layers_of(plan.only)
         hidden = self._hidden(plan.pack(self._inputs(core, action, layers.scale)), layers.hidden)
         return self._predict(hidden, layers, plan.unpack)
 
     def predict_pair(
-        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
-    ) -> tuple[Prediction, Tensor]:
-        """``predict_assigned``, and the next member's mean for ``companion`` cores ``(batch, target_dim)``."""
-        plan = self._pack(member)
+        self,
+        core: Tensor,
+        companion: Tensor,
+        action: Tensor,
+        member: Tensor,
+        carry: Carry = None,
+        companion_carry: Carry = None,
+    ) -> tuple[Prediction, Prediction]:
+        """``predict_assigned`` of both, companions ``(batch, core_dim)`` by the next member, in one pass."""
+        plan = _Packing.of(member, self.num_members)
         layers = self._layers_of(plan.only)
         inputs = self._inputs(torch.cat([core, companion]), torch.cat([action, action]), layers.scale)
         mine, its = plan.pack(inputs[: len(core)]), plan.pack(inputs[len(core) :])
         if plan.only is None:  # companions of each member's rows go through the next one's weights
             hidden = self._hidden(torch.cat([mine, its.roll(1, 0)], 1), layers.hidden)
             own, other = hidden[:, : plan.room], hidden[:, plan.room :]
-            said = _through(layers.mean, other).roll(-1, 0)
+            following, turn = layers, -1
         else:
-            own = self._hidden(mine, layers.hidden)
+            own, turn = self._hidden(mine, layers.hidden), 0
             following = self._layers_of((plan.only + 1) % self.num_members)
-            said = _through(following.mean, self._hidden(its, following.hidden))
-        return self._predict(own, layers, plan.unpack), plan.unpack(said, self.target_dim)
+            other = self._hidden(its, following.hidden)
 
-    def _pack(self, member: Tensor) -> _Packing:
-        """Where each row goes; the same episodes keep their members for many steps."""
-        last = self._packing
-        if last is not None and last.member is member and last.version == member._version:
-            return last
-        counts = torch.bincount(member, minlength=self.num_members)
-        room = int(counts.max())
-        only = int(member[0]) if room == len(member) else None
-        room += -room % MULTIPLE
-        source = back = member[:0]
-        if only is None:
-            order = torch.argsort(member, stable=True)
-            first = torch.cumsum(counts, 0) - counts
-            sorted_member = member[order]
-            slot = torch.arange(len(order), device=order.device) - first[sorted_member]
-            place = sorted_member * room + slot
-            # Empty places repeat the first row, whose outputs there nobody reads.
-            source = torch.zeros(self.num_members * room, dtype=torch.int64, device=order.device)
-            source = source.index_copy(0, place, order)
-            back = torch.empty_like(place).index_copy_(0, order, place)
-        if member.is_inference():  # keeps no version, so a change in place would go unnoticed
-            return _Packing(member, -1, only, room, source, back)
-        self._packing = _Packing(member, member._version, only, room, source, back)
-        return self._packing
+        def unpack_other(packed: Tensor, columns: int) -> Tensor:
+            return plan.unpack(packed.roll(turn, 0) if turn else packed, columns)
+
+        return self._predict(own, layers, plan.unpack), self._predict(other, following, unpack_other)
 
     def _layers_of(self, only: int | None) -> _Layers:
         """Of all members, or of one."""
-        if self._ready is not None and not self._layers[0][0].requires_grad:  # nor has it thawed since
+        if self._ready is not None and not self._first[0].requires_grad:  # nor has it thawed since
             return self._ready[-1 if only is None else only]
         every = self._prepared()
         return every if only is None else every.of(only)
 
     def _prepared(self) -> _Layers:
         d, dtype = self.target_dim, self._dtype
-        first, *middle, (weight, bias) = self._layers
+        first, *middle, (weight, bias) = self.layers()
         if dtype is not None:
             middle = [(w.to(dtype), b.to(dtype)) for w, b in middle]
         mean_weight, mean_bias = weight[..., :d] * self.target_std, bias[..., :d] * self.target_std
@@ -219,33 +259,44 @@ class EnsembleMLP(nn.Module):
         return (self.features(seen, done) - mean) / std
 
     def features(self, core: Array, action: Array) -> Array:
-        """Input before normalisation ``(batch, input_dim)``: the core in the chart's coordinates, action."""
+        """Input before normalisation ``(batch, input_dim)``: the core in its coordinates, action."""
         found: Array = library(core).concatenate([self.coordinates.features(core), action], 1)
         return found
 
     def network(self, inputs: Tensor) -> Tensor:
         """Raw outputs ``(members, rows, outputs)``."""
-        *hidden, last = self._layers
+        *hidden, last = self.layers()
         return _through(last, self._hidden(inputs, hidden))
 
-    def _hidden(self, inputs: Tensor, layers: Iterable[_Layer]) -> Tensor:
+    def _hidden(self, inputs: Tensor, layers: Iterable[Layer]) -> Tensor:
         """What the last layer sees ``(members, rows, width)``."""
         first, *middle = layers
         hidden = _through(first, inputs)
         if self._dtype is None:
             for layer in middle:
-                hidden = _through(layer, self._activate(hidden))
-            return self._activate(hidden)
+                hidden = _through(layer, self.activate(hidden))
+            return self.activate(hidden)
         for weight, bias in middle:
             layer = weight.to(self._dtype), bias.to(self._dtype)
-            hidden = _through(layer, self._activate(hidden.to(self._dtype)))
-        return self._activate(hidden).to(inputs.dtype)
+            hidden = _through(layer, self.activate(hidden.to(self._dtype)))
+        return self.activate(hidden).to(inputs.dtype)
 
-    def _activate(self, hidden: Tensor) -> Tensor:
-        if self.config.layer_norm:
-            hidden = torch.layer_norm(hidden, hidden.shape[-1:])
-        # In place where no gradient needs what was there.
-        return functional.silu(hidden, inplace=not torch.is_grad_enabled())
+    def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Weights and normalisers, and the architecture as JSON values."""
+        arrays = {name: value.cpu().numpy() for name, value in self.state_dict().items()}
+        return arrays, to_json(self.config)
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> EnsembleMLP:
+        """Rebuild what ``pack`` took apart, frozen."""
+        model = cls(from_json(EnsembleConfig, settings))
+        model.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
+        return model.finished()
+
+    def finished(self) -> EnsembleMLP:
+        """The same network, its weights frozen and in float32."""
+        self.requires_grad_(False).eval().use_precision("float32")
+        return self
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised mean, log std softly bounded on both sides, and the termination logit."""
@@ -280,12 +331,12 @@ def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | 
     return weight
 
 
-def _through(layer: _Layer, rows: Tensor) -> Tensor:
+def _through(layer: Layer, rows: Tensor) -> Tensor:
     weight, bias = layer
     return torch.baddbmm(bias, rows, weight)
 
 
-def _widened(layer: _Layer) -> _Layer:
+def _widened(layer: Layer) -> Layer:
     weight, bias = layer
     return widened(weight), widened(bias)
 

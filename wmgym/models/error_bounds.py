@@ -1,4 +1,4 @@
-"""Calibration: how far off a world may be, as held-out real episodes said."""
+"""Calibration: how far off a world may be, measured on held-out real episodes."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from functools import cached_property
 
 import numpy as np
 
-from wmgym.models.dynamics import Propagation
+from wmgym.io.deprecation import renamed_fields, renamed_keywords
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
 
 
-@dataclass(frozen=True)
+@renamed_fields(per_doubt="per_disagreement")
+@dataclass(frozen=True, repr=False)
 class Calibration:
-    """What held-out real episodes say of the model, and the evidence for it.
+    """Error bounds of a world and the evidence for them, from held-out real episodes.
 
     Attributes:
-        level: probability that a half-width is promised to hold with, marginally per dimension and step.
-        std_scale: ``(target_dim,)`` factor for the one-step noise, with which many sampled episodes from one
-            start cover one sigma of the truth as they should.
-        half_width: for each mode ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error after
-            ``h`` steps from an episode's start, where nothing else is known of the episode.
-        per_disagreement: likewise, the half-width at a ``disagreement`` of 1, to be multiplied by ``disagreement ** power``:
-            narrower where two members' paths stay together.
-        power: for each mode ``(horizon,)``, the exponent between 0.25 and 1 with which held-out bounds
+        level: probability with which a half-width holds, marginally per dimension and step.
+        std_scale: ``(target_dim,)`` factor for the one-step noise, such that sampled episodes from one start
+            cover the truth within one sigma 68.27 % of the time.
+        half_width: for each propagation ``(horizon, core_dim)`` in raw units; row ``h - 1`` bounds the error
+            after ``h`` steps from an episode's start, where nothing else is known of the episode.
+        per_disagreement: likewise, the half-width at a ``disagreement`` of 1, to be multiplied by
+            ``disagreement ** power``: narrower where two members' paths stay together.
+        power: for each propagation ``(horizon,)``, the exponent between 0.25 and 1 with which held-out bounds
             were narrowest.
-        tube: for each mode ``(horizon,)`` factor by which all bounds of the first ``h`` steps are widened so
-            that they hold at once, in all dimensions.
-        distrust: for each mode ``(horizon,)`` median over held-out windows of the bound given disagreement, in units
-            of ``data_std``, mean over dimensions.
+        tube: for each propagation ``(horizon,)`` factor that widens all bounds of the first ``h`` steps so
+            that they hold simultaneously, in all dimensions.
+        distrust: for each propagation ``(horizon,)`` median over held-out windows of the bound given
+            disagreement, in units of ``data_std``, mean over dimensions.
         windows: ``(horizon,)`` number of held-out windows behind each row.
         episodes: number of held-out episodes behind all of it.
-        coverage: for each mode ``(2, horizon)`` share of held-out errors inside the bound, by the step and
-            given disagreement, when each policy (each episode, where one policy made all) is judged by a bound made
-            from the others; NaN where nobody looked.
+        coverage: for each propagation ``(2, horizon)`` share of held-out errors inside the bound by the step
+            and inside the bound given disagreement, when each policy (each episode, where one policy made
+            all) is judged by a bound made from the others; NaN at steps where this was not measured.
         data_std: ``(core_dim,)`` of the held-out data, the unit of normalised errors.
         center: ``(core_dim,)`` median of the held-out data.
         reach: ``(core_dim,)`` distance from ``center`` that held-out states keep with probability ``level``;
-            no bound is wider than knowing just this.
+            no bound is wider than this marginal state range.
         fingerprints: content hashes of the episodes used.
     """
 
@@ -55,11 +57,27 @@ class Calibration:
     reach: np.ndarray
     fingerprints: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Calibration(level={self.level:g}, horizon={self.horizon}, episodes={self.episodes})"
+
+    def shapes(self, core_dim: int, target_dim: int) -> dict[str, tuple[int, ...]]:
+        """What the arrays of a task's calibration look like, by field and propagation."""
+        steps = self.horizon
+        plain: dict[str, tuple[int, ...]] = {"std_scale": (target_dim,), "windows": (steps,)}
+        plain |= dict.fromkeys(("data_std", "center", "reach"), (core_dim,))
+        each: dict[str, tuple[int, ...]] = dict.fromkeys(
+            ("half_width", "per_disagreement"), (steps, core_dim)
+        )
+        each |= {"coverage": (2, steps), **dict.fromkeys(("power", "tube", "distrust"), (steps,))}
+        return plain | {f"{name}.{how}": shape for name, shape in each.items() for how in PROPAGATIONS}
+
     @property
     def horizon(self) -> int:
         """Steps from an episode's start that held-out windows looked at."""
         return len(self.windows)
 
+    @renamed_keywords(mode="propagation", doubt="disagreement")
     def error_bound(
         self,
         elapsed: np.ndarray,
@@ -72,9 +90,9 @@ class Calibration:
         Args:
             elapsed: ``(n,)`` steps since each episode's start.
             propagation: how the episodes were imagined.
-            core: ``(n, core_dim)`` predictions. Wherever they are, a bound reaches no farther than to where
-                held-out states were; past the calibrated horizon nothing more than that is claimed.
-            disagreement: ``(n, core_dim)``, see ``WorldModel.doubt``; None bounds by the step alone.
+            core: ``(n, core_dim)`` predictions. A bound reaches no farther than the range of held-out states,
+                and is that range past the calibrated horizon.
+            disagreement: ``(n, core_dim)``, see ``WorldModel.disagreement``; None bounds by the step alone.
         """
         rows = np.minimum(elapsed, self.horizon + 1)
         if disagreement is None:
@@ -82,7 +100,7 @@ class Calibration:
         else:
             power = self.power[propagation][np.clip(elapsed, 1, self.horizon) - 1]
             scale = np.maximum(disagreement, SMALLEST_DISAGREEMENT) ** power[:, None]
-            bound = self._by_doubt[propagation].take(rows, 0) * scale
+            bound = self._by_disagreement[propagation].take(rows, 0) * scale
         return self.saturated(bound, core).astype(np.float32)
 
     @cached_property
@@ -90,13 +108,14 @@ class Calibration:
         return {propagation: _with_ends(rows) for propagation, rows in self.half_width.items()}
 
     @cached_property
-    def _by_doubt(self) -> dict[Propagation, np.ndarray]:
+    def _by_disagreement(self) -> dict[Propagation, np.ndarray]:
         return {propagation: _with_ends(rows) for propagation, rows in self.per_disagreement.items()}
 
     def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
-        """Bounds ``(n, core_dim)`` of predictions, none wider than where held-out states were at all."""
+        """Bounds ``(n, core_dim)`` of predictions, cut off at the marginal range of held-out states."""
         return np.asarray(np.minimum(bound, self.reach + np.abs(core - self.center)))
 
+    @renamed_keywords(mode="propagation")
     def trust_horizon(self, tolerance: float, propagation: Propagation = "member") -> int:
         """Steps for which the median bound stays within ``tolerance``, in units of the data's std."""
         past = self.distrust[propagation] > tolerance
@@ -104,11 +123,11 @@ class Calibration:
 
 
 SMALLEST_DISAGREEMENT = 1e-6
-"""Doubt is never less, not even of a single member, which always agrees with itself."""
+"""Disagreement counts as no less, not even that of a single member, which always agrees with itself."""
 
 
 def _with_ends(rows: np.ndarray) -> np.ndarray:
-    """Bounds by step, with what is known at the start before them, and what past the horizon after them."""
+    """Bounds by step, with zero for the start before them and infinity for past the horizon after them."""
     return np.concatenate(
         [
             np.zeros_like(rows, shape=(1, rows.shape[1])),

@@ -1,8 +1,10 @@
-"""Fit an ensemble to real transitions."""
+"""Fit a world to real transitions."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,8 +13,7 @@ from torch import Tensor
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import EnsembleConfig, FitConfig
-from wmgym.models.coordinates import Coordinates
-from wmgym.models.dynamics import targets
+from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.support import sample_support
 from wmgym.models.symmetry import Views, views
@@ -29,8 +30,12 @@ from wmgym.models.training_loop import (
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Geometry
 
-_PAST_STOPS = 0.02  # share of its range by which an imagined joint may pass where real ones were
-_STD_FLOOR = 1e-3  # of a target's own std: no network may claim more than three digits
+_PAST_LIMIT = 0.02  # share of its range by which an imagined joint may pass its limit
+_STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
+
+
+FitDynamics: TypeAlias = Callable[[Transitions, FitConfig, int], Dynamics]
+"""What fits a model of another kind: ``(train, config, seed) -> model``."""
 
 
 def fit(
@@ -38,6 +43,7 @@ def fit(
     config: FitConfig | None = None,
     seed: int = 0,
     *,
+    dynamics: type[Any] | FitDynamics | None = None,
     starts: np.ndarray | None = None,
     progress: bool = False,
 ) -> WorldModel:
@@ -49,6 +55,9 @@ def fit(
         train: transitions to learn from.
         config: architecture and optimiser; None takes the defaults.
         seed: decides initial weights, batches and the held-out episodes.
+        dynamics: the model to fit; None is ``EnsembleMLP``. A subclass of it is trained likewise. A model of
+            another kind brings its own training: a class with a classmethod ``fit(train, config, seed)``, or
+            a function like that, which returns the fitted model (see ``Dynamics``).
         starts: ``(n, state_dim)`` start states for the bank; None takes the first state of every episode.
         progress: show a bar on a terminal.
 
@@ -65,21 +74,18 @@ def fit(
     if len(train) < 10:
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
     generator = torch.Generator().manual_seed(seed)
-    model = EnsembleMLP(_ensemble_config(train, config), generator)
-    model.use_precision(config.precision)
     rows, held = _hold_out(train, config, seed)
-    # A learned reward or termination may tell left from right.
-    symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
-    seen = views(symmetries, model.coordinates, task.action_dim)
-    inputs, labels, ends = _prepare(train, model, seen)
-    validation_fn = RolloutError(train, held, config, seed)
-    pupil = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
-    history = optimise(pupil, "fit")
-    if config.finetune_updates:
-        history += finetune(pupil, train)
+    dynamics = EnsembleMLP if dynamics is None else dynamics
+    model: Dynamics
+    history: list[float] = []
+    if isinstance(dynamics, type) and issubclass(dynamics, EnsembleMLP):
+        model, history = _fit_ensemble(dynamics, train, rows, held, config, seed, generator, progress)
+    else:
+        made_by: Any = dynamics
+        model = getattr(made_by, "fit", made_by)(train, config, seed)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
     bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
-    low, high = _stopped(train, *data_range(train, config.margin))
+    low, high = _with_joint_limits(train, *data_range(train, config.margin))
     provenance = Provenance(
         fingerprints=train.fingerprints(),
         steps=len(train),
@@ -87,23 +93,47 @@ def fit(
         versions=library_versions(),
         fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
     )
-    return WorldModel(
-        task, _finished(model), bank, low, high, provenance, readout, support=sample_support(train, seed)
-    )
+    support = sample_support(train, seed, getattr(model, "coordinates", None))
+    return WorldModel(task, model, bank, low, high, provenance, readout, support=support)
 
 
-def _ensemble_config(train: Transitions, config: FitConfig) -> EnsembleConfig:
+def _fit_ensemble(
+    kind: type[EnsembleMLP],
+    train: Transitions,
+    rows: Tensor,
+    held: np.ndarray,
+    config: FitConfig,
+    seed: int,
+    generator: torch.Generator,
+    progress: bool,
+) -> tuple[EnsembleMLP, list[float]]:
+    """The fitted network and its validation errors."""
     task = train.task
-    return EnsembleConfig(
+    changes = kind.coordinates_type(task.core.geometry).change_dim
+    architecture = _architecture(
+        config,
         geometry=task.core.geometry,
         action_dim=task.action_dim,
-        target_dim=Coordinates(task.core.geometry).change_dim + int(task.reward is None),
+        target_dim=changes + int(task.reward is None),
         learns_termination=task.terminated is None,
-        members=config.members,
-        width=config.width,
-        depth=config.depth,
-        layer_norm=config.layer_norm,
     )
+    model = kind(architecture, generator)
+    model.use_precision(config.precision)
+    # A learned reward or termination may tell left from right.
+    symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
+    seen = views(symmetries, model.coordinates, task.action_dim)
+    inputs, labels, ends = _prepare(train, model, seen)
+    validation_fn = RolloutError(train, held, config, seed)
+    fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
+    history = optimise(fitting, "fit")
+    if config.finetune_updates:
+        history += finetune(fitting, train)
+    return model.finished(), history
+
+
+def _architecture(config: FitConfig, **given: Any) -> EnsembleConfig:
+    names = ("members", "width", "depth", "layer_norm")
+    return EnsembleConfig(**({name: getattr(config, name) for name in names} | given))
 
 
 def _fit_readout(
@@ -116,19 +146,14 @@ def _fit_readout(
 ) -> EnsembleMLP:
     """One network from the next core and the action to the readouts, which are given in world axes."""
     config, core = dataclasses.replace(config, members=1), train.task.core
-    model = EnsembleMLP(
-        EnsembleConfig(
-            # In world axes, so the heading counts; where the root stands does not.
-            geometry=Geometry(core.dim, angles=core.geometry.angles, free=core.geometry.free),
-            action_dim=train.task.action_dim,
-            target_dim=core.readout_dim,
-            members=config.members,
-            width=config.width,
-            depth=config.depth,
-            layer_norm=config.layer_norm,
-        ),
-        generator,
+    architecture = _architecture(
+        config,
+        # In world axes, so the heading counts; where the root stands does not.
+        geometry=Geometry(core.dim, angles=core.geometry.angles, free=core.geometry.free),
+        action_dim=train.task.action_dim,
+        target_dim=core.readout_dim,
     )
+    model = EnsembleMLP(architecture, generator)
     model.use_precision(config.precision)
     features = model.features(torch.tensor(train.next_core), encoded_actions(train))
     labels = _normalise(model, features, torch.tensor(train.readout).float())
@@ -140,30 +165,27 @@ def _fit_readout(
         return float((mean[0] - labels[held]).square().mean().sqrt())
 
     none = torch.zeros(len(inputs))
-    pupil = FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
-    optimise(pupil, "fit readouts")
-    return _finished(model)
+    fitting = FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
+    optimise(fitting, "fit readouts")
+    return model.finished()
 
 
-def _stopped(train: Transitions, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of imagined states, with joints held near their stops."""
+def _with_joint_limits(
+    train: Transitions, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of imagined states, with joints held near their limits."""
     for joint, least, most in train.task.core.joint_limits:
         seen = np.concatenate([train.core[:, joint], train.next_core[:, joint]])
-        slack = _PAST_STOPS * (most - least)
+        slack = _PAST_LIMIT * (most - least)
         low[joint] = min(least, seen.min()) - slack
         high[joint] = max(most, seen.max()) + slack
     return low, high
 
 
-def _finished(model: EnsembleMLP) -> EnsembleMLP:
-    model.requires_grad_(False).eval().use_precision("float32")
-    return model
-
-
 def _prepare(train: Transitions, model: EnsembleMLP, seen: Views | None) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised inputs, normalised targets and termination labels."""
     features = model.features(torch.tensor(train.core), encoded_actions(train))
-    labels = _normalise(model, features, targets(train), seen)
+    labels = _normalise(model, features, targets(train, model.coordinates), seen)
     inputs = (features - model.input_mean) / model.input_std
     return inputs, labels, torch.tensor(train.terminated).float()
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from wmgym.data.transitions import Transitions
 from wmgym.models.batching import alike, as_tensor
 from wmgym.models.coordinates import Coordinates
-from wmgym.tasks.layout import Geometry
 
 ROWS = 4_096
 """Transitions kept with a world: under a megabyte for a robot of 17 dimensions."""
@@ -22,7 +21,7 @@ SEARCHED = 1_024
 _AT_ONCE = 256  # states whose distances to those stay in the cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Support:
     """A random sample of the transitions that a world was fitted to, in random order.
 
@@ -42,6 +41,17 @@ class Support:
     episode: np.ndarray
     step: np.ndarray
     typical: float
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Support({len(self.core)} transitions)"
+
+    def shapes(self, core_dim: int, action_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """What the arrays of a task's support look like."""
+        n = len(self.episode)
+        rows = dict.fromkeys(("core", "next_core"), (n, core_dim))
+        action = (n, int(np.prod(action_shape))) if action_shape else (n,)
+        return {**rows, "action": action, "episode": (n,), "step": (n,)}
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,11 @@ class Search:
     In tens of dimensions trees visit nearly every leaf, and one matrix product is as fast.
     """
 
-    def __init__(self, support: Support, geometry: Geometry, device: torch.device) -> None:
-        self.support, self._coordinates = support, Coordinates(geometry).to(device)
-        features = self._coordinates.features(torch.tensor(support.core, device=device))
+    def __init__(
+        self, support: Support, coordinates: Coordinates, device: torch.device | str = "cpu"
+    ) -> None:
+        self.support, self._coordinates = support, coordinates
+        features = coordinates.features(torch.tensor(support.core, device=device))
         std = features.std(0)
         # What never moved is off the data by any change at all, but a rounding error is none.
         self._unit = std.clamp(min=1e-3) * features.shape[1] ** 0.5
@@ -113,8 +125,9 @@ class Search:
         )
 
 
-def sample_support(train: Transitions, seed: int) -> Support:
-    """Draw the rows that a world keeps."""
+def sample_support(train: Transitions, seed: int, coordinates: Coordinates | None = None) -> Support:
+    """Draw the rows that a world keeps; distances are in the task's coordinates unless others are given."""
+    coordinates = coordinates or Coordinates(train.task.core.geometry)
     rows = np.random.default_rng(seed).permutation(len(train))[:ROWS]
     step = np.arange(len(train)) - train.first[train.episode]
     drawn = Support(
@@ -125,7 +138,7 @@ def sample_support(train: Transitions, seed: int) -> Support:
         step[rows],
         typical=1.0,
     )
-    search = Search(drawn, train.task.core.geometry, torch.device("cpu"))
+    search = Search(drawn, coordinates)
     looked = torch.tensor(drawn.core[-SEARCHED:])
     distance = search.distance(looked, SEARCHED).numpy()
     own = drawn.episode[-SEARCHED:][:, None] == drawn.episode[:SEARCHED]

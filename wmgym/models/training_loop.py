@@ -1,4 +1,4 @@
-"""The gradient steps of a fit: likelihood of single steps, then of rollouts, and what tells when to stop."""
+"""The gradient steps of a fit: likelihood of single steps, then of rollouts, and early stopping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.losses import loss_of
 from wmgym.models.symmetry import Views, mapped, placed
 
 CONSTANT = 1e-8  # a standard deviation below this is none
@@ -23,19 +22,19 @@ CONSTANT = 1e-8  # a standard deviation below this is none
 
 @dataclass(frozen=True)
 class FitState:
-    """A network and what it is taught by.
+    """A network and the data that it is fitted to.
 
     Attributes:
         model: with its normalisers set.
         inputs: ``(n, input_dim)``, normalised.
         labels: ``(n, target_dim)``, normalised.
         ends: ``(n,)`` of 0 and 1, whether the episode terminated.
-        rows: of all of these, the ones to learn from.
-        config: how.
+        rows: indices into all of these, the training rows.
+        config: settings.
         generator: source of the batches.
-        judge: says how far off the model is; the weights that it likes best are kept.
+        validation_fn: held-out error of the model; the weights with the smallest are kept.
         progress: show a bar on a terminal.
-        views: the robot's symmetries; every row of a batch is seen through one at random.
+        views: symmetry augmentation; every row of a batch is seen through one at random.
     """
 
     model: EnsembleMLP
@@ -50,47 +49,53 @@ class FitState:
     views: Views | None = None
 
 
-def optimise(pupil: FitState, name: str) -> list[float]:
-    """Fit to single steps; stops early and returns what the judge said."""
-    model, config = pupil.model, pupil.config
-    inputs, labels, ends = (x[pupil.rows] for x in (pupil.inputs, pupil.labels, pupil.ends))
-    batches = _Batches(len(inputs), config, pupil.generator)
+def optimise(fitting: FitState, name: str) -> list[float]:
+    """Fit to single steps, with early stopping; returns the validation errors."""
+    model, config = fitting.model, fitting.config
+    inputs, labels, ends = (x[fitting.rows] for x in (fitting.inputs, fitting.labels, fitting.ends))
+    batches = _Batches(len(inputs), config, fitting.generator)
 
     def loss() -> Tensor:
         rows = batches.draw()  # (members, batch)
         seen, wanted = inputs[rows], labels[rows]
-        if pupil.views is not None:
-            view = torch.randint(len(pupil.views.inputs), rows.shape, generator=pupil.generator)
-            seen, wanted = pupil.views.of(seen, wanted, view)
-        return loss_of(model, model.network(seen), wanted, ends[rows])
+        if fitting.views is not None:
+            view = torch.randint(len(fitting.views.inputs), rows.shape, generator=fitting.generator)
+            seen, wanted = fitting.views.of(seen, wanted, view)
+        return model.loss(model.network(seen), wanted, ends[rows])
 
     rate = config.learning_rate
     plan = _Descent(name, config.max_updates, rate, rate / 10, clip=100.0, patience=config.patience)
-    return _descend(pupil, loss, plan)
+    return _descend(fitting, loss, plan)
 
 
-def finetune(pupil: FitState, train: Transitions) -> list[float]:
-    """Roll every member out over windows of the data; each step shall change its state into the true one.
+def finetune(fitting: FitState, train: Transitions) -> list[float]:
+    """Fit to rollouts of every member over windows of the data; returns the validation errors.
 
-    The likelihood of that change is differentiated through the rollout, so that errors which add up cost more
-    than those which cancel. The weights that the judge likes best are kept, be they those before.
+    At each step the label is the change from the imagined state to the next real one. Its likelihood is
+    differentiated through the rollout, so errors that accumulate cost more than those that cancel. The
+    weights with the smallest validation error are kept, those before the first update included.
     """
-    model, config, labels, ends = pupil.model, pupil.config, pupil.labels, pupil.ends
+    model, config, labels, ends = fitting.model, fitting.config, fitting.labels, fitting.ends
     length = config.finetune_steps
-    starts = torch.tensor(_windows(train, pupil.rows.numpy(), length))
+    starts = torch.tensor(_windows(train, fitting.rows.numpy(), length))
     if not len(starts):
         return []
     core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
     action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
     low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
-    symmetries, geometry = () if pupil.views is None else train.task.core.symmetries, train.task.core.geometry
+    symmetries, geometry = (
+        () if fitting.views is None else train.task.core.symmetries,
+        train.task.core.geometry,
+    )
     coordinates, changes = model.coordinates, model.coordinates.change_dim
     unit, middle = model.target_std[:changes], model.target_mean[:changes]
     shape = (model.num_members, max(1, config.batch_size // 4))
 
     def loss() -> Tensor:
-        first = starts[torch.randint(len(starts), shape, generator=pupil.generator)].flatten()
-        through = int(torch.randint(len(symmetries) + 1, (), generator=pupil.generator)) if symmetries else 0
+        first = starts[torch.randint(len(starts), shape, generator=fitting.generator)].flatten()
+        through = (
+            int(torch.randint(len(symmetries) + 1, (), generator=fitting.generator)) if symmetries else 0
+        )
 
         def seen(core: Tensor) -> Tensor:
             return mapped(symmetries[through - 1], geometry, core) if through else core
@@ -104,37 +109,37 @@ def finetune(pupil: FitState, train: Transitions) -> list[float]:
             outputs = model.network(model.encode(state, given).view(*shape, -1))
             wanted = coordinates.difference(state, seen(next_core[at]), shift)
             wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
-            total = total + loss_of(model, outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
+            total = total + model.loss(outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
             change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
             state = torch.clamp(coordinates.move(state, change)[0], low, high)
         return total
 
     rate = config.learning_rate / 5
     plan = _Descent("fine-tune", config.finetune_updates, rate, rate / 20, clip=10.0, patience=None)
-    return _descend(pupil, loss, plan)
+    return _descend(fitting, loss, plan)
 
 
 @dataclass(frozen=True)
 class _Descent:
-    """How a descent goes: its name for people, updates, first and last rate, clip of the gradient's norm."""
+    """Settings of one run of the optimiser."""
 
-    name: str
+    name: str  # for the progress bar
     updates: int
-    rate: float
+    rate: float  # learning rate at the start
     last_rate: float
-    clip: float
-    patience: int | None  # looks without improvement before it stops
+    clip: float  # of the gradient's norm
+    patience: int | None  # validations without improvement before it stops
 
 
-def _descend(pupil: FitState, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
-    """AdamW on a decaying rate; keeps the weights that the judge likes best, and returns what it said."""
-    model, config, validation_fn = pupil.model, pupil.config, pupil.validation_fn
+def _descend(fitting: FitState, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
+    """AdamW with a cosine schedule; keeps the best weights and returns the validation errors."""
+    model, config, validation_fn = fitting.model, fitting.config, fitting.validation_fn
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.rate, weight_decay=config.weight_decay, fused=True
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.updates, eta_min=plan.last_rate)
     best, best_error, since, history = copy.deepcopy(model.state_dict()), validation_fn(model), 0, []
-    with track(plan.name, plan.updates, show=pupil.progress) as advance:
+    with track(plan.name, plan.updates, show=fitting.progress) as advance:
         for update in range(1, plan.updates + 1):
             loss = loss_now()
             optimizer.zero_grad()
@@ -164,7 +169,7 @@ class RolloutError:
     def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
         length = config.rollout
         starts = _windows(train, held, length)
-        while len(starts) < 8 and length > 1:  # short episodes: judge by what there is
+        while len(starts) < 8 and length > 1:  # short episodes: shorter windows
             length //= 2
             starts = _windows(train, held, length)
         rng = np.random.default_rng(seed)

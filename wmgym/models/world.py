@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +16,25 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.io import artifacts
+from wmgym.io.deprecation import old_attribute, renamed_keywords
 from wmgym.io.provenance import Provenance
 from wmgym.models.batching import alike, as_tensor, clamp, library
 from wmgym.models.coordinates import Coordinates
+from wmgym.models.disagreement import advance_companion, disagreement
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Prediction, Propagation
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
-from wmgym.models.state import WorldState, WorldStep
+from wmgym.models.error_bounds import Calibration
+from wmgym.models.heads import reward_of, terminated_of
+from wmgym.models.state import WorldState, WorldStep, deal_members, predict_step
+from wmgym.models.storage import pack_parts, rounded, unpack_parts
 from wmgym.models.support import NearestReal, Search, Support
 from wmgym.tasks.layout import Array
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task
 
-_LOST = 1e9  # disagreement where a path left the numbers
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WorldModel:
     """A learned simulator of one task: differentiable in core and action, on any torch device.
 
@@ -54,50 +61,91 @@ class WorldModel:
     readout: Dynamics | None = None
     calibration: Calibration | None = None
     support: Support | None = None
-    _coordinates: Coordinates = field(init=False, repr=False, compare=False)
-    _bounds: tuple[Array, Array] = field(init=False, repr=False, compare=False)
-    _hard: Array = field(init=False, repr=False, compare=False)
-    _action_bounds: tuple[Tensor, ...] = field(init=False, repr=False, compare=False)
-    _std_scale: Tensor = field(init=False, repr=False, compare=False)
-    _data_std: Tensor | None = field(init=False, repr=False, compare=False)
-    _search: Search | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Freeze the arrays and keep device copies beside them."""
+        """Freeze the arrays; those of the caller stay writable."""
         for name in ("starts", "low", "high"):
             array = getattr(self, name)
-            if array.flags.writeable:  # the caller's own stays as it is
+            if array.flags.writeable:
                 object.__setattr__(self, name, array.copy())
                 getattr(self, name).setflags(write=False)
-        device = self.device
-        # Finite, so that an infinite prediction differs from what it is clamped to, as NaN does.
-        low, high = (torch.nan_to_num(torch.tensor(side, device=device)) for side in (self.low, self.high))
-        scale, data_std = np.ones(self.dynamics.target_dim, np.float32), None
-        if self.calibration is not None:
-            scale = self.calibration.std_scale.astype(np.float32)
-            data_std = torch.tensor(np.float32(self.calibration.data_std), device=device)
-        object.__setattr__(self, "_coordinates", Coordinates(self.task.core.geometry).to(device))
-        object.__setattr__(self, "_bounds", alike(low, high))
-        hard = torch.ones(len(low), dtype=torch.bool, device=device)  # dimensions that diverge at their bound
-        hard[[joint for joint, _, _ in self.task.core.joint_limits]] = False
-        object.__setattr__(self, "_hard", alike(hard)[0])
-        object.__setattr__(self, "_action_bounds", _action_bounds(self.task.action_space, device))
-        object.__setattr__(self, "_std_scale", torch.tensor(scale, device=device))
-        object.__setattr__(self, "_data_std", data_std)
-        found = None if self.support is None else Search(self.support, self.task.core.geometry, device)
-        object.__setattr__(self, "_search", found)
 
-    @property
+    def __repr__(self) -> str:
+        """One line: what it imagines, with which model, and how far its bounds reach."""
+        bounds = "no bounds"
+        if self.calibration is not None:
+            bounds = f"{self.calibration.level:g} bounds for {self.calibration.horizon} steps"
+        model = f"{type(self.dynamics).__name__} of {self.dynamics.num_members}"
+        return f"WorldModel({self.task.env_id or 'unnamed env'}, {model}, {bounds})"
+
+    @cached_property
     def device(self) -> torch.device:
         """Where the dynamics live."""
         parameters = getattr(self.dynamics, "parameters", None)
         first = next(iter(parameters()), None) if parameters is not None else None
         return torch.device("cpu") if first is None else first.device
 
+    @cached_property
+    @torch.inference_mode(False)
+    def coordinates(self) -> Coordinates:
+        """In which the dynamics predict changes: its own where it has some, else the task's."""
+        own = getattr(self.dynamics, "coordinates", None)
+        return own if own is not None else Coordinates(self.task.core.geometry).to(self.device)
+
+    @property
+    def core_names(self) -> tuple[str, ...]:
+        """Names of the core's dimensions, which are those of ``error_bound``."""
+        names: tuple[str, ...] = getattr(self.task.core, "names", ())
+        return names or tuple(f"obs_{i}" for i in range(self.task.core.dim))
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _limits(self) -> tuple[Array, Array]:
+        # Finite, so that an infinite prediction differs from what it is clamped to, as NaN does.
+        sides = (torch.nan_to_num(torch.tensor(x, device=self.device)) for x in (self.low, self.high))
+        low, high = alike(*sides)
+        return low, high
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _hard(self) -> Array:
+        """Dimensions that diverge at their limit: all but joints, which run into stops."""
+        hard = torch.ones(len(self.low), dtype=torch.bool, device=self.device)
+        hard[[joint for joint, _, _ in self.task.core.joint_limits]] = False
+        return alike(hard)[0]
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _action_bounds(self) -> tuple[Tensor, ...]:
+        space = self.task.action_space
+        assert isinstance(space, spaces.Box)
+        return tuple(
+            torch.tensor(side.reshape(-1), device=self.device).float() for side in (space.low, space.high)
+        )
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _std_scale(self) -> Tensor:
+        if self.calibration is None:
+            return torch.ones(self.dynamics.target_dim, device=self.device)
+        return torch.tensor(self.calibration.std_scale.astype(np.float32), device=self.device)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _data_std(self) -> Tensor:
+        if self.calibration is None:
+            raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
+        return torch.tensor(np.float32(self.calibration.data_std), device=self.device)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _search(self) -> Search:
+        if self.support is None:
+            raise ValueError("this world holds no sample of its fit's data; fit it again")
+        return Search(self.support, self.coordinates, self.device)
+
     def to(self, device: torch.device | str, precision: Precision = "float32") -> WorldModel:
         """A copy of this world on another device; ``precision`` is that of its networks' hidden layers."""
-        import copy
-
         dynamics, readout = copy.deepcopy(self.dynamics), copy.deepcopy(self.readout)
         for model in (dynamics, readout):
             if isinstance(model, torch.nn.Module):
@@ -106,21 +154,52 @@ class WorldModel:
                 model.use_precision(precision)
         return replace(self, dynamics=dynamics, readout=readout)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a directory; ``wmgym.load`` reads it back. A crash leaves the old world or the new one."""
-        from wmgym.models.saving import save
+    def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """All of a world as arrays and JSON values.
 
-        save(self, path)
+        Raises:
+            ValueError: its dynamics has no name to be saved under, or a keyword of its env is no JSON value.
+        """
+        return pack_parts({part.name: getattr(self, part.name) for part in fields(self)})
+
+    @classmethod
+    def unpack(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        document: Mapping[str, Any],
+        task: Task | None = None,
+        name: str = "world",
+    ) -> WorldModel:
+        """Rebuild what ``pack`` took apart; ``name`` is for the error.
+
+        Raises:
+            StoreError: they are not a world of this version of wmgym.
+        """
+        return cls(**unpack_parts(arrays, document, task, name))
+
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> Path:
+        """Write to a directory; ``wmgym.load`` reads it back. A crash leaves the old world or the new one.
+
+        Args:
+            path: the directory.
+            half: store weights, bounds and support in float16, for half the size. What is loaded is then
+                another world, by a rounding error: calibrate what was loaded.
+
+        Raises:
+            ValueError: see ``pack``.
+            StoreError: the directory cannot be written or holds something else.
+        """
+        arrays, document = self.pack()
+        arrays = rounded(arrays) if half else arrays
+        return artifacts.write_directory(path, kind="world", arrays=arrays, document=document)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as what ``save`` writes; a task that holds functions of the caller's cannot."""
-        from wmgym.models.saving import pack, unpack
-
         if "given" in {(record := record_task(self.task)).reward, record.terminated}:
             raise ValueError(
                 "this world's task holds functions of yours and cannot be pickled; save and load it"
             )
-        return unpack, pack(self)
+        return WorldModel.unpack, self.pack()
 
     def with_calibration(self, calibration: Calibration) -> WorldModel:
         """The same model with error bounds."""
@@ -137,33 +216,23 @@ class WorldModel:
             raise ValueError(f"states must have shape (batch, {core.state_dim}), got {tuple(state.shape)}")
         if held is None:
             held = torch.zeros(0, dtype=torch.int64, device=state.device)
-        members = self.deal_members(held, state.shape[0], generator)
+        member = deal_members(held, len(state), self.dynamics.num_members, generator)
         shown = state[:, core.dim :]
         if state.shape[1] < core.state_dim:
             rest = torch.zeros(len(state), self.task.action_dim, device=state.device)
             shown = self._read_out(state, rest)[:, core.readout_dim - core.shown_dim :]
         start = state[:, : core.dim]
-        return WorldState(start, shown, members, start, torch.zeros_like(start))
+        return WorldState(start, shown, member, start, torch.zeros_like(start))
 
     def _read_out(self, core: Tensor, encoded: Tensor) -> Tensor:
-        """Hidden, then shown readouts ``(batch, readout_dim)``."""
+        """Unobserved, then shown readouts ``(batch, readout_dim)``."""
         if not self.task.core.readout_dim:
             return core[:, :0]
         if self.readout is None:
             raise ValueError(f"{self.task.env_id} has readouts and this world predicts none; fit it again")
         return self.readout.predict(core, encoded).mean[0]
 
-    def deal_members(self, held: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Members for ``count`` new episodes beside those ``held``: the least used first, ties at random."""
-        members = self.dynamics.num_members
-        used = torch.bincount(held, minlength=members)
-        rounds = -(-count // members) + int(used.max() - used.min())
-        # A slot's rank in its member's queue.
-        level = used[:, None] + torch.arange(rounds, device=held.device)
-        tie = torch.rand(members, rounds, generator=generator, device=held.device)
-        chosen = torch.argsort((level + 0.5 * tie).flatten())[:count] // rounds
-        return chosen[torch.randperm(count, generator=generator, device=held.device)]
-
+    @renamed_keywords(mode="propagation")
     def step(
         self,
         state: WorldState,
@@ -178,125 +247,70 @@ class WorldModel:
             state: from ``init`` or an earlier step.
             action: ``(batch, *action_shape)``, or ``(batch,)`` int64 for Discrete; clipped to its bounds
                 before the dynamics see it, as an actuator does.
-            propagation: "member" follows each episode's member without noise: MuJoCo is deterministic, what the
-                ensemble calls noise is its own disagreement, and added at every step it throws robots over; "sample"
-                adds it (TS-infinity of arXiv:1805.12114), for real envs that are noisy; "mean" takes the mean
-                of all members and costs as many times more.
-            generator: source of the noise; needed in sample mode.
+            propagation: "member" follows each episode's member without noise: MuJoCo is deterministic, and
+                what the ensemble states as noise is mostly its own error. "sample" adds that noise at every
+                step (TS-infinity of arXiv:1805.12114), for real envs that are noisy. "mean" takes the mean of
+                all members, at the cost of all.
+            generator: source of the noise; needed for "sample".
             trust: let the next member follow its own path beside each episode's, for about twice the cost:
-                how far the two come apart is what ``disagreement`` tells. Asked for at all steps of an episode or at
+                how far the two come apart is ``disagreement``. Asked for at all steps of an episode or at
                 none. Needs a calibrated world.
+
+        Raises:
+            ValueError: an unknown propagation, no generator for "sample", or trust without calibration.
         """
-        if trust and self._data_std is None:
-            raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
-        encoded, other = self.encode_action(action), None
-        if propagation == "mean":
-            prediction = self.dynamics.predict(state.core, encoded)
-            target = as_tensor(alike(prediction.mean)[0].mean(0))
-            logit = None if prediction.end_logit is None else prediction.end_logit.mean(0)
-            if trust:
-                following = (state.member + 1) % self.dynamics.num_members
-                other = self.dynamics.predict_assigned(state.companion, encoded, following).mean
-        elif propagation in PROPAGATIONS:
-            if trust:
-                own, other = self.dynamics.predict_pair(state.core, state.companion, encoded, state.member)
-            else:
-                own = self.dynamics.predict_assigned(state.core, encoded, state.member)
-            target, logit = own.mean, own.end_logit
-            if propagation == "sample":
-                if generator is None:
-                    raise ValueError("sample mode draws noise; pass generator=torch.Generator()")
-                target = sample(own, self._std_scale, generator)
-        else:
+        if propagation not in PROPAGATIONS:
             raise ValueError(f"propagation must be one of {', '.join(PROPAGATIONS)}, got {propagation!r}")
-        with np.errstate(all="ignore"):  # torch does not complain of what diverges either
-            outcome = self._finish(state, action, encoded, target, logit, propagation, generator)
-            if other is None:
-                return outcome
-            return replace(outcome, state=self._advance_companion(outcome.state, other))
-
-    def _advance_companion(self, state: WorldState, other: Tensor) -> WorldState:
-        """The state with its companion moved on by ``other``."""
-        assert self._data_std is not None
-        at, (low, high) = self.task.core.dim, self._bounds
-        core, companion, cumulative_disagreement, target, std = alike(
-            state.core, state.companion, state.cumulative_disagreement, other, self._data_std
-        )
-        companion = clamp(
-            self._coordinates.move(companion, target[:, : self._coordinates.change_dim])[0],
-            low[:at],
-            high[:at],
-        )
-        cumulative_disagreement = as_tensor(cumulative_disagreement + abs(core - companion) / std)
-        return replace(state, companion=as_tensor(companion), cumulative_disagreement=cumulative_disagreement)
-
-    def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
-        """How far two members have come apart ``(batch, core_dim)``, in the calibration data's std.
-
-        Of each dimension, what they are apart by now and were on average over the ``elapsed`` ``(batch,)``
-        steps so far, drawn towards the geometric mean over dimensions: one other member is a small sample of
-        what the model does not know, and its past and its other dimensions steady it.
-        """
-        assert self._data_std is not None
-        now, cumulative_disagreement = (
-            np.nan_to_num(x.detach().cpu().numpy(), nan=_LOST, posinf=_LOST, neginf=_LOST)
-            for x in ((state.core - state.companion) / self._data_std, state.cumulative_disagreement)
-        )
-        past = cumulative_disagreement / np.maximum(elapsed, 1).astype(np.float32)[:, None]
-        own = np.sqrt((now**2 + past**2) / 2)
-        rest = np.exp(np.log(np.maximum(past, SMALLEST_DISAGREEMENT)).mean(1, keepdims=True))
-        disagreement: np.ndarray = own**0.4 * rest**0.6
-        return disagreement
-
-    def _finish(
-        self,
-        state: WorldState,
-        action: Tensor,
-        encoded: Tensor,
-        target: Tensor,
-        end_logit: Tensor | None,
-        propagation: Propagation,
-        generator: torch.Generator | None,
-    ) -> WorldStep:
-        task = self.task
+        noise = generator if propagation == "sample" else None
+        if propagation == "sample" and noise is None:
+            raise ValueError("propagation='sample' draws noise; pass generator=torch.Generator()")
+        data_std = self._data_std if trust else None
+        encoded = self.encode_action(action)
+        own, other = predict_step(self.dynamics, state, encoded, propagation, trust)
+        target = own.mean if noise is None else sample(own, self._std_scale, noise)
         flat = action if action.ndim == 1 else action.flatten(1)
-        core, shown, flat, target = alike(state.core, state.shown, flat, target)
-        next_core, displacement, diverged = self._move(core, target)
-        unobserved, next_shown = displacement, shown
-        if task.core.readout_dim:
-            readout = self._read_out(as_tensor(next_core), encoded)
-            readout, core, shown, flat, next_core, unobserved = alike(
-                readout, core, shown, flat, next_core, displacement
+        with np.errstate(all="ignore"):  # torch does not warn of what diverges either
+            core, shown, flat, change = alike(state.core, state.shown, flat, target)
+            next_core, displacement, diverged = self._integrate(core, change)
+            next_shown, unobserved = shown, displacement
+            if self.task.core.readout_dim:
+                readout = self._read_out(as_tensor(next_core), encoded)
+                readout, core, shown, flat, next_core, unobserved = alike(
+                    readout, core, shown, flat, next_core, displacement
+                )
+                split = readout.shape[1] - self.task.core.shown_dim
+                unobserved, next_shown = _beside(unobserved, readout[:, :split]), readout[:, split:]
+            next_state = WorldState(
+                as_tensor(next_core),
+                as_tensor(next_shown),
+                state.member,
+                state.companion,
+                state.cumulative_disagreement,
+                own.carry,
+                state.companion_carry,
             )
-            shown_from = readout.shape[1] - task.core.shown_dim
-            next_shown = readout[:, shown_from:]
-            if shown_from:
-                unobserved = library(unobserved).concatenate([unobserved, readout[:, :shown_from]], 1)
-        known = [_beside(core, shown), flat, _beside(next_core, next_shown), unobserved]
-        if not task.from_table:  # functions of the caller's take tensors
-            known = [as_tensor(array) for array in known]
-        if task.reward is not None:
-            reward = as_tensor(task.reward(*known))
-            if task.from_table:
-                reward = reward.to(state.core.dtype)  # to NumPy a bool times a number is a double
-        else:
-            reward = torch.nan_to_num(as_tensor(target)[:, self._coordinates.change_dim], 0.0, 0.0, 0.0)
-        if task.terminated is not None:
-            terminated = as_tensor(task.terminated(*known))
-        elif end_logit is None:
-            raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
-        elif propagation != "sample":
-            terminated = end_logit > 0
-        else:
-            draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
-            terminated = draw < torch.sigmoid(end_logit)
-        next_state = replace(state, core=as_tensor(next_core), shown=as_tensor(next_shown))
+            if other is not None:
+                assert data_std is not None
+                limits = self._limits[0][: core.shape[1]], self._limits[1][: core.shape[1]]
+                next_state = advance_companion(next_state, other, self.coordinates, limits, data_std)
+            known = _beside(core, shown), flat, _beside(next_core, next_shown), unobserved
+            reward = reward_of(self.task, known, target[:, self.coordinates.change_dim :])
+            terminated = terminated_of(self.task, known, own.end_logit, noise)
         return WorldStep(next_state, as_tensor(displacement), reward, terminated, as_tensor(diverged))
 
-    def _move(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
+    def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
+        """How far two members' paths are apart ``(batch, core_dim)`` after ``elapsed`` ``(batch,)`` steps.
+
+        In standard deviations of the calibration data; see ``wmgym.models.disagreement``.
+        """
+        return disagreement(state, elapsed, self._data_std)
+
+    doubt = old_attribute("WorldModel.doubt", "disagreement")
+
+    def _integrate(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
         """The next core and the displacement, always finite, and ``diverged``."""
-        lib, (low, high) = library(core), self._bounds
-        raw = lib.concatenate(self._coordinates.move(core, target[:, : self._coordinates.change_dim]), 1)
+        lib, (low, high) = library(core), self._limits
+        raw = lib.concatenate(self.coordinates.move(core, target[:, : self.coordinates.change_dim]), 1)
         sound = clamp(raw, low, high)
         differs = sound != raw  # NaN differs from everything
         at = core.shape[1]
@@ -316,23 +330,22 @@ class WorldModel:
         The distance to the nearest of a sample of the fit's states, in the coordinates that the networks see,
         as a multiple of how far real states of one episode are from those of others.
         """
-        return self._need_support().novelty(core)
+        return self._search.novelty(core)
 
     @torch.no_grad()
     def nearest_real(self, obs: np.ndarray, k: int = 1) -> NearestReal:
-        """The logged transitions that support a prediction from ``obs`` ``(n, obs_dim)``, nearest first.
+        """The logged transitions nearest to observations, nearest first.
+
+        Args:
+            obs: ``(n, *obs_shape)``; a single one ``obs_shape`` counts as ``n = 1``.
+            k: how many for each.
 
         Raises:
             ValueError: a world without a sample of its fit's data, or ``k`` beyond it.
         """
-        flat = np.asarray(obs, np.float64).reshape(len(obs), -1)
+        flat = np.asarray(obs, np.float64).reshape(-1, self.task.obs_dim)
         core = np.asarray(self.task.core.from_obs(flat), np.float32)[:, : self.task.core.dim]
-        return self._need_support().nearest(torch.tensor(core, device=self.device), k)
-
-    def _need_support(self) -> Search:
-        if self._search is None:
-            raise ValueError("this world holds no sample of its fit's data; fit it again")
-        return self._search
+        return self._search.nearest(torch.tensor(core, device=self.device), k)
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
@@ -348,13 +361,6 @@ def sample(prediction: Prediction, std_scale: Tensor, generator: torch.Generator
     return torch.addcmul(prediction.mean, std_scale * prediction.std, noise)
 
 
-def _action_bounds(space: spaces.Box | spaces.Discrete, device: torch.device) -> tuple[Tensor, ...]:
-    """Of a Box's flat actions."""
-    if isinstance(space, spaces.Discrete):
-        return ()
-    return tuple(torch.tensor(side.reshape(-1), device=device).float() for side in (space.low, space.high))
-
-
-def _beside(core: Array, shown: Array) -> Array:
-    """A core and the readouts that the observation shows: the state."""
-    return library(core).concatenate([core, shown], 1) if shown.shape[1] else core
+def _beside(left: Array, right: Array) -> Array:
+    """Columns of both: a core and the shown readouts are a state."""
+    return library(left).concatenate([left, right], 1) if right.shape[1] else left
