@@ -1,20 +1,65 @@
-"""The README's example, run as printed."""
+"""The README is short, runs as printed, and says what the results say."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import wmgym
+from tools import make_gif
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PICTURES = re.findall(r"^!\[.+\]\((.+)\)$", README, re.M)
 
 
-def test_the_example_runs_as_printed(tmp_path: Path) -> None:
-    (code,) = re.findall(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTALL)
+def test_it_is_short_and_shows_pictures() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert len(re.findall(r"^\|[ :|-]+\|$", README, re.M)) <= 1  # tables
+    assert len(PICTURES) >= 2
+    assert next(n for n, line in enumerate(lines) if line.startswith("![")) < 10  # on the first screen
+
+
+def test_what_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_code_runs_as_printed(tmp_path: Path) -> None:
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error::DeprecationWarning:wmgym", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr[-2_000:]
     line = r"^mine: real [\d,.]+ \[.*\], imagined [\d,.]+ \[.*\], gap [+-]"
     assert re.search(line, done.stdout, re.MULTILINE)
+
+
+def test_the_returns_it_admits_are_those_measured() -> None:
+    (said,) = re.findall(r"real returns of ([\d,]+), ([\d,]+) and\s+([\d,]+)\s+by seed", README)
+    rows = json.loads((ROOT / "benchmarks" / "results" / "end_to_end.json").read_text())["rows"]
+    measured = [r["real_mean"] for r in rows if r["section"] == "run" and r["env"] == "HalfCheetah-v5"]
+    assert list(said) == [f"{value:,.0f}" for value in measured]
+
+
+def test_the_film_shows_what_its_caption_says() -> None:
+    (share,) = re.findall(r"(\d+) % of the errors here are inside", README)
+    world = wmgym.load(make_gif.ENV)
+    shown = make_gif.film(world, make_gif.best_held_out(), round(make_gif.SECONDS / world.task.dt))
+    # Trajectories that diverge differ by a rounding error from processor to processor.
+    assert 100 * shown.inside == pytest.approx(int(share), abs=5)
+    assert (shown.error <= shown.bound)[:20].all()
+    assert (ROOT / PICTURES[0]).stat().st_size <= 3_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -136,7 +137,8 @@ class _Run:
     def _policies(self, seed: int) -> dict[str, PolicyFn] | None:
         if self.agent is None:
             return None
-        with closing(self.task.make()) as env:
+        with closing(self.task.make()) as env, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SB3 compares batch_size with this one env, which only acts
             model = self.sb3.new_agent(env, self.config.train, seed)
         self.sb3.load_agent(model, self.agent)
         return {
