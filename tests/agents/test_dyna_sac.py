@@ -1,0 +1,361 @@
+"""DynaSAC: what it records, how its world is refitted, its gradients, and that SB3 takes it for its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from tests import toy
+from wmgym.agents.sb3.dyna_sac import DynaSAC
+from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader
+from wmgym.models.dynamics import Prediction
+from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
+
+SMALL: dict[str, Any] = {
+    "learning_starts": 100,
+    "train_freq": 50,
+    "batch_size": 16,
+    "gradient_steps": 5,
+    "first_model_updates": 20,
+    "model_updates": 5,
+    "imagination_kwargs": {"rollout_batch": 16, "rollout_steps": 3},
+    "world_kwargs": {"members": 2, "width": 16, "depth": 1, "batch_size": 32},
+    "policy_kwargs": {"net_arch": [16]},
+    "seed": 0,
+}
+
+
+def toy_env(sigma: float = toy.SIGMA, **heads: Any) -> gym.Env[Any, Any]:
+    return StateReader(gym.make(toy.ENV_ID, sigma=sigma), toy.task(sigma, **heads))
+
+
+def vec(env: gym.Env[Any, Any]) -> DummyVecEnv:
+    return DummyVecEnv([lambda: Monitor(env)])
+
+
+def small(env: Any = None, **changes: Any) -> DynaSAC:
+    return DynaSAC("MlpPolicy", vec(toy_env()) if env is None else env, **(SMALL | changes))
+
+
+def imagining(dynamics: Any, seed: int = 0, **heads: Any) -> DynaSAC:
+    """An agent that has not learned yet, in a world of given dynamics."""
+    model = small(vec(toy_env(**heads)), seed=seed)
+    model.world = toy.world(dynamics, model.task)
+    return model
+
+
+# What is recorded
+
+
+def test_transitions_are_those_of_the_env() -> None:
+    model = small("Hopper-v5", learning_starts=300, random_episode_steps=20).learn(250)
+    data = model.transitions()
+    core = model.task.core
+    assert len(data) == 250
+    np.testing.assert_array_equal(core.observe(data.core), data.obs)
+    np.testing.assert_array_equal(core.observe(data.next_core), data.next_obs)
+    inside = np.flatnonzero(np.diff(data.episode) == 0)
+    np.testing.assert_array_equal(data.next_core[inside], data.core[inside + 1])
+    known = [data.core, data.action, data.next_core, data.unobserved]
+    assert model.task.reward is not None
+    assert model.task.terminated is not None
+    np.testing.assert_allclose(model.task.reward(*known), data.reward, atol=1e-4)
+    np.testing.assert_array_equal(model.task.terminated(*known), data.terminated)
+    assert data.terminated.any()
+    assert data.lengths.max() == 20
+    last = np.append(data.first[1:], 250) - 1
+    np.testing.assert_array_equal(data.truncated[last], ~data.terminated[last])
+
+
+def test_a_full_buffer_keeps_the_newest_in_order_and_what_is_held_out() -> None:
+    task = toy.task()
+    box = task.observation_space
+    buffer = StateBuffer(40, box, task.action_space, "cpu", core_dim=3, unobserved_dim=0, held_out=0.5)
+    places = buffer._held_out.copy()
+    for t in range(100):
+        core = np.full(3, float(t))
+        infos = [{"transition": (core, core + 1, np.zeros(0)), "terminated": t % 10 == 9}]
+        buffer.add(core[None], core[None] + 1, np.zeros((1, 2)), np.zeros(1), np.array([t % 10 == 9]), infos)
+    data = buffer.transitions(task)
+    np.testing.assert_array_equal(data.core[:, 0], np.arange(60, 100))
+    assert data.lengths.tolist() == [10] * 4
+    np.testing.assert_array_equal(buffer.held_out, places[np.arange(60, 100) % 40])
+    np.testing.assert_array_equal(buffer.transitions(task, 15).core, data.core[-15:])
+
+
+# Refits
+
+
+def test_refits_follow_the_data_and_do_not_see_what_is_held_out() -> None:
+    task, data = toy.task(), toy.episodes(10, 0)
+    held = np.random.default_rng(0).random(len(data)) < 0.1
+    lies = data.next_core.copy()
+    lies[held] += 100.0
+    spoilt = replace(data, next_core=lies, next_obs=lies)
+    weights = []
+    for source in (data, spoilt):
+        fit = OnlineFit(task, OnlineFitConfig(members=2, width=32, depth=2), torch.Generator().manual_seed(0))
+        first = fit.refit(source, held, 50)
+        later = fit.refit(source, held, 300)
+        assert later["train_error"] < first["train_error"]
+        weights.append(fit.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=0)
+    np.testing.assert_allclose(fit.refit(data, held, 0)["held_out_error"], later["train_error"], rtol=0.2)
+
+
+def test_moving_normalisers_leave_every_prediction_what_it_was() -> None:
+    task, early, late = toy.task(), toy.episodes(2, 0), toy.episodes(20, 1, sigma=0.5)
+    fit = OnlineFit(task, OnlineFitConfig(members=2, width=32, depth=2), torch.Generator().manual_seed(0))
+    none = np.zeros(len(early), bool)
+    fit.refit(early, none, 100)
+    core, action = torch.randn(50, 3), torch.rand(50, 2)
+    world = fit.world(early)
+    before = fit.averaged.predict(core, action).mean
+    fit.refit(late, np.zeros(len(late), bool), 0)
+    assert not torch.equal(fit.averaged.input_mean, world.dynamics.input_mean)  # type: ignore[attr-defined]
+    torch.testing.assert_close(fit.averaged.predict(core, action).mean, before, rtol=1e-4, atol=1e-4)
+    fit.refit(late, np.zeros(len(late), bool), 10)
+    torch.testing.assert_close(world.dynamics.predict(core, action).mean, before, rtol=0, atol=0)
+
+
+def test_the_observation_normaliser_moves_and_the_policy_stays() -> None:
+    model = small()
+    obs, actions = torch.randn(20, 3), torch.rand(20, 2)
+    before = [*model.actor.get_action_dist_params(obs)[:2], *model.critic(obs, actions)]
+    model.policy.set_normaliser(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([3.0, 0.1, 2.0]))
+    after = [*model.actor.get_action_dist_params(obs)[:2], *model.critic(obs, actions)]
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4)
+
+
+# Gradients and values
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_actors_gradient_is_that_of_finite_differences(ends: bool) -> None:
+    heads = {"terminated_fn": lambda obs, action, next_obs: next_obs[..., 0] > 0.8} if ends else {}
+    model = imagining(toy.LinearGaussian(offset=(0.0, 0.02)), **heads)
+    with torch.no_grad():
+        for parameter in model.critic.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=model._generator))
+    states = torch.randn(512, 3, generator=model._generator)
+    drawn = model._generator.get_state()
+
+    def gain() -> torch.Tensor:
+        model._generator.set_state(drawn)
+        return model._actor_gain(model._imagine(states), torch.tensor(0.2))
+
+    parameters = [*model.actor.parameters()]
+    gradient = torch.autograd.grad(gain(), parameters)
+    step = 1e-2 / torch.cat([g.flatten() for g in gradient]).norm()
+    sides = []
+    with torch.no_grad():
+        for sign in (1, -2):
+            torch._foreach_add_(parameters, [sign * step * g for g in gradient])
+            sides.append(float(gain()))
+    slope = (sides[0] - sides[1]) / (2 * float(step))
+    # An episode that ends a step sooner is a jump that no gradient sees; few do.
+    expected = float(torch.cat([g.flatten() for g in gradient]).square().sum())
+    assert slope == pytest.approx(expected, rel=0.2 if ends else 0.01)
+
+
+def test_values_are_the_discounted_sum_of_what_counts() -> None:
+    ends = {"terminated_fn": lambda obs, action, next_obs: next_obs[..., 0] > 0.5}
+    model = imagining(toy.Stub([0.1, 0.0, 0.0]), **ends)
+    start = torch.tensor([[-9.0, 0, 0], [0.25, 0, 0], [0.45, 0, 0]])
+    path = model._imagine(start)
+    assert path.counts.T.tolist() == [[1] * 6, [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+    value = model._expanded_value(path, torch.tensor(0.0))
+    paid = -((start[:, 0] + 0.1) ** 2)
+    assert value[2] == pytest.approx(float(paid[2]))
+    x = start[1, 0] + 0.1 * torch.arange(1, 4)
+    assert value[1] == pytest.approx(float(-(x**2 * model.gamma ** torch.arange(3)).sum()), rel=1e-5)
+    assert model.critic.low < 0 <= model.critic.high
+
+
+def test_a_diverged_rollout_teaches_the_critic_nothing() -> None:
+    model = imagining(toy.Stub([0.1, 0.0, 0.0]))
+    assert model.world is not None
+    model.world = toy.world(model.world.dynamics, model.task, low=-1.0, high=1.0)
+    path = model._imagine(torch.tensor([[0.0, 0, 0], [0.75, 0, 0]]))
+    assert path.sound.tolist() == [True, False]
+    assert path.counts[:, 1].tolist() == [1, 1, 1, 0, 0, 0]
+    start = torch.tensor([[0.95, 0, 0]])
+    assert torch.equal(model._reached_from(start), start)
+
+
+def test_an_optimistic_world_is_caught() -> None:
+    """The env is paid -|x|^2; one world is the env, the other brings every state to rest by itself."""
+    model = small().learn(150)
+    said = {}
+    assert model.world is not None
+    for name, dynamics in (("honest", toy.LinearGaussian()), ("liar", Halving())):
+        model.world = replace(model.world, dynamics=dynamics)
+        model._measure_exploitation()
+        named = model.logger.name_to_value
+        said[name] = named["world/imagined_reward"] - named["world/real_reward"]
+    assert abs(said["honest"]) < 0.1 < said["liar"]
+
+
+class Halving(toy.LinearGaussian):
+    def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
+        return Prediction(-0.5 * core, torch.ones_like(core), None)
+
+
+# Stable-Baselines3
+
+
+def test_the_toys_optimum_is_reached() -> None:
+    """The best linear policy is known in closed form; actions are clipped for both."""
+    world = {"members": 2, "width": 32, "depth": 1, "batch_size": 64, "learning_rate": 1e-2}
+    changes = {"model_updates": 50, "first_model_updates": 200, "batch_size": 64, "gradient_steps": 40}
+    changes |= {"gamma": 0.97, "learning_rate": 3e-3, "world_kwargs": world, "learning_starts": 200}
+    changes |= {"policy_kwargs": {"net_arch": [32, 32]}}
+    model = small(vec(toy_env(0.02)), **changes).learn(400)
+    cost = scipy.linalg.solve_discrete_are(toy.A, toy.B, np.eye(3), 1e-6 * np.eye(2))
+    gain = np.linalg.solve(1e-6 * np.eye(2) + toy.B.T @ cost @ toy.B, toy.B.T @ cost @ toy.A)
+
+    class Optimal:
+        def predict(self, obs: np.ndarray, *args: Any, **kwargs: Any) -> tuple[np.ndarray, None]:
+            return np.clip(-obs @ gain.T, -1, 1).astype(np.float32), None
+
+    class Still:
+        def predict(self, obs: np.ndarray, *args: Any, **kwargs: Any) -> tuple[np.ndarray, None]:
+            return np.zeros((len(obs), 2), np.float32), None
+
+    learned, best, still = (returns(policy) for policy in (model, Optimal(), Still()))
+    assert learned > best + 0.03 * (still - best)
+
+
+def returns(policy: Any) -> float:
+    env = vec(gym.make(toy.ENV_ID, sigma=0.02))
+    env.seed(3)
+    return float(evaluate_policy(policy, env, n_eval_episodes=20)[0])
+
+
+class Steps(BaseCallback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rollouts = 0
+
+    def _on_rollout_start(self) -> None:
+        self.rollouts += 1
+
+    def _on_step(self) -> bool:
+        return self.num_timesteps < 220
+
+
+def test_callbacks_run_and_can_stop_it(tmp_path: Path) -> None:
+    steps, held = (
+        Steps(),
+        EvalCallback(vec(toy_env()), n_eval_episodes=2, eval_freq=100, log_path=str(tmp_path)),
+    )
+    held.verbose = 0
+    model = small().learn(1_000, callback=CallbackList([steps, held]))
+    assert (model.num_timesteps, steps.rollouts) == (220, 5)
+    assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [100, 200]
+
+
+def test_the_log_says_how_the_world_and_the_agent_do() -> None:
+    model = small()
+    model.learn(200)
+    expected = {
+        *(
+            "train/actor_loss",
+            "train/critic_loss",
+            "train/ent_coef",
+            "train/n_updates",
+            "train/learning_rate",
+        ),
+        *("world/held_out_error", "world/train_error", "world/real_reward", "world/imagined_reward"),
+    }
+    assert expected <= set(model.logger.name_to_value)
+
+
+def test_two_runs_are_equal_and_another_seed_is_not() -> None:
+    one, two, other = (small(seed=seed).learn(200) for seed in (1, 1, 2))
+    for name, value in one.policy.state_dict().items():
+        torch.testing.assert_close(two.policy.state_dict()[name], value, rtol=0, atol=0)
+    assert not torch.equal(one.actor.mu.weight, other.actor.mu.weight)
+
+
+def test_what_is_saved_is_loaded_and_goes_on(tmp_path: Path) -> None:
+    model = small().learn(150)
+    model.save(tmp_path / "agent")
+    model.save_replay_buffer(tmp_path / "buffer")
+    obs = np.random.default_rng(0).normal(size=(20, 3))
+    bare = DynaSAC.load(tmp_path / "agent")
+    np.testing.assert_array_equal(
+        bare.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0]
+    )
+    again = DynaSAC.load(tmp_path / "agent", env=vec(toy_env()))
+    for name, parameters in model.get_parameters().items():
+        if "optimizer" not in name:
+            for key, value in parameters.items():
+                torch.testing.assert_close(again.get_parameters()[name][key], value, rtol=0, atol=0)
+    again.load_replay_buffer(tmp_path / "buffer")
+    again.learn(100, reset_num_timesteps=False)
+    assert again.num_timesteps == 250
+    assert again.replay_buffer.size() == 250
+    assert again._n_updates == model._n_updates + 10
+    assert again.world_fit.updates == model.world_fit.updates + 10
+    fresh = small(seed=5)
+    fresh.set_parameters(model.get_parameters())
+    np.testing.assert_array_equal(
+        fresh.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0]
+    )
+
+
+def test_reward_and_termination_are_learned_where_nobody_knows_them() -> None:
+    gym.register("toy/Ending-v0", entry_point=lambda: Ending(), max_episode_steps=20)
+    try:
+        model = small("toy/Ending-v0").learn(200)
+    finally:
+        del gym.registry["toy/Ending-v0"]
+    assert model.task.reward is None
+    assert model.task.terminated is None
+    assert model.world is not None
+    assert model.world_fit.ensemble.target_dim == 4
+    state = torch.zeros(1, 3, requires_grad=True)
+    reward = model._step(state, torch.zeros(1, 2)).reward
+    assert torch.autograd.grad(reward.sum(), state)[0].abs().max() > 0
+
+
+class Ending(toy.LinearGaussianEnv):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, bool(obs[0] > 1.0), truncated, info
+
+
+@pytest.mark.parametrize(
+    ("env", "match"),
+    [
+        ("CartPole-v1", "Box actions.*PPO"),
+        (lambda: vec(gym.make(toy.ENV_ID)), "StateReader"),
+        (lambda: DummyVecEnv([toy_env, toy_env]), "one env"),
+        (lambda: VecNormalize(vec(toy_env())), "without VecNormalize"),
+        ("Reacher-v5", "include"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(env: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        small(env if isinstance(env, str) else env())
+
+
+def test_settings_that_cannot_train_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        small(world_kwargs={"members": 0})
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        small(imagination_kwargs={"horizont": 3})

@@ -1,0 +1,151 @@
+"""What ``DynaSAC`` records of the real env: SB3's replay buffer, and the simulator's state beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.provenance import library_versions
+from wmgym.tasks.task import Task, make_task
+
+
+class StateReader(gym.Wrapper[Any, Any, Any, Any]):
+    """Writes the state that a world model learns from into the infos of a real env.
+
+    ``DynaSAC`` puts it around an env by itself. Put it around each env of a ``VecEnv`` of your own, inside
+    SB3's ``Monitor``: after an automatic reset nobody can read the state an episode ended in.
+
+    Args:
+        env: a Gymnasium env with Box observations.
+        task: what is known of the env; None asks ``make_task``, which knows the MuJoCo v5 tasks and leaves
+            reward and termination of others to be learned.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], task: Task | None = None) -> None:
+        super().__init__(env)
+        if task is None:
+            plain = env.spec is not None and not env.spec.additional_wrappers
+            task = make_task(env if plain else lambda: _KeptOpen(env))
+        self.task = replace(task, factory=None)
+        self._limit: int | None = None
+
+    def limit_episodes(self, steps: int | None) -> None:
+        """Truncate episodes after this many steps; None leaves it to the env."""
+        self._limit = steps
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As the env's."""
+        obs, info = self.env.reset(**kwargs)
+        self._steps = 0
+        self._read(obs)
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the env's; ``info["transition"]`` is core, next core and unobserved quantities of the step."""
+        core, unobserved = self._core, self._unobserved
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        self._read(obs)
+        info["transition"] = (core, self._core, self.task.unobserved_over(unobserved, self._unobserved))
+        info["terminated"] = terminated
+        cut = self._limit is not None and self._steps >= self._limit
+        return obs, reward, terminated, truncated or (cut and not terminated), info
+
+    def _read(self, obs: Any) -> None:
+        self._core = self.task.read_core(self.env, obs)
+        self._unobserved = self.task.read_unobserved(self.env)
+
+
+class _KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
+    def close(self) -> None:
+        """Describing an env does not end it."""
+
+
+class StateBuffer(ReplayBuffer):
+    """SB3's replay buffer of one env, with cores, unobserved quantities and terminations.
+
+    A share of its places is held out for good: no model learns from what is stored there.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        *,
+        core_dim: int,
+        unobserved_dim: int,
+        held_out: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
+        self.cores = np.zeros((buffer_size, core_dim), np.float32)
+        self.next_cores = np.zeros_like(self.cores)
+        self.unobserved = np.zeros((buffer_size, unobserved_dim))
+        self.terminated = np.zeros(buffer_size, bool)
+        self._held_out = np.random.default_rng(seed).random(buffer_size) < held_out
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """As SB3's, from infos of a ``StateReader``."""
+        at, info = self.pos, infos[0]
+        self.cores[at], self.next_cores[at], self.unobserved[at] = info["transition"]
+        self.terminated[at] = info["terminated"]
+        super().add(obs, next_obs, action, reward, done, infos)
+
+    @property
+    def _order(self) -> np.ndarray:
+        """Places from the oldest transition to the newest."""
+        count = self.size()
+        order: np.ndarray = (self.pos - count + np.arange(count)) % self.buffer_size
+        return order
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Of ``transitions()``, those held out: ``(n,)`` bool."""
+        return self._held_out[self._order]
+
+    def transitions(self, task: Task, last: int | None = None) -> Transitions:
+        """What is stored, oldest first, as steps of ``task``; the ``last`` of it alone if asked."""
+        rows = self._order if last is None else self._order[-last:]
+        done = self.dones[rows, 0] > 0
+        done[-1] = True
+        episode = np.concatenate([[0], np.cumsum(done)[:-1]])
+        space = task.action_space
+        assert isinstance(space, spaces.Box)
+        half, middle = (space.high - space.low) / 2, (space.high + space.low) / 2
+        action = self.actions[rows, 0] * half.reshape(-1) + middle.reshape(-1)
+        return Transitions(
+            task=task,
+            obs=self.observations[rows, 0].reshape(len(rows), -1).astype(np.float32),
+            action=action.astype(np.float32),
+            reward=self.rewards[rows, 0].astype(np.float64),
+            next_obs=self.next_observations[rows, 0].reshape(len(rows), -1).astype(np.float32),
+            terminated=self.terminated[rows],
+            truncated=done & ~self.terminated[rows],
+            core=self.cores[rows],
+            next_core=self.next_cores[rows],
+            unobserved=self.unobserved[rows],
+            episode=episode,
+            episode_seed=(-1,) * int(episode[-1] + 1),
+            episode_policy=("DynaSAC",) * int(episode[-1] + 1),
+            source="real",
+            versions=library_versions(),
+        )

@@ -1,0 +1,203 @@
+"""An ensemble that is refitted, warm, while its data grow: the model inside an online algorithm."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.provenance import Provenance, library_versions
+from wmgym.models.config import EnsembleConfig
+from wmgym.models.coordinates import Coordinates
+from wmgym.models.dynamics import targets
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.losses import loss_of
+from wmgym.models.training_loop import CONSTANT, data_range, encoded_actions, safe_std
+from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class OnlineFitConfig:
+    """How to refit.
+
+    Attributes:
+        members: ensemble members.
+        width: units a hidden layer.
+        depth: hidden layers.
+        layer_norm: normalise them.
+        learning_rate: AdamW's, constant.
+        weight_decay: AdamW's.
+        batch_size: transitions a member and update.
+        averaging: predictions use an exponential mean of the weights over updates, with this decay.
+        recent_share: share of every batch that is drawn from the last ``recent_steps`` transitions, so that
+            the model follows the policy to where it goes now.
+        recent_steps: see ``recent_share``.
+        margin: imagined states may leave the data's range by this share of it before they count as diverged.
+    """
+
+    members: int = 5
+    width: int = 200
+    depth: int = 3
+    layer_norm: bool = True
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 256
+    averaging: float = 0.99
+    recent_share: float = 0.5
+    recent_steps: int = 1_500
+    margin: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        counts = (self.members, self.width, self.depth, self.batch_size, self.recent_steps)
+        if min(counts) < 1:
+            raise ValueError(
+                "members, width, depth, batch_size and recent_steps must be at least 1, "
+                f"got {', '.join(map(str, counts))}"
+            )
+        if not (0 <= self.averaging < 1 and 0 <= self.recent_share <= 1 and self.learning_rate > 0):
+            raise ValueError("need 0 <= averaging < 1, 0 <= recent_share <= 1 and learning_rate > 0")
+
+
+class OnlineFit(nn.Module):
+    """Refits an ensemble to growing data: same networks, same optimiser, same held-out transitions.
+
+    The normalisers of inputs and targets follow the data. The first and the last layers are re-expressed
+    when they move, so that the mean that every member predicts stays the same function.
+
+    Attributes:
+        ensemble: the networks that learn.
+        averaged: the mean of their weights over updates, which predicts.
+        optimizer: of ``ensemble``, kept from refit to refit.
+    """
+
+    updates: Tensor
+
+    def __init__(self, task: Task, config: OnlineFitConfig, generator: torch.Generator) -> None:
+        """Fresh networks for a task; ``generator`` draws weights and batches."""
+        super().__init__()
+        if task.core.readout_dim:
+            raise ValueError(
+                f"{task.env_id or 'this task'} shows or rewards {task.core.readout_dim} quantities beside "
+                "its state, which are not learned online yet; leave them out, Ant-v5's by "
+                "include_cfrc_ext_in_observation=False and contact_cost_weight=0"
+            )
+        self.task, self.config, self.generator = task, config, generator
+        shape = EnsembleConfig(
+            geometry=task.core.geometry,
+            action_dim=task.action_dim,
+            target_dim=Coordinates(task.core.geometry).change_dim + int(task.reward is None),
+            learns_termination=task.terminated is None,
+            members=config.members,
+            width=config.width,
+            depth=config.depth,
+            layer_norm=config.layer_norm,
+        )
+        self.ensemble = EnsembleMLP(shape, generator)
+        self.averaged = copy.deepcopy(self.ensemble).requires_grad_(False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.optimizer = torch.optim.AdamW(
+            self.ensemble.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+
+    def refit(self, data: Transitions, held_out: np.ndarray, updates: int) -> dict[str, float]:
+        """Take ``updates`` gradient steps on ``data``, in the order of its collection.
+
+        Args:
+            data: all transitions so far, of which the last are the most recent.
+            held_out: ``(n,)`` bool, rows never to learn from; the same rows at every refit.
+            updates: gradient steps.
+
+        Returns:
+            Root mean squared errors of the predicted mean, in units of the targets' standard deviation, as
+            ``train_error`` and ``held_out_error`` (NaN where nothing is held out).
+        """
+        learn = torch.tensor(np.flatnonzero(~held_out))
+        inputs, labels = self._normalise(data, learn)
+        ends = torch.tensor(data.terminated).float()
+        for _ in range(updates):
+            rows = self._draw(learn, len(data))
+            loss = loss_of(self.ensemble, self.ensemble.network(inputs[rows]), labels[rows], ends[rows])
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self._average()
+        self.averaged.use_precision("float32")  # prepares the weights as they are now
+        some = learn[torch.randint(len(learn), (512,), generator=self.generator)]
+        held = torch.tensor(np.flatnonzero(held_out))
+        return {
+            "train_error": self._error(inputs[some], labels[some]),
+            "held_out_error": self._error(inputs[held], labels[held]),
+        }
+
+    def world(self, data: Transitions) -> WorldModel:
+        """The model as it is now, bounded by the range of ``data``; later refits do not change it."""
+        low, high = data_range(data, self.config.margin)
+        fit = {"config": dataclasses.asdict(self.config), "updates": int(self.updates)}
+        provenance = Provenance(data.fingerprints(), len(data), data.source, library_versions(), fit)
+        starts = data.state[data.first]
+        return WorldModel(self.task, copy.deepcopy(self.averaged), starts, low, high, provenance)
+
+    def _draw(self, learn: Tensor, total: int) -> Tensor:
+        """Rows ``(members, batch)``, some of them recent."""
+        size = self.config.batch_size
+        recent = round(self.config.recent_share * size)
+        first = int(torch.searchsorted(learn, max(0, total - self.config.recent_steps)))
+        low = torch.zeros(size, dtype=torch.int64)
+        low[:recent] = min(first, len(learn) - 1)
+        place = torch.rand(self.config.members, size, generator=self.generator, dtype=torch.float64)
+        return learn[low + (place * (len(learn) - low)).long()]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self.updates += 1
+        decay = min(self.config.averaging, 1 - 1 / (1 + int(self.updates)))
+        parameters = [p.detach() for p in self.ensemble.parameters()]
+        torch._foreach_lerp_([*self.averaged.parameters()], parameters, 1 - decay)
+
+    @torch.no_grad()
+    def _error(self, inputs: Tensor, labels: Tensor) -> float:
+        mean, _, _ = self.averaged.split(self.averaged.network(inputs.expand(self.config.members, -1, -1)))
+        return float((mean - labels).square().mean().sqrt())
+
+    @torch.no_grad()
+    def _normalise(self, data: Transitions, learn: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised inputs and targets; the normalisers move to those of the rows to ``learn``."""
+        features = self.ensemble.features(torch.tensor(data.core), encoded_actions(data))
+        target = targets(data)
+        seen, said = features[learn], target[learn]
+        unit = torch.where(said.std(0) < CONSTANT, (1e-3 * said.mean(0).abs()).clamp(min=1e-6), said.std(0))
+        moments = {
+            "input_mean": seen.mean(0), "input_std": safe_std(seen),
+            "target_mean": said.mean(0), "target_std": unit,
+        }  # fmt: skip
+        for model in (self.ensemble, self.averaged):
+            if int(self.updates):
+                _re_express(model, moments)
+            for name, value in moments.items():
+                getattr(model, name).copy_(value)
+        inputs = (features - moments["input_mean"]) / moments["input_std"]
+        return inputs, (target - moments["target_mean"]) / moments["target_std"]
+
+
+def _re_express(model: EnsembleMLP, new: dict[str, Tensor]) -> None:
+    """Change the first and last layer in place so that, under the ``new`` normalisers, means stay the same.
+
+    Standard deviations stay the same where they are away from their soft bounds.
+    """
+    d = model.target_dim
+    weight, bias = model.weights[0], model.biases[0]
+    bias += (((new["input_mean"] - model.input_mean) / model.input_std) @ weight)[:, None]
+    weight *= (new["input_std"] / model.input_std)[:, None]
+    weight, bias = model.weights[-1], model.biases[-1]
+    ratio = model.target_std / new["target_std"]
+    weight[..., :d] *= ratio
+    bias[..., :d] *= ratio
+    bias[..., :d] += (model.target_mean - new["target_mean"]) / new["target_std"]
+    bias[..., d : 2 * d] += ratio.log()
