@@ -198,7 +198,7 @@ def test_a_diverged_rollout_teaches_the_critic_nothing() -> None:
 
 def test_an_optimistic_world_is_caught() -> None:
     """The env is paid -|x|^2; one world is the env, the other brings every state to rest by itself."""
-    model = small().learn(150)
+    model = small(vec(toy_env(0.0)), train_freq=200).learn(200)
     said = {}
     assert model.world is not None
     for name, dynamics in (("honest", toy.LinearGaussian()), ("liar", Halving())):

@@ -208,8 +208,10 @@ class DynaSAC(SAC):
             env.env_method("limit_episodes", self.random_episode_steps)
         else:
             env.env_method("limit_episodes", self.episode_steps)
-            if self.world is None and self.replay_buffer.size():
-                self.train(self.num_timesteps, self.batch_size)
+            if self._n_updates == 0 and self.replay_buffer.size():
+                assert isinstance(self.train_freq, TrainFreq)
+                share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / self.train_freq.frequency
+                self.train(int(share * self.num_timesteps), self.batch_size)
         return super().collect_rollouts(env, *args, **kwargs)
 
     def transitions(self, last: int | None = None) -> Transitions:
@@ -223,7 +225,8 @@ class DynaSAC(SAC):
         data = self.transitions()
         if self.world is not None:
             self._measure_exploitation()
-        updates = self.first_model_updates if self.world is None else self.model_updates
+        first = int(self.world_fit.updates) == 0
+        updates = self.first_model_updates if first else self.model_updates
         for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, updates).items():
             self.logger.record(f"world/{name}", value)
         self.world = self.world_fit.world(data)

@@ -114,13 +114,13 @@ class StateBuffer(ReplayBuffer):
     def _order(self) -> np.ndarray:
         """Places from the oldest transition to the newest."""
         count = self.size()
-        order: np.ndarray = (self.pos - count + np.arange(count)) % self.buffer_size
-        return order
+        return np.arange(self.pos - count, self.pos) % self.buffer_size
 
     @property
     def held_out(self) -> np.ndarray:
         """Of ``transitions()``, those held out: ``(n,)`` bool."""
-        return self._held_out[self._order]
+        held_out: np.ndarray = self._held_out[self._order]
+        return held_out
 
     def transitions(self, task: Task, last: int | None = None) -> Transitions:
         """What is stored, oldest first, as steps of ``task``; the ``last`` of it alone if asked."""
