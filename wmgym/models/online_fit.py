@@ -16,7 +16,6 @@ from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.losses import loss_of
 from wmgym.models.training_loop import CONSTANT, data_range, encoded_actions, safe_std
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -123,12 +122,12 @@ class OnlineFit(nn.Module):
         ends = torch.tensor(data.terminated).float()
         for _ in range(updates):
             rows = self._draw(learn, len(data))
-            loss = loss_of(self.ensemble, self.ensemble.network(inputs[rows]), labels[rows], ends[rows])
+            loss = self.ensemble.loss(self.ensemble.network(inputs[rows]), labels[rows], ends[rows])
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self._average()
-        self.averaged.use_precision("float32")  # prepares the weights as they are now
+        self.averaged.finished()  # prepares the weights as they are now
         some = learn[torch.randint(len(learn), (512,), generator=self.generator)]
         held = torch.tensor(np.flatnonzero(held_out))
         return {
