@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wmgym.envs.vector_env import ImaginedVectorEnv
     from wmgym.evaluation.gap_report import GapReport
     from wmgym.evaluation.score import score
-    from wmgym.io.artifacts import StoreError
+    from wmgym.io.files import StoreError
     from wmgym.models.config import FitConfig
     from wmgym.models.dynamics import Dynamics, Prediction, register_dynamics
     from wmgym.models.ensemble import EnsembleMLP
@@ -59,7 +59,7 @@ _NAMES = {
     "models.saving": ("load",),
     "models.error_bounds": ("Calibration",),
     "calibration.calibrate": ("calibrate",),
-    "io.artifacts": ("StoreError",),
+    "io.files": ("StoreError",),
     # Imagined envs, agents, scores
     "envs.env": ("ImaginedEnv",),
     "envs.vector_env": ("ImaginedVectorEnv",),

@@ -1,4 +1,4 @@
-"""Tests of wmgym.store; run as a script, this file is the child process that the crash tests kill."""
+"""Artifacts through crashes and damage; run as a script, this file is the child that crash tests kill."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_any_memory_layout_keeps_its_values(tmp_path: Path, array: np.ndarray) -
     np.testing.assert_array_equal(read_directory(tmp_path / "x", kind="world")[0]["a"], array)
 
 
-def test_no_arrays_and_an_empty_document_are_an_artefact(tmp_path: Path) -> None:
+def test_no_arrays_and_an_empty_document_are_an_artifact(tmp_path: Path) -> None:
     write_directory(tmp_path / "x", kind="world", arrays={}, document={})
     assert read_directory(tmp_path / "x", kind="world") == ({}, {})
 
@@ -111,7 +111,7 @@ def test_overwriting_leaves_three_files_and_the_new_content(tmp_path: Path) -> N
         assert read_directory(tmp_path / "x", kind="world")[1] == {"value": value}
 
 
-def test_exists_tells_a_complete_artefact_of_that_kind(tmp_path: Path) -> None:
+def test_exists_tells_a_complete_artifact_of_that_kind(tmp_path: Path) -> None:
     assert not exists(tmp_path / "x", kind="world")
     save(tmp_path / "x")
     assert exists(tmp_path / "x", kind="world")
@@ -125,7 +125,7 @@ def test_exists_tells_a_complete_artefact_of_that_kind(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def artefact(tmp_path: Path) -> Path:
+def artifact(tmp_path: Path) -> Path:
     return write_directory(tmp_path / "x", kind="world", arrays=ARRAYS, document=DOCUMENT)
 
 
@@ -144,29 +144,29 @@ def damaged_versions(name: str, payload: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("prefix", ["manifest", "arrays", "document"])
-def test_every_changed_byte_is_refused(artefact: Path, prefix: str) -> None:
-    (file,) = artefact.glob(f"{prefix}*")
+def test_every_changed_byte_is_refused(artifact: Path, prefix: str) -> None:
+    (file,) = artifact.glob(f"{prefix}*")
     intact = file.read_bytes()
     for damaged in damaged_versions(file.name, intact):
         file.write_bytes(damaged)
-        assert_refused(lambda: read_directory(artefact, kind="world"))
+        assert_refused(lambda: read_directory(artifact, kind="world"))
     file.write_bytes(intact)
-    read_directory(artefact, kind="world")
+    read_directory(artifact, kind="world")
 
 
 @pytest.mark.parametrize("prefix", ["manifest", "arrays", "document"])
-def test_a_missing_file_is_refused(artefact: Path, prefix: str) -> None:
-    (file,) = artefact.glob(f"{prefix}*")
+def test_a_missing_file_is_refused(artifact: Path, prefix: str) -> None:
+    (file,) = artifact.glob(f"{prefix}*")
     file.unlink()
-    assert_refused(lambda: read_directory(artefact, kind="world"), "no wmgym artefact|is missing")
+    assert_refused(lambda: read_directory(artifact, kind="world"), "no wmgym artifact|is missing")
 
 
 @pytest.mark.parametrize("prefix", ["manifest", "arrays", "document"])
-def test_a_named_pipe_is_refused_and_not_waited_for(artefact: Path, prefix: str) -> None:
-    (file,) = artefact.glob(f"{prefix}*")
+def test_a_named_pipe_is_refused_and_not_waited_for(artifact: Path, prefix: str) -> None:
+    (file,) = artifact.glob(f"{prefix}*")
     file.unlink()
     os.mkfifo(file)
-    assert_refused(lambda: read_directory(artefact, kind="world"), "not a regular file")
+    assert_refused(lambda: read_directory(artifact, kind="world"), "not a regular file")
 
 
 def with_key(manifest: dict[str, Any]) -> None:
@@ -206,49 +206,49 @@ def with_swapped_files(manifest: dict[str, Any]) -> None:
     ],
 )
 def test_a_manifest_of_another_shape_is_refused(
-    artefact: Path, change: Callable[[dict[str, Any]], None]
+    artifact: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    manifest = read_json(artefact / "manifest.json")
+    manifest = read_json(artifact / "manifest.json")
     change(manifest)
-    write_json(artefact / "manifest.json", manifest)
-    assert_refused(lambda: read_directory(artefact, kind="world"))
+    write_json(artifact / "manifest.json", manifest)
+    assert_refused(lambda: read_directory(artifact, kind="world"))
 
 
 @pytest.mark.parametrize("name", ["../document.json", "./document.json", "document.json"])
-def test_a_payload_of_another_name_is_refused(artefact: Path, name: str) -> None:
-    manifest = read_json(artefact / "manifest.json")
-    (artefact / manifest["files"]["document"]["name"]).rename(artefact / name)
+def test_a_payload_of_another_name_is_refused(artifact: Path, name: str) -> None:
+    manifest = read_json(artifact / "manifest.json")
+    (artifact / manifest["files"]["document"]["name"]).rename(artifact / name)
     manifest["files"]["document"]["name"] = name
-    write_json(artefact / "manifest.json", manifest)
-    assert_refused(lambda: read_directory(artefact, kind="world"), "does not follow from its SHA-256")
+    write_json(artifact / "manifest.json", manifest)
+    assert_refused(lambda: read_directory(artifact, kind="world"), "does not follow from its SHA-256")
 
 
-def test_a_manifest_in_another_form_is_refused(artefact: Path) -> None:
-    manifest = read_json(artefact / "manifest.json")
-    (artefact / "manifest.json").write_text(json.dumps(manifest))
-    assert_refused(lambda: read_directory(artefact, kind="world"), "canonical")
+def test_a_manifest_in_another_form_is_refused(artifact: Path) -> None:
+    manifest = read_json(artifact / "manifest.json")
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    assert_refused(lambda: read_directory(artifact, kind="world"), "canonical")
 
 
-def test_a_manifest_that_is_no_json_is_called_damaged(artefact: Path) -> None:
+def test_a_manifest_that_is_no_json_is_called_damaged(artifact: Path) -> None:
     for text in ("[1]", "", "{"):
-        (artefact / "manifest.json").write_text(text)
-        assert_refused(lambda: read_directory(artefact, kind="world"), "manifest.json is damaged .*delete it")
+        (artifact / "manifest.json").write_text(text)
+        assert_refused(lambda: read_directory(artifact, kind="world"), "manifest.json is damaged .*delete it")
 
 
-def test_another_version_is_not_called_damaged(artefact: Path) -> None:
-    write_json(artefact / "manifest.json", read_json(artefact / "manifest.json") | {"version": 2})
-    assert_refused(lambda: read_directory(artefact, kind="world"), "another wmgym version")
+def test_another_version_is_not_called_damaged(artifact: Path) -> None:
+    write_json(artifact / "manifest.json", read_json(artifact / "manifest.json") | {"version": 2})
+    assert_refused(lambda: read_directory(artifact, kind="world"), "another wmgym version")
 
 
-def test_verified_bytes_that_are_no_safetensors_are_refused(artefact: Path) -> None:
-    manifest = read_json(artefact / "manifest.json")
+def test_verified_bytes_that_are_no_safetensors_are_refused(artifact: Path) -> None:
+    manifest = read_json(artifact / "manifest.json")
     payload = b"\x80\x04N."  # a pickle
     digest = hashlib.sha256(payload).hexdigest()
     name = f"arrays.{digest[:16]}.safetensors"
     manifest["files"]["arrays"] = {"name": name, "sha256": digest, "size": len(payload)}
-    (artefact / name).write_bytes(payload)
-    write_json(artefact / "manifest.json", manifest)
-    assert_refused(lambda: read_directory(artefact, kind="world"), "no safetensors")
+    (artifact / name).write_bytes(payload)
+    write_json(artifact / "manifest.json", manifest)
+    assert_refused(lambda: read_directory(artifact, kind="world"), "no safetensors")
 
 
 def test_another_kind_is_refused_for_reading_and_writing(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_another_kind_is_refused_for_reading_and_writing(tmp_path: Path) -> None
 
 def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    assert_refused(lambda: save(tmp_path), "is not empty and holds no wmgym artefact; choose another --out")
+    assert_refused(lambda: save(tmp_path), "is not empty and holds no wmgym artifact; choose another --out")
     assert files_of(tmp_path) == {"thesis.txt": b"precious"}
 
 
@@ -282,7 +282,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     assert_refused(lambda: save(tmp_path / "file" / "x" / "y"), "is a file")
     assert_refused(lambda: write_json(tmp_path / "file" / "x.json", {}), "is a file")
     assert_refused(lambda: write_json(tmp_path, {}), "cannot be written")
-    assert_refused(lambda: read_directory(tmp_path / "file", kind="world"), "no wmgym artefact")
+    assert_refused(lambda: read_directory(tmp_path / "file", kind="world"), "no wmgym artifact")
     assert files_of(tmp_path) == {"file": b"precious"}
 
 
@@ -300,12 +300,12 @@ def test_a_place_is_checked_before_any_work(tmp_path: Path) -> None:
         for kind in ("world", None):
             check = functools.partial(check_place, tmp_path / place, kind=kind)
             assert_refused(check, "no writable directory")
-    assert_refused(lambda: check_place(tmp_path / "foreign", kind="world"), "no wmgym artefact.* --out")
+    assert_refused(lambda: check_place(tmp_path / "foreign", kind="world"), "no wmgym artifact.* --out")
     assert_refused(lambda: check_place(tmp_path / "world", kind="data"), "'world', not a 'data'.* --out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "foreign", "world"]
 
 
-def test_a_full_disk_keeps_the_old_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "x", 1)
     before = files_of(tmp_path / "x")
 
@@ -340,9 +340,9 @@ def test_impossible_names_are_refused(tmp_path: Path, kind: str, name: str) -> N
 
 @pytest.mark.parametrize(
     "document",
-    [{"a": float("nan")}, {"a": [float("-inf")]}, {"a": {1: 2}}, {"a": np.float32(1)}, {"a": {1, 2}}, [1]],
+    [{"a": float("nan")}, {"a": [float("-inf")]}, {"a": np.float32(1)}, {"a": {1, 2}}, [1]],
 )
-def test_a_document_that_is_not_strict_json_is_refused(tmp_path: Path, document: Any) -> None:
+def test_a_document_that_is_no_json_is_refused(tmp_path: Path, document: Any) -> None:
     assert_refused(
         lambda: write_directory(tmp_path / "x", kind="world", arrays={}, document=document), "JSON"
     )
@@ -363,11 +363,8 @@ def test_json_is_written_in_one_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"a": 1, "a": 1}',
-        '{"b": {"a": 1, "a": 2}}',
         '{"a": NaN}',
         '{"a": -Infinity}',
-        '{"a": 1e999}',
         "[1]",
         "",
         '{"a": ',
@@ -387,6 +384,18 @@ def test_json_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert_refused(lambda: read_json(tmp_path / "x.json"), "utf-8")
     assert_refused(lambda: read_json(tmp_path / "y.json"), "y.json is missing")
     assert_refused(lambda: read_json(tmp_path), "not a regular file")
+
+
+def test_a_system_without_file_locks_reads_and_writes(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "import gymnasium, numpy, wmgym\n"
+        "from wmgym.io.artifacts import read_directory, write_directory\n"
+        "write_directory(sys.argv[1], kind='world', arrays={'a': numpy.ones(2)}, document={'b': 1})\n"
+        "assert read_directory(sys.argv[1], kind='world')[1] == {'b': 1}\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=True)
+    assert len(files_of(tmp_path / "x")) == 3
 
 
 # Leftovers
@@ -552,7 +561,7 @@ SCENARIOS = (kill_at_random_moments, kill_before_every_step, read_while_others_w
 def main() -> None:
     name, path = sys.argv[1:]
     {scenario.__name__: scenario for scenario in SCENARIOS}[name](Path(path))
-    assert "torch" not in sys.modules, "wmgym.store must stay light"
+    assert "torch" not in sys.modules, "wmgym.io.artifacts must stay light"
 
 
 @pytest.mark.parametrize("scenario", [scenario.__name__ for scenario in SCENARIOS])

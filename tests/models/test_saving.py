@@ -163,9 +163,9 @@ def test_what_is_no_world_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("{}")
     for name, why in {
         "data": "'transitions', not a 'world'",
-        "foreign": "holds no wmgym artefact",
-        "missing": "holds no wmgym artefact",
-        "file": "holds no wmgym artefact",
+        "foreign": "holds no wmgym artifact",
+        "missing": "holds no wmgym artifact",
+        "file": "holds no wmgym artifact",
     }.items():
         with pytest.raises(artifacts.StoreError, match=why) as caught:
             saving.load(tmp_path / name)

@@ -1,6 +1,6 @@
-"""Crash-safe artefact directories: safetensors, strict JSON and a SHA-256 manifest; no pickle, ever.
+"""Crash-safe artifact directories: safetensors, JSON and a SHA-256 manifest; no pickle, ever.
 
-An artefact directory holds three files:
+An artifact directory holds three files:
 
 ```
 manifest.json                   the commit point: kind, and name, size and SHA-256 of the other two
@@ -9,30 +9,42 @@ document.<hash16>.json
 ```
 
 A save writes new payload files beside the old ones and then renames a new manifest over the old one, so a
-reader or a crash at any moment meets the old artefact or the new one, whole. A load checks the bytes before
+reader or a crash at any moment meets the old artifact or the new one, whole. A load checks the bytes before
 it parses them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
-import json
-import math
 import os
 import re
-import secrets
-import stat
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors.numpy
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+
+from wmgym.io import files
+from wmgym.io.files import StoreError, StrPath, read_json, write_json
+from wmgym.io.schema import Record
+
+try:
+    import fcntl
+except ImportError:  # Windows; there, two processes must not write one directory at once
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "StoreError",
+    "check_place",
+    "exists",
+    "read_directory",
+    "read_json",
+    "write_directory",
+    "write_json",
+]
 
 _MANIFEST = "manifest.json"
 _PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")
@@ -41,15 +53,15 @@ _PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}
 def write_directory(
     path: StrPath, *, kind: str, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any]
 ) -> Path:
-    """Replace the artefact at `path` atomically.
+    """Replace the artifact at `path` atomically.
 
-    A reader or a SIGKILL at any moment sees the old artefact or the new one, whole. When the call returns,
+    A reader or a SIGKILL at any moment sees the old artifact or the new one, whole. When the call returns,
     the new one is on disk. Writers of one directory take turns: the last one wins. Leftovers of a killed one
     are removed; files of any other name are never touched.
 
     Args:
         path: The directory; it is created with its parents when missing.
-        kind: What the artefact is, in lower case, such as `"world"`; `read_directory` asks for the same word.
+        kind: What the artifact is, in lower case, such as `"world"`; `read_directory` asks for the same word.
         arrays: Named arrays of booleans, integers, floats (NaN allowed) or complex64, of any shape.
         document: What `json.dumps` takes, with string keys and finite numbers only; tuples become lists.
 
@@ -62,20 +74,20 @@ def write_directory(
     directory = Path(path)
     payloads = {
         "arrays": _encode_arrays(directory, arrays),
-        "document": encode_json(directory, document),
+        "document": files.encode_json(directory, document),
     }
     manifest = _describe(directory, kind, payloads)
-    with write_errors(directory):
-        make_directory(directory)
+    with files.write_errors(directory):
+        files.make_directory(directory)
         with _turn_to_write(directory):
             _refuse_foreign(directory, kind)
             try:
-                replace(directory / manifest.files.arrays.name, payloads["arrays"])
-                replace(directory / manifest.files.document.name, payloads["document"])
-                replace(directory / _MANIFEST, encode_json(directory, manifest.model_dump()))
+                files.replace(directory / manifest.files.arrays.name, payloads["arrays"])
+                files.replace(directory / manifest.files.document.name, payloads["document"])
+                files.replace(directory / _MANIFEST, files.encode_json(directory, manifest.model_dump()))
             finally:
                 _sweep_payloads(directory)
-                sweep_temporaries(directory)
+                files.sweep_temporaries(directory)
     return directory
 
 
@@ -83,7 +95,7 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
     """Verify every byte against the manifest and return `(arrays, document)`.
 
     The bytes that are parsed are the very bytes that were hashed. Loading runs no code from the directory.
-    A writer may replace the artefact meanwhile: the result is then one of the versions, never a mixture.
+    A writer may replace the artifact meanwhile: the result is then one of the versions, never a mixture.
 
     Args:
         path: The directory that `write_directory` wrote.
@@ -106,7 +118,7 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
         try:
             arrays = _read_payload(directory, manifest.files.arrays)
             document = _read_payload(directory, manifest.files.document)
-        except MissingError:
+        except files.MissingError:
             # A writer may have swept this payload since the manifest was read: then there is a new manifest.
             if manifest == failed:
                 raise
@@ -116,7 +128,7 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
 
 
 def exists(path: StrPath, *, kind: str) -> bool:
-    """Tell whether a complete artefact of that kind is at `path`; cheap, as it reads the manifest only."""
+    """Tell whether a complete artifact of that kind is at `path`; cheap, as it reads the manifest only."""
     try:
         return _read_manifest(Path(path)).kind == kind
     except StoreError:
@@ -131,7 +143,7 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
         kind: What `write_directory` will be asked to write there; None where it is other files.
 
     Raises:
-        StoreError: The path is no writable directory, or it holds something else than such an artefact.
+        StoreError: The path is no writable directory, or it holds something else than such an artifact.
     """
     directory = Path(path)
     there = next(place for place in (directory, *directory.absolute().parents) if os.path.lexists(place))
@@ -140,17 +152,11 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
             f"{directory} cannot be written ({there} is no writable directory); choose another --out"
         )
     if kind is not None and there == directory:
-        with write_errors(directory):
+        with files.write_errors(directory):
             _refuse_foreign(directory, kind)
 
 
-class _Strict(BaseModel):
-    """Takes exactly the declared keys with exactly the declared types."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class _File(_Strict):
+class _File(Record):
     """A payload file, as the manifest describes it."""
 
     name: str
@@ -158,15 +164,15 @@ class _File(_Strict):
     size: Annotated[int, Field(ge=0)]
 
 
-class _Files(_Strict):
-    """The two payload files of an artefact."""
+class _Files(Record):
+    """The two payload files of an artifact."""
 
     arrays: _File
     document: _File
 
 
-class _Manifest(_Strict):
-    """The commit point of an artefact directory."""
+class _Manifest(Record):
+    """The commit point of an artifact directory."""
 
     format: Literal["wmgym-store"]
     version: Literal[1]
@@ -176,12 +182,14 @@ class _Manifest(_Strict):
 
 def _describe(directory: Path, kind: str, payloads: Mapping[str, bytes]) -> _Manifest:
     hashes = {role: hashlib.sha256(payload).hexdigest() for role, payload in payloads.items()}
-    files = {
+    described = {
         role: {"name": _payload_name(role, hashes[role]), "sha256": hashes[role], "size": len(payload)}
         for role, payload in payloads.items()
     }
     try:
-        return _Manifest.model_validate({"format": "wmgym-store", "version": 1, "kind": kind, "files": files})
+        return _Manifest.model_validate(
+            {"format": "wmgym-store", "version": 1, "kind": kind, "files": described}
+        )
     except ValidationError as error:
         raise StoreError(
             f"{directory}: cannot store kind {kind!r}; pass a lower-case word such as 'world'"
@@ -197,17 +205,17 @@ def _read_manifest(directory: Path) -> _Manifest:
     """Return the manifest, refusing any byte that a save of the same content would not have written."""
     path = directory / _MANIFEST
     try:
-        payload = read_bytes(path)
+        payload = files.read_bytes(path)
         manifest = _Manifest.model_validate(_parse(path, payload))
-    except MissingError as error:
-        raise StoreError(f"{directory} holds no wmgym artefact; check the path or write it first") from error
+    except files.MissingError as error:
+        raise StoreError(f"{directory} holds no wmgym artifact; check the path or write it first") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if where == "version":
             raise StoreError(f"{path} is of another wmgym version; install the one that wrote it") from error
         raise _damaged(path, f"{where}: {first['msg']}") from error
-    if encode_json(path, manifest.model_dump()) != payload:
+    if files.encode_json(path, manifest.model_dump()) != payload:
         raise _damaged(path, "it is not in canonical form")
     for role, file in (("arrays", manifest.files.arrays), ("document", manifest.files.document)):
         if file.name != _payload_name(role, file.sha256):
@@ -218,7 +226,7 @@ def _read_manifest(directory: Path) -> _Manifest:
 def _read_payload(directory: Path, file: _File) -> bytes:
     """Return the bytes of a payload file once they are verified."""
     path = directory / file.name
-    payload = read_bytes(path)
+    payload = files.read_bytes(path)
     if len(payload) != file.size:
         raise _damaged(path, f"it has {len(payload)} bytes instead of {file.size}")
     if hashlib.sha256(payload).hexdigest() != file.sha256:
@@ -232,9 +240,9 @@ def _damaged(path: Path, why: str) -> StoreError:
 
 def _parse(path: Path, payload: bytes) -> dict[str, Any]:
     try:
-        return decode_json(payload)
+        return files.decode_json(payload)
     except ValueError as error:
-        raise _damaged(path, f"no strict JSON: {error}") from error
+        raise _damaged(path, f"no JSON object: {error}") from error
 
 
 def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -249,14 +257,16 @@ def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
     try:
         return safetensors.numpy.save(stored)
     except (safetensors.SafetensorError, ValueError) as error:
-        raise StoreError(f"{directory}: cannot store the arrays ({one_line(error)}); rename them") from error
+        raise StoreError(
+            f"{directory}: cannot store the arrays ({files.one_line(error)}); rename them"
+        ) from error
 
 
 def _decode_arrays(directory: Path, payload: bytes) -> dict[str, np.ndarray]:
     try:
         arrays = safetensors.numpy.load(payload)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise _damaged(directory, f"its arrays are no safetensors: {one_line(error)}") from error
+        raise _damaged(directory, f"its arrays are no safetensors: {files.one_line(error)}") from error
     # Copies, for views on the payload are read-only and not aligned.
     return {name: arrays[name].copy() for name in sorted(arrays)}
 
@@ -267,6 +277,9 @@ def _turn_to_write(directory: Path) -> Iterator[None]:
 
     Without it, a writer's sweep could remove a payload that another one has renamed but not yet committed.
     """
+    if fcntl is None:
+        yield
+        return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # some network file systems have no locks
@@ -277,7 +290,7 @@ def _turn_to_write(directory: Path) -> Iterator[None]:
 
 
 def _refuse_foreign(directory: Path, kind: str) -> None:
-    """Refuse to write into a directory that holds something other than an artefact of this kind."""
+    """Refuse to write into a directory that holds something other than an artifact of this kind."""
     names = os.listdir(directory)
     if _MANIFEST in names:
         try:
@@ -290,223 +303,17 @@ def _refuse_foreign(directory: Path, kind: str) -> None:
             raise StoreError(
                 f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another --out"
             )
-    elif not all(_PAYLOAD.fullmatch(name) or is_temporary(name) for name in names):
-        raise StoreError(f"{directory} is not empty and holds no wmgym artefact; choose another --out")
+    elif not all(_PAYLOAD.fullmatch(name) or files.is_temporary(name) for name in names):
+        raise StoreError(f"{directory} is not empty and holds no wmgym artifact; choose another --out")
 
 
 def _sweep_payloads(directory: Path) -> None:
     """Remove the payload files that the manifest no longer names; the caller has its turn to write."""
     try:
-        files = _read_manifest(directory).files
+        current = _read_manifest(directory).files
     except StoreError:
         return
     for name in os.listdir(directory):
-        if _PAYLOAD.fullmatch(name) and name not in (files.arrays.name, files.document.name):
+        if _PAYLOAD.fullmatch(name) and name not in (current.arrays.name, current.document.name):
             with contextlib.suppress(OSError):
                 (directory / name).unlink()
-
-
-StrPath = str | os.PathLike[str]
-_TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,8})-[0-9a-f]{16}")  # the number is the writer's process id
-_STALE_SECONDS = 3600.0
-
-
-class StoreError(ValueError):
-    """An artefact cannot be written or read; the message is one line that names the path and the cure."""
-
-
-class MissingError(StoreError):
-    """A file is not there."""
-
-
-def write_json(path: StrPath, document: Mapping[str, Any]) -> Path:
-    """Replace one JSON file atomically and durably, in sorted, indented form with a trailing newline.
-
-    Args:
-        path: The file; its directory is created with its parents when missing.
-        document: What `json.dumps` takes, with string keys and finite numbers only.
-
-    Returns:
-        `path` as a `Path`.
-
-    Raises:
-        StoreError: The path cannot be written, or the document is not strict JSON.
-    """
-    target = Path(path)
-    payload = encode_json(target, document)
-    with write_errors(target):
-        make_directory(target.parent)
-        sweep_temporaries(target.parent)
-        replace(target, payload)
-    return target
-
-
-def read_json(path: StrPath) -> dict[str, Any]:
-    """Read one JSON object strictly: duplicate keys and numbers that are not finite are refused.
-
-    Raises:
-        StoreError: The file cannot be read or is not such an object.
-    """
-    payload = read_bytes(Path(path))
-    try:
-        return decode_json(payload)
-    except ValueError as error:
-        raise StoreError(f"{path} is not a JSON object ({error}); correct it or write it again") from error
-
-
-def encode_json(path: Path, document: Mapping[str, Any]) -> bytes:
-    """The one form that a document is written in.
-
-    Raises:
-        StoreError: It is not strict JSON; the message names `path`.
-    """
-    try:
-        _require_string_keys(document)
-        text = json.dumps(dict(document), allow_nan=False, sort_keys=True, indent=2)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(
-            f"{path}: the document is not strict JSON ({one_line(error)}); convert or drop that value"
-        ) from error
-    return f"{text}\n".encode("ascii")
-
-
-def decode_json(payload: bytes) -> dict[str, Any]:
-    """Parse one JSON object strictly.
-
-    Raises:
-        ValueError: It is not one; the message is a line that says why.
-    """
-    try:
-        document = json.loads(
-            payload.decode("utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        raise ValueError(one_line(error)) from error
-    if not isinstance(document, dict):
-        raise ValueError(f"it is a {type(document).__name__}")
-    return document
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a regular file.
-
-    Raises:
-        MissingError: There is none.
-        StoreError: It is something else, or cannot be read.
-    """
-    try:
-        # One look, since a writer may sweep the file between two. Reading a named pipe would wait for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError(f"{path} is not a regular file; choose another path")
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError(f"{path} is missing; check the path or write it again") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-
-
-def replace(target: Path, payload: bytes) -> None:
-    """Give `target` this content in one step, durably: it holds the old content or the new."""
-    temporary = target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(target.parent)
-
-
-def make_directory(directory: Path) -> None:
-    """Create a directory and its parents, durably."""
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"{directory} is a file")
-    if not directory.exists():
-        make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-
-
-def is_temporary(name: str) -> bool:
-    """Tell whether a file of that name is one that `replace` writes before it renames it."""
-    return _TEMPORARY.fullmatch(name) is not None
-
-
-def sweep_temporaries(directory: Path) -> None:
-    """Remove what killed writers left: temporary files of dead processes, and any older than an hour."""
-    for name in os.listdir(directory):
-        match = _TEMPORARY.fullmatch(name)
-        if match is None:
-            continue
-        with contextlib.suppress(OSError):
-            age = time.time() - (directory / name).stat().st_mtime
-            if age > _STALE_SECONDS or not _is_alive(int(match[1])):
-                (directory / name).unlink()
-
-
-@contextlib.contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn the system's errors into a `StoreError` that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks."""
-    return " ".join(str(error).split())
-
-
-def _require_string_keys(value: object) -> None:
-    """Refuse keys that `json.dumps` would silently turn into strings."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"key {key!r} is not a string")
-            _require_string_keys(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _require_string_keys(item)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large for a float")
-    return value
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import resource
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +29,8 @@ def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: M
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its finished children."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """CPU time of this process and, but for Windows, its finished children."""
+    return sum(os.times()[:4])
 
 
 def library_versions() -> dict[str, str]:
