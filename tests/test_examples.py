@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHORT = {
     "cleanrl_ppo.py": ["--updates", "40"],
     "one_string.py": ["--steps", "20000"],
+    "own_dynamics.py": [],
     "plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"],
     "torchrl_env.py": ["--steps", "100"],
 }
@@ -57,3 +58,12 @@ def test_planning_by_gradient_beats_doing_nothing_in_mujoco() -> None:
     }
     assert said["real return of the plans"] > said["real return of no action"] + 1
     assert abs(said["imagined return of the plans"] - said["real return of the plans"]) < 0.5
+
+
+def test_a_model_of_ones_own_goes_the_whole_way_and_is_scored() -> None:
+    said = run("own_dynamics.py")
+    assert "observation: [" in said
+    (real, imagined), (least, _) = re.findall(r"real ([\d.]+) \[.*imagined ([\d.]+) \[", said)
+    assert float(real) > 100  # the policy balances for longer than any episode that the model was fitted to
+    assert float(imagined) > 10 * float(least)  # and the model knows it from a random one
+    assert abs(float(imagined) - float(real)) < 0.4 * float(real)

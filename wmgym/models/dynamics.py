@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmgym.data.transitions import Transitions
 from wmgym.models.coordinates import Coordinates
@@ -66,7 +66,7 @@ class Dynamics(Protocol):
     - ``predict_pair(core, companion, action, member, carry=None, companion_carry=None)``:
       ``predict_assigned`` of both, the companions by each row's next member; without it, two calls.
     - ``coordinates``: the ``Coordinates`` in which it predicts changes; without it, those of the task.
-    - ``pack()`` and the classmethod ``unpack(arrays, settings)``, for saving; see ``register_dynamics``.
+    - ``settings``, or ``pack`` and ``unpack``, for saving; see ``register_dynamics``.
     """
 
     @property
@@ -148,9 +148,10 @@ _REGISTERED: dict[str, Any] = {}
 def register_dynamics(name: str) -> Callable[[D], D]:
     """Class decorator: worlds with dynamics of this class are saved, and found again, under ``name``.
 
-    The class has a method ``pack() -> (arrays, settings)``, NumPy arrays by name and a dict of JSON values,
-    and a classmethod ``unpack(arrays, settings)`` that rebuilds the model from these. A file names its class
-    and holds no code: loading it needs the module imported that registers that name.
+    A ``torch.nn.Module`` has an attribute ``settings``, the keywords of its constructor, JSON values; what is
+    stored are these and its state dict. Any other class has a method ``pack() -> (arrays, settings)``, NumPy
+    arrays by name and a dict of JSON values, and a classmethod ``unpack(arrays, settings)``. A file names its
+    class and holds no code: loading it needs the module imported that registers the name.
 
     Raises:
         ValueError: another class has that name.
@@ -179,6 +180,9 @@ def pack_dynamics(model: Dynamics) -> tuple[str, dict[str, np.ndarray], dict[str
             "decorate the class with @wmgym.register_dynamics('...')"
         )
     packed: Any = model
+    if isinstance(model, nn.Module) and not hasattr(model, "pack"):
+        arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+        return names[0], arrays, dict(packed.settings)
     return names[0], *packed.pack()
 
 
@@ -193,7 +197,13 @@ def unpack_dynamics(name: str, arrays: Mapping[str, np.ndarray], settings: Mappi
             f"its dynamics are of the kind {name!r}, which no imported module registers; "
             f"import the one that holds @register_dynamics({name!r}) first"
         )
-    model: Dynamics = _REGISTERED[name].unpack(arrays, settings)
+    kind = _REGISTERED[name]
+    if issubclass(kind, nn.Module) and not hasattr(kind, "unpack"):
+        module = kind(**settings)
+        module.load_state_dict({key: torch.tensor(array) for key, array in arrays.items()})
+        model: Dynamics = module.requires_grad_(False).eval()
+        return model
+    model = kind.unpack(arrays, settings)
     return model
 
 

@@ -77,25 +77,27 @@ def unpack_parts(
     arrays = {key: a.astype(np.float32) if a.dtype == np.float16 else a for key, a in arrays.items()}
     try:
         record = _WorldRecord.model_validate_json(json.dumps(document))
-    except ValueError as error:
-        raise _foreign(name, getattr(error, "title", "")) from error
-    described = rebuild_task(record.task, task)
-    try:
-        return _rebuild(record, arrays, described)
+        parts = _rebuild(record, arrays)
     except UnregisteredError as error:
         raise StoreError(f"{name}: {error}") from error
     except Exception as error:  # whatever a class of the caller's raises
-        title = getattr(error, "title", None)
-        raise _foreign(name, title or (str(error) or type(error).__name__).splitlines()[0]) from error
+        raise _foreign(name, error) from error
+    parts["task"] = rebuild_task(record.task, task)
+    try:
+        _check(parts, arrays)
+    except Exception as error:
+        raise _foreign(name, error) from error
+    return parts
 
 
-def _foreign(name: str, reason: str) -> StoreError:
+def _foreign(name: str, error: Exception) -> StoreError:
+    reason = getattr(error, "title", None) or (str(error) or type(error).__name__).splitlines()[0]
     return StoreError(f"{name}: not a world of this version of wmgym ({reason}); fit it again")
 
 
-def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task) -> dict[str, Any]:
+def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     parts: dict[str, Any] = {name: arrays[name] for name in _BANK}
-    parts |= {"task": task, "provenance": record.provenance}
+    parts["provenance"] = record.provenance
     for name in ("dynamics", "readout"):
         model = getattr(record, name)
         if model is not None:
@@ -104,7 +106,6 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray], task: Task) ->
     for name, kind in (("calibration", Calibration), ("support", Support)):
         values = getattr(record, name)
         parts[name] = None if values is None else join_arrays(kind, _under(name, arrays), values)
-    _check(parts, arrays)
     return parts
 
 
