@@ -144,8 +144,8 @@ def blank_calibration(dim: int) -> Calibration:
     }
     one = np.ones(dim, np.float32)
     return Calibration(
-        level=0.9, std_scale=one, half_width=none, per_disagreement=none, power=steps, tube=steps, distrust=steps,
-        windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one, center=0 * one, reach=one,
+        level=0.9, std_scale=one, half_width=none, per_disagreement=none, power=steps, tube=steps,
+        distrust=steps, windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one, center=0 * one, reach=one,
         fingerprints=(),
     )  # fmt: skip
 

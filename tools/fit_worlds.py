@@ -45,9 +45,9 @@ def main() -> None:
 def ship(env_id: str) -> list[Row]:
     path, whole = saving.SHIPPED / env_id, fitted(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
-    saving.save(dataclasses.replace(whole, starts=bank, calibration=None), path, half=True)
+    dataclasses.replace(whole, starts=bank, calibration=None).save(path, half=True)
     world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
-    saving.save(world, path, half=True)
+    world.save(path, half=True)
     shipped = wmgym.load(path)
     return [
         {"env": env_id, "bytes": size(env_id), "error_full_precision": error(env_id, whole),

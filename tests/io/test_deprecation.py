@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import wmgym
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.envs.registration import make_env, make_vector_env
 from wmgym.io import deprecation
+from wmgym.models import saving
+from wmgym.models.dynamics import PROPAGATIONS
+from wmgym.models.state import WorldState
 from wmgym.models.world import WorldModel
 
 MODULES = {
@@ -69,6 +76,20 @@ def scored(**keywords: Any) -> wmgym.GapReport:
     return wmgym.score(toy.world(), {"still": lambda obs: obs[:, :2] * 0}, 2, workers=1, **keywords)
 
 
+def stepped(**keywords: Any) -> Any:
+    world = toy.world()
+    state = world.init(torch.ones(2, 3), torch.Generator().manual_seed(0))
+    return world.step(state, torch.ones(2, 2), **keywords).state.core.tolist()
+
+
+def bounded(**keywords: Any) -> Any:
+    rows = {propagation: np.full((1, 3), 0.5, np.float32) for propagation in PROPAGATIONS}
+    power = {propagation: np.ones(1, np.float32) for propagation in PROPAGATIONS}
+    table = replace(TABLE, windows=np.ones(1, np.int64), half_width=rows, per_disagreement=rows, power=power)
+    return table.error_bound(np.array([1]), core=np.zeros((1, 3)), **keywords).tolist()
+
+
+TABLE = toy.blank_calibration(3)
 KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
     (wmgym.TrainConfig, {"horizon": 3}, {"max_episode_steps": 3}),
     (wmgym.TrainConfig, {"prefill": 3}, {"learning_starts": 3}),
@@ -80,6 +101,14 @@ KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
         {"trust": wmgym.Trust("penalise", 0.5, 2.0)},
     ),
     (scored, {"mode": "mean"}, {"propagation": "mean"}),
+    (stepped, {"mode": "mean"}, {"propagation": "mean"}),
+    (bounded, {"mode": "mean"}, {"propagation": "mean"}),
+    (
+        bounded,
+        {"mode": "mean", "doubt": np.full((1, 3), 0.1)},
+        {"propagation": "mean", "disagreement": np.full((1, 3), 0.1)},
+    ),
+    (functools.partial(TABLE.trust_horizon, 0.5), {"mode": "mean"}, {"propagation": "mean"}),
 ]
 """Functions, old keywords, and the new ones that they stand for; each call gives the same."""
 
@@ -88,6 +117,10 @@ ATTRIBUTES = [
     (wmgym.TrainConfig(learning_starts=3), "prefill", "learning_starts"),
     (wmgym.TrainConfig(propagation="mean"), "mode", "propagation"),
     (wmgym.TrainConfig(divergence_is_terminal=True), "halt", "divergence_is_terminal"),
+    (toy.world(), "doubt", "disagreement"),
+    (WorldState(*[torch.ones(1)] * 5), "shadow", "companion"),
+    (WorldState(*[torch.ones(1)] * 5), "strayed", "cumulative_disagreement"),
+    (TABLE, "per_doubt", "per_disagreement"),
 ]
 """Values, old names of their attributes, and the new ones."""
 
@@ -207,3 +240,10 @@ def test_divergence_is_terminal_was_halt() -> None:
     with pytest.warns(DeprecationWarning, match="halt= is divergence_is_terminal= now"):
         env = wmgym.sb3.ImaginedVecEnv(toy.world(), 2, halt=True)
     assert env._divergence_is_terminal
+
+
+def test_a_world_saves_itself(tmp_path: Path) -> None:
+    world = wmgym.load("InvertedPendulum-v5")
+    with pytest.warns(DeprecationWarning, match=r"saving.save\(world, path\) is world.save\(path\) now"):
+        saving.save(world, tmp_path / "world")
+    assert wmgym.load(tmp_path / "world").provenance == world.provenance

@@ -93,14 +93,13 @@ def fit(
     with console.job("fit", out, as_json, kind="world") as job:
         from wmgym.data.transitions import Transitions
         from wmgym.models import fit as fit_module
-        from wmgym.models import saving
         from wmgym.models.config import FitConfig
 
         settings = FitConfig(**console.read_settings(config, FitConfig))
         if updates is not None:
             settings = dataclasses.replace(settings, max_updates=updates)
         world = fit_module.fit(Transitions.load(data), settings, seed, progress=not as_json)
-        saving.save(world, out)
+        world.save(out)
         result = {
             "env_id": world.task.env_id,
             "steps": world.provenance.steps,
@@ -135,7 +134,7 @@ def calibrate(
         before, real = saving.load(world), Transitions.load(data)
         how: dict[str, Any] = {"level": level, "horizon": horizon, "update": update, "seed": seed}
         bounded = calibrate_module.calibrate(before, real, **how, progress=not as_json)
-        saving.save(bounded, out)
+        bounded.save(out)
         found = bounded.calibration
         assert found is not None
         rows = console.bounds(found)

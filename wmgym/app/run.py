@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -114,7 +113,7 @@ class _Run:
                 settings = replace(self.config.fit, max_updates=budgets.fit_updates)
                 starts = self.data[0].state[self.data[0].first] if index else None
                 world = fit(concat(self.data), settings, seed, starts=starts, progress=self.progress)
-                saving.save(world, folder / "world")
+                world.save(folder / "world")
                 stage.note(rollout_error=min(world.provenance.fit["rollout_error"]))
         self.world = saving.load(folder / "world")
         with self._stage(folder / "train.json", "train") as stage:
@@ -169,9 +168,7 @@ class _Run:
                 assert self.world is not None
                 fresh = self._collect(self.config.collect.calibration_steps, seed)
                 fresh.save(self.out / "calibration-data")
-                saving.save(
-                    calibrate(self.world, fresh, seed=seed, progress=self.progress), self.out / "world"
-                )
+                calibrate(self.world, fresh, seed=seed, progress=self.progress).save(self.out / "world")
                 policy.save(self.out / "policy")
                 stage.note(real_steps=len(fresh))
         world = saving.load(self.out / "world")

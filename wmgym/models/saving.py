@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from wmgym.io import artifacts
+from wmgym.io.deprecation import warn_renamed
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -34,5 +35,6 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
 
 
 def save(world: WorldModel, path: str | os.PathLike[str], *, half: bool = False) -> Path:
-    """Same as ``world.save(path)``."""
+    """Deprecated: ``world.save(path)``."""
+    warn_renamed("saving.save(world, path)", "world.save(path)")
     return world.save(path, half=half)
