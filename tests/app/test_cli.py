@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from typer.testing import CliRunner, Result
 
 import wmgym
+from tests.toy import LinearGaussianEnv
 from wmgym.agents import sb3
 from wmgym.app import cli, doctor
 from wmgym.app import run as run_module
@@ -315,16 +317,18 @@ def test_modules_of_the_working_directory_are_found(tmp_path: Path) -> None:
     assert abs(data.next_obs - 0.9 * data.obs).max() < 1e-6  # nothing moves it
 
 
-def test_an_env_without_a_time_limit_can_be_run_with_one(tmp_path: Path) -> None:
-    (tmp_path / "drifting.py").write_text(OWN)
+def test_an_env_without_a_time_limit_can_be_run_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        gym.registry, "Endless-v0", gym.envs.registration.EnvSpec("Endless-v0", LinearGaussianEnv)
+    )
     config = write(tmp_path / "c.json", RUN | {"rounds": RUN["rounds"][:1]})
-    run = ("-m", "wmgym", "run", "drifting:Drift-v0", "--config", str(config), "--out", "o", "--json")
-    refused = _python(*run, cwd=tmp_path)
-    assert (refused.returncode, refused.stdout) == (1, "")
+    run = ("run", "Endless-v0", "--config", config, "--out", tmp_path / "o")
+    refused = call(*run)
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert "has no time limit; set max_episode_steps" in refused.stderr
-    done = _python(*run, "--max-episode-steps", "20", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)["result"]
+    report = answer(*run, "--max-episode-steps", 20)["result"]
     assert {entry["real_length"] for entry in report["scores"]} == {20.0}
     assert wmgym.load(tmp_path / "o/world").task.max_episode_steps == 20
 
@@ -345,12 +349,13 @@ def test_shipped_worlds_and_directories_of_policies_are_scored(line: Path, tmp_p
 
 def test_old_flags_work_and_say_so(line: Path, tmp_path: Path) -> None:
     keywords = ("--algorithm", "PPO", "--steps", 64, "--hyperparameters", line / "ppo.json")
-    for i, old in enumerate((["--horizon", 3], ["--horizon=3"])):
-        result = call("train", line / "world", *keywords, *old, "--out", tmp_path / str(i))
-        assert result.exit_code == 0, result.output
-        assert result.stderr.startswith("warning: --horizon is --max-episode-steps now; ")
-        left = artifacts.read_json(tmp_path / str(i) / "run.json")
-        assert left["config"]["train"]["max_episode_steps"] == 3
+    result = call("train", line / "world", *keywords, "--horizon=3", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("warning: --horizon is --max-episode-steps now; ")
+    left = artifacts.read_json(tmp_path / "o/run.json")
+    assert left["config"]["train"]["max_episode_steps"] == 3
+    apart = call("train", tmp_path / "no-world", "--horizon", 3, "--out", tmp_path / "p")
+    assert (apart.exit_code, apart.stderr.count("--max-episode-steps now")) == (1, 1)
     assert "--horizon" not in call("train", "--help").stdout
 
 
@@ -412,6 +417,8 @@ MISTAKES = {
     "run: no rounds": ("run " + ENV + " --config {tmp}/rounds.json --out {tmp}/o", "at least one"),
     "run: no such schedule": ("run " + ENV + " --config {tmp}/schedule.json --out {tmp}/o", "lin_"),
     "run: unknown keyword": ("run " + ENV + " --config {tmp}/keyword.json --out {tmp}/o", "'hue'"),
+    "run: trust": ("run " + ENV + " --config {tmp}/trust.json --out {tmp}/o", "leave it out"),
+    "run: no such trust": ("run " + ENV + " --config {tmp}/no-trust.json --out {tmp}/o", "trust must be of"),
     "run: too few steps": ("run " + ENV + " --steps 10 --out {tmp}/o", "real_steps=10"),
     "run: out is under a file": ("run " + ENV + " --out {tmp}/file/o", "cannot be written"),
     "run: other settings": ("run " + ENV + " --seed 5 --out {finished}/out", "other settings"),
@@ -435,6 +442,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     write(tmp_path / "rounds.json", {"rounds": []})
     write(tmp_path / "schedule.json", {"train": {"hyperparameters": {"learning_rate": "fast"}}})
     write(tmp_path / "keyword.json", {"train": {"hyperparameters": {"hue": 1}}})
+    write(tmp_path / "trust.json", {"train": {"trust": {"on_exceed": "truncate"}}})
+    write(tmp_path / "no-trust.json", {"train": {"trust": {"on_exceed": "panic"}}})
     write(tmp_path / "sde.json", {"use_sde": True})
     if "{tmp}/damaged-" in command:
         part = mistake.split()[-1]

@@ -1,4 +1,4 @@
-"""The command line: one command a verb, each leaving its artefact and a ``run.json`` in ``--out``.
+"""The command line: each command leaves its artifact and a ``run.json`` in ``--out``.
 
 Exit status: 0 done, 1 the input is at fault (one line on stderr), 2 wrong usage, 130 interrupted.
 """
@@ -71,7 +71,7 @@ def collect(
         how: dict[str, Any] = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
         how["max_episode_steps"] = max_episode_steps
         task = make_task(env, env_kwargs=env_kwargs)
-        data = collect_module.collect(task, _policies(policy or []), **how, progress=not as_json)
+        data = collect_module.collect(task, options.policies(policy or []), **how, progress=not as_json)
         data.save(out)
         config = {"env_id": env, "env_kwargs": env_kwargs or {}, "policy": _texts(policy), **how}
         job.done(config, data.describe(), real_steps=len(data))
@@ -181,7 +181,7 @@ def train(
             hyperparameters={} if hyperparameters is None else artifacts.read_json(hyperparameters),
         )
         simulator = saving.load(world)
-        starts = None if data is None else _real_states(data, simulator.task.env_id)
+        starts = None if data is None else options.real_states(data, simulator.task.env_id)
         sb3.check_agent(sb3.ImaginedVecEnv(simulator, envs), settings)
         model = sb3.train(simulator, settings, seed, starts=starts, progress=not as_json)
         policy = sb3.to_policy(model, f"{type(model).__name__} in imagination").save(out / "policy")
@@ -212,7 +212,7 @@ def score(
         from wmgym.evaluation import score as score_module
 
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
-        report = score_module.score(world, _policies(policy), episodes, **how, progress=not as_json)
+        report = score_module.score(world, options.policies(policy), episodes, **how, progress=not as_json)
         report.save(out / "report.json")
         job.done(
             {"world": str(world), "policy": _texts(policy), "episodes": episodes, **how},
@@ -270,29 +270,6 @@ def doctor(as_json: options.AsJson = False) -> None:
     else:
         console.stdout().print(console.findings_table(findings))
     raise typer.Exit(1 if failed else 0)
-
-
-def _policies(paths: Sequence[Path]) -> Any:
-    """What ``--policy`` named: several by their own name, or by directory where two share one."""
-    from wmgym.data.policy import load_policy
-
-    if len(paths) < 2:
-        return paths[0] if paths else None
-    loaded = {str(path): load_policy(path) for path in paths}
-    if len(loaded) < len(paths):
-        raise ValueError("a --policy is given twice; give each once")
-    names = [policy.name for policy in loaded.values()]
-    return {p.name if names.count(p.name) == 1 else path: p for path, p in loaded.items()}
-
-
-def _real_states(path: Path, env_id: str) -> Any:
-    """All states of saved transitions ``(n, core_dim)``, which must be of that env."""
-    from wmgym.data.transitions import Transitions
-
-    data = Transitions.load(path)
-    if data.task.env_id != env_id:
-        raise ValueError(f"{path} is of {data.task.env_id!r}, the world imagines {env_id!r}")
-    return data.state
 
 
 def _texts(paths: Sequence[Path] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the commands share: a job's frame, errors and warnings as plain lines, settings files, tables."""
+"""What the commands share: run.json and the answer, errors and warnings as plain lines, files, tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """One command at work: what it cost and what it has to say."""
+    """One command at work: what it costs and what it will print."""
 
     def __init__(self, command: str, out: Path) -> None:
         """Start the clocks."""
@@ -45,7 +45,7 @@ class Job:
         real_steps: int = 0,
         imagined_steps: int = 0,
     ) -> None:
-        """Leave ``run.json`` beside the artefact, which must be there by now."""
+        """Leave ``run.json`` beside the artifact, which must be there by now."""
         from wmgym.io.provenance import cpu_seconds, write_run_json
 
         ledger = {
@@ -75,7 +75,7 @@ def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iter
         command: the verb.
         out: the directory that it will write, refused before any work where that is impossible.
         as_json: print one JSON object instead of tables.
-        kind: the artefact that ``out`` itself will be.
+        kind: the artifact that ``out`` itself will be.
     """
     with plain_errors(), plain_warnings(), contextlib.redirect_stdout(sys.stderr):
         from wmgym.io import artifacts
@@ -91,7 +91,7 @@ def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iter
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn the user's mistakes into a line and an exit status; a bug of ours keeps its traceback."""
+    """Turn mistakes in the input into one line and an exit status; a bug in wmgym keeps its traceback."""
     try:
         yield
     except KeyboardInterrupt:
@@ -108,7 +108,7 @@ def plain_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print warnings without the source line that raised them."""
+    """Print warnings as one line each, without the source that raised them; renamings always."""
 
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         text = Text.from_ansi(str(message)).plain
@@ -170,7 +170,7 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def facts(named: Mapping[str, Any]) -> Table:
-    """One row a fact."""
+    """Names and values, a row each."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for key, value in named.items():
         shown = f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
@@ -180,7 +180,7 @@ def facts(named: Mapping[str, Any]) -> Table:
 
 
 def score_table(report: GapReport) -> Table:
-    """Real beside imagined returns, one row a policy."""
+    """Real beside imagined returns, a row for each policy."""
     title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
     table = new_table(
         title, "policy", "real return", "imagined return", "gap %", "diverged", "errors inside bounds"
@@ -191,7 +191,7 @@ def score_table(report: GapReport) -> Table:
 
 
 def bounds(found: Calibration) -> list[dict[str, Any]]:
-    """The bounds at some numbers of steps, in the data's standard deviations, averaged over the core."""
+    """Bounds after 1, 2, 4, ... steps, in the data's standard deviations, averaged over core dimensions."""
     horizons = sorted({2**k for k in range(found.horizon.bit_length())} | {found.horizon})
     return [
         {
@@ -207,12 +207,14 @@ def bounds(found: Calibration) -> list[dict[str, Any]]:
 def bounds_table(
     rows: Sequence[Mapping[str, Any]], level: float, before: Mapping[str, Any] | None = None
 ) -> Table:
-    """What ``bounds`` found, one row a number of steps; ``before``, a ``Freshness``, what an update met."""
+    """The rows of ``bounds`` as a table; ``before``, a ``Freshness``, is of the bounds before an update."""
     propagations = list(rows[0]["half_width"])
-    title = f"Bounds at level {level:.0%}: mean half-width in data stds, held-out coverage"
+    title = (
+        f"Error bounds at level {level:.0%}: half-width in standard deviations of the data (mean), coverage"
+    )
     if before is not None:
-        found = f"{before['coverage']:.0%} of errors in {before['episodes']} new episodes"
-        title += f"; before, they held for {found}{', stale' if before['stale'] else ''}"
+        inside = f"{before['coverage']:.0%} of errors in {before['episodes']} new episodes"
+        title += f"\nBefore the update {inside} were inside{', too few: stale' if before['stale'] else ''}"
     columns = [
         f"{what}, {propagation}" for propagation in propagations for what in ("half-width", "coverage")
     ]
@@ -229,7 +231,7 @@ def bounds_table(
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """What ``doctor`` found, one row a finding."""
+    """What ``doctor`` found, a row each."""
     table = new_table("", "name", "status", "detail", "cure")
     color = {"ok": "green", "warn": "yellow", "fail": "red"}
     for f in findings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +38,29 @@ def renaming(flags: Mapping[str, str]) -> type[TyperCommand]:
             return super().parse_args(ctx, words)
 
     return Renaming
+
+
+def policies(paths: Sequence[Path]) -> Any:
+    """What ``--policy`` named: several by their own name, or by directory where two share one."""
+    from wmgym.data.policy import load_policy
+
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    loaded = {str(path): load_policy(path) for path in paths}
+    if len(loaded) < len(paths):
+        raise ValueError("a --policy is given twice; give each once")
+    names = [policy.name for policy in loaded.values()]
+    return {p.name if names.count(p.name) == 1 else path: p for path, p in loaded.items()}
+
+
+def real_states(path: Path, env_id: str) -> Any:
+    """All states of saved transitions ``(n, core_dim)``, which must be of that env."""
+    from wmgym.data.transitions import Transitions
+
+    data = Transitions.load(path)
+    if data.task.env_id != env_id:
+        raise ValueError(f"{path} is of {data.task.env_id!r}, the world imagines {env_id!r}")
+    return data.state
 
 
 # Shared

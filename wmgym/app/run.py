@@ -88,6 +88,8 @@ class _Run:
         self.task = replace(task, max_episode_steps=config.max_episode_steps or task.max_episode_steps)
         if self.task.max_episode_steps is None:
             raise ValueError(f"{config.env_id} has no time limit; set max_episode_steps")
+        if config.train.trust is not None:
+            raise ValueError("train.trust needs a calibrated world, and a run calibrates last; leave it out")
         with closing(self.task.make()) as env:
             sb3.check_agent(env, config.train)
         out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,7 @@ class _Run:
         self.agent: dict[str, np.ndarray] | None = None
 
     def round(self, index: int, budgets: Round) -> None:
-        """Collect with the agent of the moment, fit on all there is, train on."""
+        """Collect with the agent so far, fit to all data, train on."""
         folder, seed = self.out / f"round-{index:02d}", self.config.seed * 1_000 + index
         with self._stage(folder / "collect.json", "collect") as stage:
             if stage.todo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ class PolicyScore:
     diverged: float
     coverage: float | None
     stale: bool
-    real_returns: tuple[float, ...]
-    imagined_returns: tuple[float, ...]
+    real_returns: tuple[float, ...] = field(repr=False)
+    imagined_returns: tuple[float, ...] = field(repr=False)
 
     @property
     def advice(self) -> str | None:

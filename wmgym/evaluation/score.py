@@ -55,8 +55,8 @@ def score(
         ValueError: no policies, a policy of the reserved name "random", fewer than 2 episodes, or an env
             without a time limit and no ``max_episode_steps``.
     """
-    entrants = as_policies(policies, split=None)
-    if entrants.get(RANDOM) is not None:
+    candidates = as_policies(policies, split=None)
+    if candidates.get(RANDOM) is not None:
         raise ValueError(f"the name {RANDOM!r} is reserved for uniform random actions; rename the policy")
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
@@ -68,7 +68,7 @@ def score(
         raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     limit = min(limits)
     runs, freshness = {}, dict[str, online.Freshness | None]()
-    for name, policy in {**entrants, RANDOM: None}.items():
+    for name, policy in {**candidates, RANDOM: None}.items():
         real = collect(
             world.task,
             {name: policy},
