@@ -228,3 +228,9 @@ def test_a_policy_needs_neither_torch_nor_sb3(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert child.stdout.strip() == "set()"
+
+
+def test_a_short_description() -> None:
+    weights, biases = (np.zeros((4, 8)), np.zeros((8, 2))), (np.zeros(8), np.zeros(2))
+    net = MLPPolicy("net", weights, biases, "relu", "clip", -np.ones(2), np.ones(2))
+    assert repr(net) == "MLPPolicy('net', 4-8-2, relu, clip, deterministic)"

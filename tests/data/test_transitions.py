@@ -419,3 +419,11 @@ def test_discrete_actions_are_counted_from_zero(shape: tuple[int, ...]) -> None:
 def test_discrete_actions_outside_their_space_are_refused(bad: float) -> None:
     action = np.array([bad] + [0] * 9)
     assert_refused(lambda: log(task=plain_task(spaces.Discrete(3, start=-1)), action=action), "Discrete")
+
+
+def test_short_descriptions() -> None:
+    data = collect("Hopper-v5", steps=30, max_episode_steps=10, workers=1)
+    assert repr(data) == f"Transitions(Hopper-v5, real: 30 steps, {data.num_episodes} episodes)"
+    assert repr(data.task) == "Task(Hopper-v5, obs 11, core 11, action 3, reward table, termination table)"
+    pendulum = make_task("Pendulum-v1", reward_fn=lambda obs, action, next_obs: obs[..., 0])
+    assert repr(pendulum) == ("Task(Pendulum-v1, obs 3, core 3, action 1, reward given, termination learned)")

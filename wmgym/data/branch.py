@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from wmgym.data.columns import Step, columns
-from wmgym.data.transitions import Transitions, concat, from_steps
+from wmgym.data.steps import Step, columns, from_steps
+from wmgym.data.transitions import Transitions, concat
 from wmgym.tasks.ground_truth import Snapshot, restore
 from wmgym.tasks.task import Task
 

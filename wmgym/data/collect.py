@@ -12,7 +12,8 @@ from gymnasium import spaces
 from wmgym.data.executors import executor
 from wmgym.data.pool import as_policies, is_pool
 from wmgym.data.rollout_worker import Episode, Group, Rollout, run_group
-from wmgym.data.transitions import Transitions, from_steps
+from wmgym.data.steps import from_steps
+from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 

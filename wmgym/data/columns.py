@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -15,25 +14,6 @@ PER_STEP = (
     "episode",
 )  # fmt: skip
 """The columns of transitions, in order."""
-
-
-class Step(NamedTuple):
-    """One step of a real env; or, of a whole episode, a column ``(steps, ...)`` of each."""
-
-    obs: Any
-    action: Any
-    reward: Any
-    next_obs: Any
-    terminated: Any
-    truncated: Any
-    core: Any
-    next_core: Any
-    unobserved: Any
-
-
-def columns(steps: list[Step]) -> Step:
-    """The steps of an episode as a column each, which crosses a process boundary far faster than rows."""
-    return Step(*(np.array(column) for column in zip(*steps, strict=True)))
 
 
 def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:

@@ -33,7 +33,7 @@ class PolicyCard(Record):
         return_std: their standard deviation.
         episodes: how many.
         score_seed: ``collect``'s seed of those episodes.
-        split: "held-out" policies are never used to fit or calibrate anything that they judge.
+        split: "held-out" policies are never used to fit or calibrate anything that they are scored on.
     """
 
     algorithm: str
@@ -49,7 +49,7 @@ class PolicyCard(Record):
     split: Literal["pool", "held-out"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MLPPolicy:
     """A multi-layer perceptron: deterministic, and stochastic where its algorithm was.
 
@@ -99,6 +99,12 @@ class MLPPolicy:
         fits = fits and (bias is None or bias.shape == inner[-1])
         if not (fits and (weight is None or weight.shape == self.weights[-1].shape)):
             raise ValueError(f"policy {self.name!r}: its log standard deviation does not fit the rest")
+
+    def __repr__(self) -> str:
+        """Name, layer sizes and head."""
+        sizes = "-".join(str(size) for size in (len(self.weights[0]), *(len(bias) for bias in self.biases)))
+        kind = "stochastic" if self.stochastic else "deterministic"
+        return f"MLPPolicy({self.name!r}, {sizes}, {self.activation}, {self.head}, {kind})"
 
     @property
     def _outputs(self) -> int:

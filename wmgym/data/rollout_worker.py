@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.columns import Step, columns
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
+from wmgym.data.steps import Step, columns
 from wmgym.io.progress import Advance
 from wmgym.tasks.task import Task
 

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wmgym.data.columns import PER_STEP, Step, check_columns, copied_rows, store_action
+from wmgym.data.columns import PER_STEP, check_columns, copied_rows, store_action
 from wmgym.data.storage import read_transitions, write_transitions
+from wmgym.io.deprecation import renamed_fields, renamed_keywords
 from wmgym.io.provenance import library_versions
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task
 
 
+@renamed_fields(hidden="unobserved")
 @dataclass(frozen=True, repr=False)
 class Transitions:
     """Transitions in order, whole episodes side by side, all arrays read-only.
@@ -145,8 +147,12 @@ class Transitions:
             episode_policy=tuple(self.episode_policy[i] for i in chosen),
         )
 
-    def split(self, fractions: Sequence[float], seed: int) -> tuple[Transitions, ...]:
+    def split(self, fractions: Sequence[float], seed: int = 0) -> tuple[Transitions, ...]:
         """Split by episode at random; every part gets at least one episode.
+
+        Args:
+            fractions: share of each part; they sum to 1.
+            seed: decides which episode goes where.
 
         Raises:
             ValueError: fractions do not sum to 1, or there are fewer episodes than parts.
@@ -253,34 +259,7 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
     )
 
 
-def from_steps(
-    task: Task,
-    episodes: Sequence[Step],
-    seeds: tuple[int, ...],
-    policies: tuple[str, ...],
-) -> Transitions:
-    """Transitions of real episodes, each given by its columns."""
-    joined = Step(*(np.concatenate(column) for column in zip(*episodes, strict=True)))
-    n = len(joined.obs)
-    return Transitions(
-        task=task,
-        obs=joined.obs.astype(np.float32).reshape(n, -1),
-        action=store_action(task, joined.action),
-        reward=joined.reward.astype(np.float64),
-        next_obs=joined.next_obs.astype(np.float32).reshape(n, -1),
-        terminated=joined.terminated.astype(bool),
-        truncated=joined.truncated.astype(bool),
-        core=joined.core.astype(np.float32),
-        next_core=joined.next_core.astype(np.float32),
-        unobserved=joined.unobserved.astype(np.float64).reshape(n, -1),
-        episode=np.repeat(np.arange(len(episodes)), [len(episode.obs) for episode in episodes]),
-        episode_seed=seeds,
-        episode_policy=policies,
-        source="real",
-        versions=library_versions(),
-    )
-
-
+@renamed_keywords(hidden="unobserved")
 def from_arrays(
     task: Task,
     obs: np.ndarray,
@@ -293,7 +272,19 @@ def from_arrays(
     policy_name: str = "log",
     source: Literal["real", "imagined"] = "real",
 ) -> Transitions:
-    """Transitions from a log of one's own; rows sorted by ``episode``, which counts up from 0.
+    """Transitions from a log of one's own, one row a step.
+
+    Args:
+        task: what the log is of.
+        obs: ``(n, *obs_shape)``.
+        action: ``(n, *action_shape)``, as the env took it.
+        next_obs: ``(n, *obs_shape)``, at an episode's end its last observation, not the next one's first.
+        episode: ``(n,)`` int, 0 for the rows of the first episode, then 1, and so on.
+        terminated: ``(n,)`` bool; an episode whose last row is not terminated counts as truncated.
+        reward: ``(n,)``, or None where the log has none.
+        unobserved: ``(n, unobserved_dim)``, needed where the reward has inputs absent from the observation.
+        policy_name: what the episodes are recorded under.
+        source: "real" or "imagined".
 
     Raises:
         ValueError: wrong shapes, values that are not finite, or no ``unobserved`` where the reward has inputs

@@ -51,7 +51,7 @@ class Inspection:
     Attributes:
         contact: ``(n, ngeom)`` bool, geoms that another body or the floor pushes.
         penetration: ``(n,)`` metres that the deepest contact reaches into a body.
-        limit: ``(n,)`` radians or metres by which the worst joint is past its stops.
+        limit: ``(n,)`` radians or metres by which the worst joint is past its limits.
         energy: ``(n,)`` joules, potential and kinetic.
         com_velocity: ``(n, 3)`` m/s of the robot's centre of mass; in free flight gravity alone changes it.
         geoms: names of the geoms, in order.
@@ -148,7 +148,7 @@ def replay(
 
 
 def inspect(task: Task, cores: np.ndarray) -> Inspection:
-    """Put each core ``(n, core_dim)`` into MuJoCo and look: contacts, penetration, joint stops, energy."""
+    """Put each core ``(n, core_dim)`` into MuJoCo and look: contacts, penetration, joint limits, energy."""
     env = task.make()
     try:
         model, data = _simulation(env)

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from wmgym.io.deprecation import renamed_fields
+
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor; functions return the kind they were given."""
 
@@ -107,6 +109,7 @@ class Symmetry:
     turn: float = 0.0
 
 
+@renamed_fields(hidden_dim="unobserved_dim", read_hidden="read_unobserved", stops="joint_limits")
 @dataclass(frozen=True)
 class Core:
     """The part of the simulator state that the dynamics step, and its relation to the observation.
@@ -122,7 +125,7 @@ class Core:
         unobserved_dim: unobserved quantities, the displacement first.
         read_unobserved: live env to ``(unobserved_dim,)`` float64: world positions, whose change over a step
             is the displacement, then readouts.
-        symmetries: all of them but standing as it is.
+        symmetries: all of the robot's but the identity.
         joint_limits: ``(core dimension, low, high)`` of joints with limits; an imagined joint far past its
             limits is put back.
         names: of the core's dimensions, as MuJoCo names the joints; ``obs_0``, ``obs_1``, ... by default.
@@ -154,7 +157,7 @@ class Core:
 
     @property
     def displacement_dim(self) -> int:
-        """World displacements that a reward is paid for and the observation omits."""
+        """Root displacements in world axes, metres, that the reward needs and the observation omits."""
         return self.geometry.displacement_dim
 
     @property

@@ -20,7 +20,7 @@ UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """A Gymnasium env with Box observations and Box or Discrete actions, described for a world model.
 
@@ -50,6 +50,18 @@ class Task:
     terminated: Callable[[Array, Array, Array, Array], Array] | None = None
     from_table: bool = False
     factory: EnvFactory | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        """The env, the sizes of its spaces, and where reward and termination come from."""
+        origins = (
+            "table" if self.from_table else "learned" if known is None else "given"
+            for known in (self.reward, self.terminated)
+        )
+        reward, terminated = origins
+        return (
+            f"Task({self.env_id or 'an env without an id'}, obs {self.obs_dim}, core {self.core.dim}, "
+            f"action {self.action_dim}, reward {reward}, termination {terminated})"
+        )
 
     @property
     def obs_dim(self) -> int:

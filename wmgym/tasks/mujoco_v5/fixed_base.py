@@ -11,7 +11,7 @@ from wmgym.tasks.spec import Known, never
 
 
 def inverted_pendulum(*, frame_skip: int = 2) -> Known:
-    """Paid for staying up; ends where it does not."""
+    """InvertedPendulum-v5: reward 1 a step while it is upright; ends when it falls."""
 
     def fallen(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return ~(abs(next_state[..., 1]) <= 0.2)  # also true of a NaN, as in the real env
@@ -32,7 +32,10 @@ def inverted_pendulum(*, frame_skip: int = 2) -> Known:
 
 
 def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.0) -> Known:
-    """Paid for a high and calm tip; ends where it is low. Hidden is where MuJoCo reports the tip."""
+    """InvertedDoublePendulum-v5: reward for a high and slow tip; ends when the tip is low.
+
+    Unobserved is where MuJoCo reports the tip, x and z in metres.
+    """
 
     def read_tip(env: Env) -> np.ndarray:
         mujoco_env: Any = env.unwrapped
@@ -63,7 +66,7 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         from_obs=from_obs,
         from_mujoco=_all_joints,
         to_mujoco=lambda core: (core[..., :3], core[..., 3:]),
-        shown_dim=1,  # the force of the rail's stops
+        shown_dim=1,  # the force of the rail's limits
         unobserved_dim=2,
         read_unobserved=read_tip,
         names=with_velocities(("slider", "hinge", "hinge2")),
@@ -74,7 +77,7 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
 def reacher(
     *, frame_skip: int = 2, reward_dist_weight: float = 1.0, reward_control_weight: float = 1.0
 ) -> Known:
-    """Paid for a fingertip near the target; never ends."""
+    """Reacher-v5: reward for a fingertip near the target, minus control cost; never ends."""
 
     def observe(state: Array) -> Array:
         obs = state[..., [0, 1, 0, 1, 2, 3, 4, 5, 6, 7]]
@@ -110,7 +113,7 @@ def pusher(
     reward_dist_weight: float = 1.0,
     reward_control_weight: float = 0.1,
 ) -> Known:
-    """Paid for an object near the goal and a hand near the object; never ends.
+    """Pusher-v5: reward for the object near the goal and the hand near the object; never ends.
 
     The core is 7 joints, the object's y and x, then their velocities; the goal stands still.
     """

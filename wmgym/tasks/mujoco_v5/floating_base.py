@@ -29,7 +29,7 @@ def ant(
     exclude_current_positions_from_observation: bool = True,
     include_cfrc_ext_in_observation: bool = True,
 ) -> Known:
-    """Paid for moving forward, staying up and treading lightly."""
+    """Ant-v5: reward for forward speed and survival, minus control and contact cost; ends when unhealthy."""
     dt = 0.01 * frame_skip
     at = 0 if exclude_current_positions_from_observation else 2
 
@@ -76,7 +76,7 @@ def humanoid(
     include_qfrc_actuator_in_observation: bool = True,
     include_cfrc_ext_in_observation: bool = True,
 ) -> Known:
-    """Paid for moving its centre of mass forward, staying up and treading lightly."""
+    """Humanoid-v5: reward for forward speed and survival, minus control and contact cost; ends in a fall."""
     dt = 0.003 * frame_skip
     at = 0 if exclude_current_positions_from_observation else 2
 
@@ -120,7 +120,7 @@ def humanoid_standup(
     include_qfrc_actuator_in_observation: bool = True,
     include_cfrc_ext_in_observation: bool = True,
 ) -> Known:
-    """Paid for the height of its torso; never ends."""
+    """HumanoidStandup-v5: reward for the height of the torso, minus control and contact cost; never ends."""
     timestep = 0.003
     at = 0 if exclude_current_positions_from_observation else 2
 

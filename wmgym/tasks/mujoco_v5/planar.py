@@ -19,13 +19,13 @@ def half_cheetah(
     ctrl_cost_weight: float = 0.1,
     exclude_current_positions_from_observation: bool = True,
 ) -> Known:
-    """Paid for moving forward; never ends."""
+    """HalfCheetah-v5: reward for forward speed, minus control cost; never ends."""
     dt = 0.01 * frame_skip
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return forward_reward_weight * unobserved[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
 
-    # Only the root can turn over; the legs have stops.
+    # Only the root can turn over; the legs have joint limits.
     core = _walking(
         ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"),
         turns_over=True,
@@ -46,7 +46,7 @@ def hopper(
     healthy_angle_range: tuple[float, float] = (-0.2, 0.2),
     exclude_current_positions_from_observation: bool = True,
 ) -> Known:
-    """Paid for moving forward and for staying up; ends where it does not."""
+    """Hopper-v5: reward for forward speed and survival, minus control cost; ends when unhealthy."""
     dt = 0.002 * frame_skip
     at = 0 if exclude_current_positions_from_observation else 1
 
@@ -77,7 +77,7 @@ def walker2d(
     healthy_angle_range: tuple[float, float] = (-1.0, 1.0),
     exclude_current_positions_from_observation: bool = True,
 ) -> Known:
-    """Paid for moving forward and for staying up; ends where it does not."""
+    """Walker2d-v5: reward for forward speed and survival, minus control cost; ends when unhealthy."""
     dt = 0.002 * frame_skip
     at = 0 if exclude_current_positions_from_observation else 1
 
@@ -108,7 +108,7 @@ def swimmer(
     ctrl_cost_weight: float = 1e-4,
     exclude_current_positions_from_observation: bool = True,
 ) -> Known:
-    """Paid for swimming along the x axis; never ends."""
+    """Swimmer-v5: reward for speed along the x axis, minus control cost; never ends."""
     dt = 0.01 * frame_skip
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
