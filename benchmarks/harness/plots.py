@@ -60,7 +60,7 @@ def open_loop(axis: Any, env_id: str) -> None:
     """Error by horizon."""
     for model, style in (("world", "-o"), ("constant state", "--"), ("linear", ":"), (MUJOCO_START, "-.")):
         mine = rows("open_loop", section="error", env=env_id, model=model)
-        label = model.replace(" with", "\nwith").replace(" initial", "\ninitial")
+        label = model.replace(" sigma", "\nsigma")
         axis.plot([r["h"] for r in mine], [r["error"] for r in mine], style, ms=3, lw=1.2, label=label)
     axis.set(xscale="log", yscale="log", xlabel="steps ahead", ylabel="error / std", ylim=(1e-3, 20))
 
@@ -94,7 +94,9 @@ def risk(axis: Any, env_id: str) -> None:
     axis.plot(kept, error, "-o", ms=3, lw=1.2, label="steps within the threshold\n(numbers: the threshold)")
     axis.axhline(mine[0]["error_all"], color="0.6", lw=0.7, ls="--", label="all steps")
     for r in mine:
-        axis.annotate(f"{r['threshold']:g}", (r["kept"], r["error_kept"]), fontsize=7)
+        if r["threshold"] in (0.25, 0.75, 1.5):  # all of them would overlap
+            at = {"textcoords": "offset points", "xytext": (-2, 5), "ha": "right"}
+            axis.annotate(f"{r['threshold']:g}", (r["kept"], r["error_kept"]), fontsize=7, **at)
     axis.set(xlabel="share of steps kept", ylabel="error / std", xlim=(0, 1.02), ylim=(0, None))
 
 
@@ -124,6 +126,9 @@ def ablation(path: Path) -> Path:
     axis.axvline(1, color="0.6", lw=0.7)
     axis.set_yticks(range(len(ranked)), ranked, fontsize=8)
     axis.set(xscale="log", xlabel="error after 32 steps relative to the base; left of 1 is better")
+    ticks = [0.25, 0.5, 1, 2, 4]
+    axis.set_xticks(ticks, [f"x{tick:g}" for tick in ticks])
+    axis.set_xticks([], minor=True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="lower right")
     return save(figure, path)
