@@ -21,7 +21,7 @@ import wmgym
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import RESULTS, RUNS, Row, Units, target
 from benchmarks.harness.worlds import LARGE, TASKS, calibration_data, fitted, held_out_data, pool_data
-from wmgym.models import saving
+from wmgym.models.saving import SHIPPED
 
 STARTS = 512
 LIMIT = 40e6  # bytes, all worlds together
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def ship(env_id: str) -> list[Row]:
-    path, whole = saving.SHIPPED / env_id, fitted(env_id)
+    path, whole = SHIPPED / env_id, fitted(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
     dataclasses.replace(whole, starts=bank, calibration=None).save(path, half=True)
     world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
@@ -57,7 +57,7 @@ def ship(env_id: str) -> list[Row]:
 
 def size(env_id: str) -> int:
     """Bytes of a world's own files; its card is not one of them."""
-    return sum(file.stat().st_size for file in (saving.SHIPPED / env_id).iterdir() if file.suffix != ".md")
+    return sum(file.stat().st_size for file in (SHIPPED / env_id).iterdir() if file.suffix != ".md")
 
 
 def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:

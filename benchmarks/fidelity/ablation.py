@@ -12,10 +12,8 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,15 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 
 import wmgym
-from benchmarks.harness import worlds
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work
 from benchmarks.harness.variants import in_world_axes, seen_as, with_core, without_symmetries
-from benchmarks.harness.worlds import Setup, policies
+from benchmarks.harness.worlds import Setup, policies, pool_data
 from wmgym.data.transitions import Transitions, concat
-from wmgym.models import ensemble, support, training_loop, world
-from wmgym.models import fit as fit_module
 from wmgym.models.batching import library
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.ensemble import EnsembleMLP
@@ -39,40 +34,114 @@ from wmgym.tasks.layout import Geometry
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Walker2d-v5")
 HORIZONS = (1, 8, 32, 128)
-STEPS = 60_000
-BASE = wmgym.FitConfig(members=4, max_updates=3_000, eval_every=500, patience=100, precision="bfloat16")
+BASE = wmgym.FitConfig(members=4, eval_every=500, patience=100, precision="bfloat16")
 
 
-def pool_data(env_id: str, steps: int) -> Transitions:
-    """Of the pool's own policies, without their parameter-noise copies, which are a change."""
-    return worlds.pool_data(env_id, steps, with_copies=False)
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """Fits of one task; ``size`` scales transitions and updates."""
+
+    env_id: str
+    size: float = 1.0
+
+    def data(self, steps: int = 60_000, with_copies: bool = False) -> Transitions:
+        """Of the pool's own policies; their parameter-noise copies are a change."""
+        return pool_data(self.env_id, int(steps * self.size), with_copies=with_copies)
+
+    def fit(
+        self, data: Transitions | None = None, dynamics: type[EnsembleMLP] | None = None,
+        symmetries: bool = False, updates: int = 3_000, **changes: Any,
+    ) -> wmgym.WorldModel:  # fmt: skip
+        """The base but for what is given."""
+        data = self.data() if data is None else data
+        config = dataclasses.replace(BASE, max_updates=int(updates * self.size), **changes)
+        return wmgym.fit(data if symmetries else without_symmetries(data), config, dynamics=dynamics)
+
+    def mix(self, kind: str) -> Transitions:
+        """The base's number of steps from other sources."""
+        steps, task = int(60_000 * self.size), wmgym.make_task(self.env_id)
+        pool = policies(self.env_id, "fit")
+        if kind == "random":
+            return wmgym.collect(task, steps=steps, seed=1)
+        if kind == "on-policy":
+            return wmgym.collect(task, policies(self.env_id, "held-out"), steps=steps, seed=2)
+        if kind == "switching":
+            return wmgym.collect(task, pool, steps=steps, seed=0, noise=0.1, switch_every=40)
+        names = list(pool)[: len(pool) // 2] if kind == "weaker half" else list(pool)  # by return
+        noise, each = 0.3 if kind == "noisy" else 0.0, steps // len(names)
+        return concat(
+            [
+                wmgym.collect(task, {name: pool[name]}, steps=each, seed=i, noise=noise)
+                for i, name in enumerate(names)
+            ]
+        )
 
 
 class Relu(EnsembleMLP):
     """ReLU in place of SiLU."""
 
-    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        return _layers(self, inputs, lambda x: functional.relu(functional.layer_norm(x, x.shape[-1:])))
+    def activate(self, hidden: Tensor) -> Tensor:
+        return functional.relu(torch.layer_norm(hidden, hidden.shape[-1:]))
 
 
 class Tanh(EnsembleMLP):
     """Tanh in place of SiLU."""
 
-    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        return _layers(self, inputs, lambda x: torch.tanh(functional.layer_norm(x, x.shape[-1:])))
+    def activate(self, hidden: Tensor) -> Tensor:
+        return torch.tanh(torch.layer_norm(hidden, hidden.shape[-1:]))
 
 
 class Spectral(EnsembleMLP):
     """Every weight matrix divided by its largest singular value over 3, where that is above 1."""
 
-    def network(self, inputs: Tensor, only: int | None = None) -> Tensor:
-        unobserved = inputs
-        for i, (weight, bias) in enumerate(self._layers):
+    def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        def bounded(weight: Tensor) -> Tensor:
             norm = torch.linalg.matrix_norm(weight.detach(), 2)[:, None, None]
-            unobserved = torch.baddbmm(bias, unobserved, weight / (norm / 3).clamp(min=1))
-            if i < len(self._layers) - 1:
-                unobserved = functional.silu(functional.layer_norm(unobserved, unobserved.shape[-1:]))
-        return unobserved
+            return weight / (norm / 3).clamp(min=1)
+
+        return tuple((bounded(weight), bias) for weight, bias in super().layers())
+
+
+class SquaredError(EnsembleMLP):
+    """In place of the likelihood; the deviation is left as it starts."""
+
+    def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+        mean, _, _ = self.split(outputs)
+        return (labels - mean).square().mean((1, 2)).sum()
+
+
+class Likelihood(EnsembleMLP):
+    """Plain Gaussian likelihood, beta = 0."""
+
+    def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+        mean, log_std, _ = self.split(outputs)
+        return (0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std).mean((1, 2)).sum()
+
+
+class Whitened(EnsembleMLP):
+    """The usual loss on changes rotated and scaled so that the first batch's are uncorrelated."""
+
+    whitener: Tensor | None = None
+
+    def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+        if self.whitener is None:
+            flat = labels.detach().flatten(0, 1)
+            values, vectors = torch.linalg.eigh(torch.cov(flat.T))
+            self.whitener = vectors / values.clamp(min=1e-4).sqrt()
+        mean, log_std, _ = self.split(outputs)
+        nll = 0.5 * ((labels - mean) @ self.whitener * (-log_std).exp()).square() + log_std
+        return (nll * log_std.detach().exp()).mean((1, 2)).sum()
+
+
+class EnergyScore(EnsembleMLP):
+    """Of two draws (Gneiting and Raftery 2007), over all dimensions together."""
+
+    def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+        mean, log_std, _ = self.split(outputs)
+        one, two = (mean + log_std.exp() * torch.randn_like(mean) for _ in range(2))
+        pairs = ((one, labels), (two, labels), (one, two))
+        apart = [torch.linalg.vector_norm(a - b, dim=-1) for a, b in pairs]
+        return (0.5 * (apart[0] + apart[1] - apart[2])).mean(1).sum()
 
 
 class WithPast(Coordinates):
@@ -95,53 +164,10 @@ class WithPast(Coordinates):
         return library(core).concatenate([moved, core[:, : self.now]], 1), displacement
 
 
-def _layers(model: EnsembleMLP, inputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    unobserved = inputs
-    for weight, bias in model._layers[:-1]:
-        unobserved = activation(torch.baddbmm(bias, unobserved, weight))
-    weight, bias = model._layers[-1]
-    return torch.baddbmm(bias, unobserved, weight)
+class Past(EnsembleMLP):
+    """Sees the state before this one too."""
 
-
-def squared_error(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
-    """In place of the likelihood; the deviation is left as it starts."""
-    mean, _, _ = model.split(outputs)
-    return (labels - mean).square().mean((1, 2)).sum()
-
-
-def likelihood(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
-    """Plain Gaussian likelihood, beta = 0."""
-    mean, log_std, _ = model.split(outputs)
-    return (0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std).mean((1, 2)).sum()
-
-
-def whitened(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
-    """The usual loss on changes rotated and scaled so that the first batch's are uncorrelated."""
-    if not hasattr(model, "whitener"):
-        flat = labels.detach().flatten(0, 1)
-        values, vectors = torch.linalg.eigh(torch.cov(flat.T))
-        model.whitener = vectors / values.clamp(min=1e-4).sqrt()
-    mean, log_std, _ = model.split(outputs)
-    nll = 0.5 * ((labels - mean) @ model.whitener * (-log_std).exp()).square() + log_std
-    return (nll * log_std.detach().exp()).mean((1, 2)).sum()
-
-
-def energy_score(model: EnsembleMLP, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
-    """Of two draws (Gneiting and Raftery 2007), over all dimensions together."""
-    mean, log_std, _ = model.split(outputs)
-    one, two = (mean + log_std.exp() * torch.randn_like(mean) for _ in range(2))
-    apart = [torch.linalg.vector_norm(a - b, dim=-1) for a, b in ((one, labels), (two, labels), (one, two))]
-    return (0.5 * (apart[0] + apart[1] - apart[2])).mean(1).sum()
-
-
-@contextmanager
-def swapped(**names: Any) -> Iterator[None]:
-    """Another network, chart or loss for the length of one fit, wherever one goes by that name."""
-    with ExitStack() as stack:
-        for module in (ensemble, fit_module, training_loop, support, world):
-            for name in names.keys() & vars(module).keys():
-                stack.enter_context(patch.object(module, name, names[name]))
-        yield
+    coordinates_type = WithPast
 
 
 def without_feet(data: Transitions) -> Transitions:
@@ -163,8 +189,11 @@ def other_frame(data: Transitions) -> Transitions:
 def with_past(data: Transitions) -> Transitions:
     """Cores with the ones before them; an episode's first was before itself."""
     last = np.maximum(np.arange(len(data)) - 1, data.first[data.episode])
+    core = data.task.core
     core = dataclasses.replace(
-        data.task.core, geometry=dataclasses.replace(data.task.core.geometry, dim=2 * data.task.core.dim)
+        core,
+        geometry=dataclasses.replace(core.geometry, dim=2 * core.dim),
+        names=(*core.names, *(f"{name}_before" for name in core.names)),
     )
     return dataclasses.replace(
         data,
@@ -174,13 +203,8 @@ def with_past(data: Transitions) -> Transitions:
     )
 
 
-def short_history(env_id: str) -> wmgym.WorldModel:
-    with swapped(Coordinates=WithPast):
-        return _fit(with_past(without_symmetries(pool_data(env_id, STEPS))))
-
-
-def with_stops(data: Transitions) -> Transitions:
-    """Joints put back where an imagined step takes them past their stops."""
+def with_joint_limits(data: Transitions) -> Transitions:
+    """Imagined joints are put back at their limits where a step takes them past."""
     core, env = data.task.core, data.task.make()
     assert core.to_mujoco is not None
     model = env.unwrapped.model  # type: ignore[attr-defined]
@@ -201,101 +225,61 @@ def clipped(data: Transitions) -> Transitions:
     return dataclasses.replace(data, core=shown.astype(np.float32), next_core=then.astype(np.float32))
 
 
-def mix(env_id: str, kind: str) -> Transitions:
-    """The same number of steps from other sources."""
-    task, pool = wmgym.make_task(env_id), policies(env_id, "fit")
-    if kind == "random":
-        return wmgym.collect(task, steps=STEPS, seed=1)
-    if kind == "on-policy":
-        return wmgym.collect(task, policies(env_id, "held-out"), steps=STEPS, seed=2)
-    ranked = list(pool)  # by return
-    half = ranked[: len(ranked) // 2] if kind == "weak half" else ranked
-    if kind == "switching":
-        return wmgym.collect(task, pool, steps=STEPS, seed=0, noise=0.1, switch_every=40)
-    noise = 0.3 if kind == "noisy" else 0.0
-    each = STEPS // len(half)
-    return concat(
-        [
-            wmgym.collect(task, {name: pool[name]}, steps=each, seed=i, noise=noise)
-            for i, name in enumerate(half)
-        ]
-    )
-
-
-def _fit(data: Transitions, **changes: Any) -> wmgym.WorldModel:
-    return wmgym.fit(without_symmetries(data), dataclasses.replace(BASE, **changes), seed=0)
-
-
-def _with(names: dict[str, Any]) -> Callable[[str], wmgym.WorldModel]:
-    def fit(env_id: str) -> wmgym.WorldModel:
-        with swapped(**names):
-            return _fit(pool_data(env_id, STEPS))
-
-    return fit
-
-
-def _config(**changes: Any) -> Callable[[str], wmgym.WorldModel]:
-    return lambda env_id: _fit(pool_data(env_id, STEPS), **changes)
-
-
-CHANGES: dict[str, Callable[[str], wmgym.WorldModel]] = {
-    "base": _config(),
-    "no LayerNorm": _config(layer_norm=False),
-    "ReLU": _with({"EnsembleMLP": Relu}),
-    "tanh": _with({"EnsembleMLP": Tanh}),
-    "spectral norm": _with({"EnsembleMLP": Spectral}),
-    "squared error": _with({"loss_of": squared_error}),
-    "likelihood, beta = 0": _with({"loss_of": likelihood}),
-    "energy score": _with({"loss_of": energy_score}),
-    "delta whitening": _with({"loss_of": whitened}),
-    "other reference frame": lambda env_id: _fit(other_frame(pool_data(env_id, STEPS))),
-    "no foot features": lambda env_id: _fit(without_feet(pool_data(env_id, STEPS))),
-    "symmetry augmentation": lambda env_id: wmgym.fit(pool_data(env_id, STEPS), BASE, seed=0),
-    "symmetry augmentation, no LayerNorm": lambda env_id: wmgym.fit(
-        pool_data(env_id, STEPS), dataclasses.replace(BASE, layer_norm=False), seed=0
+CHANGES: dict[str, Callable[[Lab], wmgym.WorldModel]] = {
+    "base": lambda lab: lab.fit(),
+    "no LayerNorm": lambda lab: lab.fit(layer_norm=False),
+    "ReLU": lambda lab: lab.fit(dynamics=Relu),
+    "tanh": lambda lab: lab.fit(dynamics=Tanh),
+    "spectral norm": lambda lab: lab.fit(dynamics=Spectral),
+    "squared error": lambda lab: lab.fit(dynamics=SquaredError),
+    "likelihood, beta = 0": lambda lab: lab.fit(dynamics=Likelihood),
+    "energy score": lambda lab: lab.fit(dynamics=EnergyScore),
+    "delta whitening": lambda lab: lab.fit(dynamics=Whitened),
+    "other reference frame": lambda lab: lab.fit(other_frame(lab.data())),
+    "no foot features": lambda lab: lab.fit(without_feet(lab.data())),
+    "symmetry augmentation": lambda lab: lab.fit(symmetries=True),
+    "symmetry augmentation, no LayerNorm": lambda lab: lab.fit(symmetries=True, layer_norm=False),
+    "clipped velocities": lambda lab: lab.fit(clipped(lab.data())),
+    "weight decay 0": lambda lab: lab.fit(weight_decay=0.0),
+    "weight decay 0.01": lambda lab: lab.fit(weight_decay=0.01),
+    "learning rate 1e-3": lambda lab: lab.fit(learning_rate=1e-3),
+    "learning rate 1e-2": lambda lab: lab.fit(learning_rate=1e-2),
+    "fine-tune, 8 steps": lambda lab: lab.fit(finetune_updates=600),
+    "fine-tune, 16 steps": lambda lab: lab.fit(finetune_updates=600, finetune_steps=16),
+    "fine-tune, 4 steps": lambda lab: lab.fit(finetune_updates=600, finetune_steps=4),
+    "states not clamped": lambda lab: lab.fit(margin=1e6),
+    "states clamped to the range of the data": lambda lab: lab.fit(margin=0.0),
+    "joints clamped to their limits": lambda lab: lab.fit(with_joint_limits(lab.data())),
+    "two-step history": lambda lab: lab.fit(with_past(lab.data()), Past),
+    "fine-tune, 32 steps": lambda lab: lab.fit(finetune_updates=600, finetune_steps=32),
+    "training in float32": lambda lab: lab.fit(precision="float32"),
+    "bfloat16 at inference only": lambda lab: lab.fit().to("cpu", "bfloat16"),
+    "width 128": lambda lab: lab.fit(width=128),
+    "width 512": lambda lab: lab.fit(width=512),
+    "depth 2": lambda lab: lab.fit(depth=2),
+    "depth 4": lambda lab: lab.fit(depth=4),
+    "1 member": lambda lab: lab.fit(members=1),
+    "8 members": lambda lab: lab.fit(members=8),
+    "batch 64": lambda lab: lab.fit(batch_size=64),
+    "batch 1,024": lambda lab: lab.fit(batch_size=1_024),
+    "1,000 updates": lambda lab: lab.fit(updates=1_000),
+    "10,000 updates": lambda lab: lab.fit(updates=10_000),
+    "10k transitions": lambda lab: lab.fit(lab.data(10_000)),
+    "300k transitions": lambda lab: lab.fit(lab.data(300_000)),
+    "300k transitions, 10,000 updates": lambda lab: lab.fit(lab.data(300_000), updates=10_000),
+    "1M transitions, 10,000 updates": lambda lab: lab.fit(lab.data(1_000_000), updates=10_000),
+    "parameter-noise copies of the policies": lambda lab: lab.fit(lab.data(with_copies=True)),
+    "parameter-noise copies, 300k transitions, 10,000 updates": lambda lab: lab.fit(
+        lab.data(300_000, with_copies=True), updates=10_000
     ),
-    "clipped velocities": lambda env_id: _fit(clipped(pool_data(env_id, STEPS))),
-    "weight decay 0": _config(weight_decay=0.0),
-    "weight decay 0.01": _config(weight_decay=0.01),
-    "learning rate 1e-3": _config(learning_rate=1e-3),
-    "learning rate 1e-2": _config(learning_rate=1e-2),
-    "fine-tune, 8 steps": _config(finetune_updates=600),
-    "fine-tune, 16 steps": _config(finetune_updates=600, finetune_steps=16),
-    "fine-tune, 4 steps": _config(finetune_updates=600, finetune_steps=4),
-    "states not clamped": _config(margin=1e6),
-    "states clamped to the range of the data": _config(margin=0.0),
-    "joints clamped to their limits": lambda env_id: _fit(with_stops(pool_data(env_id, STEPS))),
-    "two-step history": short_history,
-    "fine-tune, 32 steps": _config(finetune_updates=600, finetune_steps=32),
-    "training in float32": _config(precision="float32"),
-    "bfloat16 at inference only": lambda env_id: _fit(pool_data(env_id, STEPS)).to("cpu", "bfloat16"),
-    "width 128": _config(width=128),
-    "width 512": _config(width=512),
-    "depth 2": _config(depth=2),
-    "depth 4": _config(depth=4),
-    "1 member": _config(members=1),
-    "8 members": _config(members=8),
-    "batch 64": _config(batch_size=64),
-    "batch 1,024": _config(batch_size=1_024),
-    "1,000 updates": _config(max_updates=1_000),
-    "10,000 updates": _config(max_updates=10_000),
-    "10k transitions": lambda env_id: _fit(pool_data(env_id, 10_000)),
-    "300k transitions": lambda env_id: _fit(pool_data(env_id, 300_000)),
-    "300k transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 300_000), max_updates=10_000),
-    "1M transitions, 10,000 updates": lambda env_id: _fit(pool_data(env_id, 1_000_000), max_updates=10_000),
-    "parameter-noise copies of the policies": lambda env_id: _fit(
-        worlds.pool_data(env_id, STEPS, with_copies=True)
-    ),
-    "parameter-noise copies, 300k transitions, 10,000 updates": lambda env_id: _fit(
-        worlds.pool_data(env_id, 300_000, with_copies=True), max_updates=10_000
-    ),
-    "on-policy data of the evaluated policies": lambda env_id: _fit(mix(env_id, "on-policy")),
-    "random actions only": lambda env_id: _fit(mix(env_id, "random")),
-    "policy pool, no action noise": lambda env_id: _fit(mix(env_id, "clean")),
-    "policy pool, action noise 0.3": lambda env_id: _fit(mix(env_id, "noisy")),
-    "policy pool, switching every 40 steps, action noise 0.1": lambda env_id: _fit(mix(env_id, "switching")),
-    "weaker half of the policy pool": lambda env_id: _fit(mix(env_id, "weak half")),
-}  # fmt: skip
+    "on-policy data of the evaluated policies": lambda lab: lab.fit(lab.mix("on-policy")),
+    "random actions only": lambda lab: lab.fit(lab.mix("random")),
+    "policy pool, no action noise": lambda lab: lab.fit(lab.mix("clean")),
+    "policy pool, action noise 0.3": lambda lab: lab.fit(lab.mix("noisy")),
+    "policy pool, switching every 40 steps, action noise 0.1": lambda lab: lab.fit(lab.mix("switching")),
+    "weaker half of the policy pool": lambda lab: lab.fit(lab.mix("weaker half")),
+}
+QUICK = ("base", "no LayerNorm", "1 member")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -305,19 +289,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
     found: dict[str, Work] = {}
-    for change in args.only or CHANGES:
+    for change in args.only or (QUICK if setup.quick else CHANGES):
         for env_id in args.env:
             # What Ant's observation shows beside the core has no past.
             if (change, env_id) != ("two-step history", "Ant-v5"):
                 name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{env_id}-{change}").strip("_")
-                found[name] = functools.partial(measure, env_id, change)
+                found[name] = functools.partial(measure, env_id, change, setup)
     return found
 
 
-def measure(env_id: str, change: str) -> list[Row]:
-    test, std = worlds.held_out_data(env_id), spread(pool_data(env_id, STEPS))
+def measure(env_id: str, change: str, setup: Setup) -> list[Row]:
+    lab, test = Lab(env_id, setup.size(10, 1) / 10), setup.held_out(env_id)
+    std = spread(lab.data())
     began = time.perf_counter()
-    model = CHANGES[change](env_id)
+    model = CHANGES[change](lab)
     minutes = (time.perf_counter() - began) / 60
     rng, share = np.random.default_rng(0), 1.0
     if model.task.core.dim > test.task.core.dim:  # the past is given and not judged
@@ -342,8 +327,8 @@ def goals(rows: list[Row]) -> list[Row]:
 BENCHMARK = Benchmark(
     units,
     goals,
-    collects="collects 60,000 transitions of the policy pool for each task and fits one small world a change",
+    collects="collects 60,000 transitions of the policy pool for each task and fits one small world a change"
+    " (--quick: a tenth of both, three changes)",
     envs=ENVS,
-    quick=False,
     arguments=arguments,
 )

@@ -28,7 +28,6 @@ class Benchmark:
         collects: what a run makes before it measures; with ``fits``, only when asked to by ``--fit``.
         envs: tasks to choose from.
         fits: whether worlds can be fitted anew.
-        quick: whether there is a small sample to run on.
         seeds: of all runs.
         arguments: adds options of its own to the parser.
         threads: for torch; None leaves its default.
@@ -39,7 +38,6 @@ class Benchmark:
     collects: str
     envs: tuple[str, ...] = TASKS
     fits: bool = False
-    quick: bool = True
     seeds: tuple[int, ...] = (0,)
     arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     threads: int | None = 1
@@ -87,17 +85,16 @@ def parse(name: str, doc: str, benchmark: Benchmark, argv: list[str]) -> argpars
         "--env", nargs="+", choices=benchmark.envs, default=list(benchmark.envs), metavar="ENV",
         help=f"tasks, of {', '.join(benchmark.envs)}; all of them by default",
     )  # fmt: skip
-    if benchmark.quick:
-        parser.add_argument(
-            "--quick", action="store_true",
-            help="a small sample, in under 3 minutes a task; does not touch the committed result",
-        )  # fmt: skip
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="a small sample, in under 3 minutes a task; does not touch the committed result",
+    )  # fmt: skip
     if benchmark.fits:
         parser.add_argument(
             "--fit", action="store_true",
             help="collect data and fit worlds anew instead of measuring the shipped ones",
         )  # fmt: skip
-    parser.set_defaults(quick=False, fit=False)
+    parser.set_defaults(fit=False)
     benchmark.arguments(parser)
     args = parser.parse_args(argv)
     if args.quick and args.fit:

@@ -209,10 +209,9 @@ def searches(env_id: str, world: wmgym.WorldModel, queries: int = 1_024) -> list
     """Nearest of the searched rows for 1,024 states, by libraries and by one matrix product."""
     support = world.support
     assert support is not None
-    search = Search(support, world.task.core.geometry, torch.device("cpu"))
+    search = Search(support, world.coordinates)
     core = torch.tensor(support.core[-queries:])
-    coordinates = Coordinates(world.task.core.geometry)
-    features = coordinates.features(torch.tensor(support.core)).numpy()
+    features = world.coordinates.features(torch.tensor(support.core)).numpy()
     features = np.ascontiguousarray(features / np.maximum(features.std(0), 1e-3))
     bank, x = features[:SEARCHED], features[-queries:]
     exact = search.distance(core, SEARCHED).argmin(1).numpy()

@@ -61,7 +61,7 @@ def test_no_script_imports_another(file: Path) -> None:
                 assert name.startswith("benchmarks.harness"), f"{named(file)} imports {name}"
 
 
-@pytest.mark.parametrize("file", [f for f in [*SCRIPTS, *HARNESS] if f.stem != "ablation"], ids=named)
+@pytest.mark.parametrize("file", [*SCRIPTS, *HARNESS], ids=named)
 def test_no_private_names_and_no_patches(file: Path) -> None:
     """``_x`` of anything but ``self`` belongs to another module."""
     tree = ast.parse(file.read_text())
@@ -86,8 +86,7 @@ def test_it_says_what_a_full_run_takes(name: str) -> None:
     module = module_of(name)
     benchmark = module.BENCHMARK
     need = ["--base", "."] if name == "compare" else []
-    quick = ["--quick"] * benchmark.quick
-    args = parse(name, module.__doc__, benchmark, [*need, "--env", benchmark.envs[0], *quick])
+    args = parse(name, module.__doc__, benchmark, [*need, "--env", benchmark.envs[0], "--quick"])
     said = announcement(name, benchmark, args)
     assert f"python -m benchmarks {name}" in said
     assert benchmark.collects in said
