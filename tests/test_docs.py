@@ -24,7 +24,7 @@ PAGES = sorted(
     if "_build" not in page.relative_to(ROOT).parts
 )
 FENCE = re.compile(r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S)
-"""A fenced block and, on the line above, a comment such as ``not run: why`` or ``slow``."""
+"""A fenced block and, on the line above, a comment: ``not run: why``, ``slow``, or ``file: name``."""
 
 SHOWN = {"text", "json"}  # blocks that only show what a command prints or a file holds
 
@@ -65,7 +65,8 @@ def test_every_block_is_of_a_kind_that_runs_or_says_that_it_does_not(page: Path)
             f"name the language of a block, or show it as text:\n{block.text}"
         )
         assert max(map(len, block.text.splitlines())) <= 88, "a reader would have to scroll sideways"
-        assert block.note in {"", "slow"} or not block.runs, f"what does the comment {block.note!r} mean?"
+        known = block.note in {"", "slow"} or block.note.startswith("file: ")
+        assert known or not block.runs, f"what does the comment {block.note!r} mean?"
 
 
 @pytest.mark.timeout(600)
@@ -83,7 +84,9 @@ def test_every_block_runs_as_printed(
     for block in blocks(page):
         if not block.runs:
             continue
-        if block.kind == "python":
+        if block.note.startswith("file: "):
+            (tmp_path / block.note.removeprefix("file: ")).write_text(block.text)
+        elif block.kind == "python":
             exec(compile(block.text, f"{page.name} as printed", "exec"), names)
         else:
             command = ["bash", "-euo", "pipefail", "-c", block.text]
