@@ -19,7 +19,7 @@ from wmgym.evaluation.gap_report import GapReport
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.score import score
 from wmgym.io import artifacts
-from wmgym.models.saving import load, save
+from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
 
 GAIN = np.array([[0.7, 0.7, 1.4], [0.4, 2.1, -0.2]])
@@ -208,7 +208,8 @@ def test_worlds_and_policies_by_name_path_and_object(tmp_path: Path) -> None:
         np.float32([-3]), np.float32([3]),
     )  # fmt: skip
     policy.save(tmp_path / "policies/still")
-    saved = save(shipped, tmp_path / "world")
+    saved = tmp_path / "world"
+    shipped.save(saved)
 
     class Model:
         """As an SB3 agent, of which only ``predict`` counts."""
