@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
+from wmgym.envs.registration import register_ids
 from wmgym.io import deprecation
 from wmgym.tasks.registry import TABLE
 
@@ -136,17 +137,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _register() -> None:
-    for env_id in MUJOCO_IDS:
-        limit = gymnasium.spec(env_id).max_episode_steps
-        gymnasium.register(
-            f"wmgym/{env_id}",
-            entry_point="wmgym.envs.registration:make_env",
-            vector_entry_point="wmgym.envs.registration:make_vector_env",
-            max_episode_steps=limit,
-            kwargs={"env_id": env_id},
-        )
-
-
 deprecation.install()
-_register()
+register_ids(MUJOCO_IDS)

@@ -123,9 +123,22 @@ def test_a_world_may_be_named_by_a_path(pendulum_dir: str) -> None:
     assert ImaginedEnv(Path(pendulum_dir)).reset(seed=0)[0].shape == (4,)
 
 
+def test_an_env_is_one_short_line(pendulum_world: WorldModel, pendulum_dir: str) -> None:
+    assert repr(ImaginedVectorEnv(pendulum_world, 3, propagation="mean")) == (
+        "ImaginedVectorEnv('InvertedPendulum-v5', num_envs=3, propagation='mean')"
+    )
+    assert repr(ImaginedEnv(pendulum_world)) == "ImaginedEnv('InvertedPendulum-v5', propagation='member')"
+    made = gym.make_vec(ID, num_envs=2, world=pendulum_dir)
+    assert repr(made) == "ImaginedVectorEnv('wmgym/InvertedPendulum-v5', num_envs=2, propagation='member')"
+    made.reset(seed=0)
+    assert repr(made.unwrapped.snapshot()) == "EnvSnapshot(num_envs=2)"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"autoreset_mode": "SAME_STEP"}, "autoreset_mode must be one of .*SameStep"),
+        ({"render_mode": "ansi"}, "render_mode must be one of human, rgb_array, None"),
         ({"num_envs": 0}, "num_envs"),
         ({"propagation": "median"}, "propagation must be one of mean, member, sample"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -256,6 +257,19 @@ def test_propagation_was_mode(make: Callable[..., Any], toy_world: WorldModel) -
     with pytest.warns(DeprecationWarning, match="mode= is propagation= now"):
         env = make(toy_world, mode="mean")
     assert getattr(env, "_venv", env).propagation == "mean"
+
+
+def test_a_warning_points_at_the_line_that_used_the_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match="mode= is propagation= now") as caught:
+        gym.make("wmgym/InvertedPendulum-v5", mode="mean").close()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_an_env_still_has_its_old_attributes(toy_world: WorldModel) -> None:
+    env = wmgym.ImaginedVectorEnv(toy_world, trust=wmgym.Trust("penalise", 0.5, 2.0))
+    for old, value in {"mode": "member", "on_distrust": "penalise", "tolerance": 0.5, "penalty": 2.0}.items():
+        with pytest.warns(DeprecationWarning, match=rf"ImaginedVectorEnv\.{old} is "):
+            assert getattr(env, old) == value
 
 
 def test_divergence_is_terminal_was_halt() -> None:

@@ -196,7 +196,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         there = found.get(section) or {}
         if not isinstance(there, Mapping) or name in there:
             raise ValueError(f"{old} is {OLD_KEYS[old]} now; pass that alone")
-        warn_renamed(old, OLD_KEYS[old], stacklevel=4)
+        warn_renamed(old, OLD_KEYS[old])
         found[section] = {**there, name: settings[old]}
     return found
 

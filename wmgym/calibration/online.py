@@ -1,4 +1,4 @@
-"""Drift: whether bounds still hold on new real episodes, adapting them, and signs of a changed robot."""
+"""Whether bounds still hold on new real episodes, and adapting them where they do not."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Freshness:
     """Whether bounds hold on episodes that they were not made from.
 
     Attributes:
-        coverage: share of errors inside the bounds given disagreement; every episode counts the same, and in it
-            every number of steps.
-        episodes: number of episodes looked at.
-        stale: that is less than chance would give once in twenty times if the bounds were right, an
-            episode's errors being all inside or all outside.
+        coverage: share of errors inside the bounds given disagreement; every episode weighs the same, and
+            within an episode every number of steps.
+        episodes: number of episodes compared.
+        stale: coverage is significantly below ``level``: one-sided test at 5 %, an episode's errors taken as
+            all inside or all outside.
     """
 
     coverage: float
@@ -39,13 +39,20 @@ class Freshness:
 def check(
     world: WorldModel, data: Transitions, propagation: Propagation = "member", seed: int = 0
 ) -> Freshness:
-    """Do a calibrated world's bounds hold on real episodes ``data`` that neither made them nor the world?
+    """Check whether a calibrated world's bounds hold on new real episodes.
+
+    Args:
+        world: a calibrated world.
+        data: real episodes that neither ``fit`` nor ``calibrate`` saw.
+        propagation: which bounds to check; see ``WorldModel.step``.
+        seed: decides the draws of propagation "sample".
 
     Raises:
         ValueError: the world has no bounds.
     """
     table = _table(world)
-    shares = [np.nanmean(1 - _miss(table, seen).given) for seen in _look(world, data, propagation, seed)]
+    replays = _replays(world, data, propagation, seed)
+    shares = [np.nanmean(1 - _missed(table, each).given) for each in replays]
     coverage = float(np.mean(shares))
     chance = 1.645 * float(np.sqrt(table.level * (1 - table.level) / len(shares)))
     return Freshness(coverage, len(shares), coverage < table.level - chance)
@@ -57,31 +64,41 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
     Adaptive conformal inference (Gibbs & Candes 2021, arXiv:2106.00170) on the bounds themselves, with steps
     that decay (Angelopoulos, Barber & Bates 2024, arXiv:2402.01139): after the n-th episode every bound is
     multiplied by ``exp(RATE / sqrt(n) * (missed - (1 - level)))``, ``missed`` being the share of its errors
-    outside. The share missed in the long run is as promised, whatever the episodes are.
-    ``coverage`` becomes what each episode saw of the bounds before it. The tube, a multiple of the bounds, is
-    stretched at the end so that it holds for the share of these windows that it promises.
+    outside. In the long run the share missed is ``1 - level``, whatever the episodes are.
+    ``coverage`` becomes that of each episode by the bounds before it. The tube, a multiple of the bounds, is
+    rescaled at the end so that it holds for a share ``level`` of these windows.
+
+    Args:
+        world: a calibrated world.
+        data: real episodes that neither ``fit`` nor ``calibrate`` saw.
+        seed: decides the draws of propagation "sample".
+
+    Raises:
+        ValueError: the world has no bounds.
     """
     table = _table(world)
     for propagation in PROPAGATIONS:
-        met, episodes = [], _look(world, data, propagation, seed)
-        for n, seen in enumerate(episodes, start=1):
-            missed = _miss(table, seen)
+        coverage, episodes = [], _replays(world, data, propagation, seed)
+        for n, replays in enumerate(episodes, start=1):
+            missed = _missed(table, replays)
             shares = {
                 "half_width": missed.alone,
                 "per_disagreement": missed.given,
                 "distrust": missed.given.mean(1),
             }
-            table = _stretched(table, propagation, n, **shares)
-            met.append([1 - missed.alone.mean(1), 1 - missed.given.mean(1)])
-        worst = np.concatenate([_miss(table, seen).worst for seen in episodes])
+            table = _adapted(table, propagation, n, **shares)
+            coverage.append([1 - missed.alone.mean(1), 1 - missed.given.mean(1)])
+        worst = np.concatenate([_missed(table, replays).worst for replays in episodes])
         stretch = np.quantile(worst, table.level, method="higher")
         table = replace(
             table, tube={**table.tube, propagation: np.float32(stretch) * table.tube[propagation]}
         )
-        table = replace(table, coverage={**table.coverage, propagation: np.mean(met, 0).astype(np.float32)})
+        table = replace(
+            table, coverage={**table.coverage, propagation: np.mean(coverage, 0).astype(np.float32)}
+        )
     for episode in range(data.num_episodes):
         far = np.abs(data.core[data.episode == episode] - table.center)
-        table = replace(table, reach=_grown(table, table.reach, (far > table.reach).mean(0), episode + 1))
+        table = replace(table, reach=_rescaled(table, table.reach, (far > table.reach).mean(0), episode + 1))
     return world.with_calibration(
         replace(
             table,
@@ -93,7 +110,7 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
 
 @dataclass(frozen=True)
 class _Missed:
-    """Shares of an episode's windows outside the bounds; steps that none reached repeat the last one's.
+    """Shares of an episode's windows outside the bounds; steps beyond its end repeat the last one's.
 
     Attributes:
         alone: ``(horizon, core_dim)`` outside the bounds by the step.
@@ -112,7 +129,7 @@ def _table(world: WorldModel) -> Calibration:
     return world.calibration
 
 
-def _look(world: WorldModel, data: Transitions, propagation: Propagation, seed: int) -> list[OpenLoop]:
+def _replays(world: WorldModel, data: Transitions, propagation: Propagation, seed: int) -> list[OpenLoop]:
     """Every episode's replays, in the data's order."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
@@ -121,19 +138,19 @@ def _look(world: WorldModel, data: Transitions, propagation: Propagation, seed: 
     return [every.of(own) for own in episodes if own.any()]
 
 
-def _miss(table: Calibration, seen: OpenLoop) -> _Missed:
-    horizon, windows, dim = seen.error.shape
+def _missed(table: Calibration, replays: OpenLoop) -> _Missed:
+    horizon, windows, dim = replays.error.shape
     elapsed = np.arange(1, horizon + 1).repeat(windows)
-    core, disagreement = (np.nan_to_num(x.reshape(-1, dim)) for x in (seen.core, seen.disagreement))
+    core, disagreement = (np.nan_to_num(x.reshape(-1, dim)) for x in (replays.core, replays.disagreement))
     alone, given = (
-        table.error_bound(elapsed, seen.propagation, core, what).reshape(seen.error.shape)
+        table.error_bound(elapsed, replays.propagation, core, what).reshape(replays.error.shape)
         for what in (None, disagreement)
     )
-    there = ~np.isnan(seen.disagreement[..., 0])
-    error = np.nan_to_num(seen.error)
+    there = ~np.isnan(replays.disagreement[..., 0])
+    error = np.nan_to_num(replays.error)
     # What never moves has bounds and errors of zero.
     worst = np.divide(error, given, out=np.where(error > 0, np.inf, 0.0).astype(np.float32), where=given > 0)
-    worst = (worst.max(2).max(0) / table.tube[seen.propagation][there.sum(0) - 1]).astype(np.float64)
+    worst = (worst.max(2).max(0) / table.tube[replays.propagation][there.sum(0) - 1]).astype(np.float64)
     reached = np.maximum.accumulate(np.where(there.any(1), np.arange(horizon), 0))
 
     def share(outside: np.ndarray) -> np.ndarray:
@@ -145,15 +162,15 @@ def _miss(table: Calibration, seen: OpenLoop) -> _Missed:
     return _Missed(share(error > alone), share(error > given), worst)
 
 
-def _stretched(table: Calibration, propagation: Propagation, n: int, **missed: np.ndarray) -> Calibration:
-    """The table after the n-th episode, which missed such shares of the bounds named."""
-    grown: dict[str, Any] = {}
+def _adapted(table: Calibration, propagation: Propagation, n: int, **missed: np.ndarray) -> Calibration:
+    """The table after the n-th episode, given the shares of its errors outside each array of bounds."""
+    changed: dict[str, Any] = {}
     for name, share in missed.items():
         old = getattr(table, name)
-        grown[name] = {**old, propagation: _grown(table, old[propagation], share, n)}
-    return replace(table, **grown)
+        changed[name] = {**old, propagation: _rescaled(table, old[propagation], share, n)}
+    return replace(table, **changed)
 
 
-def _grown(table: Calibration, bound: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
-    grown: np.ndarray = bound * np.exp(RATE / np.sqrt(n) * (missed - (1 - table.level)))
-    return grown.astype(np.float32)
+def _rescaled(table: Calibration, bound: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
+    rescaled: np.ndarray = bound * np.exp(RATE / np.sqrt(n) * (missed - (1 - table.level)))
+    return rescaled.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Replay real episodes' actions in imagination, open loop, and compare."""
+"""Run real episodes' actions open loop in imagination, and compare the states."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from wmgym.models.world import WorldModel
 
 @dataclass(frozen=True)
 class OpenLoopStep:
-    """How far imagination was from MuJoCo after one more step; NaN where the real episode was over.
+    """Imagined against real states after one more step; NaN where the real episode was over.
 
     Attributes:
-        error: ``(n, core_dim)`` absolute, raw units.
-        core: ``(n, core_dim)`` imagined.
-        disagreement: ``(n, core_dim)`` of each episode so far; zeros where not asked for.
+        error: ``(n, core_dim)`` absolute error, raw units; ``world.core_names`` names the dimensions.
+        core: ``(n, core_dim)`` imagined, raw units.
+        disagreement: ``(n, core_dim)`` of each episode so far, see ``WorldModel.disagreement``; zeros without
+            ``trust``.
     """
 
     error: np.ndarray
@@ -38,7 +39,7 @@ def open_loop_errors(
     propagation: Propagation,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """The errors of ``replay`` alone, ``(len(starts), core_dim)``."""
+    """The errors of ``replay`` alone: ``(len(starts), core_dim)``, raw units, after each step."""
     return (step.error for step in replay(world, real, starts, horizon, propagation, seed))
 
 
@@ -51,7 +52,17 @@ def replay(
     seed: int = 0,
     trust: bool = False,
 ) -> Iterator[OpenLoopStep]:
-    """Replay real actions in imagination, open loop, from rows ``starts``: for h = 1 .. ``horizon`` steps."""
+    """Run real actions open loop in imagination: what comes of it after each of 1 .. ``horizon`` steps.
+
+    Args:
+        world: where to imagine.
+        real: real transitions of the same task.
+        starts: ``(n,)`` int64, rows of ``real`` to start from.
+        horizon: number of steps.
+        propagation: see ``WorldModel.step``.
+        seed: decides everything random.
+        trust: also follow a second member, for ``disagreement``; needs a calibrated world.
+    """
     device, shape = world.device, (len(starts), real.core.shape[1])
     generator = torch.Generator(device).manual_seed(seed)
     state = world.init(torch.tensor(real.state[starts], device=device), generator)
@@ -80,8 +91,8 @@ class OpenLoop:
 
     Attributes:
         propagation: how they were imagined.
-        error: ``(horizon, n, core_dim)`` absolute, raw units.
-        core: ``(horizon, n, core_dim)`` imagined.
+        error: ``(horizon, n, core_dim)`` absolute error, raw units.
+        core: ``(horizon, n, core_dim)`` imagined, raw units.
         disagreement: ``(horizon, n, core_dim)``.
     """
 
@@ -100,7 +111,7 @@ class OpenLoop:
 def stacked(
     steps: Iterable[OpenLoopStep], propagation: Propagation, advance: Advance | None = None
 ) -> OpenLoop:
-    """All steps of ``replay`` at once; ``advance`` hears of each."""
+    """All steps of ``replay`` at once; ``advance`` is called after each."""
     every = []
     for step in steps:
         every.append(step)
@@ -113,7 +124,7 @@ def stacked(
 
 
 def spread_starts(data: Transitions, most: int) -> np.ndarray:
-    """Rows to replay from: every episode's first state, and states spread evenly over the rest."""
+    """Rows ``(n,)`` to start from: every episode's first, and up to ``most`` spread evenly over the data."""
     rows = np.arange(len(data))
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
@@ -129,7 +140,7 @@ def steps_left(data: Transitions) -> np.ndarray:
 
 
 def given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
-    """Stored actions as the agent gave them: Discrete ones count from the space's start again."""
+    """Stored actions ``(n, ...)`` as the agent gave them: Discrete ones count from the space's start."""
     space = world.task.action_space
     start = int(space.start) if isinstance(space, spaces.Discrete) else 0
     return torch.tensor(stored, device=world.device) + start

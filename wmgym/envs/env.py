@@ -1,4 +1,4 @@
-"""One imagined episode at a time, and the entry points of ``gym.make`` and ``gym.make_vec``."""
+"""One imagined episode at a time."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from gymnasium.vector import AutoresetMode
 
 from wmgym.envs.infos import named
 from wmgym.envs.snapshot import EnvSnapshot
-from wmgym.envs.trust import old_trust_keywords
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
-from wmgym.io.deprecation import renamed_keywords
 
 
 class ImaginedEnv(gym.Env[np.ndarray, Any]):
-    """One imagined episode at a time: the view of an ``ImaginedVectorEnv`` with a single env.
+    """One imagined episode at a time: an ``ImaginedVectorEnv`` of one env, without its leading dimension.
 
-    Its infos hold the vector env's ``error_bound`` ``(core_dim,)``, ``diverged`` and, with ``trust``,
-    ``distrust`` and ``novelty``.
+    Infos hold ``error_bound`` ``(core_dim,)``, whose dimensions ``world.core_names`` names, ``diverged`` and,
+    with ``trust``, ``distrust`` and ``novelty``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
 
-    @renamed_keywords(mode="propagation")
-    @old_trust_keywords
     def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
         after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
@@ -38,16 +34,24 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         self.render_mode = self._venv.render_mode
         self.metadata = {key: self._venv.metadata[key] for key in ("render_modes", "render_fps")}
 
+    def __repr__(self) -> str:
+        return repr(self._venv).replace("VectorEnv", "Env").replace("num_envs=1, ", "")
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode, from the bank or from ``options={"obs": ...}``."""
+        """Start an episode: its first observation ``(*obs_shape,)`` and infos.
+
+        Args:
+            seed: decides everything random from here on.
+            options: ``{"obs": ...}`` or ``{"state": ...}`` to start from; without them the bank decides.
+        """
         super().reset(seed=seed)
         obs, infos = self._venv.reset(seed=seed, options=options)
         return obs[0], _first(infos)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one step; after an end, call ``reset``."""
+        """Advance by one step; after an end, call ``reset``. Arguments and errors as for the vector env."""
         obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
         return obs[0], reward.item(), terminated.item(), truncated.item(), _first(infos)
 

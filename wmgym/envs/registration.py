@@ -1,37 +1,60 @@
-"""Entry points of the ids ``wmgym/<id>``."""
+"""The ids ``wmgym/<id>`` and their entry points; importing this loads neither torch nor mujoco."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from wmgym.envs.env import ImaginedEnv
-from wmgym.envs.trust import old_trust_keywords
-from wmgym.envs.vector_env import ImaginedVectorEnv, Source
-from wmgym.io.deprecation import renamed_keywords
-from wmgym.models.world import WorldModel
+import gymnasium as gym
+
+if TYPE_CHECKING:
+    from wmgym.envs.env import ImaginedEnv
+    from wmgym.envs.vector_env import ImaginedVectorEnv, Source
+    from wmgym.models.world import WorldModel
 
 
-@renamed_keywords(mode="propagation")
-@old_trust_keywords
+def register_ids(env_ids: Iterable[str]) -> None:
+    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, with its time limit."""
+    for env_id in env_ids:
+        gym.register(
+            f"wmgym/{env_id}",
+            entry_point=f"{__name__}:make_env",
+            vector_entry_point=f"{__name__}:make_vector_env",
+            max_episode_steps=gym.spec(env_id).max_episode_steps,
+            kwargs={"env_id": env_id},
+        )
+
+
 def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> ImaginedEnv:
-    """Entry point of ``gym.make``, which adds the time limit itself."""
-    env = ImaginedEnv(_given(world, env_id), max_episode_steps=2**62, **kwargs)
-    _demand(env.world, env_id)
+    """Entry point of ``gym.make``, which adds the time limit itself.
+
+    Args:
+        env_id: the real env's id.
+        world: a world of that env or the directory of one; None takes the one that ships.
+        kwargs: keywords of ``ImaginedEnv``.
+
+    Raises:
+        ValueError: no world ships, or this one imagines another env.
+    """
+    from wmgym.envs.env import ImaginedEnv
+
+    env = ImaginedEnv(_source(world, env_id), max_episode_steps=2**62, **kwargs)
+    _check_id(env.world, env_id)
     return env
 
 
-@renamed_keywords(mode="propagation")
-@old_trust_keywords
 def make_vector_env(
     env_id: str, world: Source | None = None, num_envs: int = 1, **kwargs: Any
 ) -> ImaginedVectorEnv:
-    """Entry point of ``gym.make_vec``."""
-    env = ImaginedVectorEnv(_given(world, env_id), num_envs, **kwargs)
-    _demand(env.world, env_id)
+    """Entry point of ``gym.make_vec``; arguments and errors as for ``make_env``."""
+    from wmgym.envs.vector_env import ImaginedVectorEnv
+
+    env = ImaginedVectorEnv(_source(world, env_id), num_envs, **kwargs)
+    _check_id(env.world, env_id)
     return env
 
 
-def _given(world: Source | None, env_id: str) -> Source:
+def _source(world: Source | None, env_id: str) -> Source:
     from wmgym.models.saving import SHIPPED
 
     if world is not None:
@@ -41,7 +64,7 @@ def _given(world: Source | None, env_id: str) -> Source:
     return SHIPPED / env_id
 
 
-def _demand(world: WorldModel, env_id: str) -> None:
+def _check_id(world: WorldModel, env_id: str) -> None:
     if world.task.env_id != env_id:
         raise ValueError(
             f"this world imagines {world.task.env_id!r}, not {env_id!r}; use wmgym/{world.task.env_id}"

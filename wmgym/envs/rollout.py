@@ -11,7 +11,7 @@ from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
 
 
-def imagine(
+def rollout(
     world: WorldModel,
     policy: PolicyFn | None,
     starts: np.ndarray,
@@ -21,23 +21,37 @@ def imagine(
     propagation: Propagation = "member",
     progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns, lengths and divergence ``(n,)`` of one imagined episode from each start."""
-    env = ImaginedVectorEnv(world, len(starts), max_episode_steps=max_episode_steps, propagation=propagation)
+    """Imagine one whole episode of a policy from each start state, all side by side.
+
+    Args:
+        world: where to imagine them.
+        policy: observations ``(n, *obs_shape)`` to actions ``(n, *action_shape)``; None draws actions
+            uniformly.
+        starts: ``(n, state_dim)`` start states, or ``(n, core_dim)`` cores.
+        seed: decides everything random.
+        max_episode_steps: steps after which an episode is truncated; None takes the real env's limit.
+        propagation: see ``WorldModel.step``.
+        progress: show a bar on a terminal.
+
+    Returns:
+        Undiscounted returns ``(n,)`` float64, lengths ``(n,)`` int64, and whether each episode diverged
+        ``(n,)`` bool.
+
+    Raises:
+        ValueError: no time limit, or starts of another shape.
+    """
+    n = len(starts)
+    env = ImaginedVectorEnv(world, n, max_episode_steps=max_episode_steps, propagation=propagation)
+    if env.max_episode_steps is None:
+        raise ValueError("the task has no time limit to end episodes by; pass max_episode_steps=")
     obs, _ = env.reset(seed=seed, options={"state": starts})
     rng = np.random.default_rng(seed)
-    returns, lengths, diverged = (
-        np.zeros(len(starts)),
-        np.zeros(len(starts), np.int64),
-        np.zeros(len(starts), bool),
-    )
-    going = np.ones(len(starts), bool)
-    limit = env.max_episode_steps
-    if limit is None:
-        raise ValueError("the task has no time limit to end episodes by; pass max_episode_steps=")
-    with track("imagine", limit, show=progress) as advance:
+    returns, lengths = np.zeros(n), np.zeros(n, np.int64)
+    diverged, going = np.zeros(n, bool), np.ones(n, bool)
+    with track("imagine", env.max_episode_steps, show=progress) as advance:
         while going.any():
             if policy is None:
-                action = random_actions(world.task.action_space, rng, len(starts))
+                action = random_actions(world.task.action_space, rng, n)
             else:
                 action = apply_policy(policy, obs)
             obs, reward, terminated, truncated, infos = env.step(action)

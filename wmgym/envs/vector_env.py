@@ -17,7 +17,7 @@ from wmgym.envs.infos import final_infos, masked
 from wmgym.envs.inputs import action_tensor, joint_seed, one_of, reset_mask, start_bank, start_states
 from wmgym.envs.snapshot import EnvSnapshot
 from wmgym.envs.trust import Trust, old_trust_keywords
-from wmgym.io.deprecation import renamed_keywords
+from wmgym.io.deprecation import old_attribute, renamed_keywords
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -59,6 +59,11 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
         "render_modes": ["human", "rgb_array"],
     }
+
+    mode = old_attribute("ImaginedVectorEnv.mode", "propagation")
+    on_distrust = old_attribute("ImaginedVectorEnv.on_distrust", "trust.on_exceed")
+    tolerance = old_attribute("ImaginedVectorEnv.tolerance", "trust.threshold")
+    penalty = old_attribute("ImaginedVectorEnv.penalty", "trust.penalty")
 
     @renamed_keywords(mode="propagation")
     @old_trust_keywords
@@ -128,7 +133,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def __repr__(self) -> str:
         env_id = self.world.task.env_id if self.spec is None else self.spec.id
-        return f"ImaginedVectorEnv({env_id}, num_envs={self.num_envs}, propagation={self.propagation!r})"
+        return f"ImaginedVectorEnv({env_id!r}, num_envs={self.num_envs}, propagation={self.propagation!r})"
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None

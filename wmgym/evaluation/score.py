@@ -10,7 +10,7 @@ import numpy as np
 from wmgym.calibration import online
 from wmgym.data.collect import collect
 from wmgym.data.pool import as_policies
-from wmgym.envs.rollout import imagine
+from wmgym.envs.rollout import rollout
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.io.deprecation import renamed_keywords
@@ -79,7 +79,7 @@ def score(
             progress=progress,
         )
         starts = real.state[real.first]
-        imagined = imagine(
+        imagined = rollout(
             world, policy, starts, seed, max_episode_steps=limit, propagation=propagation, progress=progress
         )
         runs[name] = (real.returns, real.lengths, *imagined)

@@ -77,11 +77,19 @@ OLD_NAMES = {
 """Names in those modules that changed on the way."""
 
 
-def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Say once, where the caller stands, that ``old`` is ``new`` now."""
-    warnings.warn(
-        f"{old} is {new} now; the old name goes in the next release", DeprecationWarning, stacklevel
-    )
+def warn_renamed(old: str, new: str) -> None:
+    """Say that ``old`` is ``new`` now, at the line outside wmgym that used it."""
+    frame = sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_ON and frame.f_back is not None:
+        frame = frame.f_back
+    text = f"{old} is {new} now; the old name goes in the next release"
+    where = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+    seen = frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(text, DeprecationWarning, *where, registry=seen)
+
+
+_PASSED_ON = {"wmgym", "gymnasium", "importlib"}
+"""Packages that hand on what a user gave them."""
 
 
 def renamed_keywords(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -157,7 +165,7 @@ def old_module(name: str) -> types.ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         module = importlib.import_module(f"wmgym.{name}")
-    warn_renamed(f"wmgym.{name}", f"wmgym.{OLD_MODULES[name][0]}", stacklevel=4)
+    warn_renamed(f"wmgym.{name}", f"wmgym.{OLD_MODULES[name][0]}")
     return module
 
 

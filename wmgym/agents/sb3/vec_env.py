@@ -12,7 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from wmgym.envs.infos import named
-from wmgym.envs.trust import old_trust_keywords
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 from wmgym.io.deprecation import renamed_keywords
 
@@ -23,23 +22,26 @@ class ImaginedVecEnv(VecEnv):
     An ending step's info holds ``terminal_observation``, ``TimeLimit.truncated`` (true for time limits and
     for ``diverged``, so that SB3 keeps bootstrapping) and ``episode`` with its return ``r``, length ``l`` and
     time ``t``. Every info holds ``diverged`` and, once the world is calibrated, ``error_bound``
-    ``(core_dim,)``; with ``trust`` also ``distrust`` and ``novelty``.
+    ``(core_dim,)``, whose dimensions ``world.core_names`` names; with ``trust`` also ``distrust`` and
+    ``novelty``. Attributes of the vector env are read with ``get_attr``, for instance ``world``.
     """
 
-    @renamed_keywords(halt="divergence_is_terminal", mode="propagation")
-    @old_trust_keywords
+    @renamed_keywords(halt="divergence_is_terminal")
     def __init__(
         self, world: Source, num_envs: int = 64, *, divergence_is_terminal: bool = False, **kwargs: Any
     ) -> None:
         """Make the env; further keywords as for ``ImaginedVectorEnv``.
 
         Args:
-            world: a world or the directory of a saved one.
+            world: a world, the directory of a saved one, or the id of an env whose world ships.
             num_envs: episodes side by side.
             divergence_is_terminal: report ``diverged`` ends as terminal (``TimeLimit.truncated`` false), so
                 that SB3 gives what lies beyond the data no value: the HALT state of MOReL (Kidambi et al.
                 2020, arXiv:2005.05951). For tasks that pay for staying alive.
             kwargs: keywords of ``ImaginedVectorEnv`` but ``autoreset_mode``.
+
+        Raises:
+            ValueError: an ``autoreset_mode``, or as for ``ImaginedVectorEnv``.
         """
         if "autoreset_mode" in kwargs:
             raise ValueError("an SB3 VecEnv always resets in the same step; leave autoreset_mode out")
@@ -48,6 +50,9 @@ class ImaginedVecEnv(VecEnv):
         super().__init__(num_envs, self.venv.single_observation_space, self.venv.single_action_space)
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._began = time.perf_counter()
+
+    def __repr__(self) -> str:
+        return repr(self.venv).replace("VectorEnv", "VecEnv")
 
     def reset(self) -> VecEnvObs:
         """Start all episodes; a ``seed()`` given before decides them."""
