@@ -181,7 +181,11 @@ class MLPPolicy:
 
 
 def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
-    """Read what ``MLPPolicy.save`` wrote; a changed byte is refused."""
+    """Read what ``MLPPolicy.save`` wrote to the directory ``path``.
+
+    Raises:
+        StoreError: no policy, or a byte of it has changed.
+    """
     arrays, document = artifacts.read_directory(path, kind="policy")
     try:
         record = _PolicyRecord.model_validate(document)

@@ -10,7 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 
 def agent_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
-    """All weights of an agent as arrays, for a store without pickle; optimiser moments are left out."""
+    """All weights of the agent ``model`` as arrays, without pickle; optimiser moments are left out."""
     state = model.policy.state_dict()
     arrays = {f"policy.{key}": np.array(value.cpu().numpy()) for key, value in state.items()}
     entropy = getattr(model, "log_ent_coef", None)
@@ -20,7 +20,11 @@ def agent_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
 
 
 def load_agent(model: BaseAlgorithm, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put the weights of ``agent_arrays`` into an agent of the same architecture."""
+    """Put the weights of ``agent_arrays`` into ``model``, an agent of the same architecture.
+
+    Raises:
+        RuntimeError: the architecture is another one.
+    """
     state = {key[7:]: torch.tensor(value) for key, value in arrays.items() if key.startswith("policy.")}
     model.policy.load_state_dict(state)
     entropy = getattr(model, "log_ent_coef", None)

@@ -32,7 +32,18 @@ def export_policy(
     normalizer: VecNormalize | None = None,
     card: PolicyCard | None = None,
 ) -> MLPPolicy:
-    """Write an agent's policy to a directory, as ``to_policy`` makes it; ``wmgym.load_policy`` reads it."""
+    """Write an agent's policy to a directory; ``wmgym.load_policy`` reads it.
+
+    Args:
+        model: as for ``to_policy``, likewise ``name`` and ``normalizer``.
+        path: the directory.
+        name: what reports call it.
+        normalizer: the ``VecNormalize`` that the agent was trained behind.
+        card: where the policy comes from and what it is worth, stored with it.
+
+    Raises:
+        ValueError: an architecture that ``to_policy`` refuses.
+    """
     policy = replace(to_policy(model, name, normalizer=normalizer), card=card)
     policy.save(path)
     return policy
