@@ -11,7 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from wmgym.data.transitions import Transitions, from_arrays
+from wmgym.data.logs import from_arrays
+from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance
 from wmgym.models.dynamics import PROPAGATIONS, Prediction, Propagation
 from wmgym.models.error_bounds import Calibration
@@ -145,7 +146,8 @@ def blank_calibration(dim: int) -> Calibration:
     one = np.ones(dim, np.float32)
     return Calibration(
         level=0.9, std_scale=one, half_width=none, per_disagreement=none, power=steps, tube=steps,
-        distrust=steps, windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one, center=0 * one, reach=one,
+        distrust=steps, windows=np.zeros(0, np.int64), episodes=1, coverage=none, data_std=one,
+        center=0 * one, reach=one,
         fingerprints=(),
     )  # fmt: skip
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from wmgym.app.run import RunResult, run
     from wmgym.calibration.calibrate import calibrate
     from wmgym.data.collect import collect
+    from wmgym.data.logs import from_arrays
     from wmgym.data.policy import MLPPolicy, PolicyCard, load_policy
     from wmgym.data.pool import load_pool
     from wmgym.data.rollout_worker import CollectError
-    from wmgym.data.transitions import Transitions, concat, from_arrays
+    from wmgym.data.transitions import Transitions, concat
     from wmgym.envs.env import ImaginedEnv
     from wmgym.envs.trust import Trust
     from wmgym.envs.vector_env import ImaginedVectorEnv
@@ -48,7 +49,8 @@ _NAMES = {
     "tasks.task": ("Task", "make_task"),
     "data.collect": ("collect",),
     "data.rollout_worker": ("CollectError",),
-    "data.transitions": ("Transitions", "concat", "from_arrays"),
+    "data.transitions": ("Transitions", "concat"),
+    "data.logs": ("from_arrays",),
     "data.policy": ("MLPPolicy", "PolicyCard", "load_policy"),
     "data.pool": ("load_pool",),
     # Worlds and their error bounds

@@ -18,7 +18,8 @@ from wmgym.calibration.noise_scale import std_scale
 from wmgym.calibration.open_loop import open_loop_errors, replay
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.collect import collect
-from wmgym.data.transitions import Transitions, concat, from_arrays
+from wmgym.data.logs import from_arrays
+from wmgym.data.transitions import Transitions, concat
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.dynamics import PROPAGATIONS, Propagation

@@ -15,7 +15,8 @@ import pytest
 from gymnasium import spaces
 
 from wmgym.data.collect import collect
-from wmgym.data.transitions import Transitions, concat, from_arrays
+from wmgym.data.logs import from_arrays
+from wmgym.data.transitions import Transitions, concat
 from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import Task, make_task
 

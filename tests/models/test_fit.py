@@ -14,7 +14,8 @@ from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.open_loop import open_loop_errors
 from wmgym.data.collect import collect
-from wmgym.data.transitions import Transitions, from_arrays
+from wmgym.data.logs import from_arrays
+from wmgym.data.transitions import Transitions
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import PROPAGATIONS

@@ -16,20 +16,26 @@ it parses them.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from pydantic import Field, ValidationError
 
 from wmgym.io import files
 from wmgym.io.files import StoreError, StrPath, read_json, write_json
-from wmgym.io.schema import Record
+from wmgym.io.manifest import (
+    MANIFEST,
+    PAYLOAD,
+    Manifest,
+    damaged,
+    describe,
+    parse,
+    read_manifest,
+    read_payload,
+)
 
 try:
     import fcntl
@@ -45,9 +51,6 @@ __all__ = [
     "write_directory",
     "write_json",
 ]
-
-_MANIFEST = "manifest.json"
-_PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")
 
 
 def write_directory(
@@ -76,7 +79,7 @@ def write_directory(
         "arrays": _encode_arrays(directory, arrays),
         "document": files.encode_json(directory, document),
     }
-    manifest = _describe(directory, kind, payloads)
+    manifest = describe(directory, kind, payloads)
     with files.write_errors(directory):
         files.make_directory(directory)
         with _turn_to_write(directory):
@@ -84,7 +87,7 @@ def write_directory(
             try:
                 files.replace(directory / manifest.files.arrays.name, payloads["arrays"])
                 files.replace(directory / manifest.files.document.name, payloads["document"])
-                files.replace(directory / _MANIFEST, files.encode_json(directory, manifest.model_dump()))
+                files.replace(directory / MANIFEST, files.encode_json(directory, manifest.model_dump()))
             finally:
                 _sweep_payloads(directory)
                 files.sweep_temporaries(directory)
@@ -108,29 +111,29 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
         StoreError: Nothing is there, it is of another kind, or a byte differs from what was written.
     """
     directory = Path(path)
-    failed: _Manifest | None = None
+    failed: Manifest | None = None
     while True:
-        manifest = _read_manifest(directory)
+        manifest = read_manifest(directory)
         if manifest.kind != kind:
             raise StoreError(
                 f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another path"
             )
         try:
-            arrays = _read_payload(directory, manifest.files.arrays)
-            document = _read_payload(directory, manifest.files.document)
+            arrays = read_payload(directory, manifest.files.arrays)
+            document = read_payload(directory, manifest.files.document)
         except files.MissingError:
             # A writer may have swept this payload since the manifest was read: then there is a new manifest.
             if manifest == failed:
                 raise
             failed = manifest
         else:
-            return _decode_arrays(directory, arrays), _parse(directory, document)
+            return _decode_arrays(directory, arrays), parse(directory, document)
 
 
 def exists(path: StrPath, *, kind: str) -> bool:
     """Tell whether a complete artifact of that kind is at `path`; cheap, as it reads the manifest only."""
     try:
-        return _read_manifest(Path(path)).kind == kind
+        return read_manifest(Path(path)).kind == kind
     except StoreError:
         return False
 
@@ -156,95 +159,6 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
             _refuse_foreign(directory, kind)
 
 
-class _File(Record):
-    """A payload file, as the manifest describes it."""
-
-    name: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=0)]
-
-
-class _Files(Record):
-    """The two payload files of an artifact."""
-
-    arrays: _File
-    document: _File
-
-
-class _Manifest(Record):
-    """The commit point of an artifact directory."""
-
-    format: Literal["wmgym-store"]
-    version: Literal[1]
-    kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$")]
-    files: _Files
-
-
-def _describe(directory: Path, kind: str, payloads: Mapping[str, bytes]) -> _Manifest:
-    hashes = {role: hashlib.sha256(payload).hexdigest() for role, payload in payloads.items()}
-    described = {
-        role: {"name": _payload_name(role, hashes[role]), "sha256": hashes[role], "size": len(payload)}
-        for role, payload in payloads.items()
-    }
-    try:
-        return _Manifest.model_validate(
-            {"format": "wmgym-store", "version": 1, "kind": kind, "files": described}
-        )
-    except ValidationError as error:
-        raise StoreError(
-            f"{directory}: cannot store kind {kind!r}; pass a lower-case word such as 'world'"
-        ) from error
-
-
-def _payload_name(role: str, sha256: str) -> str:
-    extension = {"arrays": "safetensors", "document": "json"}[role]
-    return f"{role}.{sha256[:16]}.{extension}"
-
-
-def _read_manifest(directory: Path) -> _Manifest:
-    """Return the manifest, refusing any byte that a save of the same content would not have written."""
-    path = directory / _MANIFEST
-    try:
-        payload = files.read_bytes(path)
-        manifest = _Manifest.model_validate(_parse(path, payload))
-    except files.MissingError as error:
-        raise StoreError(f"{directory} holds no wmgym artifact; check the path or write it first") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if where == "version":
-            raise StoreError(f"{path} is of another wmgym version; install the one that wrote it") from error
-        raise _damaged(path, f"{where}: {first['msg']}") from error
-    if files.encode_json(path, manifest.model_dump()) != payload:
-        raise _damaged(path, "it is not in canonical form")
-    for role, file in (("arrays", manifest.files.arrays), ("document", manifest.files.document)):
-        if file.name != _payload_name(role, file.sha256):
-            raise _damaged(path, f"files.{role}.name does not follow from its SHA-256")
-    return manifest
-
-
-def _read_payload(directory: Path, file: _File) -> bytes:
-    """Return the bytes of a payload file once they are verified."""
-    path = directory / file.name
-    payload = files.read_bytes(path)
-    if len(payload) != file.size:
-        raise _damaged(path, f"it has {len(payload)} bytes instead of {file.size}")
-    if hashlib.sha256(payload).hexdigest() != file.sha256:
-        raise _damaged(path, "its SHA-256 differs from the manifest's")
-    return payload
-
-
-def _damaged(path: Path, why: str) -> StoreError:
-    return StoreError(f"{path} is damaged ({why}); delete it and write it again")
-
-
-def _parse(path: Path, payload: bytes) -> dict[str, Any]:
-    try:
-        return files.decode_json(payload)
-    except ValueError as error:
-        raise _damaged(path, f"no JSON object: {error}") from error
-
-
 def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
     stored = {}
     for name in sorted(arrays):
@@ -266,7 +180,7 @@ def _decode_arrays(directory: Path, payload: bytes) -> dict[str, np.ndarray]:
     try:
         arrays = safetensors.numpy.load(payload)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise _damaged(directory, f"its arrays are no safetensors: {files.one_line(error)}") from error
+        raise damaged(directory, f"its arrays are no safetensors: {files.one_line(error)}") from error
     # Copies, for views on the payload are read-only and not aligned.
     return {name: arrays[name].copy() for name in sorted(arrays)}
 
@@ -292,28 +206,28 @@ def _turn_to_write(directory: Path) -> Iterator[None]:
 def _refuse_foreign(directory: Path, kind: str) -> None:
     """Refuse to write into a directory that holds something other than an artifact of this kind."""
     names = os.listdir(directory)
-    if _MANIFEST in names:
+    if MANIFEST in names:
         try:
-            manifest = _read_manifest(directory)
+            manifest = read_manifest(directory)
         except StoreError as error:
             raise StoreError(
-                f"{directory} holds a damaged or foreign {_MANIFEST}; choose another --out"
+                f"{directory} holds a damaged or foreign {MANIFEST}; choose another --out"
             ) from error
         if manifest.kind != kind:
             raise StoreError(
                 f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another --out"
             )
-    elif not all(_PAYLOAD.fullmatch(name) or files.is_temporary(name) for name in names):
+    elif not all(PAYLOAD.fullmatch(name) or files.is_temporary(name) for name in names):
         raise StoreError(f"{directory} is not empty and holds no wmgym artifact; choose another --out")
 
 
 def _sweep_payloads(directory: Path) -> None:
     """Remove the payload files that the manifest no longer names; the caller has its turn to write."""
     try:
-        current = _read_manifest(directory).files
+        current = read_manifest(directory).files
     except StoreError:
         return
     for name in os.listdir(directory):
-        if _PAYLOAD.fullmatch(name) and name not in (current.arrays.name, current.document.name):
+        if PAYLOAD.fullmatch(name) and name not in (current.arrays.name, current.document.name):
             with contextlib.suppress(OSError):
                 (directory / name).unlink()

@@ -61,9 +61,9 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
 """Each old module, and the new ones that hold what was in it; the first is named in the warning."""
 
 OLD_PACKAGES = {
-    "calibration": "models.error_bounds",
-    "data": "data.transitions",
-    "tasks.mujoco_v5": "tasks.registry",
+    "calibration": ("models.error_bounds",),
+    "data": ("data.transitions", "data.logs"),
+    "tasks.mujoco_v5": ("tasks.registry",),
 }
 """Modules that are packages now, and where the names are that they held."""
 
@@ -171,14 +171,15 @@ def old_module(name: str) -> types.ModuleType:
 
 def old_names(package: str) -> Callable[[str], Any]:
     """A ``__getattr__`` for a package that was a module, which finds the names that the module held."""
-    home = f"wmgym.{OLD_PACKAGES[package]}"
+    homes = [f"wmgym.{home}" for home in OLD_PACKAGES[package]]
 
     def look_up(name: str) -> Any:
         if not name.startswith("_"):
-            found = importlib.import_module(home)
-            if hasattr(found, name):
-                warn_renamed(f"wmgym.{package}.{name}", f"{home}.{name}")
-                return getattr(found, name)
+            for home in homes:
+                found = importlib.import_module(home)
+                if hasattr(found, name):
+                    warn_renamed(f"wmgym.{package}.{name}", f"{home}.{name}")
+                    return getattr(found, name)
         raise AttributeError(f"module 'wmgym.{package}' has no attribute {name!r}")
 
     return look_up
