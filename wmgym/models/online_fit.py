@@ -26,6 +26,8 @@ class OnlineFitConfig:
     """How to refit.
 
     Attributes:
+        first_updates: gradient steps of the first fit.
+        updates: gradient steps of every refit.
         members: ensemble members.
         width: units a hidden layer.
         depth: hidden layers.
@@ -40,6 +42,8 @@ class OnlineFitConfig:
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
+    first_updates: int = 500
+    updates: int = 100
     members: int = 5
     width: int = 200
     depth: int = 3
@@ -105,13 +109,12 @@ class OnlineFit(nn.Module):
             self.ensemble.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
-    def refit(self, data: Transitions, held_out: np.ndarray, updates: int) -> dict[str, float]:
-        """Take ``updates`` gradient steps on ``data``, in the order of its collection.
+    def refit(self, data: Transitions, held_out: np.ndarray) -> dict[str, float]:
+        """Learn from all transitions so far.
 
         Args:
-            data: all transitions so far, of which the last are the most recent.
-            held_out: ``(n,)`` bool, rows never to learn from; the same rows at every refit.
-            updates: gradient steps.
+            data: in the order of their collection.
+            held_out: ``(n,)`` bool, rows never to learn from; the same ones at every refit.
 
         Returns:
             Root mean squared errors of the predicted mean, in units of the targets' standard deviation, as
@@ -120,7 +123,7 @@ class OnlineFit(nn.Module):
         learn = torch.tensor(np.flatnonzero(~held_out))
         inputs, labels = self._normalise(data, learn)
         ends = torch.tensor(data.terminated).float()
-        for _ in range(updates):
+        for _ in range(self.config.updates if int(self.updates) else self.config.first_updates):
             rows = self._draw(learn, len(data))
             loss = self.ensemble.loss(self.ensemble.network(inputs[rows]), labels[rows], ends[rows])
             self.optimizer.zero_grad()

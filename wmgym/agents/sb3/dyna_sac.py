@@ -12,13 +12,13 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import SAC
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 from torch.nn import functional
 
-from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader
+from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
 from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
 from wmgym.data.transitions import Transitions
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
@@ -26,6 +26,12 @@ from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
+_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-3, "buffer_size": 200_000, "learning_starts": 1_000, "train_freq": 250,
+    "gradient_steps": -1, "tau": 0.01, "gamma": 0.995, "ent_coef": "auto_0.1",
+}  # fmt: skip
+_MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
+                "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _LOG_SQRT_2PI, _LOG_2 = 0.5 * np.log(2 * np.pi), np.log(2.0)
 
 
@@ -71,35 +77,21 @@ class DynaSAC(SAC):
     Args:
         policy: "MlpPolicy", or a subclass of ``DynaSACPolicy``.
         env: id, Gymnasium env with Box actions, or a ``VecEnv`` of one env behind a ``StateReader``.
-        learning_rate: of actor, critics and entropy coefficient.
-        buffer_size: real transitions kept.
-        learning_starts: random steps at first.
-        batch_size: imagined rollouts an update.
-        tau: of the critics' targets.
-        gamma: discount.
-        train_freq: real steps from refit to refit.
-        gradient_steps: updates after these steps; -1 for one a real step.
-        ent_coef: as SAC's.
-        target_entropy: as SAC's.
-        first_model_updates: gradient steps of the first fit.
-        model_updates: gradient steps of every refit.
-        random_episode_steps: random episodes are cut here, so that a robot that fell does not fill the data.
-        episode_steps: episodes of the policy are cut here.
+        random_episode_steps: episodes of the first ``learning_starts`` random steps are cut here, so that a
+            robot that fell does not fill the data.
+        episode_steps: later ones are cut here.
         imagination_kwargs: fields of ``Imagination``.
         world_kwargs: fields of ``OnlineFitConfig``.
-        policy_kwargs: as SAC's.
-        stats_window_size: as SAC's.
-        tensorboard_log: as SAC's.
-        verbose: as SAC's.
-        seed: decides networks, actions and everything imagined.
-        device: the CPU is faster at these sizes.
+        kwargs: SAC's keywords, with other defaults: learning rate 1e-3, 1,000 random steps, refits every
+            ``train_freq=250`` steps with as many updates, gamma 0.995, tau 0.01, entropy coefficient from 0.1,
+            ``buffer_size`` 200,000. It runs on the CPU, which is faster than a GPU at these sizes.
 
     Attributes:
         world: the world model as of the last refit; None before the first.
 
     Raises:
-        ValueError: actions that are not Box, more envs than one, ``VecNormalize``, or a ``VecEnv`` without
-            ``StateReader``.
+        ValueError: actions that are not Box, more envs than one, ``VecNormalize``, a ``VecEnv`` without
+            ``StateReader``, or a keyword of SAC that has no meaning here.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
@@ -112,56 +104,23 @@ class DynaSAC(SAC):
         self,
         policy: str | type[DynaSACPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 1e-3,
-        buffer_size: int = 200_000,
-        learning_starts: int = 1_000,
-        batch_size: int = 256,
-        tau: float = 0.01,
-        gamma: float = 0.995,
-        train_freq: int = 250,
-        gradient_steps: int = -1,
-        ent_coef: str | float = "auto_0.1",
-        target_entropy: str | float = "auto",
-        first_model_updates: int = 500,
-        model_updates: int = 100,
+        *,
         random_episode_steps: int = 125,
         episode_steps: int = 500,
         imagination_kwargs: dict[str, Any] | None = None,
         world_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "cpu",
-        _init_setup_model: bool = True,
+        **kwargs: Any,
     ) -> None:
+        if refused := _MEANINGLESS & kwargs.keys():
+            raise ValueError(f"{', '.join(sorted(refused))}: DynaSAC has no such setting; leave it out")
+        if str(kwargs.setdefault("device", "cpu")) not in ("auto", "cpu"):
+            raise ValueError("DynaSAC runs on the CPU; leave device out")
         self.world: WorldModel | None = None
         self.imagination = Imagination(**(imagination_kwargs or {}))
         self.world_config = OnlineFitConfig(**(world_kwargs or {}))
-        self.first_model_updates, self.model_updates = first_model_updates, model_updates
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
         super().__init__(
-            policy=policy,
-            env=env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            replay_buffer_class=StateBuffer,
-            ent_coef=ent_coef,
-            target_entropy=target_entropy,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
+            policy, env, replay_buffer_class=StateBuffer, **(_DEFAULTS | kwargs | {"device": "cpu"})
         )
 
     @staticmethod
@@ -222,41 +181,36 @@ class DynaSAC(SAC):
 
     def _refit(self) -> None:
         """Fit the world to what has been collected; the observations' normaliser moves along."""
-        data = self.transitions()
         if self.world is not None:
             self._measure_exploitation()
-        first = int(self.world_fit.updates) == 0
-        updates = self.first_model_updates if first else self.model_updates
-        for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, updates).items():
+        data = self.transitions()
+        for name, value in self.world_fit.refit(data, self.replay_buffer.held_out).items():
             self.logger.record(f"world/{name}", value)
         self.world = self.world_fit.world(data)
-        obs = torch.tensor(self.task.core.observe(data.state))
+        self._real_states = torch.tensor(data.state)
+        obs = self.task.core.observe(self._real_states)
         self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
 
     @torch.no_grad()
     def _measure_exploitation(self) -> None:
-        """What the world said of the steps just taken before it saw them, from the same states."""
+        """Compare the rewards of the steps just taken with what the world, which has not seen them, imagines.
+
+        From the same states, by the same policy: a policy that exploits the model is paid more in there.
+        """
         assert isinstance(self.train_freq, TrainFreq)
-        data = self.transitions(self.train_freq.frequency)
-        assert data.reward is not None
-        steps = self.imagination.rollout_steps
-        last = (
-            np.minimum(np.arange(len(data)) + steps, np.append(data.first[1:], len(data))[data.episode]) - 1
-        )
-        whole = (last - np.arange(len(data)) == steps - 1) | data.terminated[last]
-        if not whole.any():
+        data, steps = self.transitions(self.train_freq.frequency), self.imagination.rollout_steps
+        starts, real = returns_ahead(data, steps)
+        if not len(starts):
             return
-        paid = np.concatenate([[0.0], np.cumsum(data.reward)])
-        real = (paid[last + 1] - paid[:-1])[whole].mean() / steps
-        rewards, alive = [], torch.ones(int(whole.sum()))
-        state = torch.tensor(data.state[whole])
+        state, alive, imagined = torch.tensor(data.state[starts]), torch.ones(len(starts)), 0.0
         for _ in range(steps):
             step = self._step(state, self._act(self.task.core.observe(state))[0])
-            rewards.append(float((step.reward * alive).mean()))
+            imagined += float((step.reward * alive).mean())
             alive = alive * ~step.terminated
             state = step.state.full
-        self.logger.record("world/real_reward", real)
-        self.logger.record("world/imagined_reward", np.mean(rewards))
+        self.logger.record("world/real_reward", real.mean() / steps)
+        self.logger.record("world/imagined_reward", imagined / steps)
+        self.logger.record("world/exploitation", (imagined - real.mean()) / steps)
 
     def _step(self, state: Tensor, action: Tensor) -> WorldStep:
         """One step of the world from states ``(batch, state_dim)``, every row by a member drawn anew."""
@@ -274,13 +228,12 @@ class DynaSAC(SAC):
 
     def _distribution_rollout(self) -> Tensor:
         """States that the current actor reaches from real ones."""
-        config, buffer = self.imagination, self.replay_buffer
-        data, size = self.transitions(), buffer.size()
-        recent = round(config.recent_share * config.rollout_batch)
+        config, size = self.imagination, len(self._real_states)
         rows = torch.randint(size, (config.rollout_batch,), generator=self._generator)
+        recent = round(config.recent_share * config.rollout_batch)
         newest = torch.randint(min(config.recent_steps, size), (recent,), generator=self._generator)
         rows[:recent] = size - 1 - newest
-        return self._reached_from(torch.tensor(data.state)[rows])
+        return self._reached_from(self._real_states[rows])
 
     @torch.no_grad()
     def _reached_from(self, state: Tensor) -> Tensor:
@@ -404,24 +357,10 @@ class DynaSAC(SAC):
             loss.backward()  # type: ignore[no-untyped-call]
             self.ent_coef_optimizer.step()
 
-    # Stable-Baselines3
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "DynaSAC",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> DynaSAC:
-        """As SB3's; ``total_timesteps`` are steps of the real env."""
-        return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-        )
+    # Saving
 
     def _excluded_save_params(self) -> list[str]:
-        left = ["world", "world_fit", "replay_buffer_kwargs", "_rollouts", "_starts", "_generator"]
+        left = ["world", "world_fit", "replay_buffer_kwargs", "_rollouts", "_starts", "_real_states", "_generator"]
         return [*super()._excluded_save_params(), *left]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

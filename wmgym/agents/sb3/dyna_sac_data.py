@@ -149,3 +149,13 @@ class StateBuffer(ReplayBuffer):
             source="real",
             versions=library_versions(),
         )
+
+
+def returns_ahead(data: Transitions, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows whose next ``steps`` rewards are known, or all up to a termination, and the sums of these."""
+    assert data.reward is not None
+    rows = np.arange(len(data))
+    last = np.minimum(rows + steps, np.append(data.first[1:], len(data))[data.episode]) - 1
+    known = (last - rows == steps - 1) | data.terminated[last]
+    paid = np.concatenate([[0.0], np.cumsum(data.reward)])
+    return rows[known], (paid[last + 1] - paid[rows])[known]
