@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
+from wmgym.agents.sb3.dyna_sac_path import Path, imagine
 from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
 from wmgym.data.transitions import Transitions
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
@@ -83,7 +84,7 @@ class DynaSAC(SAC):
         imagination_kwargs: fields of ``Imagination``.
         world_kwargs: fields of ``OnlineFitConfig``.
         kwargs: SAC's keywords, with other defaults: learning rate 1e-3, 1,000 random steps, refits every
-            ``train_freq=250`` steps with as many updates, gamma 0.995, tau 0.01, entropy coefficient from 0.1,
+            ``train_freq=250`` steps with as many updates, gamma 0.995, tau 0.01, ``ent_coef="auto_0.1"``,
             ``buffer_size`` 200,000. It runs on the CPU, which is faster than a GPU at these sizes.
 
     Attributes:
@@ -273,7 +274,7 @@ class DynaSAC(SAC):
         """One step of every optimiser, from imagined states ``(batch, state_dim)``."""
         path = self._imagine(state)
         ent_coef = self._entropy_coefficient()
-        target = self._expanded_value(path, ent_coef)
+        target = self._critic_target(path, ent_coef)
         scale = self.critic.scale
         values = torch.cat(self.critic(path.obs[0].detach(), path.actions[0].detach()), 1)
         error = ((values - target[:, None]) / scale).square() * path.sound[:, None]
@@ -283,7 +284,7 @@ class DynaSAC(SAC):
         self.critic.optimizer.step()
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
 
-        actor_loss = -self._actor_gain(path, ent_coef) / scale
+        actor_loss = -self._gain(path, ent_coef) / scale
         actor = [*self.actor.parameters()]
         for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
             parameter.grad = gradient
@@ -297,41 +298,16 @@ class DynaSAC(SAC):
             "entropy": -path.log_probs[0].mean().item(),
         }
 
-    def _actor_gain(self, path: _Path, ent_coef: Tensor) -> Tensor:
-        """Discounted imagined rewards, the value behind them, and entropy: what the actor ascends.
-
-        A rollout that ended is cut before the action that ended it. Nothing can be differentiated through an
-        end, but the critic's slope there says what the end cost.
-        """
-        counts, rows = path.counts, torch.arange(path.counts.shape[1])
-        last = counts.sum(0).long() - 1  # (batch,), the last state that was alive
-        obs, actions = torch.stack(path.obs)[last, rows], torch.stack(path.actions)[last, rows]
-        value = torch.cat(self.critic(obs, actions), 1).mean(1)
-        powers = torch.tensor(self.gamma) ** torch.arange(len(counts))
-        gains = (powers[:-1, None] * path.rewards * counts[1:]).sum(0) + powers[last] * value
-        return (gains - ent_coef * (powers[:, None] * path.log_probs * counts).sum(0)).mean()
-
-    def _imagine(self, state: Tensor) -> _Path:
+    def _imagine(self, state: Tensor) -> Path:
         """A rollout of the actor, differentiable in its parameters."""
-        seen: list[tuple[Tensor, ...]] = []
-        count, rewards, sound = torch.ones(len(state)), [], torch.ones(len(state), dtype=torch.bool)
-        for _ in range(self.imagination.training_steps):
-            obs = self.task.core.observe(state)
-            seen.append((obs, *self._act(obs), count))
-            step = self._step(state, seen[-1][1])
-            rewards.append(step.reward)
-            sound = sound & ~step.diverged
-            count = count * ~(step.terminated | step.diverged)
-            state = step.state.full
-        obs = self.task.core.observe(state)
-        seen.append((obs, *self._act(obs), count))
-        every_obs, actions, log_probs, counts = zip(*seen, strict=True)
-        return _Path(
-            every_obs, actions, torch.stack(log_probs), torch.stack(rewards), torch.stack(counts), sound
-        )
+        return imagine(state, self.imagination.training_steps, self.task.core.observe, self._act, self._step)
+
+    def _gain(self, path: Path, ent_coef: Tensor) -> Tensor:
+        """What the actor ascends, with the mean of the critics at the end."""
+        return path.gain(torch.cat(self.critic(*path.last()), 1).mean(1), ent_coef, self.gamma)
 
     @torch.no_grad()
-    def _expanded_value(self, path: _Path, ent_coef: Tensor) -> Tensor:
+    def _critic_target(self, path: Path, ent_coef: Tensor) -> Tensor:
         """What the critics should say of the first states and actions ``(batch,)``."""
         gains = path.rewards - ent_coef * path.log_probs[:-1]
         low, high = torch.quantile(gains, torch.tensor([0.01, 0.99])) / (1 - self.gamma)
@@ -339,11 +315,8 @@ class DynaSAC(SAC):
         rate = self.imagination.range_rate if self._n_updates else 1.0
         low, high = self.critic.low.lerp(low, rate), self.critic.high.lerp(high, rate)
         self.policy.bound_values(low, high)
-        value = torch.cat(self.critic_target(path.obs[-1], path.actions[-1]), 1).amin(1).clamp(low, high)
-        for h in reversed(range(len(path.counts))):
-            target = value if h == len(gains) else path.rewards[h] + self.gamma * value
-            value = (target - ent_coef * path.log_probs[h]) * path.counts[h]
-        return target
+        end_values = torch.cat(self.critic_target(path.obs[-1], path.actions[-1]), 1)
+        return path.expanded_value(end_values.amin(1).clamp(low, high), ent_coef, self.gamma)
 
     def _entropy_coefficient(self) -> Tensor:
         if self.log_ent_coef is None:
@@ -360,30 +333,17 @@ class DynaSAC(SAC):
     # Saving
 
     def _excluded_save_params(self) -> list[str]:
-        left = ["world", "world_fit", "replay_buffer_kwargs", "_rollouts", "_starts", "_real_states", "_generator"]
+        left = [
+            "world",
+            "world_fit",
+            "replay_buffer_kwargs",
+            "_rollouts",
+            "_starts",
+            "_real_states",
+            "_generator",
+        ]
         return [*super()._excluded_save_params(), *left]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()
         return [*modules, "world_fit", "world_fit.optimizer"], tensors
-
-
-@dataclass(frozen=True)
-class _Path:
-    """A batch of imagined rollouts of ``steps`` steps.
-
-    Attributes:
-        obs: ``steps + 1`` times ``(batch, obs_dim)``.
-        actions: likewise ``(batch, action_dim)``, in [-1, 1].
-        log_probs: ``(steps + 1, batch)``.
-        rewards: ``(steps, batch)``.
-        counts: ``(steps + 1, batch)``, 0 after an episode ended or the model diverged, else 1.
-        sound: ``(batch,)`` bool, whether the model did not diverge.
-    """
-
-    obs: tuple[Tensor, ...]
-    actions: tuple[Tensor, ...]
-    log_probs: Tensor
-    rewards: Tensor
-    counts: Tensor
-    sound: Tensor
