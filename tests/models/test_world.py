@@ -325,3 +325,32 @@ def test_a_joint_at_its_stop_is_put_back_and_nothing_diverges() -> None:
         assert after.diverged.tolist() == [diverges] * 2
     lost = toy.world(toy.Stub([0.0, float("nan"), 0.0]), described, low=-0.5, high=0.5)
     assert step(lost, torch.zeros(2, 3), torch.zeros(2, 2), "mean").diverged.all()
+
+
+def test_a_world_is_told_in_a_line_and_names_its_dimensions() -> None:
+    world = load("Hopper-v5")
+    assert repr(world) == "WorldModel(Hopper-v5, EnsembleMLP of 8, 0.9 bounds for 1000 steps)"
+    assert repr(world.calibration) == "Calibration(level=0.9, horizon=1000, episodes=60)"
+    assert len(repr(world.support)) < 80
+    assert repr(toy.world()).endswith("LinearGaussian of 4, no bounds)")
+    assert len(world.core_names) == len(set(world.core_names)) == world.task.core.dim
+    assert world.core_names[:2] == ("rootz", "rooty")
+    assert toy.world().core_names == ("obs_0", "obs_1", "obs_2")
+
+
+def test_one_observation_may_ask_for_the_nearest_real_states() -> None:
+    world = load("Hopper-v5")
+    obs = world.task.core.observe(world.starts[:2].astype(np.float64))
+    one, both = world.nearest_real(obs[0], k=3), world.nearest_real(obs, k=3)
+    assert one.core.shape == (1, 3, 11)
+    np.testing.assert_array_equal(one.core[0], both.core[0])
+
+
+def test_a_world_first_stepped_without_gradients_can_be_differentiated_later() -> None:
+    _, state, action = shipped("Hopper-v5", 4)
+    fresh = load("Hopper-v5")
+    with torch.inference_mode():
+        fresh.step(fresh.init(state.core.clone(), rng()), action.clone(), trust=True)
+    given = action.clone().requires_grad_()
+    fresh.step(state, given, "sample", rng(), trust=True).reward.sum().backward()
+    assert given.grad is not None

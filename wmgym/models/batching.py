@@ -7,6 +7,7 @@ while torch's round differently in a vector's tail. So NumPy it is on the CPU, e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,65 @@ def padded(rows: Array) -> Array:
     return np.concatenate([rows, np.zeros((spare, rows.shape[1]), rows.dtype)])
 
 
+def beside(left: Array, right: Array) -> Array:
+    """Columns of both: a core and the shown readouts are a state."""
+    return library(left).concatenate([left, right], 1) if right.shape[1] else left
+
+
 def widened(matrix: Tensor) -> Tensor:
     """Zero columns added up to a ``WIDTH``."""
     return functional.pad(matrix, (0, -matrix.shape[-1] % WIDTH))
+
+
+@dataclass(frozen=True)
+class MemberPacking:
+    """Rows sorted by member.
+
+    Attributes:
+        only: the one member that all rows have, if so; they then stay where they are.
+        rows: number of rows.
+        room: places a member.
+        source: ``(members * room,)`` row that each place takes; empty where ``only`` is.
+        back: ``(rows,)`` place of each row; likewise.
+    """
+
+    only: int | None
+    rows: int
+    room: int
+    source: Tensor
+    back: Tensor
+
+    @classmethod
+    def of(cls, member: Tensor, num_members: int) -> MemberPacking:
+        """For rows of these members ``(rows,)``; in NumPy, whose small operations cost less."""
+        none, rows = member[:0], len(member)
+        if rows == 1:
+            return cls(int(member), 1, 1, none, none)
+        held = member.numpy() if member.is_cpu else member.cpu().numpy()
+        counts = np.bincount(held, minlength=num_members)
+        room = int(counts.max())
+        if room == rows:
+            return cls(int(held[0]), rows, room, none, none)
+        room += -room % MULTIPLE
+        order = held.astype(np.int16).argsort(kind="stable")  # a radix sort
+        # Each member's rows begin at a multiple of room; empty places repeat the first row, unread.
+        shift = np.arange(0, num_members * room, room) - counts.cumsum() + counts
+        place = np.arange(rows) + shift.repeat(counts)
+        source, back = np.zeros(num_members * room, np.int64), np.empty_like(place)
+        source[place], back[order] = order, place
+        index = torch.from_numpy(source), torch.from_numpy(back)
+        if not member.is_cpu:
+            index = index[0].to(member.device), index[1].to(member.device)
+        return cls(None, rows, room, *index)
+
+    def pack(self, rows: Array) -> Tensor:
+        """Rows ``(batch, k)`` by member ``(members, room, k)``."""
+        if self.only is not None:
+            return as_tensor(padded(rows))[None]
+        return as_tensor(rows).index_select(0, self.source).view(-1, self.room, rows.shape[1])
+
+    def unpack(self, packed: Tensor, columns: int) -> Tensor:
+        """The way back, for the first few columns."""
+        if self.only is not None:
+            return packed[0, : self.rows, :columns]
+        return packed.flatten(0, 1)[:, :columns].index_select(0, self.back)

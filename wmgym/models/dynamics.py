@@ -51,6 +51,11 @@ class Prediction:
         """``(..., target_dim)``, of the target's own noise; > 0."""
         return self.noise() if callable(self.noise) else self.noise
 
+    def sample(self, std_scale: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one target per row; ``std_scale`` ``(target_dim,)`` multiplies the noise."""
+        draw = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return torch.addcmul(self.mean, std_scale * self.std, draw)
+
 
 class Dynamics(Protocol):
     """A one-step model of ``num_members`` members; any object with these attributes and this method.

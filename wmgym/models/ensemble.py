@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wmgym.io.schema import from_json, to_json
-from wmgym.models.batching import MULTIPLE, alike, as_tensor, library, padded, widened
+from wmgym.models.batching import MemberPacking, alike, as_tensor, library, padded, widened
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Carry, Precision, Prediction, register_dynamics
@@ -56,60 +56,6 @@ class _Layers:
         return _Layers(self.scale, tuple(hidden), mean, std)
 
 
-@dataclass(frozen=True)
-class _Packing:
-    """Rows sorted by member.
-
-    Attributes:
-        only: the one member that all rows have, if so; they then stay where they are.
-        rows: number of rows.
-        room: places a member.
-        source: ``(members * room,)`` row that each place takes; empty where ``only`` is.
-        back: ``(rows,)`` place of each row; likewise.
-    """
-
-    only: int | None
-    rows: int
-    room: int
-    source: Tensor
-    back: Tensor
-
-    @classmethod
-    def of(cls, member: Tensor, num_members: int) -> _Packing:
-        """For rows of these members ``(rows,)``; in NumPy, whose small operations cost less."""
-        none, rows = member[:0], len(member)
-        if rows == 1:
-            return cls(int(member), 1, 1, none, none)
-        held = member.numpy() if member.is_cpu else member.cpu().numpy()
-        counts = np.bincount(held, minlength=num_members)
-        room = int(counts.max())
-        if room == rows:
-            return cls(int(held[0]), rows, room, none, none)
-        room += -room % MULTIPLE
-        order = held.astype(np.int16).argsort(kind="stable")  # a radix sort
-        # Each member's rows begin at a multiple of room; empty places repeat the first row, unread.
-        shift = np.arange(0, num_members * room, room) - counts.cumsum() + counts
-        place = np.arange(rows) + shift.repeat(counts)
-        source, back = np.zeros(num_members * room, np.int64), np.empty_like(place)
-        source[place], back[order] = order, place
-        index = torch.from_numpy(source), torch.from_numpy(back)
-        if not member.is_cpu:
-            index = index[0].to(member.device), index[1].to(member.device)
-        return cls(None, rows, room, *index)
-
-    def pack(self, rows: Array) -> Tensor:
-        """Rows ``(batch, k)`` by member ``(members, room, k)``."""
-        if self.only is not None:
-            return as_tensor(padded(rows))[None]
-        return as_tensor(rows).index_select(0, self.source).view(-1, self.room, rows.shape[1])
-
-    def unpack(self, packed: Tensor, columns: int) -> Tensor:
-        """The way back, for the first few columns."""
-        if self.only is not None:
-            return packed[0, : self.rows, :columns]
-        return packed.flatten(0, 1)[:, :columns].index_select(0, self.back)
-
-
 @register_dynamics("ensemble")
 class EnsembleMLP(nn.Module):
     """Probabilistic ensemble (Chua et al. 2018, arXiv:1805.12114) with stacked weights: no loop over members.
@@ -135,6 +81,7 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.config = config
         self.num_members, self.target_dim = config.members, config.target_dim
+        self._last: tuple[Tensor, int, MemberPacking] | None = None
         outputs = 2 * config.target_dim + int(config.learns_termination)
         self.coordinates = self.coordinates_type(config.geometry)
         self.input_dim = self.coordinates.feature_dim + config.action_dim
@@ -196,7 +143,7 @@ class EnsembleMLP(nn.Module):
         self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
     ) -> Prediction:
         """Each row by its own member ``(batch,)``, paying for that one: leading shape ``(batch,)``."""
-        plan = _Packing.of(member, self.num_members)
+        plan = self._packed(member)
         layers = self._layers_of(plan.only)
         hidden = self._hidden(plan.pack(self._inputs(core, action, layers.scale)), layers.hidden)
         return self._predict(hidden, layers, plan.unpack)
@@ -211,7 +158,7 @@ class EnsembleMLP(nn.Module):
         companion_carry: Carry = None,
     ) -> tuple[Prediction, Prediction]:
         """``predict_assigned`` of both, companions ``(batch, core_dim)`` by the next member, in one pass."""
-        plan = _Packing.of(member, self.num_members)
+        plan = self._packed(member)
         layers = self._layers_of(plan.only)
         inputs = self._inputs(torch.cat([core, companion]), torch.cat([action, action]), layers.scale)
         mine, its = plan.pack(inputs[: len(core)]), plan.pack(inputs[len(core) :])
@@ -228,6 +175,14 @@ class EnsembleMLP(nn.Module):
             return plan.unpack(packed.roll(turn, 0) if turn else packed, columns)
 
         return self._predict(own, layers, plan.unpack), self._predict(other, following, unpack_other)
+
+    def _packed(self, member: Tensor) -> MemberPacking:
+        """Rows by member; remembered, as episodes keep their members for many steps."""
+        if member.is_inference():  # has no version, so a change in place would go unnoticed
+            return MemberPacking.of(member, self.num_members)
+        if self._last is None or self._last[0] is not member or self._last[1] != member._version:
+            self._last = member, member._version, MemberPacking.of(member, self.num_members)
+        return self._last[2]
 
     def _layers_of(self, only: int | None) -> _Layers:
         """Of all members, or of one."""

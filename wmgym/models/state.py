@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmgym.io.deprecation import renamed_fields
+from wmgym.io.deprecation import old_attribute
 from wmgym.models.batching import alike, as_tensor
 from wmgym.models.dynamics import (
     Carry,
@@ -22,7 +22,6 @@ from wmgym.models.dynamics import (
 )
 
 
-@renamed_fields(shadow="companion", strayed="cumulative_disagreement")
 @dataclass(frozen=True)
 class WorldState:
     """State of ``batch`` imagined episodes.
@@ -47,6 +46,9 @@ class WorldState:
     cumulative_disagreement: Tensor
     carry: Carry = None
     companion_carry: Carry = None
+
+    shadow = old_attribute("WorldState.shadow", "companion")
+    strayed = old_attribute("WorldState.strayed", "cumulative_disagreement")
 
     @property
     def full(self) -> Tensor:

@@ -19,10 +19,10 @@ from torch.nn import functional
 from wmgym.io import artifacts
 from wmgym.io.deprecation import old_attribute, renamed_keywords
 from wmgym.io.provenance import Provenance
-from wmgym.models.batching import alike, as_tensor, clamp, library
+from wmgym.models.batching import alike, as_tensor, beside, clamp, library
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.disagreement import advance_companion, disagreement
-from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Prediction, Propagation
+from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.heads import reward_of, terminated_of
@@ -95,8 +95,7 @@ class WorldModel:
     @property
     def core_names(self) -> tuple[str, ...]:
         """Names of the core's dimensions, which are those of ``error_bound``."""
-        names: tuple[str, ...] = getattr(self.task.core, "names", ())
-        return names or tuple(f"obs_{i}" for i in range(self.task.core.dim))
+        return self.task.core.names
 
     @cached_property
     @torch.inference_mode(False)
@@ -155,11 +154,7 @@ class WorldModel:
         return replace(self, dynamics=dynamics, readout=readout)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """All of a world as arrays and JSON values.
-
-        Raises:
-            ValueError: its dynamics has no name to be saved under, or a keyword of its env is no JSON value.
-        """
+        """All of a world as arrays and JSON values, or a ValueError that says what cannot be stored."""
         return pack_parts({part.name: getattr(self, part.name) for part in fields(self)})
 
     @classmethod
@@ -267,7 +262,7 @@ class WorldModel:
         data_std = self._data_std if trust else None
         encoded = self.encode_action(action)
         own, other = predict_step(self.dynamics, state, encoded, propagation, trust)
-        target = own.mean if noise is None else sample(own, self._std_scale, noise)
+        target = own.mean if noise is None else own.sample(self._std_scale, noise)
         flat = action if action.ndim == 1 else action.flatten(1)
         with np.errstate(all="ignore"):  # torch does not warn of what diverges either
             core, shown, flat, change = alike(state.core, state.shown, flat, target)
@@ -279,7 +274,7 @@ class WorldModel:
                     readout, core, shown, flat, next_core, displacement
                 )
                 split = readout.shape[1] - self.task.core.shown_dim
-                unobserved, next_shown = _beside(unobserved, readout[:, :split]), readout[:, split:]
+                unobserved, next_shown = beside(unobserved, readout[:, :split]), readout[:, split:]
             next_state = WorldState(
                 as_tensor(next_core),
                 as_tensor(next_shown),
@@ -293,7 +288,7 @@ class WorldModel:
                 assert data_std is not None
                 limits = self._limits[0][: core.shape[1]], self._limits[1][: core.shape[1]]
                 next_state = advance_companion(next_state, other, self.coordinates, limits, data_std)
-            known = _beside(core, shown), flat, _beside(next_core, next_shown), unobserved
+            known = beside(core, shown), flat, beside(next_core, next_shown), unobserved
             reward = reward_of(self.task, known, target[:, self.coordinates.change_dim :])
             terminated = terminated_of(self.task, known, own.end_logit, noise)
         return WorldStep(next_state, as_tensor(displacement), reward, terminated, as_tensor(diverged))
@@ -353,14 +348,3 @@ class WorldModel:
         if isinstance(space, spaces.Discrete):
             return functional.one_hot(action - int(space.start), int(space.n)).float()
         return torch.clamp(action.flatten(1), *self._action_bounds)
-
-
-def sample(prediction: Prediction, std_scale: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one target per row."""
-    noise = torch.randn(prediction.mean.shape, generator=generator, device=prediction.mean.device)
-    return torch.addcmul(prediction.mean, std_scale * prediction.std, noise)
-
-
-def _beside(left: Array, right: Array) -> Array:
-    """Columns of both: a core and the shown readouts are a state."""
-    return library(left).concatenate([left, right], 1) if right.shape[1] else left
