@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def main(name: str, doc: str, benchmark: Benchmark, argv: list[str]) -> None:
     for unit, work in benchmark.units(setup, args).items():
         units.do(unit, work)
     path = RUNS / "quick" / f"{name}.json" if args.quick else RESULTS / f"{name}.json"
-    command = f"python -m benchmarks {name}" + " --quick" * args.quick + " --fit" * args.fit
+    command = f"python -m benchmarks {name}{against(args)}" + " --quick" * args.quick + " --fit" * args.fit
     result = units.write(path, command, benchmark.goals, benchmark.seeds, keep=not args.quick)
     print(tables.plain_targets(result["targets"], judged=not args.quick))
     print(f"written to {path.relative_to(ROOT)}")
@@ -106,18 +107,26 @@ def announcement(name: str, benchmark: Benchmark, args: argparse.Namespace) -> s
     """What this run does, and what the full one takes."""
     which = "worlds fitted anew" if args.fit else "the shipped worlds"
     size = "a small sample" if args.quick else "the full sample"
-    full = f"python -m benchmarks {name} --env {' '.join(args.env)}" + " --fit" * benchmark.fits
+    full = f"python -m benchmarks {name} --env {' '.join(args.env)}{against(args)}"
+    full += " --fit" * benchmark.fits
     document, cost = committed(name), minutes(name, args.env, benchmark.fits)
     took = "has not been timed yet"
     if document is not None and cost:
         machine = document["hardware"]
-        took = f"took about {cost:,.0f} minutes on {machine['cores']} cores ({machine['cpu']})"
+        time = "a minute" if round(cost) <= 1 else f"about {cost:,.0f} minutes"
+        took = f"took {time} on {machine['cores']} cores ({machine['cpu']})"
     return "\n".join(
         [
             f"{name}: {', '.join(args.env)}; {size}" + (f", {which}" if benchmark.fits else ""),
             f"The full run, `{full}`, {took}. It {benchmark.collects}.",
         ]
     )
+
+
+def against(args: argparse.Namespace) -> str:
+    """The earlier checkout that a run compares with, if it does; a folder is this machine's affair."""
+    base = getattr(args, "base", None)
+    return "" if base is None else " --base PATH" if Path(base).is_dir() else f" --base {base}"
 
 
 def minutes(name: str, envs: list[str], fits: bool) -> float:

@@ -36,10 +36,10 @@ def steps(env_id: str, sizes: list[int], seconds: float) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    found = {}
+    world, found = wmgym.load(env_id), {}
     for num_envs in sizes:
         for trust in (False, True):
-            env = wmgym.ImaginedVectorEnv(wmgym.load(env_id), num_envs, trust=trust)
+            env = wmgym.ImaginedVectorEnv(world, num_envs, trust=trust)
             low, high = env.action_space.low, env.action_space.high
             action = np.random.default_rng(0).uniform(low, high).astype(np.float32)
             env.reset(seed=0)
@@ -55,7 +55,10 @@ def steps(env_id: str, sizes: list[int], seconds: float) -> dict[str, float]:
 
 
 def fit(env_id: str, transitions: int, updates: int, horizon: int) -> dict[str, float]:
-    """Seconds of a small fit and of its calibration."""
+    """Seconds of a small fit and of its calibration, on one core."""
+    import torch
+
+    torch.set_num_threads(1)
     data = wmgym.collect(env_id, steps=transitions, seed=0)
     held = wmgym.collect(env_id, steps=transitions // 2, seed=1)
     config = wmgym.FitConfig(max_updates=updates, eval_every=updates // 2)

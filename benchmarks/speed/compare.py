@@ -47,8 +47,8 @@ def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
         given = {"env_id": env_id, "sizes": SIZES, "seconds": setup.size(10, 2) / 10}
         found[f"steps-{env_id}"] = functools.partial(compare, base, rounds, "steps", given)
     for env_id in (e for e in args.env if "fit" in sections and e in FAST):
-        given = {"env_id": env_id, "transitions": setup.size(10_000, 4_000),
-                 "updates": setup.size(600, 100), "horizon": setup.size(200, 50)}  # fmt: skip
+        given = {"env_id": env_id, "transitions": setup.size(10_000, 2_000),
+                 "updates": setup.size(600, 50), "horizon": setup.size(200, 20)}  # fmt: skip
         found[f"fit-{env_id}"] = functools.partial(compare, base, rounds, "fit", given)
     for env_id in (e for e in args.env if "fidelity" in sections and e in FAITHFUL):
         found[f"fidelity-{env_id}"] = functools.partial(fidelity, base, env_id, setup)
