@@ -16,6 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+import wmgym
 from tests import toy
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader
@@ -148,6 +149,25 @@ def test_the_observation_normaliser_moves_and_the_policy_stays() -> None:
     after = [*model.actor.get_action_dist_params(obs)[:2], *model.critic(obs, actions)]
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4)
+
+
+def test_the_world_inside_is_a_world_like_any_other(tmp_path: Path) -> None:
+    model = small("InvertedPendulum-v5").learn(150)
+    assert model.world is not None
+    model.world.save(tmp_path / "world")
+    loaded = wmgym.load(tmp_path / "world")
+    core, action = torch.tensor(model.transitions(8).core), torch.zeros(8, 1)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    steps = [
+        world.step(world.init(core, generator), action).state.core
+        for world, generator in zip((model.world, loaded), generators, strict=True)
+    ]
+    torch.testing.assert_close(*steps, rtol=0, atol=0)
+    calib = wmgym.collect("InvertedPendulum-v5", model, steps=300, seed=9, workers=1)
+    assert wmgym.calibrate(model.world, calib).calibration is not None
+    env = wmgym.sb3.ImaginedVecEnv(model.world, num_envs=4)
+    env.reset()
+    assert env.step(np.zeros((4, 1), np.float32))[0].shape == (4, 4)
 
 
 # Gradients and values
