@@ -237,6 +237,15 @@ def test_an_optimistic_world_is_caught() -> None:
         named = model.logger.name_to_value
         said[name] = named["world/imagined_reward"] - named["world/real_reward"]
     assert abs(said["honest"]) < 0.1 < said["liar"]
+    assert said["liar"] == pytest.approx(named["world/exploitation"])
+    model._exploited = 0
+    model.world = toy.world(
+        Halving(), toy.task(reward_fn=lambda obs, action, next_obs: 0 * obs[..., 0] + 9.0)
+    )
+    for _ in range(2):
+        model._measure_exploitation()
+    with pytest.warns(UserWarning, match="the policy exploits the model"):
+        model._measure_exploitation()
 
 
 class Halving(toy.LinearGaussian):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ _DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
+_PATIENCE = 3  # refits in a row that exploit the model before it warns
 _LOG_SQRT_2PI, _LOG_2 = 0.5 * np.log(2 * np.pi), np.log(2.0)
 
 
@@ -154,6 +156,7 @@ class DynaSAC(SAC):
         seed = int(torch.randint(2**31, ()))  # of the generator that SB3 has just seeded
         self._generator = torch.Generator().manual_seed(seed)
         self.world_fit = OnlineFit(self.task, self.world_config, self._generator)
+        self._exploited = 0
         self._rollouts: deque[Tensor] = deque(maxlen=self.imagination.rollouts_kept)
         space = self.task.action_space
         assert isinstance(space, spaces.Box)
@@ -209,9 +212,18 @@ class DynaSAC(SAC):
             imagined += float((step.reward * alive).mean())
             alive = alive * ~step.terminated
             state = step.state.full
-        self.logger.record("world/real_reward", real.mean() / steps)
-        self.logger.record("world/imagined_reward", imagined / steps)
-        self.logger.record("world/exploitation", (imagined - real.mean()) / steps)
+        paid, said = real.mean() / steps, imagined / steps
+        found = {"real_reward": paid, "imagined_reward": said, "exploitation": (excess := said - paid)}
+        for name, value in found.items():
+            self.logger.record(f"world/{name}", value)
+        assert data.reward is not None
+        self._exploited = self._exploited + 1 if excess > max(data.reward.std(), 1e-3) else 0
+        if self._exploited == _PATIENCE:
+            warnings.warn(
+                f"the policy exploits the model: the world imagined {excess:.3g} more reward a step than the "
+                "env then paid; take more world_kwargs['updates']",
+                stacklevel=2,
+            )
 
     def _step(self, state: Tensor, action: Tensor) -> WorldStep:
         """One step of the world from states ``(batch, state_dim)``, every row by a member drawn anew."""
@@ -319,9 +331,7 @@ class DynaSAC(SAC):
         return path.expanded_value(end_values.amin(1).clamp(low, high), ent_coef, self.gamma)
 
     def _entropy_coefficient(self) -> Tensor:
-        if self.log_ent_coef is None:
-            return self.ent_coef_tensor
-        return self.log_ent_coef.detach().exp()
+        return self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
 
     def _update_entropy_coefficient(self, log_prob: Tensor) -> None:
         if self.log_ent_coef is not None and self.ent_coef_optimizer is not None:
@@ -330,18 +340,9 @@ class DynaSAC(SAC):
             loss.backward()  # type: ignore[no-untyped-call]
             self.ent_coef_optimizer.step()
 
-    # Saving
-
     def _excluded_save_params(self) -> list[str]:
-        left = [
-            "world",
-            "world_fit",
-            "replay_buffer_kwargs",
-            "_rollouts",
-            "_starts",
-            "_real_states",
-            "_generator",
-        ]
+        left = ["world", "world_fit", "replay_buffer_kwargs", "_generator"]
+        left += ["_rollouts", "_starts", "_real_states"]
         return [*super()._excluded_save_params(), *left]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
