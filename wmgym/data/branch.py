@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from wmgym.data.steps import Step, columns, from_steps
+from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
 from wmgym.data.transitions import Transitions, concat
 from wmgym.tasks.ground_truth import Snapshot, restore
 from wmgym.tasks.task import Task
@@ -25,35 +26,23 @@ def branch(
         actions: ``(steps, *action_shape)``.
         env: a live env of the task to use and leave wherever it ends; None makes one.
     """
-    own = task.make() if env is None else env
-    try:
-        if env is None:
-            own.reset(seed=0)
-        restore(own, at)
-        unwrapped: Any = own.unwrapped
-        obs = np.array(unwrapped._get_obs())
-        core, before = task.read_core(own, obs), task.read_unobserved(own)
-        steps: list[Step] = []
-        for step, action in enumerate(actions, start=1):
-            next_obs, reward, terminated, truncated, _ = own.step(action)
-            next_core, after = task.read_core(own, next_obs), task.read_unobserved(own)
-            unobserved = task.unobserved_over(before, after)
-            last = (bool(truncated) or step == len(actions)) and not terminated
-            steps.append(Step(obs, action, reward, next_obs, terminated, last, core, next_core, unobserved))
-            obs, core, before = np.array(next_obs), next_core, after
-            if terminated or truncated:
-                break
-    finally:
-        if env is None:
-            own.close()
-    return from_steps(task, [columns(steps)], seeds=(-1,), policies=("actions",))
+    if env is None:
+        return fork(task, at, [actions])
+    restore(env, at)
+    unwrapped: Any = env.unwrapped
+    recorder = Recorder(task, env)
+    recorder.look(unwrapped._get_obs())
+    steps: list[Step] = []
+    for action in actions:
+        steps.append(recorder.step(action))
+        if steps[-1].terminated or steps[-1].truncated:
+            break
+    steps[-1] = steps[-1]._replace(truncated=not steps[-1].terminated)
+    return from_episodes(task, [Episode(0, "actions", -1, columns(steps))])
 
 
 def fork(task: Task, at: Snapshot, plans: Sequence[np.ndarray]) -> Transitions:
     """``branch`` for several sequences of actions, one episode each."""
-    env = task.make()
-    try:
+    with contextlib.closing(task.make()) as env:
         env.reset(seed=0)
         return concat([branch(task, at, actions, env) for actions in plans])
-    finally:
-        env.close()

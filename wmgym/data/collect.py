@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,8 @@ from gymnasium import spaces
 
 from wmgym.data.executors import executor
 from wmgym.data.pool import as_policies, is_pool
-from wmgym.data.rollout_worker import Episode, Group, Rollout, run_group
-from wmgym.data.steps import from_steps
+from wmgym.data.rollout_worker import Rollout, run_group
+from wmgym.data.steps import Episode, from_episodes
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
@@ -76,57 +77,43 @@ def collect(
     if episodes is not None and limit is None:
         raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
     policies = as_policies(policy)
-    whole = Rollout(task, policies, 1, steps, episodes, limit, seed, noise, switch_every)
+    whole = Rollout(task, policies, steps, episodes, limit, seed, noise, switch_every)
     apart = is_pool(policy) and switch_every is None
-    parts = [_groups(rollout) for rollout in (_shares(whole) if apart else [whole])]
-    groups = [group for part in parts for group in part]
+    groups = [group for part in (_shares(whole) if apart else [whole]) for group in _groups(part)]
     expected = steps if steps is not None else (episodes or 0) * (limit or 0)
     if workers is None:
         workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
     with track("collect", expected, show=progress) as advance:
-        found = iter(executor(workers, len(groups)).map(run_group, groups, advance))
-    done: list[Episode] = []
-    for part in parts:
-        episodes_of_part = [episode for _ in part for episode in next(found)]
-        done += sorted(episodes_of_part, key=lambda episode: episode.index)
-    return from_steps(
-        task,
-        [episode.columns for episode in done],
-        seeds=tuple(episode.seed for episode in done),
-        policies=tuple(episode.policy for episode in done),
-    )
+        found = executor(workers, len(groups)).map(run_group, groups, advance)
+    names = list(policies)
+
+    def place(episode: Episode) -> tuple[int, int]:
+        return names.index(episode.policy) if apart else 0, episode.index
+
+    return from_episodes(task, sorted(itertools.chain.from_iterable(found), key=place))
 
 
 def _shares(whole: Rollout) -> list[Rollout]:
     """Each policy its share, the first ones one more where it does not divide."""
-    total = whole.steps or whole.episodes or 0
-    if total < len(whole.policies):
-        raise ValueError(
-            f"{total} steps or episodes are too few for {len(whole.policies)} policies; ask for more"
-        )
+    total, count = whole.steps or whole.episodes or 0, len(whole.policies)
+    if total < count:
+        raise ValueError(f"{total} steps or episodes are too few for {count} policies; ask for more")
     parts = []
     for index, (name, policy) in enumerate(whole.policies.items()):
-        share = total // len(whole.policies) + (index < total % len(whole.policies))
-        parts.append(
-            replace(
-                whole,
-                policies={name: policy},
-                steps=None if whole.steps is None else share,
-                episodes=None if whole.episodes is None else share,
-                seed=int(np.random.SeedSequence((whole.seed, index)).generate_state(1)[0]),
-            )
-        )
+        share = total // count + (index < total % count)
+        limits: dict[str, Any] = {"episodes": share} if whole.steps is None else {"steps": share}
+        seed = int(np.random.SeedSequence((whole.seed, index)).generate_state(1)[0])
+        parts.append(replace(whole, policies={name: policy}, seed=seed, **limits))
     return parts
 
 
-def _groups(whole: Rollout) -> list[Group]:
+def _groups(whole: Rollout) -> list[Rollout]:
     """Divide a rollout's steps or episodes between streams, and these between groups."""
-    if whole.steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
-        most = min(_STREAMS, max(1, whole.steps // (whole.max_episode_steps or whole.steps)))
-        streams = next(n for n in range(most, 0, -1) if whole.steps % n == 0)
-        rollout = replace(whole, streams=streams, steps=whole.steps // streams)
-    else:
-        streams = min(_STREAMS, whole.episodes or 1)
-        rollout = replace(whole, streams=streams)
+    streams, steps = min(_STREAMS, whole.episodes or 1), whole.steps
+    if steps is not None:  # a divisor of steps that leaves each stream a whole episode or more
+        most = min(_STREAMS, max(1, steps // (whole.max_episode_steps or steps)))
+        streams = next(n for n in range(most, 0, -1) if steps % n == 0)
+        steps //= streams
     size = min(_GROUP, -(-streams // 2))
-    return [Group(rollout, tuple(range(at, min(at + size, streams)))) for at in range(0, streams, size)]
+    groups = (tuple(range(at, min(at + size, streams))) for at in range(0, streams, size))
+    return [replace(whole, streams=streams, steps=steps, group=group) for group in groups]

@@ -26,10 +26,15 @@ def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
     n = len(episode)
     if n == 0:
         raise ValueError("no transitions; collect at least one step")
-    shapes = _shapes(task, n)
+    core = task.core
+    widths = {"obs": task.obs_dim, "core": core.dim, "unobserved": core.unobserved_dim}
+    if not isinstance(task.action_space, spaces.Discrete):
+        widths["action"] = task.action_dim
     for name, array in arrays.items():
-        if array.shape != shapes[name]:
-            raise ValueError(f"{name} has shape {array.shape}, expected {shapes[name]}")
+        width = widths.get(name.removeprefix("next_"))
+        expected = (n,) if width is None else (n, width)
+        if array.shape != expected:
+            raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array.reshape(n, -1)).all(1))[0, 0])
             raise ValueError(f"{name} is not finite in row {row}; drop that episode before use")
@@ -54,27 +59,3 @@ def store_action(task: Task, action: np.ndarray) -> np.ndarray:
     ):
         raise ValueError(f"actions must be one integer a row, inside {space}")
     return counted.reshape(len(action))
-
-
-def copied_rows(name: str, array: np.ndarray, n: int, dtype: type | None) -> np.ndarray:
-    """A copy of a column that has one entry a transition."""
-    if n == 0:
-        raise ValueError("no transitions; the log has no rows")
-    copy = np.array(array, dtype)
-    if len(copy) != n:
-        raise ValueError(f"{name} has {len(copy)} rows, episode has {n}")
-    return copy
-
-
-def _shapes(task: Task, n: int) -> dict[str, tuple[int, ...]]:
-    """What every column of ``n`` transitions must look like."""
-    discrete = isinstance(task.action_space, spaces.Discrete)
-    widths = {
-        "obs": task.obs_dim,
-        "next_obs": task.obs_dim,
-        "core": task.core.dim,
-        "next_core": task.core.dim,
-        "unobserved": task.core.unobserved_dim,
-        **({} if discrete else {"action": task.action_dim}),
-    }
-    return {name: (n, widths[name]) if name in widths else (n,) for name in PER_STEP}

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import mmap
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
-from typing import IO, Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from wmgym.io.progress import Advance
 
 Item = TypeVar("Item")
-Item_contra = TypeVar("Item_contra", contravariant=True)
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
+Work: TypeAlias = Callable[[Item, Advance], Result]
+"""What is done to an item; tells ``advance`` of its progress."""
 
-_PICKLER = ForkingPickler  # what multiprocessing itself sends between a parent and its children by
 _LOOK_SECONDS = 0.1  # how often a parent looks at its children's progress, and they at whether it lives
-
-
-class Work(Protocol[Item_contra, Result_co]):
-    """What is done to an item; tells ``advance`` of its progress."""
-
-    def __call__(self, item: Item_contra, advance: Advance, /) -> Result_co:
-        """Do it."""
 
 
 class Executor(Protocol):
@@ -57,9 +44,10 @@ class SerialExecutor:
 
 @dataclass(frozen=True)
 class ForkExecutor:
-    """Does items in ``workers`` forked processes, which inherit the work: lambdas and closures will do.
+    """Does each item in a forked process, which inherits the work: lambdas and closures will do.
 
-    None of them is left a second after their parent is gone, however it ends.
+    At most ``workers`` of them run at once, and none is left a second after their parent is gone, however it
+    ends. Python's own pool would wait for ever for the rest of a result whose sender was killed.
     """
 
     workers: int
@@ -70,28 +58,36 @@ class ForkExecutor:
         Raises:
             RuntimeError: a process died, or raised what cannot be pickled.
         """
-        with ExitStack() as stack:
-            # Results go through files without a name, since a process that is killed while it sends one
-            # through the pool's pipe leaves half a message there, for whose rest the pool waits for ever.
-            files: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in items]
-            job = _Job(work, items, files, mmap.mmap(-1, 8 * (1 + len(items))), os.getpid())
-            pool = stack.enter_context(
-                concurrent.futures.ProcessPoolExecutor(
-                    self.workers, multiprocessing.get_context("fork"), _enter, (job,)
-                )
-            )
-            stack.callback(job.stop)  # before the pool waits for its processes
-            with warnings.catch_warnings():  # the children use none of their parent's threads
-                warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.* may lead to deadlocks")
-                futures = {pool.submit(_run, index): index for index in range(len(items))}
-            results: dict[int, Any] = {}
-            while len(results) < len(items):
-                pending = [future for future, index in futures.items() if index not in results]
-                done, _ = concurrent.futures.wait(pending, _LOOK_SECONDS)
-                for future in sorted(done, key=futures.__getitem__):  # of several errors, the first item's
-                    results[futures[future]] = _outcome(future, files[futures[future]])
-                advance(job.progress())
-            return [results[index] for index in range(len(items))]
+        fork = multiprocessing.get_context("fork")
+        counts = fork.RawArray("q", len(items))  # how far each item has come
+        waiting, seen = list(enumerate(items)), 0
+        running: dict[Any, tuple[int, Any]] = {}
+        results: dict[int, Result] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    index, item = waiting.pop(0)
+                    receiver, sender = fork.Pipe(duplex=False)
+                    child = fork.Process(target=_run, args=(work, item, counts, index, sender, os.getpid()))
+                    running[receiver] = index, child
+                    with warnings.catch_warnings():  # the child uses none of its parent's threads
+                        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.*")
+                        child.start()
+                    sender.close()  # so that the pipe ends with the child
+                ready: list[Any] = connection.wait(list(running), _LOOK_SECONDS)
+                for receiver in sorted(ready, key=lambda each: running[each][0]):  # the first item's error
+                    results[running[receiver][0]] = _receive(receiver)
+                    running.pop(receiver)[1].join()
+                    receiver.close()
+                seen, before = sum(counts), seen
+                advance(seen - before)
+        finally:
+            for receiver, (_, child) in running.items():
+                receiver.close()
+                if child.pid is not None:  # else the system could not start it
+                    child.kill()
+                    child.join()
+        return [results[index] for index in range(len(items))]
 
 
 def executor(workers: int, items: int) -> Executor:
@@ -101,78 +97,41 @@ def executor(workers: int, items: int) -> Executor:
     return ForkExecutor(min(workers, items))
 
 
-@dataclass
-class _Job:
-    """What children inherit; ``shared`` holds a flag to stop and how far each item has come, int64 each."""
-
-    work: Work[Any, Any]
-    items: Sequence[Any]
-    files: list[IO[bytes]]
-    shared: mmap.mmap
-    parent: int
-    seen: int = 0
-
-    def stop(self) -> None:
-        np.frombuffer(self.shared, np.int64)[0] = 1
-
-    def progress(self) -> int:
-        """How far all items have come since the last call."""
-        before, self.seen = self.seen, int(np.frombuffer(self.shared, np.int64)[1:].sum())
-        return self.seen - before
-
-    def watch(self) -> None:
-        """In a child: end it as soon as the parent is gone or says so."""
-        flag = np.frombuffer(self.shared, np.int64)
-        while os.getppid() == self.parent and not flag[0]:
-            time.sleep(_LOOK_SECONDS)
-        os._exit(1)
+def _receive(receiver: Any) -> Any:
+    """A child's result; raises what went wrong there."""
+    try:
+        outcome = receiver.recv()
+    except (EOFError, OSError):
+        raise RuntimeError("a worker process died; is memory short?") from None
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-_inherited: _Job  # in a child
-
-
-def _enter(job: _Job) -> None:
-    """In a child, before any work."""
-    global _inherited
-    _inherited = job
+def _run(work: Work[Any, Any], item: Any, counts: Any, index: int, sender: Any, parent: int) -> None:
+    """In a child: do one item and send its result, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    threading.Thread(target=job.watch, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # never enter the parent's thread pool
-
-
-def _run(index: int) -> None:
-    """In a child: do one item and write its result, or what went wrong, to its file."""
-    job = _inherited
-    counts = np.frombuffer(job.shared, np.int64)[1:]
 
     def advance(amount: int, note: str = "") -> None:
         counts[index] += amount
 
     try:
-        outcome = _PICKLER.dumps(job.work(job.items[index], advance))
+        outcome = ForkingPickler.dumps(work(item, advance))
     except Exception as error:
-        outcome = _pickled(error)
-    job.files[index].write(outcome)
-    job.files[index].flush()
+        try:
+            outcome = ForkingPickler.dumps(error)
+            ForkingPickler.loads(outcome)
+        except Exception:  # an error may hold anything, and fail in many ways
+            outcome = ForkingPickler.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        sender.send_bytes(outcome)
 
 
-def _pickled(error: Exception) -> memoryview:
-    try:
-        found = _PICKLER.dumps(error)
-        _PICKLER.loads(found)
-    except Exception:  # an error may hold anything, and fail in many ways
-        return _PICKLER.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    return found
-
-
-def _outcome(future: concurrent.futures.Future[None], file: IO[bytes]) -> Any:
-    try:
-        future.result()
-    except BrokenProcessPool as error:
-        raise RuntimeError("a worker process died; is memory short?") from error
-    file.seek(0)
-    outcome = _PICKLER.loads(file.read())
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+def _end_with(parent: int) -> None:
+    """In a child: end it as soon as its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)

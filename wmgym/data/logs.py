@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from wmgym.data.columns import copied_rows, store_action
+from wmgym.data.columns import store_action
 from wmgym.data.transitions import Transitions
 from wmgym.io.deprecation import renamed_keywords
 from wmgym.io.provenance import library_versions
@@ -46,8 +46,10 @@ def from_arrays(
     """
     ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
     n = len(ids)
-    flat_obs = copied_rows("obs", obs, n, np.float32).reshape(n, -1)
-    flat_next = copied_rows("next_obs", next_obs, n, np.float32).reshape(n, -1)
+    if n == 0:
+        raise ValueError("no transitions; the log has no rows")
+    flat_obs = _copied("obs", obs, n, np.float32).reshape(n, -1)
+    flat_next = _copied("next_obs", next_obs, n, np.float32).reshape(n, -1)
     if flat_obs.shape[1] != task.obs_dim or flat_next.shape[1] != task.obs_dim:
         raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
     if unobserved is None and task.core.unobserved_dim:
@@ -55,13 +57,13 @@ def from_arrays(
             f"{task.env_id} has reward inputs absent from the observation; pass unobserved= with "
             f"{task.core.unobserved_dim} columns, {task.core.displacement_dim} of displacement"
         )
-    ended = copied_rows("terminated", terminated, n, bool)
+    ended = _copied("terminated", terminated, n, bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0
     count = int(ids[-1]) + 1
     return Transitions(
         task=task,
         obs=flat_obs,
-        action=store_action(task, copied_rows("action", action, n, None)),
+        action=store_action(task, _copied("action", action, n, None)),
         reward=None if reward is None else np.array(reward, np.float64),
         next_obs=flat_next,
         terminated=ended,
@@ -75,3 +77,10 @@ def from_arrays(
         source=source,
         versions=library_versions(),
     )
+
+
+def _copied(name: str, array: np.ndarray, n: int, dtype: type | None) -> np.ndarray:
+    copy = np.array(array, dtype)
+    if len(copy) != n:
+        raise ValueError(f"{name} has {len(copy)} rows, episode has {n}")
+    return copy

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
-from wmgym.data.steps import Step, columns
+from wmgym.data.steps import Episode, Recorder, Step, columns
 from wmgym.io.progress import Advance
 from wmgym.tasks.task import Task
 
@@ -33,51 +33,35 @@ class Rollout:
     Attributes:
         task: the real env.
         policies: by name; episodes take turns.
-        streams: envs stepped side by side.
         steps: of each stream; None for whole episodes.
         episodes: over all streams; None for steps.
         max_episode_steps: where an episode is cut; None leaves it to the env.
         seed: decides resets, random actions and noise.
         noise: standard deviation of action noise, in half action ranges.
         switch_every: mean number of steps that a policy acts for; None for the whole episode.
+        streams: envs stepped side by side.
+        group: those of them that share policy calls and are stepped in one process.
     """
 
     task: Task
     policies: Mapping[str, PolicyFn | None]
-    streams: int
     steps: int | None
     episodes: int | None
     max_episode_steps: int | None
     seed: int
     noise: float
     switch_every: int | None
+    streams: int = 1
+    group: tuple[int, ...] = (0,)
 
 
-@dataclass(frozen=True)
-class Group:
-    """Some of a rollout's streams, which share policy calls and are run in one process."""
-
-    rollout: Rollout
-    streams: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One recorded episode: its number, the policy's name, the seed of its reset, and its columns."""
-
-    index: int
-    policy: str
-    seed: int
-    columns: Step
-
-
-def run_group(group: Group, advance: Advance) -> list[Episode]:
-    """All episodes of a group, from its first reset to its last step."""
+def run_group(rollout: Rollout, advance: Advance) -> list[Episode]:
+    """All episodes of a rollout's group, from its first reset to its last step."""
     streams: list[_Stream] = []
     try:
-        streams.extend(_Stream(group.rollout, index) for index in group.streams)
+        streams.extend(_Stream(rollout, index) for index in rollout.group)
         while live := [stream for stream in streams if stream.active]:
-            for stream, action in zip(live, _act(group.rollout, live), strict=True):
+            for stream, action in zip(live, _act(rollout, live), strict=True):
                 stream.step(action)
             advance(len(live))
         return [episode for stream in streams for episode in stream.finished]
@@ -90,10 +74,10 @@ class _Stream:
     """One real env: knows the episode it is in and checks every step."""
 
     def __init__(self, rollout: Rollout, index: int) -> None:
-        self.rollout, self.task, self.env = rollout, rollout.task, rollout.task.make()
+        self.rollout, self.env = rollout, rollout.task.make()
+        self.recorder = Recorder(rollout.task, self.env)
         self.left = rollout.steps
         self.finished: list[Episode] = []
-        self.data: Any = getattr(self.env.unwrapped, "data", None)
         self.active = self._start(index)
 
     def _start(self, index: int) -> bool:
@@ -107,50 +91,41 @@ class _Stream:
         names = list(rollout.policies)
         self.acting = names[index % len(names)]
         self.policy = self.acting if rollout.switch_every is None else "switching"
-        self.taken = 0
         self.steps: list[Step] = []
-        obs, _ = self.env.reset(seed=self.seed)
-        self.obs = np.array(obs)  # a copy, for the env may write into its own
-        self._look(0.0)
+        self.recorder.look(self.env.reset(seed=self.seed)[0])
+        self._check(0.0)
         return True
 
     def step(self, action: Any) -> None:
         """One env step; at an episode's end, record it and reset for the next."""
-        obs, core, before = self.obs, self.core, self.unobserved
-        next_obs, reward, terminated, truncated, _ = self.env.step(action)
-        self.obs = np.array(next_obs)
-        self.taken += 1
-        self._look(float(reward))
+        step = self.recorder.step(action)
+        self.steps.append(step)
+        self._check(float(step.reward))
         self.left = None if self.left is None else self.left - 1
-        cut = truncated or self.left == 0 or self.taken == self.rollout.max_episode_steps
-        truncated = cut and not terminated
-        unobserved = self.task.unobserved_over(before, self.unobserved)
-        self.steps.append(
-            Step(obs, action, reward, self.obs, terminated, truncated, core, self.core, unobserved)
-        )
-        if terminated or truncated:
+        cut = step.truncated or self.left == 0 or len(self.steps) == self.rollout.max_episode_steps
+        if step.terminated or cut:
+            self.steps[-1] = step._replace(truncated=not step.terminated)
             self.finished.append(Episode(self.index, self.policy, self.seed, columns(self.steps)))
             self.active = self._start(self.index + self.rollout.streams)
 
-    def _look(self, reward: float) -> None:
-        """Check the step just taken and read the state behind it."""
-        space = self.task.observation_space
-        if hasattr(self.data, "warning"):  # a MujocoEnv; reading the counters needs no import of mujoco
-            counts = self.data.warning.number
+    def _check(self, reward: float) -> None:
+        """Refuse what no model should be fitted to."""
+        obs, space = self.recorder.obs, self.rollout.task.observation_space
+        data: Any = getattr(self.env.unwrapped, "data", None)
+        if hasattr(data, "warning"):  # a MujocoEnv; reading the counters needs no import of mujoco
+            counts = data.warning.number
             if counts.any():
                 self._stop(f"MuJoCo warns: {MUJOCO_WARNINGS[int(np.argmax(counts > 0))]}")
-        if not np.isfinite(self.obs).all():
+        if not np.isfinite(obs).all():
             self._stop("the observation is not finite")
         if not np.isfinite(reward):
             self._stop("the reward is not finite")
-        if not ((self.obs >= space.low) & (self.obs <= space.high)).all():
+        if not ((obs >= space.low) & (obs <= space.high)).all():
             self._stop("the observation is outside observation_space")
-        self.core = self.task.read_core(self.env, self.obs)
-        self.unobserved = self.task.read_unobserved(self.env)
 
     def _stop(self, why: str) -> None:
         raise CollectError(
-            f"episode {self.index} (reset seed {self.seed}, policy {self.policy!r}), step {self.taken}: "
+            f"episode {self.index} (reset seed {self.seed}, policy {self.policy!r}), step {len(self.steps)}: "
             f"{why}; limit the actions or mend the env before fitting to it"
         )
 
@@ -171,7 +146,7 @@ def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:
         if policy is None:
             chosen = np.concatenate([random_actions(space, live[i].rng, 1) for i in rows])
         else:
-            chosen = apply_policy(policy, np.stack([live[i].obs for i in rows]))
+            chosen = apply_policy(policy, np.stack([live[i].recorder.obs for i in rows]))
             _require_usable(name, chosen, len(rows), space)
         for i, action in zip(rows, chosen, strict=True):
             actions[i] = action

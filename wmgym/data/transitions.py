@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
 from wmgym.data.columns import PER_STEP, check_columns
-from wmgym.data.storage import read_transitions, write_transitions
+from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed_fields
-from wmgym.tasks.schema import record_task
+from wmgym.io.schema import Record
+from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
 
@@ -135,9 +137,7 @@ class Transitions:
         if len(chosen) == 0 or chosen[0] < 0 or chosen[-1] >= self.num_episodes:
             raise ValueError(f"episodes must lie in 0..{self.num_episodes - 1} and be at least one")
         rows = np.isin(self.episode, chosen)
-        cut: dict[str, Any] = {
-            name: None if getattr(self, name) is None else getattr(self, name)[rows] for name in PER_STEP
-        }
+        cut: dict[str, Any] = {name: array[rows] for name, array in self.arrays().items()}
         cut["episode"] = np.searchsorted(chosen, cut["episode"])
         return replace(
             self,
@@ -171,12 +171,11 @@ class Transitions:
 
     def fingerprints(self) -> tuple[str, ...]:
         """One content hash an episode, so that no episode can be both fitted and calibrated on."""
-        bounds = [*self.first.tolist(), len(self)]
         found = []
-        for begin, end in itertools.pairwise(bounds):
+        for begin, end in itertools.pairwise([*self.first, len(self)]):
             digest = hashlib.blake2b(digest_size=8)
             for array in (self.core, self.next_core, self.action):
-                digest.update(np.ascontiguousarray(array[begin:end]).tobytes())
+                digest.update(array[begin:end].tobytes())
             found.append(digest.hexdigest())
         return tuple(found)
 
@@ -204,8 +203,15 @@ class Transitions:
             StoreError: the directory cannot be written, or holds something else.
             ValueError: a keyword of the env is no JSON value.
         """
-        write_transitions(
-            path, self.task, self.arrays(), self.episode_seed, self.episode_policy, self.source, self.versions
+        record = _TransitionsRecord(
+            task=record_task(self.task),
+            episode_policy=list(self.episode_policy),
+            source=self.source,
+            versions=self.versions,
+        )
+        arrays = {**self.arrays(), "episode_seed": np.array(self.episode_seed, np.int64)}
+        artifacts.write_directory(
+            path, kind="transitions", arrays=arrays, document=record.model_dump(mode="json")
         )
 
     @classmethod
@@ -219,7 +225,24 @@ class Transitions:
         Raises:
             StoreError: no transitions are there, or a byte of them has changed.
         """
-        return cls(**read_transitions(path, task))
+        arrays, document = artifacts.read_directory(path, kind="transitions")
+        try:
+            record = _TransitionsRecord.model_validate(document)
+            columns = {name: arrays[name] for name in PER_STEP if name != "reward"}
+            seeds = tuple(arrays["episode_seed"].tolist())
+        except (ValidationError, KeyError) as error:
+            raise artifacts.StoreError(
+                f"{path}: not a transitions document of this version of wmgym; collect again"
+            ) from error
+        return cls(
+            **columns,
+            task=rebuild_task(record.task, task),
+            reward=arrays.get("reward"),
+            episode_seed=seeds,
+            episode_policy=tuple(record.episode_policy),
+            source=record.source,
+            versions=record.versions,
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every column by name, but for the reward where there is none."""
@@ -246,8 +269,7 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
             raise ValueError("cannot join data with and without reward; pass reward= to all parts")
     offsets = np.cumsum([0, *(part.num_episodes for part in parts[:-1])])
     joined: dict[str, Any] = {
-        name: None if getattr(head, name) is None else np.concatenate([getattr(part, name) for part in parts])
-        for name in PER_STEP
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in head.arrays()
     }
     joined["episode"] = np.concatenate([p.episode + k for p, k in zip(parts, offsets, strict=True)])
     return replace(
@@ -256,6 +278,13 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
         episode_seed=tuple(seed for part in parts for seed in part.episode_seed),
         episode_policy=tuple(name for part in parts for name in part.episode_policy),
     )
+
+
+class _TransitionsRecord(Record):
+    task: TaskRecord
+    episode_policy: list[str]
+    source: Literal["real", "imagined"]
+    versions: dict[str, str]
 
 
 def _same_env(one: Task, other: Task) -> bool:
