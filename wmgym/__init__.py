@@ -6,6 +6,7 @@ Importing this loads neither torch nor mujoco; names load what they need when fi
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -127,7 +128,7 @@ def __getattr__(name: str) -> Any:
     if name == "sb3":
         return importlib.import_module("wmgym.sb3")
     if name in deprecation.OLD_MODULES:
-        return deprecation.old_module(name)
+        return sys.modules[f"wmgym.{name}"]
     if name not in _HOME:
         raise AttributeError(f"module 'wmgym' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wmgym.{_HOME[name]}"), name)

@@ -2,5 +2,3 @@
 
 from wmgym.agents.sb3 import *  # noqa: F403
 from wmgym.agents.sb3 import __all__ as __all__
-
-__path__: list[str] = []  # old modules were below it; see wmgym/io/deprecation.py

@@ -22,56 +22,16 @@ from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.envs.registration import make_env, make_vector_env
 from wmgym.io import deprecation
-from wmgym.models import saving
 from wmgym.models.dynamics import PROPAGATIONS
-from wmgym.models.state import WorldState
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Core, Geometry
 
 MODULES = {
-    # an old module: a public name in it
-    "archive": "load",
-    "arrays": "padded",
-    "calibrating": "calibrate",
-    "chart": "Chart",
-    "cli": "main",
-    "collecting": "collect",
-    "console": "Job",
-    "doctor": "examine",
-    "drift": "signs",
-    "dynamics": "MODES",
-    "env": "make_vector_env",
-    "files": "check_place",
-    "fitting": "fit",
-    "groundtruth": "branch",
-    "ledger": "write_run_json",
-    "optimising": "FitConfig",
-    "pipeline": "run",
-    "policy": "load_pool",
-    "progress": "track",
-    "recipes": "recipe",
-    "records": "Record",
-    "replaying": "replay",
-    "rules": "crps",
-    "sb3.export": "to_policy",
-    "sb3.importing": "import_sb3",
-    "sb3.training": "agent_arrays",
-    "sb3.vec_env": "ImaginedVecEnv",
-    "scoring": "mean_interval",
-    "store": "write_json",
-    "streams": "CollectError",
-    "support": "Support",
-    "symmetry": "views",
-    "task": "make_task",
-    "tasks.floating": "ant",
-    "tasks.jointed": "reacher",
-    "tasks.known": "Known",
-    "tasks.planar": "hopper",
-    "vector_env": "EnvSnapshot",
-    "world": "WorldState",
+    # an old module: public names in it
+    "drift": ("signs", "check"),
+    "groundtruth": ("snapshot", "restore", "branch", "replay", "inspect", "Renderer"),
+    "rules": ("crps",),
 }
-PACKAGES = {"calibration": "Calibration", "data": "from_arrays", "tasks.mujoco_v5": "lookup"}
-"""Old modules that are packages now: a name that only the module had."""
 
 
 def scored(**keywords: Any) -> wmgym.GapReport:
@@ -136,9 +96,6 @@ ATTRIBUTES = [
     (wmgym.TrainConfig(learning_starts=3), "prefill", "learning_starts"),
     (wmgym.TrainConfig(propagation="mean"), "mode", "propagation"),
     (wmgym.TrainConfig(divergence_is_terminal=True), "halt", "divergence_is_terminal"),
-    (toy.world(), "doubt", "disagreement"),
-    (WorldState(*[torch.ones(1)] * 5), "shadow", "companion"),
-    (WorldState(*[torch.ones(1)] * 5), "strayed", "cumulative_disagreement"),
     (TABLE, "per_doubt", "per_disagreement"),
     (DATA, "hidden", "unobserved"),
     (described(unobserved_dim=2), "hidden_dim", "unobserved_dim"),
@@ -148,59 +105,29 @@ ATTRIBUTES = [
 """Values, old names of their attributes, and the new ones."""
 
 
-def fresh(module: str) -> None:
-    """Forget an old module, which warns once a process."""
-    sys.modules.pop(f"wmgym.{module}", None)
-    parent, _, name = f"wmgym.{module}".rpartition(".")
-    vars(sys.modules[parent]).pop(name, None)
-
-
 def test_every_old_module_is_listed() -> None:
     assert set(MODULES) == set(deprecation.OLD_MODULES)
-    assert set(PACKAGES) == set(deprecation.OLD_PACKAGES)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_old_modules_give_what_moved(module: str) -> None:
-    if "." in module:
-        importlib.import_module(f"wmgym.{module.rpartition('.')[0]}")
-    fresh(module)
-    home = f"wmgym.{deprecation.OLD_MODULES[module][0]}"
-    with pytest.warns(DeprecationWarning, match=rf"^wmgym\.{module} is {home} now") as seen:
-        old = importlib.import_module(f"wmgym.{module}")
-    assert len(seen) == 1
-    value = getattr(old, MODULES[module])
-    name = deprecation.OLD_NAMES.get(MODULES[module], MODULES[module])
-    homes = [importlib.import_module(f"wmgym.{each}") for each in deprecation.OLD_MODULES[module]]
-    assert any(getattr(each, name, None) is value for each in homes)
-    with pytest.raises(AttributeError, match="nonsense"):
-        old.nonsense  # noqa: B018
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module in MODULES for name in MODULES[module]]
+)
+def test_old_modules_give_what_moved(module: str, name: str) -> None:
+    homes = [importlib.import_module(f"wmgym.{home}") for home in deprecation.OLD_MODULES[module]]
+    home = next(home for home in homes if hasattr(home, name))
+    for old in (importlib.import_module(f"wmgym.{module}"), getattr(wmgym, module)):
+        match = rf"^wmgym\.{module}\.{name} is {home.__name__}\.{name} now"
+        with pytest.warns(DeprecationWarning, match=match) as seen:
+            assert getattr(old, name) is getattr(home, name)
+        assert [Path(warning.filename) for warning in seen] == [Path(__file__)]  # where people see it
+        with pytest.raises(AttributeError, match="nonsense"):
+            old.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if "." not in name])
-def test_old_modules_are_attributes_of_wmgym(module: str) -> None:
-    fresh(module)
-    home = f"wmgym.{deprecation.OLD_MODULES[module][0]}"
-    with pytest.warns(DeprecationWarning, match=rf"^wmgym\.{module} is {home} now") as seen:
-        old = getattr(wmgym, module)
-    assert hasattr(old, MODULES[module])
-    assert [Path(warning.filename) for warning in seen] == [Path(__file__)]  # where people see it
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_modules_that_are_packages_still_have_their_names(package: str) -> None:
-    homes = [importlib.import_module(f"wmgym.{home}") for home in deprecation.OLD_PACKAGES[package]]
-    (home,) = (home for home in homes if hasattr(home, PACKAGES[package]))
-    with pytest.warns(DeprecationWarning, match=f" is {home.__name__}") as seen:
-        value = getattr(importlib.import_module(f"wmgym.{package}"), PACKAGES[package])
-    assert value is getattr(home, PACKAGES[package])
-    assert [Path(warning.filename) for warning in seen] == [Path(__file__)]
-
-
-def test_importing_an_old_module_warns_where_it_is_imported() -> None:
-    code = "import wmgym.pipeline"
+def test_importing_from_an_old_module_warns_where_it_is_imported() -> None:
+    code = "import wmgym.groundtruth; from wmgym.rules import crps"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
-    assert shown.startswith("<string>:1: DeprecationWarning: wmgym.pipeline is wmgym.app.run now")
+    assert shown.startswith("<string>:1: DeprecationWarning: wmgym.rules.crps is wmgym.calibration.scoring_")
 
 
 @pytest.mark.parametrize(("function", "old", "new"), KEYWORDS)
@@ -212,7 +139,7 @@ def test_old_keywords_do_what_the_new_ones_do(
         before = function(**old)
     said = [str(warning.message) for warning in seen if warning.category is DeprecationWarning]
     for name in set(new) - set(old):
-        assert any(f"{name}" in message.partition(" is ")[2] for message in said), (name, said)
+        assert any(name in message.partition(" is ")[2] for message in said), (name, said)
     assert before == function(**new)
 
 
@@ -245,23 +172,26 @@ MAKERS: list[Callable[..., Any]] = [
 def test_trust_was_four_keywords_of_an_env(make: Callable[..., Any], toy_world: WorldModel) -> None:
     old: dict[str, Any] = {"on_distrust": "truncate", "tolerance": 0.5}
     for trust in ({}, {"trust": True}):
-        with pytest.warns(DeprecationWarning, match=r"on_distrust, tolerance= is trust=wmgym\.Trust\(on_ex"):
+        with (
+            pytest.warns(DeprecationWarning, match=r"on_distrust is trust\.on_exceed now"),
+            pytest.warns(DeprecationWarning, match=r"tolerance is trust\.threshold now"),
+        ):
             assert make(toy_world, **old, **trust).trust == wmgym.Trust("truncate", 0.5)
-    with pytest.warns(DeprecationWarning, match=r"penalty= is trust=wmgym\.Trust\(penalty=2\.0\) now"):
-        assert make(toy_world, penalty=2.0).trust is None  # as it was: nothing but a number kept
-    with pytest.raises(TypeError, match=r"pass trust=wmgym\.Trust\(threshold=0\.5\) alone"):
+    with pytest.raises(ValueError, match=r"tolerance is trust\.threshold now; pass that alone"):
         make(toy_world, tolerance=0.5, trust=wmgym.Trust())
 
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_propagation_was_mode(make: Callable[..., Any], toy_world: WorldModel) -> None:
-    with pytest.warns(DeprecationWarning, match="mode= is propagation= now"):
+    with pytest.warns(DeprecationWarning, match="mode is propagation now"):
         env = make(toy_world, mode="mean")
     assert getattr(env, "_venv", env).propagation == "mean"
+    with pytest.raises(ValueError, match="mode is propagation now; pass that alone"):
+        make(toy_world, mode="mean", propagation="mean")
 
 
 def test_a_warning_points_at_the_line_that_used_the_old_name() -> None:
-    with pytest.warns(DeprecationWarning, match="mode= is propagation= now") as caught:
+    with pytest.warns(DeprecationWarning, match="mode is propagation now") as caught:
         gym.make("wmgym/InvertedPendulum-v5", mode="mean").close()
     assert [warning.filename for warning in caught] == [__file__]
 
@@ -274,13 +204,6 @@ def test_an_env_still_has_its_old_attributes(toy_world: WorldModel) -> None:
 
 
 def test_divergence_is_terminal_was_halt() -> None:
-    with pytest.warns(DeprecationWarning, match="halt= is divergence_is_terminal= now"):
+    with pytest.warns(DeprecationWarning, match="halt is divergence_is_terminal now"):
         env = wmgym.sb3.ImaginedVecEnv(toy.world(), 2, halt=True)
     assert env._divergence_is_terminal
-
-
-def test_a_world_saves_itself(tmp_path: Path) -> None:
-    world = wmgym.load("InvertedPendulum-v5")
-    with pytest.warns(DeprecationWarning, match=r"saving.save\(world, path\) is world.save\(path\) now"):
-        saving.save(world, tmp_path / "world")
-    assert wmgym.load(tmp_path / "world").provenance == world.provenance

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wmgym.envs.trust import Trust, old_trust_keywords
-from wmgym.io.deprecation import renamed_fields
+from wmgym.envs.trust import OLD_TRUST, Trust
+from wmgym.io.deprecation import renamed
+from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 
 ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
 
 
-@renamed_fields(
+@renamed(
     horizon="max_episode_steps",
     prefill="learning_starts",
     mode="propagation",
     halt="divergence_is_terminal",
+    **OLD_TRUST,
 )
 @dataclass(frozen=True)
 class TrainConfig:
@@ -44,6 +46,8 @@ class TrainConfig:
         ValueError: a value outside its range.
     """
 
+    __pydantic_config__ = STRICT
+
     algorithm: str | None = None
     steps: int = 200_000
     num_envs: int = 64
@@ -67,6 +71,3 @@ class TrainConfig:
                 f"propagation must be one of {', '.join(PROPAGATIONS)}, got {self.propagation!r}"
             )
         object.__setattr__(self, "trust", Trust.of(self.trust))  # also from True and from JSON
-
-
-TrainConfig.__init__ = old_trust_keywords(TrainConfig.__init__)  # type: ignore[method-assign]

@@ -92,10 +92,13 @@ def fit(
     """
     with console.job("fit", out, as_json, kind="world") as job:
         from wmgym.data.transitions import Transitions
+        from wmgym.io import artifacts
+        from wmgym.io.schema import read_settings
         from wmgym.models import fit as fit_module
         from wmgym.models.config import FitConfig
 
-        settings = FitConfig(**console.read_settings(config, FitConfig))
+        given = {} if config is None else artifacts.read_json(config)
+        settings: FitConfig = read_settings(FitConfig, given, str(config))
         if updates is not None:
             settings = dataclasses.replace(settings, max_updates=updates)
         world = fit_module.fit(Transitions.load(data), settings, seed, progress=not as_json)
@@ -150,7 +153,7 @@ def calibrate(
         )
 
 
-@app.command(cls=options.renaming({"--horizon": "--max-episode-steps"}))
+@app.command()
 def train(
     world: options.WorldDir,
     out: options.Out,
@@ -162,6 +165,7 @@ def train(
     hyperparameters: options.Hyperparameters = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
+    horizon: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train a policy in imagination and save it as OUT/policy.
 
@@ -170,14 +174,17 @@ def train(
     with console.job("train", out, as_json) as job:
         from wmgym.agents import sb3
         from wmgym.io import artifacts
+        from wmgym.io.deprecation import warn_renamed
         from wmgym.models import saving
 
+        if horizon is not None:
+            warn_renamed("--horizon", "--max-episode-steps")
         artifacts.check_place(out / "policy", kind="policy")
         settings = sb3.TrainConfig(
             algorithm=algorithm,
             steps=steps,
             num_envs=envs,
-            max_episode_steps=max_episode_steps,
+            max_episode_steps=max_episode_steps or horizon,
             hyperparameters={} if hyperparameters is None else artifacts.read_json(hyperparameters),
         )
         simulator = saving.load(world)
@@ -241,10 +248,11 @@ def run(
     with console.job("run", out, as_json) as job:
         from wmgym.app import recipes
         from wmgym.app import run as run_module
+        from wmgym.io import artifacts
 
-        changes = console.read_settings(
-            config, recipes.RunConfig, fixed=("env_id", "seed"), convert=recipes.nested
-        )
+        changes = {} if config is None else artifacts.read_json(config)
+        if changes.keys() & {"env_id", "seed", "real_steps"}:
+            raise ValueError(f"{config}: pass ENV, --seed and --steps on the command line")
         given = {"env_kwargs": env_kwargs, "max_episode_steps": max_episode_steps}
         changes |= {name: value for name, value in given.items() if value is not None}
         settings = recipes.recipe(env, seed=seed, real_steps=steps, **changes)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -120,32 +119,6 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
-def read_settings(
-    path: Path | None,
-    kind: type,
-    fixed: Sequence[str] = (),
-    convert: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
-) -> dict[str, Any]:
-    """Read fields of a config dataclass from a JSON file.
-
-    Args:
-        path: the file; None gives no fields.
-        kind: the dataclass.
-        fixed: fields that the command line gives.
-        convert: moves fields of older versions to where they are now.
-
-    Raises:
-        ValueError: an unknown key, or a value of another type than the field's.
-    """
-    from wmgym.io import artifacts
-
-    if path is None:
-        return {}
-    document = convert(artifacts.read_json(path))
-    _require_fields(str(path), document, kind, fixed)
-    return document
-
-
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one strict JSON object."""
     typer.echo(json.dumps(answer, indent=2, allow_nan=False))
@@ -244,26 +217,6 @@ def _one_line(error: Exception) -> str:
         f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     )
     return " ".join(text.split()) or type(error).__name__
-
-
-def _require_fields(where: str, document: Mapping[str, Any], kind: type, fixed: Sequence[str] = ()) -> None:
-    from pydantic import TypeAdapter, ValidationError
-
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in fixed}
-    for key, value in document.items():
-        if key not in hints:
-            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(hints)}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            _require_fields(f"{where}: {key}", value, hints[key])
-            continue
-        try:
-            TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            if first["type"] == "value_error":  # the record's own refusal says more
-                raise ValueError(f"{where}: {key}: {first['ctx']['error']}") from None
-            wanted = getattr(hints[key], "__name__", str(hints[key]))
-            raise ValueError(f"{where}: {key} must be of type {wanted}, got {json.dumps(value)}") from None
 
 
 def _score_row(entry: PolicyScore) -> tuple[str, ...]:

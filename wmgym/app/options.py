@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperCommand
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -21,23 +20,6 @@ def json_object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{text!r} is not a JSON object, such as '{{\"key\": 1}}'")
     return found
-
-
-def renaming(flags: Mapping[str, str]) -> type[TyperCommand]:
-    """A command that also takes flags by the names that they had in version 0.1, with a warning."""
-
-    class Renaming(TyperCommand):
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            words = []
-            for word in args:
-                flag, equals, value = word.partition("=")
-                if flag in flags:
-                    said = f"{flag} is {flags[flag]} now; the old name goes in the next release"
-                    typer.echo(f"warning: {said}", err=True)
-                words.append(flags.get(flag, flag) + equals + value)
-            return super().parse_args(ctx, words)
-
-    return Renaming
 
 
 def policies(paths: Sequence[Path]) -> Any:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, get_type_hints
 
 from gymnasium import spaces
 
 from wmgym.agents.config import TrainConfig
-from wmgym.io.deprecation import old_attribute, warn_renamed
+from wmgym.io.deprecation import renamed
+from wmgym.io.schema import STRICT, read_settings, to_json
 from wmgym.models.config import FitConfig
 from wmgym.tasks.task import make_task
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 OLD_KEYS = {
     "calibration_steps": "collect.calibration_steps",
@@ -44,6 +39,8 @@ class Round:
         imagined_steps: imagined env steps; the agent continues from the round before.
     """
 
+    __pydantic_config__ = STRICT
+
     real_steps: int
     fit_updates: int
     imagined_steps: int
@@ -65,6 +62,8 @@ class CollectConfig:
         calibration_steps: real steps at the end, by the final policy, that only calibrate.
     """
 
+    __pydantic_config__ = STRICT
+
     max_episode_steps: int | None = 125
     calibration_steps: int = 1_000
 
@@ -82,6 +81,8 @@ class EvaluateConfig:
         episodes: real episodes, and as many imagined ones.
     """
 
+    __pydantic_config__ = STRICT
+
     episodes: int = 20
 
     def __post_init__(self) -> None:
@@ -90,18 +91,10 @@ class EvaluateConfig:
             raise ValueError(f"an interval needs at least 2 episodes, got {self.episodes}")
 
 
-_SECTIONS = {"collect": CollectConfig, "fit": FitConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
 _FROM_RECIPE: Any = None
 
 
-def _nested_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*args, **nested(kwargs))
-
-    return call
-
-
+@renamed(**OLD_KEYS)
 @dataclass(frozen=True)
 class RunConfig:
     """What ``run`` does. Whatever is not given comes from the env's recipe.
@@ -138,15 +131,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Fill in the recipe, and refuse a run that leaves nothing to do."""
-        base = dict[str, Any]()
-        if not all(isinstance(getattr(self, name), kind) for name, kind in _SECTIONS.items()):
-            base = _RECIPES.get(self.env_id) or _general(self.env_id, self.env_kwargs)
-        for name, kind in _SECTIONS.items():
+        base = {**_DEFAULTS, **_RECIPES.get(self.env_id, {})}
+        if self.env_id not in _RECIPES and not isinstance(self.train, TrainConfig):
+            base["train"] = _general(self.env_id, self.env_kwargs)
+        for name, kind in get_type_hints(RunConfig).items():
             given = getattr(self, name)
-            if not isinstance(given, kind):
-                object.__setattr__(self, name, _changed(base.get(name, kind()), given or {}))
-        rounds = _RECIPES.get(self.env_id, {}).get("rounds", _ROUNDS) if self.rounds is None else self.rounds
-        object.__setattr__(self, "rounds", tuple(map(_round, rounds)))
+            if name in base and (given is None or isinstance(given, Mapping)):
+                given = _changed(base[name], given or {})
+            object.__setattr__(self, name, read_settings(kind, given, name))
         if not self.rounds:
             raise ValueError("rounds must hold at least one round")
 
@@ -157,15 +149,10 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; ``RunConfig(**config.to_dict())`` is equal to ``config``."""
-        settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return settings
+        return dict(to_json(self))
 
 
-RunConfig.__init__ = _nested_keywords(RunConfig.__init__)  # type: ignore[method-assign]
-for _old, _new in OLD_KEYS.items():
-    setattr(RunConfig, _old, old_attribute(f"RunConfig.{_old}", _new))
-
-
+@renamed(**OLD_KEYS)
 def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **changes: Any) -> RunConfig:
     """Settings measured to work on ``env_id``, or the general ones, with ``changes`` on top.
 
@@ -180,32 +167,20 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
     Raises:
         ValueError: an unknown field, or fewer real steps than the first round and the calibration take.
     """
-    changes = nested(changes)
-    _require(changes, RunConfig)
+    unknown = changes.keys() - get_type_hints(RunConfig).keys()
+    if unknown:
+        raise ValueError(f"unknown settings {sorted(unknown)}; see wmgym.RunConfig for the known ones")
     config = RunConfig(env_id, seed, **changes)
     if real_steps is None:
         return config
     return replace(config, rounds=_meeting(config, real_steps))
 
 
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of ``RunConfig``, with those of version 0.1 moved to where they are now, and a warning."""
-    found = {key: value for key, value in settings.items() if key not in OLD_KEYS}
-    for old in (key for key in settings if key in OLD_KEYS):
-        section, _, name = OLD_KEYS[old].partition(".")
-        there = found.get(section) or {}
-        if not isinstance(there, Mapping) or name in there:
-            raise ValueError(f"{old} is {OLD_KEYS[old]} now; pass that alone")
-        warn_renamed(old, OLD_KEYS[old])
-        found[section] = {**there, name: settings[old]}
-    return found
-
-
-def _general(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _general(env_id: str, env_kwargs: Mapping[str, Any]) -> TrainConfig:
     """SAC as it works on HalfCheetah, and PPO where SAC cannot act."""
     if isinstance(make_task(env_id, env_kwargs=env_kwargs).action_space, spaces.Discrete):
-        return {"train": replace(_TRAIN, algorithm="PPO", hyperparameters=_PPO)}
-    return {"train": _TRAIN}
+        return replace(_TRAIN, algorithm="PPO", hyperparameters=_PPO)
+    return _TRAIN
 
 
 def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
@@ -224,24 +199,12 @@ def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
 
 
 def _changed(record: Any, values: Mapping[str, Any]) -> Any:
-    """The record with some fields changed; another algorithm does not inherit hyperparameters."""
-    _require(values, type(record))
-    if values.get("algorithm", getattr(record, "algorithm", None)) != getattr(record, "algorithm", None):
+    """JSON values of a record with some of them changed; another algorithm inherits no hyperparameters."""
+    if not values:
+        return record
+    if "algorithm" in values and values["algorithm"] != record.algorithm:
         values = {"hyperparameters": {}, **values}
-    return replace(record, **values)
-
-
-def _round(given: Round | Mapping[str, Any]) -> Round:
-    if isinstance(given, Round):
-        return given
-    _require(given, Round)
-    return Round(**given)
-
-
-def _require(values: Mapping[str, Any], kind: type) -> None:
-    unknown = set(values) - {entry.name for entry in dataclasses.fields(kind)}
-    if unknown:
-        raise ValueError(f"unknown settings {sorted(unknown)}; see wmgym.{kind.__name__} for the known ones")
+    return {**vars(record), **values}
 
 
 _EARLY, _LATE = Round(500, 400, 48_000), Round(1_500, 1_500, 130_000)
@@ -263,8 +226,12 @@ _SAC: dict[str, Any] = {
 }
 _PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 1_024, "n_epochs": 8, "learning_rate": 1e-3}
 _TRAIN = TrainConfig("SAC", num_envs=128, max_episode_steps=100, learning_starts=5_120, hyperparameters=_SAC)
+_DEFAULTS: dict[str, Any] = {
+    "rounds": _ROUNDS, "collect": CollectConfig(), "fit": FitConfig(), "train": _TRAIN,
+    "evaluate": EvaluateConfig(),
+}  # fmt: skip
 _RECIPES: dict[str, dict[str, Any]] = {
-    "HalfCheetah-v5": {"fit": FitConfig(learning_rate=8e-3), "train": _TRAIN},
+    "HalfCheetah-v5": {"fit": FitConfig(learning_rate=8e-3)},
     "InvertedPendulum-v5": {
         "rounds": (Round(300, 400, 300_000), *[Round(200, 400, 300_000)] * 2, Round(200, 400, 600_000)),
         "collect": CollectConfig(max_episode_steps=100, calibration_steps=100),

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -94,7 +93,7 @@ class _Run:
             sb3.check_agent(env, config.train)
         out.mkdir(parents=True, exist_ok=True)
         settings = out / "config.json"
-        if settings.exists() and not _same(artifacts.read_json(settings), config):
+        if settings.exists() and artifacts.read_json(settings) != config.to_dict():
             raise ValueError(f"{out} holds a run with other settings; choose another --out or remove it")
         artifacts.write_json(settings, config.to_dict())
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
@@ -192,16 +191,6 @@ class _Run:
 
     def _stage(self, record: Path, name: str) -> _Stage:
         return _Stage(record, name, self.ledger)
-
-
-def _same(stored: dict[str, Any], config: RunConfig) -> bool:
-    """Whether these settings, perhaps written by version 0.1, are the same."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            return RunConfig(**stored) == RunConfig(**config.to_dict())
-        except (TypeError, ValueError):
-            return False
 
 
 class _Stage:

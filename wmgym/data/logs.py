@@ -8,12 +8,12 @@ import numpy as np
 
 from wmgym.data.columns import store_action
 from wmgym.data.transitions import Transitions
-from wmgym.io.deprecation import renamed_keywords
+from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import library_versions
 from wmgym.tasks.task import Task
 
 
-@renamed_keywords(hidden="unobserved")
+@renamed(hidden="unobserved")
 def from_arrays(
     task: Task,
     obs: np.ndarray,

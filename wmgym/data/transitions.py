@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from wmgym.data.columns import PER_STEP, check_columns
 from wmgym.io import artifacts
-from wmgym.io.deprecation import renamed_fields
+from wmgym.io.deprecation import renamed
 from wmgym.io.schema import Record
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
 
-@renamed_fields(hidden="unobserved")
+@renamed(hidden="unobserved")
 @dataclass(frozen=True, repr=False)
 class Transitions:
     """Transitions in order, whole episodes side by side, all arrays read-only.

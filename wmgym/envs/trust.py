@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-
-from wmgym.io.deprecation import warn_renamed
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 OnExceed: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
 
@@ -79,25 +73,5 @@ class Trust:
         return reward, terminated, truncated
 
 
-_OLD_KEYWORDS = {"on_distrust": "on_exceed", "tolerance": "threshold", "penalty": "penalty"}
-
-
-def old_trust_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function with ``trust=`` take the keywords of version 0.1 that one ``Trust`` has replaced."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        found: dict[str, Any] = kwargs
-        old = [name for name in _OLD_KEYWORDS if name in found]
-        if old:
-            settings = {_OLD_KEYWORDS[name]: found.pop(name) for name in old}
-            spelt = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-            if not isinstance(found.get("trust"), bool | None):
-                raise TypeError(f"{function.__qualname__}: pass trust=wmgym.Trust({spelt}) alone")
-            warn_renamed(f"{', '.join(old)}=", f"trust=wmgym.Trust({spelt})")
-            trust = Trust(**settings)
-            if trust.on_exceed != "ignore" or found.get("trust"):
-                found["trust"] = trust
-        return function(*args, **kwargs)
-
-    return call
+OLD_TRUST = {"on_distrust": "trust.on_exceed", "tolerance": "trust.threshold", "penalty": "trust.penalty"}
+"""Keywords of version 0.1 that one ``Trust`` has replaced."""

@@ -16,8 +16,8 @@ from wmgym.envs.episodes import Episodes
 from wmgym.envs.infos import final_infos, masked
 from wmgym.envs.inputs import action_tensor, joint_seed, one_of, reset_mask, start_bank, start_states
 from wmgym.envs.snapshot import EnvSnapshot
-from wmgym.envs.trust import Trust, old_trust_keywords
-from wmgym.io.deprecation import old_attribute, renamed_keywords
+from wmgym.envs.trust import OLD_TRUST, Trust
+from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -34,6 +34,7 @@ Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, the directory of a saved one, or the id of an env whose world ships, ``"Hopper-v5"``."""
 
 
+@renamed(mode="propagation", **OLD_TRUST)
 class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """``num_envs`` imagined episodes side by side: same spaces and time limit as the real env.
 
@@ -60,13 +61,6 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         "render_modes": ["human", "rgb_array"],
     }
 
-    mode = old_attribute("ImaginedVectorEnv.mode", "propagation")
-    on_distrust = old_attribute("ImaginedVectorEnv.on_distrust", "trust.on_exceed")
-    tolerance = old_attribute("ImaginedVectorEnv.tolerance", "trust.threshold")
-    penalty = old_attribute("ImaginedVectorEnv.penalty", "trust.penalty")
-
-    @renamed_keywords(mode="propagation")
-    @old_trust_keywords
     def __init__(
         self,
         world: Source,

@@ -13,13 +13,13 @@ from wmgym.data.pool import as_policies
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
 from wmgym.evaluation.intervals import mean_interval
-from wmgym.io.deprecation import renamed_keywords
+from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
 
 
-@renamed_keywords(mode="propagation")
+@renamed(mode="propagation")
 def score(
     world: WorldModel | str | os.PathLike[str],
     policies: Any,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
@@ -34,8 +34,23 @@ def from_json(kind: type[T], values: Any) -> T:
     Raises:
         ValidationError: these are not the values of a ``kind``.
     """
-    found: T = _adapter(kind).validate_json(json.dumps(values), strict=True)
+    found: T = _adapter(kind).validate_json(pydantic_core.to_json(values), strict=True)
     return found
+
+
+def read_settings(kind: Any, values: Any, where: str) -> Any:
+    """A ``kind`` from JSON values that a person wrote.
+
+    Raises:
+        ValueError: these are not the values of a ``kind``; the message is a line that begins with ``where``.
+    """
+    try:
+        return from_json(kind, values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        place = [where, *map(str, first["loc"])]
+        raise ValueError(f"{'.'.join(place)}: {reason}") from None
 
 
 def split_arrays(part: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -35,6 +35,8 @@ class FitConfig:
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
+    __pydantic_config__ = STRICT
+
     members: int = 8
     width: int = 256
     depth: int = 3
@@ -89,6 +91,8 @@ class EnsembleConfig:
     action_dim: int
     target_dim: int
     learns_termination: bool = False
+    __pydantic_config__ = STRICT
+
     members: int = 8
     width: int = 256
     depth: int = 3

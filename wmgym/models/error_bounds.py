@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from wmgym.io.deprecation import renamed_fields, renamed_keywords
+from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 
 
-@renamed_fields(per_doubt="per_disagreement")
+@renamed(per_doubt="per_disagreement")
 @dataclass(frozen=True, repr=False)
 class Calibration:
     """Error bounds of a world and the evidence for them, from held-out real episodes.
@@ -77,7 +77,7 @@ class Calibration:
         """Steps from an episode's start that held-out windows looked at."""
         return len(self.windows)
 
-    @renamed_keywords(mode="propagation", doubt="disagreement")
+    @renamed(mode="propagation", doubt="disagreement")
     def error_bound(
         self,
         elapsed: np.ndarray,
@@ -115,7 +115,7 @@ class Calibration:
         """Bounds ``(n, core_dim)`` of predictions, cut off at the marginal range of held-out states."""
         return np.asarray(np.minimum(bound, self.reach + np.abs(core - self.center)))
 
-    @renamed_keywords(mode="propagation")
+    @renamed(mode="propagation")
     def trust_horizon(self, tolerance: float, propagation: Propagation = "member") -> int:
         """Steps for which the median bound stays within ``tolerance``, in units of the data's std."""
         past = self.distrust[propagation] > tolerance

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from wmgym.io import artifacts
-from wmgym.io.deprecation import warn_renamed
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -32,9 +31,3 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
         found = shipped
     arrays, document = artifacts.read_directory(found, kind="world")
     return WorldModel.unpack(arrays, document, task, name=os.fspath(path))
-
-
-def save(world: WorldModel, path: str | os.PathLike[str], *, half: bool = False) -> Path:
-    """Deprecated: ``world.save(path)``."""
-    warn_renamed("saving.save(world, path)", "world.save(path)")
-    return world.save(path, half=half)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmgym.io.deprecation import old_attribute
 from wmgym.models.batching import alike, as_tensor
 from wmgym.models.dynamics import (
     Carry,
@@ -46,9 +45,6 @@ class WorldState:
     cumulative_disagreement: Tensor
     carry: Carry = None
     companion_carry: Carry = None
-
-    shadow = old_attribute("WorldState.shadow", "companion")
-    strayed = old_attribute("WorldState.strayed", "cumulative_disagreement")
 
     @property
     def full(self) -> Tensor:

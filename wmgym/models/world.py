@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.io import artifacts
-from wmgym.io.deprecation import old_attribute, renamed_keywords
+from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import Provenance
 from wmgym.models.batching import alike, as_tensor, beside, clamp, library
 from wmgym.models.coordinates import Coordinates
@@ -227,7 +227,7 @@ class WorldModel:
             raise ValueError(f"{self.task.env_id} has readouts and this world predicts none; fit it again")
         return self.readout.predict(core, encoded).mean[0]
 
-    @renamed_keywords(mode="propagation")
+    @renamed(mode="propagation")
     def step(
         self,
         state: WorldState,
@@ -299,8 +299,6 @@ class WorldModel:
         In standard deviations of the calibration data; see ``wmgym.models.disagreement``.
         """
         return disagreement(state, elapsed, self._data_std)
-
-    doubt = old_attribute("WorldModel.doubt", "disagreement")
 
     def _integrate(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
         """The next core and the displacement, always finite, and ``diverged``."""

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from wmgym.io.deprecation import renamed_fields
+from wmgym.io.deprecation import renamed
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor; functions return the kind they were given."""
@@ -109,7 +109,7 @@ class Symmetry:
     turn: float = 0.0
 
 
-@renamed_fields(hidden_dim="unobserved_dim", read_hidden="read_unobserved", stops="joint_limits")
+@renamed(hidden_dim="unobserved_dim", read_hidden="read_unobserved", stops="joint_limits")
 @dataclass(frozen=True)
 class Core:
     """The part of the simulator state that the dynamics step, and its relation to the observation.

@@ -13,9 +13,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from wmgym.envs.infos import named
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
-from wmgym.io.deprecation import renamed_keywords
+from wmgym.io.deprecation import renamed
 
 
+@renamed(halt="divergence_is_terminal")
 class ImaginedVecEnv(VecEnv):
     """SB3 ``VecEnv`` over imagined episodes.
 
@@ -26,7 +27,6 @@ class ImaginedVecEnv(VecEnv):
     ``novelty``. Attributes of the vector env are read with ``get_attr``, for instance ``world``.
     """
 
-    @renamed_keywords(halt="divergence_is_terminal")
     def __init__(
         self, world: Source, num_envs: int = 64, *, divergence_is_terminal: bool = False, **kwargs: Any
     ) -> None:
