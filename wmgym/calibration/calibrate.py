@@ -10,7 +10,7 @@ import numpy as np
 from wmgym.calibration import online
 from wmgym.calibration.conformal import error_bounds, groups, marginal_calibration
 from wmgym.calibration.noise_scale import noise_scale
-from wmgym.calibration.open_loop import replay, spread_starts, stacked, steps_left
+from wmgym.calibration.open_loop import replay, spread_starts, stacked
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
@@ -72,12 +72,15 @@ def calibrate(
     bounds: dict[str, dict[Propagation, np.ndarray]] = {}
     with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:
         for propagation in PROPAGATIONS:
-            steps = replay(scaled, calib, starts, horizon, propagation, seed, trust=True)
-            replays = stacked(steps, propagation, advance)
+            steps = []
+            for step in replay(scaled, calib, starts, horizon, propagation, seed, trust=True):
+                steps.append(step)
+                advance(1)
+            replays = stacked(steps)
             for name, values in error_bounds(blank, replays, *groups(calib, starts)).items():
                 bounds.setdefault(name, {})[propagation] = values.astype(np.float32)
-    windows = (steps_left(calib)[starts][None] >= np.arange(1, horizon + 1)[:, None]).sum(1)
-    return world.with_calibration(replace(blank, windows=windows.astype(np.int64), **bounds))  # type: ignore[arg-type]
+    windows = (~np.isnan(replays.error[..., 0])).sum(1)
+    return world.with_calibration(replace(blank, windows=windows, **bounds))  # type: ignore[arg-type]
 
 
 def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | None, update: bool) -> None:
@@ -90,15 +93,14 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
     imagined, real = _name(world.task), _name(calib.task)
     if imagined != real or calib.core.shape[1] != world.task.core.dim:
         raise ValueError(f"the world imagines {imagined}, the data is of {real}")
-    if update and (horizon is not None or world.calibration is None):
-        raise ValueError("update adapts bounds that a world has, horizon included; calibrate it first")
-    seen = set(world.provenance.fingerprints) & set(calib.fingerprints())
-    if seen:
+    new, table = set(calib.fingerprints()), world.calibration
+    if seen := new.intersection(world.provenance.fingerprints):
         raise ValueError(
             f"{len(seen)} of these episodes were used by fit; calibrate on episodes it never saw"
         )
-    given = world.calibration
-    if update and given is not None and set(given.fingerprints) & set(calib.fingerprints()):
+    if update and (horizon is not None or table is None):
+        raise ValueError("update adapts bounds that a world has, horizon included; calibrate it first")
+    if update and table is not None and new.intersection(table.fingerprints):
         raise ValueError("some of these episodes made the bounds already; update with new ones")
 
 

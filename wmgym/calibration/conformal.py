@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from wmgym.calibration.open_loop import OpenLoop
+from wmgym.calibration.open_loop import OpenLoopStep, spread
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import PROPAGATIONS
 from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
@@ -47,7 +47,7 @@ class ConformalTable:
 
 
 def error_bounds(
-    blank: Calibration, replays: OpenLoop, group: np.ndarray, few_groups: bool
+    blank: Calibration, replays: OpenLoopStep, group: np.ndarray, few_groups: bool
 ) -> dict[str, np.ndarray]:
     """The arrays of a ``Calibration`` that one propagation's replays give, by their names there.
 
@@ -165,9 +165,8 @@ def left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> fl
     names = np.unique(group)
     if len(names) < 2:
         return float("nan")
-    names = names[np.linspace(0, len(names) - 1, min(len(names), 20)).astype(int)]
     shares = []
-    for name in names:
+    for name in spread(names, 20):
         out = group == name
         shares.append((values[out] <= grouped_quantile(values[~out], group[~out], level)).mean())
     return float(np.mean(shares))
@@ -176,7 +175,7 @@ def left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> fl
 class _Step:
     """The windows that last ``h`` steps: errors, and what disagreement says that they should be."""
 
-    def __init__(self, replays: OpenLoop, group: np.ndarray, h: int, power: float) -> None:
+    def __init__(self, replays: OpenLoopStep, group: np.ndarray, h: int, power: float) -> None:
         self.there = ~np.isnan(replays.disagreement[h - 1][:, 0])  # (n,)
         self.error, self.core = replays.error[h - 1][self.there], replays.core[h - 1][self.there]
         self.group = group[self.there]
@@ -187,7 +186,7 @@ def _checked(horizon: int) -> list[int]:
     return [h for h in _CHECKED if h <= horizon]
 
 
-def _powers(blank: Calibration, replays: OpenLoop, group: np.ndarray) -> np.ndarray:
+def _powers(blank: Calibration, replays: OpenLoopStep, group: np.ndarray) -> np.ndarray:
     """The exponent ``(horizon,)`` of disagreement with the narrowest bounds, smoothed over checked steps."""
     checked = _checked(len(replays.error))
     width = np.empty((len(checked), len(_POWERS)))

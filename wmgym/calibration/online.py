@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.calibration.open_loop import OpenLoop, replay, spread_starts, stacked
+from wmgym.calibration.open_loop import OpenLoopStep, replay, spread_starts, stacked
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.error_bounds import Calibration
@@ -51,8 +51,8 @@ def check(
         ValueError: the world has no bounds.
     """
     table = _table(world)
-    replays = _replays(world, data, propagation, seed)
-    shares = [np.nanmean(1 - _missed(table, each).given) for each in replays]
+    episodes = _episodes(world, data, propagation, seed)
+    shares = [np.mean(1 - _missed(table, propagation, each)[0][1]) for each in episodes]
     coverage = float(np.mean(shares))
     chance = 1.645 * float(np.sqrt(table.level * (1 - table.level) / len(shares)))
     return Freshness(coverage, len(shares), coverage < table.level - chance)
@@ -78,24 +78,20 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
     """
     table = _table(world)
     for propagation in PROPAGATIONS:
-        coverage, episodes = [], _replays(world, data, propagation, seed)
+        coverage, episodes = [], _episodes(world, data, propagation, seed)
         for n, replays in enumerate(episodes, start=1):
-            missed = _missed(table, replays)
-            shares = {
-                "half_width": missed.alone,
-                "per_disagreement": missed.given,
-                "distrust": missed.given.mean(1),
+            (alone, given), _ = _missed(table, propagation, replays)
+            shares = {"half_width": alone, "per_disagreement": given, "distrust": given.mean(1)}
+            rescaled = {
+                name: _rescaled(table, getattr(table, name)[propagation], share, n)
+                for name, share in shares.items()
             }
-            table = _adapted(table, propagation, n, **shares)
-            coverage.append([1 - missed.alone.mean(1), 1 - missed.given.mean(1)])
-        worst = np.concatenate([_missed(table, replays).worst for replays in episodes])
-        stretch = np.quantile(worst, table.level, method="higher")
-        table = replace(
-            table, tube={**table.tube, propagation: np.float32(stretch) * table.tube[propagation]}
-        )
-        table = replace(
-            table, coverage={**table.coverage, propagation: np.mean(coverage, 0).astype(np.float32)}
-        )
+            table = _changed(table, propagation, **rescaled)
+            coverage.append([1 - alone.mean(1), 1 - given.mean(1)])
+        worst = np.concatenate([_missed(table, propagation, replays)[1] for replays in episodes])
+        stretch = np.float32(np.quantile(worst, table.level, method="higher"))
+        measured = np.mean(coverage, 0).astype(np.float32)
+        table = _changed(table, propagation, tube=stretch * table.tube[propagation], coverage=measured)
     for episode in range(data.num_episodes):
         far = np.abs(data.core[data.episode == episode] - table.center)
         table = replace(table, reach=_rescaled(table, table.reach, (far > table.reach).mean(0), episode + 1))
@@ -108,69 +104,58 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
     )
 
 
-@dataclass(frozen=True)
-class _Missed:
-    """Shares of an episode's windows outside the bounds; steps beyond its end repeat the last one's.
-
-    Attributes:
-        alone: ``(horizon, core_dim)`` outside the bounds by the step.
-        given: ``(horizon, core_dim)`` outside the bounds given disagreement.
-        worst: ``(n,)`` for each window, its largest error as a multiple of the tube at its end.
-    """
-
-    alone: np.ndarray
-    given: np.ndarray
-    worst: np.ndarray
-
-
 def _table(world: WorldModel) -> Calibration:
     if world.calibration is None:
         raise ValueError("this world has no bounds; calibrate it first")
     return world.calibration
 
 
-def _replays(world: WorldModel, data: Transitions, propagation: Propagation, seed: int) -> list[OpenLoop]:
-    """Every episode's replays, in the data's order."""
+def _episodes(
+    world: WorldModel, data: Transitions, propagation: Propagation, seed: int
+) -> list[OpenLoopStep]:
+    """The windows of every episode, in the data's order, each up to its last step."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
-    every = stacked(replay(world, data, starts, horizon, propagation, seed, trust=True), propagation)
-    episodes = (data.episode[starts] == k for k in range(data.num_episodes))
-    return [every.of(own) for own in episodes if own.any()]
+    every = stacked(replay(world, data, starts, horizon, propagation, seed, trust=True))
+    there, found = ~np.isnan(every.error[..., 0]), []
+    for episode in np.unique(data.episode[starts]):
+        own = data.episode[starts] == episode
+        rows = np.ix_(there[:, own].any(1), own)
+        found.append(OpenLoopStep(every.error[rows], every.core[rows], every.disagreement[rows]))
+    return found
 
 
-def _missed(table: Calibration, replays: OpenLoop) -> _Missed:
-    horizon, windows, dim = replays.error.shape
-    elapsed = np.arange(1, horizon + 1).repeat(windows)
-    core, disagreement = (np.nan_to_num(x.reshape(-1, dim)) for x in (replays.core, replays.disagreement))
-    alone, given = (
-        table.error_bound(elapsed, replays.propagation, core, what).reshape(replays.error.shape)
-        for what in (None, disagreement)
-    )
-    there = ~np.isnan(replays.disagreement[..., 0])
-    error = np.nan_to_num(replays.error)
+def _missed(
+    table: Calibration, propagation: Propagation, replays: OpenLoopStep
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much of an episode's ``n`` windows lies outside the bounds.
+
+    Returns:
+        Shares ``(2, horizon, core_dim)`` of windows, outside the bounds by the step and given disagreement;
+        steps beyond the episode's end repeat the last one's. And for each window ``(n,)`` its largest error
+        as a multiple of the tube at its end.
+    """
+    steps, windows, dim = replays.error.shape
+    elapsed = np.arange(1, steps + 1).repeat(windows)
+    core, disagreement = replays.core.reshape(-1, dim), replays.disagreement.reshape(-1, dim)
+    bounds = [table.error_bound(elapsed, propagation, core, given) for given in (None, disagreement)]
+    alone, given = (bound.reshape(replays.error.shape) for bound in bounds)
+    there = ~np.isnan(replays.error[..., 0])
+    shares = [(replays.error > bound).sum(1) / there.sum(1)[:, None] for bound in (alone, given)]
     # What never moves has bounds and errors of zero.
-    worst = np.divide(error, given, out=np.where(error > 0, np.inf, 0.0).astype(np.float32), where=given > 0)
-    worst = (worst.max(2).max(0) / table.tube[replays.propagation][there.sum(0) - 1]).astype(np.float64)
-    reached = np.maximum.accumulate(np.where(there.any(1), np.arange(horizon), 0))
-
-    def share(outside: np.ndarray) -> np.ndarray:
-        found = (outside & there[..., None]).sum(1) / np.maximum(there.sum(1), 1)[:, None]
-        found = found[reached]
-        shares: np.ndarray = found[np.minimum(np.arange(table.horizon), horizon - 1)]
-        return shares
-
-    return _Missed(share(error > alone), share(error > given), worst)
+    unbounded = np.where(replays.error > 0, np.inf, 0.0).astype(np.float32)
+    worst = np.divide(replays.error, given, out=unbounded, where=given > 0).max((0, 2))
+    at_end = table.tube[propagation][there.sum(0) - 1]
+    repeated = np.minimum(np.arange(table.horizon), steps - 1)
+    return np.array(shares)[:, repeated], (worst / at_end).astype(np.float64)
 
 
-def _adapted(table: Calibration, propagation: Propagation, n: int, **missed: np.ndarray) -> Calibration:
-    """The table after the n-th episode, given the shares of its errors outside each array of bounds."""
-    changed: dict[str, Any] = {}
-    for name, share in missed.items():
-        old = getattr(table, name)
-        changed[name] = {**old, propagation: _rescaled(table, old[propagation], share, n)}
-    return replace(table, **changed)
+def _changed(table: Calibration, propagation: Propagation, **arrays: np.ndarray) -> Calibration:
+    """The table with other arrays of one propagation, by field."""
+    fields: Any = {name: {**getattr(table, name), propagation: array} for name, array in arrays.items()}
+    return replace(table, **fields)
 
 
 def _rescaled(table: Calibration, bound: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
-    rescaled: np.ndarray = bound * np.exp(RATE / np.sqrt(n) * (missed - (1 - table.level)))
-    return rescaled.astype(np.float32)
+    factor = np.exp(RATE / np.sqrt(n) * (missed - (1 - table.level)))
+    return np.asarray(bound * factor).astype(np.float32)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
 from wmgym.data.transitions import Transitions
-from wmgym.io.progress import Advance
 from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
 
@@ -18,6 +17,8 @@ from wmgym.models.world import WorldModel
 @dataclass(frozen=True)
 class OpenLoopStep:
     """Imagined against real states after one more step; NaN where the real episode was over.
+
+    ``stacked`` puts a dimension ``horizon`` before these shapes.
 
     Attributes:
         error: ``(n, core_dim)`` absolute error, raw units; ``world.core_names`` names the dimensions.
@@ -85,58 +86,25 @@ def replay(
         yield OpenLoopStep(error, core, disagreement)
 
 
-@dataclass(frozen=True)
-class OpenLoop:
-    """All steps of a replay of ``n`` windows; NaN past an episode's end.
-
-    Attributes:
-        propagation: how they were imagined.
-        error: ``(horizon, n, core_dim)`` absolute error, raw units.
-        core: ``(horizon, n, core_dim)`` imagined, raw units.
-        disagreement: ``(horizon, n, core_dim)``.
-    """
-
-    propagation: Propagation
-    error: np.ndarray
-    core: np.ndarray
-    disagreement: np.ndarray
-
-    def of(self, windows: np.ndarray) -> OpenLoop:
-        """Those of some windows."""
-        return OpenLoop(
-            self.propagation, self.error[:, windows], self.core[:, windows], self.disagreement[:, windows]
-        )
+def stacked(steps: Iterable[OpenLoopStep]) -> OpenLoopStep:
+    """All steps of ``replay`` at once: arrays ``(horizon, n, core_dim)``."""
+    every = list(steps)
+    return OpenLoopStep(*(np.stack([getattr(s, part.name) for s in every]) for part in fields(OpenLoopStep)))
 
 
-def stacked(
-    steps: Iterable[OpenLoopStep], propagation: Propagation, advance: Advance | None = None
-) -> OpenLoop:
-    """All steps of ``replay`` at once; ``advance`` is called after each."""
-    every = []
-    for step in steps:
-        every.append(step)
-        if advance is not None:
-            advance(1)
-    error, core, disagreement = (
-        np.stack([getattr(s, name) for s in every]) for name in ("error", "core", "disagreement")
-    )
-    return OpenLoop(propagation, error, core, disagreement)
+def spread(values: np.ndarray, most: int) -> np.ndarray:
+    """The values, or ``most`` of them from first to last, evenly."""
+    return values.take(np.linspace(0, len(values) - 1, min(len(values), most)).astype(int), 0)
 
 
 def spread_starts(data: Transitions, most: int) -> np.ndarray:
     """Rows ``(n,)`` to start from: every episode's first, and up to ``most`` spread evenly over the data."""
-    rows = np.arange(len(data))
-    if len(rows) > most:
-        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
-    first = data.first[np.linspace(0, data.num_episodes - 1, min(data.num_episodes, most)).astype(int)]
-    return np.union1d(rows, first)
+    return np.union1d(spread(np.arange(len(data)), most), spread(data.first, most))
 
 
 def steps_left(data: Transitions) -> np.ndarray:
     """Transitions from each row to its episode's end, that row included: ``(n,)``."""
-    ends = np.cumsum(data.lengths)
-    left: np.ndarray = ends[data.episode] - np.arange(len(data))
-    return left
+    return np.asarray(np.cumsum(data.lengths)[data.episode] - np.arange(len(data)))
 
 
 def given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
