@@ -15,9 +15,8 @@ from typing import Any
 import gymnasium as gym
 import mujoco.rollout
 import numpy as np
-from gymnasium.wrappers import TimeLimit
 
-from wmgym.tasks.task import Task
+from wmgym.tasks.task import Task, time_limits
 
 _INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
@@ -79,8 +78,8 @@ def snapshot(env: gym.Env[Any, Any]) -> Snapshot:
     state = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
     mujoco.mj_getState(model, data, state, _INTEGRATION)
     derived = {name: np.array(getattr(data, name)) for name in _DERIVED}
-    limit = _time_limit(env)
-    return Snapshot(state, derived, None if limit is None else limit._elapsed_steps)
+    limits = time_limits(env)
+    return Snapshot(state, derived, limits[0]._elapsed_steps if limits else None)
 
 
 def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
@@ -91,9 +90,9 @@ def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
     mujoco.mj_setState(model, data, at.state, _INTEGRATION)
     for name, value in at.derived.items():
         getattr(data, name)[...] = value
-    limit = _time_limit(env)
-    if limit is not None and at.elapsed is not None:
-        limit._elapsed_steps = at.elapsed  # type: ignore[assignment]
+    limits = time_limits(env)
+    if limits and at.elapsed is not None:
+        limits[0]._elapsed_steps = at.elapsed  # type: ignore[assignment]
 
 
 def replay(
@@ -197,14 +196,6 @@ def _simulation(env: gym.Env[Any, Any]) -> tuple[Any, Any]:
     if not hasattr(unwrapped, "model") or not isinstance(getattr(unwrapped, "data", None), mujoco.MjData):
         raise ValueError(f"{type(unwrapped).__name__} is no MuJoCo env: it has no model and data")
     return unwrapped.model, unwrapped.data
-
-
-def _time_limit(env: gym.Env[Any, Any]) -> TimeLimit[Any, Any] | None:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, TimeLimit):
-            return env
-        env = env.env
-    return None
 
 
 def _initial(

@@ -109,6 +109,10 @@ class Symmetry:
     turn: float = 0.0
 
 
+def _same(array: Array) -> Array:
+    return array
+
+
 @renamed(hidden_dim="unobserved_dim", read_hidden="read_unobserved", stops="joint_limits")
 @dataclass(frozen=True)
 class Core:
@@ -116,7 +120,7 @@ class Core:
 
     Attributes:
         geometry: what its numbers mean in space.
-        observe: state ``(..., state_dim)`` to the flat observation ``(..., obs_dim)``.
+        observe: state ``(..., state_dim)`` to the flat observation ``(..., obs_dim)``; by default the same.
         from_obs: flat observation to state; exact unless the env clips or omits what is asked for.
         from_mujoco: ``qpos`` and ``qvel`` ``(..., nq)``, ``(..., nv)`` to core, unclipped; None reads the
             observation through ``from_obs``.
@@ -132,8 +136,8 @@ class Core:
     """
 
     geometry: Geometry
-    observe: Callable[[Array], Array]
-    from_obs: Callable[[Array], Array]
+    observe: Callable[[Array], Array] = _same
+    from_obs: Callable[[Array], Array] = _same
     from_mujoco: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     to_mujoco: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     shown_dim: int = 0
@@ -176,13 +180,39 @@ def with_velocities(joints: Sequence[str], moving: Sequence[str] | None = None) 
     return (*joints, *(f"{name}_velocity" for name in (joints if moving is None else moving)))
 
 
+def joint_core(
+    geometry: Geometry,
+    joints: Sequence[str],
+    moving: Sequence[str] | None = None,
+    *,
+    omitted: int = 0,
+    **fields: Any,
+) -> Core:
+    """The core ``[qpos[omitted:], qvel]`` of a MuJoCo model.
+
+    Args:
+        geometry: what its numbers mean in space.
+        joints: names of the numbers of ``qpos``.
+        moving: names of the numbers of ``qvel``, where they are others.
+        omitted: numbers of ``qpos`` that are not in the core, the first ones.
+        fields: others of ``Core``.
+    """
+    kept = len(joints) - omitted
+
+    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        return np.concatenate([qpos[..., omitted:], qvel], -1)
+
+    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        roots = np.zeros((*core.shape[:-1], omitted), core.dtype)
+        return np.concatenate([roots, core[..., :kept]], -1), core[..., kept:]
+
+    names = with_velocities(joints[omitted:], joints if moving is None else moving)
+    return Core(geometry, from_mujoco=from_mujoco, to_mujoco=to_mujoco, names=names, **fields)
+
+
 def identity_core(dim: int) -> Core:
     """The core of an env whose whole observation is its state."""
-    return Core(geometry=Geometry(dim), observe=_same, from_obs=_same)
-
-
-def _same(array: Array) -> Array:
-    return array
+    return Core(Geometry(dim))
 
 
 def _either(name: str) -> Callable[..., Array]:

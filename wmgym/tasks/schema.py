@@ -12,7 +12,8 @@ from pydantic import JsonValue
 
 from wmgym.io.schema import Record
 from wmgym.tasks.layout import identity_core
-from wmgym.tasks.task import Task, stored_task
+from wmgym.tasks.registry import lookup
+from wmgym.tasks.task import Task
 
 Origin = Literal["table", "given", "learned"]
 
@@ -29,6 +30,13 @@ class BoxRecord(Record):
     low: list[int | float | None]
     high: list[int | float | None]
 
+    def space(self) -> spaces.Box:
+        """The space."""
+        dtype = np.dtype(self.dtype)
+        low = np.array([-np.inf if x is None else x for x in self.low], dtype).reshape(self.shape)
+        high = np.array([np.inf if x is None else x for x in self.high], dtype).reshape(self.shape)
+        return spaces.Box(low, high, dtype=dtype.type)
+
 
 class DiscreteRecord(Record):
     """A ``Discrete``."""
@@ -36,6 +44,10 @@ class DiscreteRecord(Record):
     type: Literal["discrete"]
     n: int
     start: int
+
+    def space(self) -> spaces.Discrete:
+        """The space."""
+        return spaces.Discrete(self.n, start=self.start)
 
 
 class TaskRecord(Record):
@@ -57,11 +69,17 @@ def record_task(task: Task) -> TaskRecord:
     Raises:
         ValueError: a keyword of its env is no JSON value.
     """
+    action_space: BoxRecord | DiscreteRecord
+    if isinstance(task.action_space, spaces.Discrete):
+        n, start = int(task.action_space.n), int(task.action_space.start)
+        action_space = DiscreteRecord(type="discrete", n=n, start=start)
+    else:
+        action_space = _record_box(task.action_space)
     return TaskRecord(
         env_id=task.env_id,
         env_kwargs={key: _record_value(key, value) for key, value in task.env_kwargs.items()},
         observation_space=_record_box(task.observation_space),
-        action_space=_record_space(task.action_space),
+        action_space=action_space,
         dt=task.dt,
         max_episode_steps=task.max_episode_steps,
         reward=_origin(task, task.reward),
@@ -73,13 +91,12 @@ def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
     """The stored task, or the caller's where functions were given that no file can hold.
 
     Raises:
-        ValueError: the file needs ``task``, or the one given describes other spaces.
+        ValueError: the file needs ``task``, the one given describes other spaces, or the stored one is known
+            to another version of wmgym.
     """
+    observation_space, action_space = record.observation_space.space(), record.action_space.space()
     if task is not None:
-        if (task.observation_space, task.action_space) != (
-            _rebuild_box(record.observation_space),
-            _rebuild_space(record.action_space),
-        ):
+        if (task.observation_space, task.action_space) != (observation_space, action_space):
             raise ValueError(f"task= has other spaces than the stored {record.env_id!r}")
         return task
     if "given" in (record.reward, record.terminated):
@@ -87,14 +104,21 @@ def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
             f"{record.env_id!r} was described with reward_fn, terminated_fn or core, which are not stored; "
             "pass task=wmgym.make_task(..., reward_fn=..., terminated_fn=...) as before"
         )
-    return stored_task(
-        record.env_id,
-        {key: _rebuild_value(value) for key, value in record.env_kwargs.items()},
-        _rebuild_box(record.observation_space),
-        _rebuild_space(record.action_space),
-        record.dt,
-        record.max_episode_steps,
-        from_table=record.reward == "table",
+    env_kwargs = {key: _rebuild_value(value) for key, value in record.env_kwargs.items()}
+    known = lookup(record.env_id, env_kwargs) if record.reward == "table" else None
+    if record.reward == "table" and known is None:
+        raise ValueError(f"this version of wmgym knows no {record.env_id!r}; use the one that stored it")
+    return Task(
+        env_id=record.env_id,
+        env_kwargs=env_kwargs,
+        observation_space=observation_space,
+        action_space=action_space,
+        dt=record.dt,
+        max_episode_steps=record.max_episode_steps,
+        core=known.core if known else identity_core(int(np.prod(observation_space.shape))),
+        reward=known.reward if known else None,
+        terminated=known.terminated if known else None,
+        from_table=known is not None,
     )
 
 
@@ -131,33 +155,10 @@ def _rebuild_value(value: JsonValue) -> Any:
     return value
 
 
-def _record_space(space: spaces.Box | spaces.Discrete) -> BoxRecord | DiscreteRecord:
-    if isinstance(space, spaces.Discrete):
-        return DiscreteRecord(type="discrete", n=int(space.n), start=int(space.start))
-    return _record_box(space)
-
-
 def _record_box(space: spaces.Box) -> BoxRecord:
     low, high = (
         [None if math.isinf(x) else +x for x in side.reshape(-1).tolist()] for side in (space.low, space.high)
     )
     return BoxRecord.model_validate(
         {"type": "box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
-    )
-
-
-def _rebuild_space(record: BoxRecord | DiscreteRecord) -> spaces.Box | spaces.Discrete:
-    if isinstance(record, DiscreteRecord):
-        return spaces.Discrete(record.n, start=record.start)
-    return _rebuild_box(record)
-
-
-def _rebuild_box(record: BoxRecord) -> spaces.Box:
-    dtype = np.dtype(record.dtype)
-    low = [-np.inf if x is None else x for x in record.low]
-    high = [np.inf if x is None else x for x in record.high]
-    return spaces.Box(
-        np.array(low, dtype).reshape(record.shape),
-        np.array(high, dtype).reshape(record.shape),
-        dtype=dtype.type,
     )

@@ -37,3 +37,26 @@ def never(state: Array, action: Array, next_state: Array, unobserved: Array) -> 
 def unless(healthy: Callable[[Array], Array], when: bool) -> TerminatedFn:
     """The termination of tasks that end where ``healthy`` says no, or never where ``when`` is false."""
     return (lambda state, action, next_state, unobserved: ~healthy(next_state)) if when else never
+
+
+def within(values: Array, bounds: tuple[float, float]) -> Array:
+    """Whether values lie strictly between two bounds; a NaN does not."""
+    return (bounds[0] < values) & (values < bounds[1])
+
+
+def forward_reward(
+    weight: float,
+    ctrl_cost_weight: float,
+    dt: float,
+    healthy_reward: float = 0.0,
+    healthy: Callable[[Array], Array] | None = None,
+) -> RewardFn:
+    """Reward for speed along x, the first unobserved quantity, and for health, minus control cost."""
+
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        paid = weight * unobserved[..., 0] / dt
+        if healthy is not None:
+            paid = paid + healthy_reward * healthy(next_state)
+        return paid - ctrl_cost_weight * (action**2).sum(-1)
+
+    return reward

@@ -14,7 +14,7 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from wmgym.tasks.layout import Array, Core, identity_core
 from wmgym.tasks.registry import UnknownOptionError, lookup
-from wmgym.tasks.spec import Known
+from wmgym.tasks.spec import Known, RewardFn, TerminatedFn
 
 UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
@@ -46,18 +46,17 @@ class Task:
     dt: float
     max_episode_steps: int | None
     core: Core
-    reward: Callable[[Array, Array, Array, Array], Array] | None = None
-    terminated: Callable[[Array, Array, Array, Array], Array] | None = None
+    reward: RewardFn | None = None
+    terminated: TerminatedFn | None = None
     from_table: bool = False
     factory: EnvFactory | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
         """The env, the sizes of its spaces, and where reward and termination come from."""
-        origins = (
+        reward, terminated = (
             "table" if self.from_table else "learned" if known is None else "given"
             for known in (self.reward, self.terminated)
         )
-        reward, terminated = origins
         return (
             f"Task({self.env_id or 'an env without an id'}, obs {self.obs_dim}, core {self.core.dim}, "
             f"action {self.action_dim}, reward {reward}, termination {terminated})"
@@ -129,122 +128,71 @@ def make_task(
     Raises:
         ValueError: the spaces are not supported; the message says which are.
     """
+    if env_kwargs is not None and not isinstance(env_or_id, str):
+        raise ValueError("env_kwargs goes with an env id; build them into the factory instead")
     factory: EnvFactory | None = None
     if isinstance(env_or_id, str):
-        env_id, kwargs = env_or_id, dict(env_kwargs or {})
-        env = _flat(_make_or_explain(env_id, kwargs))
-        try:
-            return _describe(env, env_id, kwargs, reward_fn, terminated_fn, core, None)
-        finally:
-            env.close()
-    if env_kwargs is not None:
-        raise ValueError("env_kwargs goes with an env id; build them into the factory instead")
-    if isinstance(env_or_id, gym.Env):
-        if not _plain(env_or_id):
+        env = _make_or_explain(env_or_id, env_kwargs or {})
+    elif isinstance(env_or_id, gym.Env):
+        env = env_or_id
+        if not _plain(env):
             raise ValueError(
                 "an env that is wrapped or has no id cannot be remade; pass the factory that builds it"
             )
-        env = _flat(env_or_id)
     elif callable(env_or_id):
-        factory, env = env_or_id, _flat(env_or_id())
+        factory, env = env_or_id, env_or_id()
     else:
         raise ValueError(f"expected an env id, an env or a factory, got {type(env_or_id).__name__}")
-    env_id = env.spec.id if env.spec is not None and env.spec.id is not None else ""
-    kwargs = dict(env.spec.kwargs) if env.spec is not None else {}
-    kwargs.pop("render_mode", None)
+    env = _flat(env)
     try:
-        return _describe(env, env_id, kwargs, reward_fn, terminated_fn, core, factory)
+        spec, (observation_space, action_space) = env.spec, _supported(env)
+        if isinstance(env_or_id, str):
+            env_id, kwargs = env_or_id, dict(env_kwargs or {})
+        else:
+            env_id, kwargs = (spec.id, dict(spec.kwargs)) if spec is not None else ("", {})
+            kwargs.pop("render_mode", None)
+        known = _known(env_id, kwargs) if core is None and (factory is None or _plain(env)) else None
+        if core is None:
+            core = known.core if known else identity_core(int(np.prod(observation_space.shape)))
+        reward, terminated = (known.reward, known.terminated) if known else (None, None)
+        own_limit = spec.max_episode_steps if spec is not None else None
+        return Task(
+            env_id=env_id,
+            env_kwargs=kwargs,
+            observation_space=observation_space,
+            action_space=action_space,
+            dt=known.dt if known else float(getattr(env.unwrapped, "dt", 1.0)),
+            max_episode_steps=min((each._max_episode_steps for each in time_limits(env)), default=own_limit),
+            core=core,
+            reward=reward if reward_fn is None else _on_core(core, reward_fn),
+            terminated=terminated if terminated_fn is None else _on_core(core, terminated_fn),
+            from_table=known is not None and reward_fn is None and terminated_fn is None,
+            factory=factory,
+        )
     finally:
-        if factory is not None:
+        if not isinstance(env_or_id, gym.Env):
             env.close()
 
 
-def _describe(
-    env: gym.Env[Any, Any],
-    env_id: str,
-    env_kwargs: dict[str, Any],
-    reward_fn: UserRewardFn | None,
-    terminated_fn: UserRewardFn | None,
-    core: Core | None,
-    factory: EnvFactory | None,
-) -> Task:
-    observation_space, action_space = _supported(env)
-    known = _known(env_id, env_kwargs) if core is None and (factory is None or _plain(env)) else None
-    if core is None:
-        core = known.core if known is not None else identity_core(int(np.prod(observation_space.shape)))
-    given = reward_fn is not None or terminated_fn is not None
-    dt = known.dt if known is not None else float(getattr(env.unwrapped, "dt", 1.0))
-    return Task(
-        env_id=env_id,
-        env_kwargs=env_kwargs,
-        observation_space=observation_space,
-        action_space=action_space,
-        dt=dt,
-        max_episode_steps=_time_limit(env),
-        core=core,
-        reward=_on_core(core, reward_fn) if reward_fn is not None else (known.reward if known else None),
-        terminated=_on_core(core, terminated_fn)
-        if terminated_fn is not None
-        else (known.terminated if known else None),
-        from_table=known is not None and not given,
-        factory=factory,
-    )
-
-
-def stored_task(
-    env_id: str,
-    env_kwargs: Mapping[str, Any],
-    observation_space: spaces.Box,
-    action_space: spaces.Box | spaces.Discrete,
-    dt: float,
-    max_episode_steps: int | None,
-    *,
-    from_table: bool,
-) -> Task:
-    """Rebuild a task from stored facts without making its env; heads are learned unless they are the table's.
-
-    Raises:
-        ValueError: the table has no such entry.
-    """
-    known = lookup(env_id, env_kwargs) if from_table else None
-    if from_table and known is None:
-        raise ValueError(f"this version of wmgym knows no {env_id!r}; use the one that stored it")
-    core = known.core if known is not None else identity_core(int(np.prod(observation_space.shape)))
-    return Task(
-        env_id=env_id,
-        env_kwargs=dict(env_kwargs),
-        observation_space=observation_space,
-        action_space=action_space,
-        dt=dt,
-        max_episode_steps=max_episode_steps,
-        core=core,
-        reward=known.reward if known is not None else None,
-        terminated=known.terminated if known is not None else None,
-        from_table=from_table,
-    )
-
-
-def _time_limit(env: gym.Env[Any, Any]) -> int | None:
-    """The tightest ``TimeLimit`` around the env, or what its spec says."""
-    limits, inner = [], env
-    while isinstance(inner, gym.Wrapper):
-        if isinstance(inner, TimeLimit):
-            limits.append(inner._max_episode_steps)
-        inner = inner.env
-    if limits:
-        return min(limits)
-    return env.spec.max_episode_steps if env.spec is not None else None
+def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
+    """Every ``TimeLimit`` around an env, from outside to inside."""
+    found = []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            found.append(env)
+        env = env.env
+    return found
 
 
 def _known(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
     try:
         return lookup(env_id, env_kwargs)
     except UnknownOptionError as error:
-        warnings.warn(str(error), stacklevel=4)
+        warnings.warn(str(error), stacklevel=3)
         return None
 
 
-def _on_core(core: Core, function: UserRewardFn) -> Callable[[Array, Array, Array, Array], Array]:
+def _on_core(core: Core, function: UserRewardFn) -> RewardFn:
     def on_core(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return function(core.observe(state), action, core.observe(next_state))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Geometry, arctan2, cos, sin, with_velocities
+from wmgym.tasks.layout import Array, Core, Geometry, arctan2, cos, joint_core, sin, with_velocities
 from wmgym.tasks.spec import Known, never
 
 
@@ -16,19 +14,8 @@ def inverted_pendulum(*, frame_skip: int = 2) -> Known:
     def fallen(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return ~(abs(next_state[..., 1]) <= 0.2)  # also true of a NaN, as in the real env
 
-    return Known(
-        core=Core(
-            geometry=Geometry(4),
-            observe=lambda state: state,
-            from_obs=lambda obs: obs,
-            from_mujoco=_all_joints,
-            to_mujoco=lambda core: (core[..., :2], core[..., 2:]),
-            names=with_velocities(("slider", "hinge")),
-        ),
-        dt=0.02 * frame_skip,
-        reward=lambda *step: 1.0 - 1.0 * fallen(*step),
-        terminated=fallen,
-    )
+    core = joint_core(Geometry(4), ("slider", "hinge"))
+    return Known(core, 0.02 * frame_skip, lambda *step: 1.0 - 1.0 * fallen(*step), fallen)
 
 
 def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.0) -> Known:
@@ -36,10 +23,6 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
 
     Unobserved is where MuJoCo reports the tip, x and z in metres.
     """
-
-    def read_tip(env: Env) -> np.ndarray:
-        mujoco_env: Any = env.unwrapped
-        return np.array(mujoco_env.data.site_xpos[0][[0, 2]])
 
     def observe(state: Array) -> Array:
         obs = state[..., [0, 1, 2, 1, 2, 3, 4, 5, 6]]
@@ -60,16 +43,14 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         alive = healthy_reward * ~terminated(state, action, next_state, unobserved)
         return alive - 0.01 * x**2 - (y - 2) ** 2 - 0.001 * speed[..., 0] - 0.005 * speed[..., 1]
 
-    core = Core(
-        geometry=Geometry(6, angles=(1, 2)),
+    core = joint_core(
+        Geometry(6, angles=(1, 2)),
+        ("slider", "hinge", "hinge2"),
         observe=observe,
         from_obs=from_obs,
-        from_mujoco=_all_joints,
-        to_mujoco=lambda core: (core[..., :3], core[..., 3:]),
         shown_dim=1,  # the force of the rail's limits
         unobserved_dim=2,
-        read_unobserved=read_tip,
-        names=with_velocities(("slider", "hinge", "hinge2")),
+        read_unobserved=lambda env: np.array(env.unwrapped.data.site_xpos[0][[0, 2]]),
     )
     return Known(core, 0.01 * frame_skip, reward, terminated)
 
@@ -85,7 +66,7 @@ def reacher(
         return obs
 
     def from_obs(obs: Array) -> Array:
-        state = obs[..., 2:].clone() if hasattr(obs, "clone") else obs[..., 2:].copy()
+        state = obs[..., [*range(2, 10)]]
         state[..., 0:2] = arctan2(obs[..., 2:4], obs[..., 0:2])
         return state
 
@@ -123,8 +104,7 @@ def pusher(
         return state[..., [*range(7), *range(9, 16), *range(18, 27)]]
 
     def from_obs(obs: Array) -> Array:
-        at = [*range(7), 18, 17, *range(7, 14), 18, 17, *range(14, 23)]
-        state = obs[..., at]
+        state = obs[..., [*range(7), 18, 17, *range(7, 14), 18, 17, *range(14, 23)]]
         state[..., 7] -= float(origin[0])
         state[..., 8] -= float(origin[1])
         state[..., 16:18] = 0  # how fast the object moves is not shown
@@ -154,10 +134,6 @@ def pusher(
         )),
     )  # fmt: skip
     return Known(core, 0.01 * frame_skip, reward, never)
-
-
-def _all_joints(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-    return np.concatenate([qpos, qvel], -1)
 
 
 def _pad(rows: np.ndarray, count: int) -> np.ndarray:

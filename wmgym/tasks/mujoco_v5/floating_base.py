@@ -7,12 +7,14 @@ so displacements are read from the env and not computed from the core.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Geometry, Placement, Symmetry, with_velocities
-from wmgym.tasks.spec import Known, never, unless
+from wmgym.tasks.layout import Array, Core, Env, Geometry, Placement, Symmetry, joint_core
+from wmgym.tasks.spec import Known, forward_reward, never, unless, within
 
 
 def ant(
@@ -33,30 +35,23 @@ def ant(
     dt = 0.01 * frame_skip
     at = 0 if exclude_current_positions_from_observation else 2
 
-    def forces(env: Any) -> np.ndarray:
-        return np.array([np.square(np.clip(env.data.cfrc_ext, *contact_force_range)).sum()])
-
     def read_unobserved(env: Env) -> np.ndarray:
-        ant: Any = env.unwrapped
-        return np.concatenate([ant.data.body(main_body).xpos, forces(ant)])
+        data: Any = env.unwrapped.data  # type: ignore[attr-defined]
+        force = np.square(np.clip(data.cfrc_ext, *contact_force_range)).sum()
+        return np.array([*data.body(main_body).xpos, force])
 
     def healthy(state: Array) -> Array:
         height, core = state[..., at], state[..., : 27 + at]
         finite = (abs(core) < float("inf")).all(-1)
         return finite & (healthy_z_range[0] <= height) & (height <= healthy_z_range[1])
 
-    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        paid = forward_reward_weight * unobserved[..., 0] / dt + healthy_reward * healthy(next_state)
-        return paid - ctrl_cost_weight * (action**2).sum(-1) - contact_cost_weight * unobserved[..., 3]
+    forward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
 
-    core = _floating(
-        _ANT_JOINTS,
-        at,
-        78 * include_cfrc_ext_in_observation,
-        displacement_dim=3,
-        read_unobserved=read_unobserved,
-        symmetries=_ant_symmetries(at),
-    )
+    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        return forward(state, action, next_state, unobserved) - contact_cost_weight * unobserved[..., 3]
+
+    core = _floating(_ANT_JOINTS, at, 78 * include_cfrc_ext_in_observation, 3, read_unobserved)
+    core = replace(core, symmetries=_ant_symmetries(at))
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -70,41 +65,32 @@ def humanoid(
     healthy_reward: float = 5.0,
     terminate_when_unhealthy: bool = True,
     healthy_z_range: tuple[float, float] = (1.0, 2.0),
-    exclude_current_positions_from_observation: bool = True,
-    include_cinert_in_observation: bool = True,
-    include_cvel_in_observation: bool = True,
-    include_qfrc_actuator_in_observation: bool = True,
-    include_cfrc_ext_in_observation: bool = True,
+    **shown: bool,
 ) -> Known:
-    """Humanoid-v5: reward for forward speed and survival, minus control and contact cost; ends in a fall."""
+    """Humanoid-v5: reward for forward speed and survival, minus control and contact cost; ends in a fall.
+
+    ``shown`` are the keywords that decide what is in the observation.
+    """
     dt = 0.003 * frame_skip
-    at = 0 if exclude_current_positions_from_observation else 2
 
     def read_unobserved(env: Env) -> np.ndarray:
         body: Any = env.unwrapped
         mass = body.model.body_mass
-        return np.concatenate([mass @ body.data.xipos / mass.sum(), _impact(body)])
+        return np.array([*(mass @ body.data.xipos / mass.sum()), _impact(body)])
+
+    core = _humanoid(3, read_unobserved, **shown)
+    at = len(core.geometry.free)  # index of the height
 
     def healthy(state: Array) -> Array:
-        return (healthy_z_range[0] < state[..., at]) & (state[..., at] < healthy_z_range[1])
+        return within(state[..., at], healthy_z_range)
+
+    forward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        paid = forward_reward_weight * unobserved[..., 0] / dt + healthy_reward * healthy(next_state)
         cost = (contact_cost_weight * unobserved[..., 3]).clip(*contact_cost_range)
-        return paid - ctrl_cost_weight * (action**2).sum(-1) - cost
+        return forward(state, action, next_state, unobserved) - cost
 
-    shown = _humanoid_readouts(
-        include_cinert_in_observation,
-        include_cvel_in_observation,
-        include_qfrc_actuator_in_observation,
-        include_cfrc_ext_in_observation,
-    )
-    return Known(
-        _floating(_HUMANOID_JOINTS, at, shown, displacement_dim=3, read_unobserved=read_unobserved),
-        dt,
-        reward,
-        unless(healthy, terminate_when_unhealthy),
-    )
+    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
 def humanoid_standup(
@@ -114,47 +100,39 @@ def humanoid_standup(
     ctrl_cost_weight: float = 0.1,
     impact_cost_weight: float = 5e-7,
     impact_cost_range: tuple[float, float] = (-float("inf"), 10.0),
-    exclude_current_positions_from_observation: bool = True,
-    include_cinert_in_observation: bool = True,
-    include_cvel_in_observation: bool = True,
-    include_qfrc_actuator_in_observation: bool = True,
-    include_cfrc_ext_in_observation: bool = True,
+    **shown: bool,
 ) -> Known:
     """HumanoidStandup-v5: reward for the height of the torso, minus control and contact cost; never ends."""
     timestep = 0.003
-    at = 0 if exclude_current_positions_from_observation else 2
+    core = _humanoid(0, lambda env: np.array([_impact(env.unwrapped)]), **shown)
+    at = len(core.geometry.free)  # index of the height
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         impact = (impact_cost_weight * unobserved[..., 0]).clip(*impact_cost_range)
         return next_state[..., at] / timestep - ctrl_cost_weight * (action**2).sum(-1) - impact + 1
 
-    shown = _humanoid_readouts(
-        include_cinert_in_observation,
-        include_cvel_in_observation,
-        include_qfrc_actuator_in_observation,
-        include_cfrc_ext_in_observation,
-    )
-    core = _floating(
-        _HUMANOID_JOINTS,
-        at,
-        shown,
-        displacement_dim=0,
-        read_unobserved=lambda env: _impact(env.unwrapped),
-    )
-    return Known(
-        core,
-        timestep * frame_skip,
-        reward,
-        never,
-    )
+    return Known(core, timestep * frame_skip, reward, never)
 
 
-def _impact(env: Any) -> np.ndarray:
-    return np.array([np.square(env.data.cfrc_ext).sum()])
+def _impact(env: Any) -> float:
+    return float(np.square(env.data.cfrc_ext).sum())
 
 
-def _humanoid_readouts(cinert: bool, cvel: bool, qfrc_actuator: bool, cfrc_ext: bool) -> int:
-    return 130 * cinert + 78 * cvel + 17 * qfrc_actuator + 78 * cfrc_ext
+def _humanoid(
+    displacement_dim: int,
+    read_unobserved: Callable[[Env], np.ndarray],
+    *,
+    exclude_current_positions_from_observation: bool = True,
+    include_cinert_in_observation: bool = True,
+    include_cvel_in_observation: bool = True,
+    include_qfrc_actuator_in_observation: bool = True,
+    include_cfrc_ext_in_observation: bool = True,
+) -> Core:
+    """Core of both humanoids, which have no symmetry: the left knee is stiffer than the right one."""
+    shown = 130 * include_cinert_in_observation + 78 * include_cvel_in_observation
+    shown += 17 * include_qfrc_actuator_in_observation + 78 * include_cfrc_ext_in_observation
+    at = 0 if exclude_current_positions_from_observation else 2
+    return _floating(_HUMANOID_JOINTS, at, shown, displacement_dim, read_unobserved)
 
 
 _ANT_JOINTS = tuple(f"{joint}_{leg}" for leg in (1, 2, 3, 4) for joint in ("hip", "ankle"))
@@ -163,16 +141,8 @@ _HUMANOID_JOINTS = (
     "left_hip_x", "left_hip_z", "left_hip_y", "left_knee", "right_shoulder1", "right_shoulder2",
     "right_elbow", "left_shoulder1", "left_shoulder2", "left_elbow",
 )  # fmt: skip
-_ROOT = (
-    "root_x", "root_y", "root_z", "root_quat_w", "root_quat_x", "root_quat_y", "root_quat_z",
-)  # fmt: skip
-_ROOT_RATES = (
-    "root_x", "root_y", "root_z", "root_x_angular", "root_y_angular", "root_z_angular",
-)  # fmt: skip
-
-_UPRIGHT = ((0, 1), (1, 1), (2, 1), (3, 1))  # a quaternion as it is
-_MIRRORED = ((0, 1), (1, -1), (2, 1), (3, -1))  # left and right, as axes that turn the other way round
-_XYZ, _X_Y_Z = ((0, 1), (1, 1), (2, 1)), ((0, 1), (1, -1), (2, 1))
+_ROOT = ("root_x", "root_y", "root_z", *(f"root_quat_{axis}" for axis in "wxyz"))
+_ROOT_RATES = ("root_x", "root_y", "root_z", *(f"root_{axis}_angular" for axis in "xyz"))
 
 
 def _placed(*parts: Placement) -> Placement:
@@ -188,79 +158,52 @@ def _ant_symmetries(at: int) -> tuple[Symmetry, ...]:
     """Quarter turns and reflections; legs are numbered around the torso, hip and ankle of each."""
     ankle = (1, -1, -1, 1)  # the sense in which each bends
     found = []
-    for mirror in (False, True):
+    for side in (1, -1):  # as it is, and with left and right exchanged: axes turn the other way round
+        place: Placement = ((0, 1), (1, side), (2, 1))
+        quaternion: Placement = ((0, 1), (1, side), (2, 1), (3, side))
         for quarters in range(4):
-            legs = [(3 - leg if mirror else leg) for leg in range(4)]
-            legs = [(leg + quarters) % 4 for leg in legs]
-            # What each leg's hip and ankle take the place of.
-            joints: Placement = tuple(
-                place
+            legs = [((leg if side == 1 else 3 - leg) + quarters) % 4 for leg in range(4)]
+            joints = tuple(
+                each
                 for leg, source in enumerate(legs)
-                for place in (
-                    (2 * source, -1 if mirror else 1),
-                    (2 * source + 1, ankle[leg] * ankle[source]),
-                )
+                for each in ((2 * source, side), (2 * source + 1, ankle[leg] * ankle[source]))
             )
             # Actions begin with the last leg.
             action = tuple(((source + 2) % 8, sign) for source, sign in (*joints[6:], *joints[:6]))
-            side = -1 if mirror else 1
-            # Quarter turns of the body's x and y axes, then the reflection.
-            spin = (((0, 1), (1, 1)), ((1, 1), (0, -1)), ((0, -1), (1, -1)), ((1, -1), (0, 1)))[quarters]
-            (x, x_sign), (y, y_sign) = spin
-            rates: Placement = ((x, side * x_sign), (y, y_sign), (2, side))
-            place = _X_Y_Z if mirror else _XYZ
-            pose = _placed(place[:at], ((0, 1),), _MIRRORED if mirror else _UPRIGHT, joints)
-            found.append(
-                Symmetry(
-                    core=_placed(pose, place, rates, joints),
-                    action=action,
-                    displacement=place,
-                    turn=side * quarters * math.pi / 2,
-                )
-            )
+            x_sign, y_sign = ((1, 1), (1, -1), (-1, -1), (-1, 1))[quarters]
+            rates = ((quarters % 2, side * x_sign), ((quarters + 1) % 2, y_sign), (2, side))
+            core = _placed(place[:at], ((0, 1),), quaternion, joints)
+            core = _placed(core, place, rates, joints)
+            found.append(Symmetry(core, action, displacement=place, turn=side * quarters * math.pi / 2))
     return tuple(found[1:])
 
 
 def _floating(
-    names: tuple[str, ...],
+    joints: tuple[str, ...],
     at: int,
     shown: int,
-    *,
     displacement_dim: int,
-    read_unobserved: Any,
-    symmetries: tuple[Symmetry, ...] = (),  # the humanoids' left knees are stiffer than their right ones
+    read_unobserved: Callable[[Env], np.ndarray],
 ) -> Core:
     """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
-    joints = len(names)
-    positions = at + 5 + joints  # where velocities begin
-    dim = positions + 6 + joints
-    linear = tuple(range(positions, positions + 3))
-    moved = [tuple(range(dim, dim + 3))] if displacement_dim else []
+    positions = at + 5 + len(joints)  # where velocities begin
+    dim = positions + 6 + len(joints)
+    moved = [(dim, dim + 1, dim + 2)] if displacement_dim else []
     geometry = Geometry(
         dim=dim,
         displacement_dim=displacement_dim,
         free=tuple(range(at)),
         quaternion=at + 1,
         positions=tuple(moved + ([(0, 1, 2)] if at else [])),
-        velocities=(linear,),  # the angular velocity is in the body's frame already
+        # The angular velocity is in the body's frame already.
+        velocities=((positions, positions + 1, positions + 2),),
     )
-
-    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos[..., 2 - at :], qvel], -1)
-
-    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        roots = np.zeros((*core.shape[:-1], 2 - at), core.dtype)
-        return np.concatenate([roots, core[..., :positions]], -1), core[..., positions:]
-
-    return Core(
-        geometry=geometry,
-        observe=lambda state: state,
-        from_obs=lambda obs: obs,
-        from_mujoco=from_mujoco,
-        to_mujoco=to_mujoco,
+    return joint_core(
+        geometry,
+        (*_ROOT, *joints),
+        (*_ROOT_RATES, *joints),
+        omitted=2 - at,
         shown_dim=shown,
         unobserved_dim=displacement_dim + 1,
         read_unobserved=read_unobserved,
-        symmetries=symmetries,
-        names=with_velocities((*_ROOT[2 - at :], *names), (*_ROOT_RATES, *names)),
     )

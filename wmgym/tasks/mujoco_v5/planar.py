@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Foot, Geometry, Link, Placement, Symmetry, with_velocities
-from wmgym.tasks.spec import Known, never, unless
+from wmgym.tasks.layout import Array, Core, Foot, Geometry, Link, Placement, Symmetry, joint_core
+from wmgym.tasks.spec import Known, forward_reward, never, unless, within
 
 
 def half_cheetah(
@@ -21,17 +21,11 @@ def half_cheetah(
 ) -> Known:
     """HalfCheetah-v5: reward for forward speed, minus control cost; never ends."""
     dt = 0.01 * frame_skip
-
-    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        return forward_reward_weight * unobserved[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
-
-    # Only the root can turn over; the legs have joint limits.
     core = _walking(
         ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"),
-        turns_over=True,
         excluded=exclude_current_positions_from_observation,
     )
-    return Known(core, dt, reward, never)
+    return Known(core, dt, forward_reward(forward_reward_weight, ctrl_cost_weight, dt), never)
 
 
 def hopper(
@@ -48,21 +42,16 @@ def hopper(
 ) -> Known:
     """Hopper-v5: reward for forward speed and survival, minus control cost; ends when unhealthy."""
     dt = 0.002 * frame_skip
-    at = 0 if exclude_current_positions_from_observation else 1
+    at = int(not exclude_current_positions_from_observation)
 
     def healthy(state: Array) -> Array:
-        height, pitch, rest = state[..., at], state[..., at + 1], state[..., at + 1 :]
-        inside = ((healthy_state_range[0] < rest) & (rest < healthy_state_range[1])).all(-1)
-        inside = inside & (healthy_z_range[0] < height) & (height < healthy_z_range[1])
-        return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
-
-    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        forward = forward_reward_weight * unobserved[..., 0] / dt
-        return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
+        upright = within(state[..., at], healthy_z_range) & within(state[..., at + 1], healthy_angle_range)
+        return upright & within(state[..., at + 1 :], healthy_state_range).all(-1)
 
     legs = (((3, 4, 5), (0.26, -0.13)),)
     joints = ("thigh_joint", "leg_joint", "foot_joint")
-    core = _walking(joints, legs, clip=10.0, excluded=exclude_current_positions_from_observation)
+    core = _walking(joints, legs, excluded=exclude_current_positions_from_observation)
+    reward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
@@ -79,26 +68,19 @@ def walker2d(
 ) -> Known:
     """Walker2d-v5: reward for forward speed and survival, minus control cost; ends when unhealthy."""
     dt = 0.002 * frame_skip
-    at = 0 if exclude_current_positions_from_observation else 1
+    at = int(not exclude_current_positions_from_observation)
 
     def healthy(state: Array) -> Array:
-        height, pitch = state[..., at], state[..., at + 1]
-        inside = (healthy_z_range[0] < height) & (height < healthy_z_range[1])
-        return inside & (healthy_angle_range[0] < pitch) & (pitch < healthy_angle_range[1])
-
-    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        forward = forward_reward_weight * unobserved[..., 0] / dt
-        return forward + healthy_reward * healthy(next_state) - ctrl_cost_weight * (action**2).sum(-1)
+        return within(state[..., at], healthy_z_range) & within(state[..., at + 1], healthy_angle_range)
 
     legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
-    right, left = (
-        tuple(f"{part}{side}_joint" for part in ("thigh", "leg", "foot")) for side in ("", "_left")
-    )
-    core = _walking((*right, *left), legs, clip=10.0, excluded=exclude_current_positions_from_observation)
+    right = ("thigh_joint", "leg_joint", "foot_joint")
+    left = ("thigh_left_joint", "leg_left_joint", "foot_left_joint")
+    core = _walking((*right, *left), legs, excluded=exclude_current_positions_from_observation)
     other = dict(zip((*right, *left), (*left, *right), strict=True))
     swapped = Symmetry(_swapped(core.names, other), _swapped((*right, *left), other), displacement=((0, 1),))
-    core = replace(core, symmetries=(swapped,))
-    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
+    reward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
+    return Known(replace(core, symmetries=(swapped,)), dt, reward, unless(healthy, terminate_when_unhealthy))
 
 
 def swimmer(
@@ -110,10 +92,6 @@ def swimmer(
 ) -> Known:
     """Swimmer-v5: reward for speed along the x axis, minus control cost; never ends."""
     dt = 0.01 * frame_skip
-
-    def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        return forward_reward_weight * unobserved[..., 0] / dt - ctrl_cost_weight * (action**2).sum(-1)
-
     shown = 0 if exclude_current_positions_from_observation else 2
     roots = tuple(range(shown))
     heading, velocity = shown, shown + 3
@@ -130,8 +108,8 @@ def swimmer(
         core=tuple(enumerate(signs)), action=((0, -1), (1, -1)), displacement=((0, 1), (1, -1))
     )
     joints = ("slider1", "slider2", "free_body_rot", "motor1_rot", "motor2_rot")
-    core = _planar(geometry, joints, unobserved=2 - shown, moves=2, symmetries=(flipped,))
-    return Known(core, dt, reward, never)
+    core = _planar(geometry, joints, 2 - shown, symmetries=(flipped,))
+    return Known(core, dt, forward_reward(forward_reward_weight, ctrl_cost_weight, dt), never)
 
 
 def _walking(
@@ -139,14 +117,13 @@ def _walking(
     legs: tuple[tuple[tuple[int, int, int], tuple[float, float]], ...] = (),
     *,
     excluded: bool,
-    turns_over: bool = False,
-    clip: float | None = None,
 ) -> Core:
     """Core of a robot whose root is x, z and a pitch about y.
 
     Its frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
-    gains little and costs a tenth of a step. ``legs`` are the joints of each, counted from the root's three,
-    and where its foot begins and ends, as Hopper and Walker2d are built.
+    gains little and costs a tenth of a step. ``legs``, for Hopper and Walker2d, are the joints of each,
+    counted from the root's three, and where its foot begins and ends; those envs clip the velocities that
+    they show, while HalfCheetah can turn over.
     """
     at = 0 if excluded else 1  # index of the height
     joints = ("rootx", "rootz", "rooty", *leg_joints)
@@ -154,12 +131,31 @@ def _walking(
     geometry = Geometry(
         dim=2 * n - 1 + at,
         displacement_dim=1,
-        angles=(at + 1,) if turns_over else (),
+        angles=() if legs else (at + 1,),
         free=() if excluded else (0,),
         root=(at, n - 1 + at, n + at) if legs else None,
         feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
     )
-    return _planar(geometry, joints, unobserved=1 - at, moves=1, clip=clip)
+
+    def observe(state: Array) -> Array:
+        shown = state.clone() if hasattr(state, "clone") else state.copy()
+        shown[..., n - 1 + at :] = state[..., n - 1 + at :].clip(-10.0, 10.0)
+        return shown
+
+    return _planar(geometry, joints, 1 - at, **({"observe": observe} if legs else {}))
+
+
+def _planar(geometry: Geometry, joints: tuple[str, ...], omitted: int, **fields: Any) -> Core:
+    """Core whose first joints are where the robot is."""
+    moves = geometry.displacement_dim
+    return joint_core(
+        geometry,
+        joints,
+        omitted=omitted,
+        unobserved_dim=moves,
+        read_unobserved=lambda env: np.array(env.unwrapped.data.qpos[:moves]),
+        **fields,
+    )
 
 
 def _swapped(names: tuple[str, ...], other: Mapping[str, str]) -> Placement:
@@ -177,46 +173,3 @@ def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
         for (joint, sign), (along, up) in zip(hinges, offsets, strict=True)
     )
     return Foot(radius=0.06, links=tuple(links))
-
-
-def _planar(
-    geometry: Geometry,
-    joints: tuple[str, ...],
-    *,
-    unobserved: int,
-    moves: int,
-    clip: float | None = None,
-    symmetries: tuple[Symmetry, ...] = (),
-) -> Core:
-    """Core ``[qpos[unobserved:], qvel]`` of ``joints``; the env may clip the velocities it shows."""
-    n = len(joints)
-
-    def observe(state: Array) -> Array:
-        if clip is None:
-            return state
-        shown = state.clone() if hasattr(state, "clone") else state.copy()
-        shown[..., n - unobserved :] = state[..., n - unobserved :].clip(-clip, clip)
-        return shown
-
-    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos[..., unobserved:], qvel], -1)
-
-    def read_unobserved(env: Env) -> np.ndarray:
-        mujoco_env: Any = env.unwrapped
-        return np.array(mujoco_env.data.qpos[:moves])
-
-    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        roots = np.zeros((*core.shape[:-1], unobserved), core.dtype)
-        return np.concatenate([roots, core[..., : n - unobserved]], -1), core[..., n - unobserved :]
-
-    return Core(
-        geometry=geometry,
-        observe=observe,
-        from_obs=lambda obs: obs,
-        from_mujoco=from_mujoco,
-        to_mujoco=to_mujoco,
-        unobserved_dim=moves,
-        read_unobserved=read_unobserved,
-        symmetries=symmetries,
-        names=with_velocities(joints[unobserved:], joints),
-    )
