@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wmgym.io import files
 from wmgym.io.artifacts import (
     StoreError,
     check_place,
@@ -143,12 +144,21 @@ def damaged_versions(name: str, payload: bytes) -> Iterator[bytes]:
         yield extra + payload
 
 
+def same_json(first: bytes, second: bytes) -> bool:
+    try:
+        return bool(json.loads(first) == json.loads(second))
+    except ValueError:
+        return False
+
+
 @pytest.mark.parametrize("prefix", ["manifest", "arrays", "document"])
 def test_every_changed_byte_is_refused(artifact: Path, prefix: str) -> None:
     (file,) = artifact.glob(f"{prefix}*")
     intact = file.read_bytes()
     for damaged in damaged_versions(file.name, intact):
         file.write_bytes(damaged)
+        if prefix == "manifest" and same_json(damaged, intact):  # another space between two words
+            continue
         assert_refused(lambda: read_directory(artifact, kind="world"))
     file.write_bytes(intact)
     read_directory(artifact, kind="world")
@@ -220,13 +230,7 @@ def test_a_payload_of_another_name_is_refused(artifact: Path, name: str) -> None
     (artifact / manifest["files"]["document"]["name"]).rename(artifact / name)
     manifest["files"]["document"]["name"] = name
     write_json(artifact / "manifest.json", manifest)
-    assert_refused(lambda: read_directory(artifact, kind="world"), "does not follow from its SHA-256")
-
-
-def test_a_manifest_in_another_form_is_refused(artifact: Path) -> None:
-    manifest = read_json(artifact / "manifest.json")
-    (artifact / "manifest.json").write_text(json.dumps(manifest))
-    assert_refused(lambda: read_directory(artifact, kind="world"), "canonical")
+    assert_refused(lambda: read_directory(artifact, kind="world"), "does not follow from their SHA-256")
 
 
 def test_a_manifest_that_is_no_json_is_called_damaged(artifact: Path) -> None:
@@ -278,9 +282,9 @@ def test_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
-    assert_refused(lambda: save(tmp_path / "file"), "is a file\\); choose another --out")
-    assert_refused(lambda: save(tmp_path / "file" / "x" / "y"), "is a file")
-    assert_refused(lambda: write_json(tmp_path / "file" / "x.json", {}), "is a file")
+    assert_refused(lambda: save(tmp_path / "file"), "File exists\\); choose another --out")
+    assert_refused(lambda: save(tmp_path / "file" / "x" / "y"), "File exists")
+    assert_refused(lambda: write_json(tmp_path / "file" / "x.json", {}), "File exists")
     assert_refused(lambda: write_json(tmp_path, {}), "cannot be written")
     assert_refused(lambda: read_directory(tmp_path / "file", kind="world"), "no wmgym artifact")
     assert files_of(tmp_path) == {"file": b"precious"}
@@ -381,7 +385,7 @@ def test_loose_json_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_json_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b'{"a": "\xff"}')
-    assert_refused(lambda: read_json(tmp_path / "x.json"), "utf-8")
+    assert_refused(lambda: read_json(tmp_path / "x.json"), "unicode")
     assert_refused(lambda: read_json(tmp_path / "y.json"), "y.json is missing")
     assert_refused(lambda: read_json(tmp_path), "not a regular file")
 
@@ -401,50 +405,44 @@ def test_a_system_without_file_locks_reads_and_writes(tmp_path: Path) -> None:
 # Leftovers
 
 
-@pytest.fixture
-def dead_process_id() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+LEFT_OVER = ".tmp-0123456789abcdef"
 
 
-def test_leftovers_are_swept_and_foreign_files_kept(tmp_path: Path, dead_process_id: int) -> None:
+def test_leftovers_are_swept_and_foreign_files_kept(tmp_path: Path) -> None:
     save(tmp_path / "x", 1)
-    suffix = "0123456789abcdef"
-    swept = {f".tmp-{dead_process_id}-{suffix}", f"arrays.{suffix}.safetensors", f"document.{suffix}.json"}
-    stale = f".tmp-{os.getpid()}-{suffix}"
-    kept = {
-        f".tmp-{os.getppid()}-{suffix}",
-        ".tmp-notes",
-        "notes.txt",
-        "arrays.safetensors",
-        "document.1.json",
-    }
-    for name in swept | kept | {stale}:
+    swept = {LEFT_OVER, "arrays.0123456789abcdef.safetensors", "document.0123456789abcdef.json"}
+    kept = {".tmp-notes", "notes.txt", "arrays.safetensors", "document.1.json"}
+    for name in swept | kept:
         (tmp_path / "x" / name).write_text("left over")
-    two_hours_ago = time.time() - 7200
-    os.utime(tmp_path / "x" / stale, (two_hours_ago, two_hours_ago))
-
     save(tmp_path / "x", 2)
-
     names = set(files_of(tmp_path / "x"))
     assert names >= kept
-    assert not names & (swept | {stale})
+    assert not names & swept
     assert len(names) == 3 + len(kept)
     assert read_directory(tmp_path / "x", kind="world")[1] == {"value": 2}
 
 
-def test_a_first_save_may_follow_one_that_was_killed(tmp_path: Path, dead_process_id: int) -> None:
-    (tmp_path / f".tmp-{dead_process_id}-0123456789abcdef").write_text("left over")
+def test_a_first_save_may_follow_one_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / LEFT_OVER).write_text("left over")
     (tmp_path / "arrays.0123456789abcdef.safetensors").write_text("left over")
     save(tmp_path)
     assert len(files_of(tmp_path)) == 3
 
 
-def test_write_json_sweeps_leftovers_too(tmp_path: Path, dead_process_id: int) -> None:
-    (tmp_path / f".tmp-{dead_process_id}-0123456789abcdef").write_text("left over")
+def test_write_json_sweeps_leftovers_too(tmp_path: Path) -> None:
+    (tmp_path / LEFT_OVER).write_text("left over")
     write_json(tmp_path / "x.json", {})
     assert list(files_of(tmp_path)) == ["x.json"]
+
+
+def test_writers_of_one_directory_wait_for_each_other(tmp_path: Path) -> None:
+    """Else one could sweep what another is about to rename."""
+    with files.writing(tmp_path) as replace, forked(lambda: write_json(tmp_path / "b.json", {})):
+        time.sleep(0.2)
+        assert files_of(tmp_path) == {}
+        replace("a.json", b"{}")
+    write_json(tmp_path / "b.json", {})
+    assert list(files_of(tmp_path)) == ["a.json", "b.json"]
 
 
 # Crashes and concurrency: the functions up to `main` run in child processes, which must stay light

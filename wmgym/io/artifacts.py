@@ -15,32 +15,21 @@ it parses them.
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pydantic_core
 import safetensors.numpy
+from pydantic import Field, ValidationError
 
 from wmgym.io import files
 from wmgym.io.files import StoreError, StrPath, read_json, write_json
-from wmgym.io.manifest import (
-    MANIFEST,
-    PAYLOAD,
-    Manifest,
-    damaged,
-    describe,
-    parse,
-    read_manifest,
-    read_payload,
-)
-
-try:
-    import fcntl
-except ImportError:  # Windows; there, two processes must not write one directory at once
-    fcntl = None  # type: ignore[assignment]
+from wmgym.io.schema import Record
 
 __all__ = [
     "StoreError",
@@ -51,6 +40,28 @@ __all__ = [
     "write_directory",
     "write_json",
 ]
+
+_MANIFEST = "manifest.json"
+_PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")
+_EXTENSION = {"arrays": "safetensors", "document": "json"}
+
+
+class _File(Record):
+    name: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: int
+
+
+class _Files(Record):
+    arrays: _File
+    document: _File
+
+
+class _Manifest(Record):
+    format: Literal["wmgym-store"] = "wmgym-store"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$")]
+    files: _Files
 
 
 def write_directory(
@@ -79,18 +90,19 @@ def write_directory(
         "arrays": _encode_arrays(directory, arrays),
         "document": files.encode_json(directory, document),
     }
-    manifest = describe(directory, kind, payloads)
-    with files.write_errors(directory):
-        files.make_directory(directory)
-        with _turn_to_write(directory):
-            _refuse_foreign(directory, kind)
-            try:
-                files.replace(directory / manifest.files.arrays.name, payloads["arrays"])
-                files.replace(directory / manifest.files.document.name, payloads["document"])
-                files.replace(directory / MANIFEST, files.encode_json(directory, manifest.model_dump()))
-            finally:
-                _sweep_payloads(directory)
-                files.sweep_temporaries(directory)
+    described = {role: _describe(role, payload) for role, payload in payloads.items()}
+    try:
+        manifest = _Manifest(kind=kind, files=_Files(**described))
+    except ValidationError as error:
+        raise StoreError(f"{directory}: kind {kind!r} must be a lower-case word such as 'world'") from error
+    with files.write_errors(directory), files.writing(directory) as replace:
+        _refuse_foreign(directory, kind)
+        try:
+            for role, payload in payloads.items():
+                replace(described[role].name, payload)
+            replace(_MANIFEST, files.encode_json(directory, manifest.model_dump()))
+        finally:
+            _sweep_payloads(directory)
     return directory
 
 
@@ -111,29 +123,29 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
         StoreError: Nothing is there, it is of another kind, or a byte differs from what was written.
     """
     directory = Path(path)
-    failed: Manifest | None = None
+    failed: _Manifest | None = None
     while True:
-        manifest = read_manifest(directory)
+        manifest = _read_manifest(directory)
         if manifest.kind != kind:
             raise StoreError(
                 f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another path"
             )
         try:
-            arrays = read_payload(directory, manifest.files.arrays)
-            document = read_payload(directory, manifest.files.document)
+            arrays = _read_payload(directory, manifest.files.arrays)
+            document = _read_payload(directory, manifest.files.document)
         except files.MissingError:
             # A writer may have swept this payload since the manifest was read: then there is a new manifest.
             if manifest == failed:
                 raise
             failed = manifest
         else:
-            return _decode_arrays(directory, arrays), parse(directory, document)
+            return _decode_arrays(directory, arrays), pydantic_core.from_json(document)
 
 
 def exists(path: StrPath, *, kind: str) -> bool:
     """Tell whether a complete artifact of that kind is at `path`; cheap, as it reads the manifest only."""
     try:
-        return read_manifest(Path(path)).kind == kind
+        return _read_manifest(Path(path)).kind == kind
     except StoreError:
         return False
 
@@ -159,6 +171,39 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
             _refuse_foreign(directory, kind)
 
 
+def _describe(role: str, payload: bytes) -> _File:
+    sha256 = hashlib.sha256(payload).hexdigest()
+    return _File(name=f"{role}.{sha256[:16]}.{_EXTENSION[role]}", sha256=sha256, size=len(payload))
+
+
+def _read_manifest(directory: Path) -> _Manifest:
+    path = directory / _MANIFEST
+    try:
+        manifest = _Manifest.model_validate_json(files.read_bytes(path))
+    except files.MissingError as error:
+        raise StoreError(f"{directory} holds no wmgym artifact; check the path or write it first") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] == ("version",):
+            raise StoreError(f"{path} is of another wmgym version; install the one that wrote it") from error
+        raise _damaged(path, " ".join(map(str, (*first["loc"], first["msg"])))) from error
+    for role, file in manifest.files:
+        if file.name != f"{role}.{file.sha256[:16]}.{_EXTENSION[role]}":
+            raise _damaged(path, f"the name of its {role} does not follow from their SHA-256")
+    return manifest
+
+
+def _read_payload(directory: Path, file: _File) -> bytes:
+    payload = files.read_bytes(directory / file.name)
+    if len(payload) != file.size or hashlib.sha256(payload).hexdigest() != file.sha256:
+        raise _damaged(directory / file.name, "its SHA-256 or size differs from the manifest's")
+    return payload
+
+
+def _damaged(path: Path, why: str) -> StoreError:
+    return StoreError(f"{path} is damaged ({why}); delete it and write it again")
+
+
 def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
     stored = {}
     for name in sorted(arrays):
@@ -171,63 +216,39 @@ def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
     try:
         return safetensors.numpy.save(stored)
     except (safetensors.SafetensorError, ValueError) as error:
-        raise StoreError(
-            f"{directory}: cannot store the arrays ({files.one_line(error)}); rename them"
-        ) from error
+        raise StoreError(f"{directory}: cannot store the arrays ({error}); rename them") from error
 
 
 def _decode_arrays(directory: Path, payload: bytes) -> dict[str, np.ndarray]:
     try:
         arrays = safetensors.numpy.load(payload)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise damaged(directory, f"its arrays are no safetensors: {files.one_line(error)}") from error
+        raise _damaged(directory, f"its arrays are no safetensors: {error}") from error
     # Copies, for views on the payload are read-only and not aligned.
     return {name: arrays[name].copy() for name in sorted(arrays)}
-
-
-@contextlib.contextmanager
-def _turn_to_write(directory: Path) -> Iterator[None]:
-    """Hold the directory against other writers; the kernel lets go when this process dies, however it dies.
-
-    Without it, a writer's sweep could remove a payload that another one has renamed but not yet committed.
-    """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _refuse_foreign(directory: Path, kind: str) -> None:
     """Refuse to write into a directory that holds something other than an artifact of this kind."""
     names = os.listdir(directory)
-    if MANIFEST in names:
+    if _MANIFEST in names:
         try:
-            manifest = read_manifest(directory)
+            found = _read_manifest(directory).kind
         except StoreError as error:
             raise StoreError(
-                f"{directory} holds a damaged or foreign {MANIFEST}; choose another --out"
+                f"{directory} holds a damaged or foreign {_MANIFEST}; choose another --out"
             ) from error
-        if manifest.kind != kind:
-            raise StoreError(
-                f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another --out"
-            )
-    elif not all(PAYLOAD.fullmatch(name) or files.is_temporary(name) for name in names):
+        if found != kind:
+            raise StoreError(f"{directory} holds a wmgym {found!r}, not a {kind!r}; choose another --out")
+    elif not all(_PAYLOAD.fullmatch(name) or files.is_temporary(name) for name in names):
         raise StoreError(f"{directory} is not empty and holds no wmgym artifact; choose another --out")
 
 
 def _sweep_payloads(directory: Path) -> None:
     """Remove the payload files that the manifest no longer names; the caller has its turn to write."""
     try:
-        current = read_manifest(directory).files
+        current = _read_manifest(directory).files
     except StoreError:
         return
-    for name in os.listdir(directory):
-        if PAYLOAD.fullmatch(name) and name not in (current.arrays.name, current.document.name):
-            with contextlib.suppress(OSError):
-                (directory / name).unlink()
+    kept = {current.arrays.name, current.document.name}
+    files.remove(directory, (n for n in os.listdir(directory) if _PAYLOAD.fullmatch(n) and n not in kept))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
 import secrets
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+import pydantic_core
+
+try:
+    import fcntl
+except ImportError:  # Windows; there, two processes must not write one directory at once
+    fcntl = None  # type: ignore[assignment]
 
 StrPath = str | os.PathLike[str]
-_TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,8})-[0-9a-f]{16}")  # the number is the writer's process id
-_STALE_SECONDS = 3600.0
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
 
 
 class StoreError(ValueError):
@@ -42,10 +46,8 @@ def write_json(path: StrPath, document: Mapping[str, Any]) -> Path:
     """
     target = Path(path)
     payload = encode_json(target, document)
-    with write_errors(target):
-        make_directory(target.parent)
-        sweep_temporaries(target.parent)
-        replace(target, payload)
+    with write_errors(target), writing(target.parent) as replace:
+        replace(target.name, payload)
     return target
 
 
@@ -57,39 +59,21 @@ def read_json(path: StrPath) -> dict[str, Any]:
     """
     payload = read_bytes(Path(path))
     try:
-        return decode_json(payload)
+        document = pydantic_core.from_json(payload, allow_inf_nan=False)
     except ValueError as error:
         raise StoreError(f"{path} is not a JSON object ({error}); correct it or write it again") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"{path} is not a JSON object (but a {type(document).__name__}); correct it")
+    return document
 
 
 def encode_json(path: Path, document: Mapping[str, Any]) -> bytes:
-    """A document as it is written: sorted, indented, ASCII.
-
-    Raises:
-        StoreError: It is not JSON; the message names `path`.
-    """
+    """A document as it is written: sorted, indented, ASCII; `StoreError` names `path` where it is no JSON."""
     try:
         text = json.dumps(dict(document), allow_nan=False, sort_keys=True, indent=2)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(
-            f"{path}: the document is not JSON ({one_line(error)}); convert or drop that value"
-        ) from error
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path}: the document is not JSON ({error}); convert or drop that value") from error
     return f"{text}\n".encode("ascii")
-
-
-def decode_json(payload: bytes) -> dict[str, Any]:
-    """Parse one JSON object.
-
-    Raises:
-        ValueError: It is not one; the message is a line that says why.
-    """
-    try:
-        document = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(one_line(error)) from error
-    if not isinstance(document, dict):
-        raise ValueError(f"it is a {type(document).__name__}")
-    return document
 
 
 def read_bytes(path: Path) -> bytes:
@@ -110,46 +94,45 @@ def read_bytes(path: Path) -> bytes:
         raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
-def replace(target: Path, payload: bytes) -> None:
-    """Give `target` this content in one step, durably: it holds the old content or the new."""
-    temporary = target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(target.parent)
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """Make a directory where it is missing, hold it against other writers, and give a function that writes.
+
+    ``replace(name, payload)`` gives a file this content in one step, durably: it holds the old content or the
+    new. The kernel lets go of the directory when this process dies, however it dies, so temporary files that
+    are there in one's turn are left over from a killed writer and go.
+    """
+    _make_directory(directory)
+    with _opened(directory) as descriptor:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+        def replace(name: str, payload: bytes) -> None:
+            temporary = directory / f".tmp-{secrets.token_hex(8)}"
+            with temporary.open("xb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(directory / name)
+            _sync(descriptor)
+
+        try:
+            yield replace
+        finally:
+            remove(directory, filter(is_temporary, os.listdir(directory)))
 
 
-def make_directory(directory: Path) -> None:
-    """Create a directory and its parents, durably."""
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"{directory} is a file")
-    if not directory.exists():
-        make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
+def remove(directory: Path, names: Iterator[str]) -> None:
+    """Remove what can be removed of these files."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file of that name is one that `replace` writes before it renames it."""
+    """Tell whether a file of that name is one that is written before it is renamed."""
     return _TEMPORARY.fullmatch(name) is not None
-
-
-def sweep_temporaries(directory: Path) -> None:
-    """Remove what killed writers left: temporary files of dead processes, and any older than an hour."""
-    for name in os.listdir(directory):
-        match = _TEMPORARY.fullmatch(name)
-        if match is None:
-            continue
-        with contextlib.suppress(OSError):
-            age = time.time() - (directory / name).stat().st_mtime
-            if age > _STALE_SECONDS or not _is_alive(int(match[1])):
-                (directory / name).unlink()
 
 
 @contextlib.contextmanager
@@ -161,32 +144,27 @@ def write_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
 
 
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks."""
-    return " ".join(str(error).split())
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        with _opened(directory.parent) as descriptor:
+            _sync(descriptor)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _sync_directory(directory: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open one
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int | None]:
+    """A directory's descriptor; None on Windows, which cannot open one."""
+    if fcntl is None:
+        yield None
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _is_alive(process_id: int) -> bool:
-    if os.name == "nt":  # where signal 0 would end it
-        return True
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _sync(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.fsync(descriptor)
