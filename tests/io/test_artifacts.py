@@ -144,21 +144,12 @@ def damaged_versions(name: str, payload: bytes) -> Iterator[bytes]:
         yield extra + payload
 
 
-def same_json(first: bytes, second: bytes) -> bool:
-    try:
-        return bool(json.loads(first) == json.loads(second))
-    except ValueError:
-        return False
-
-
 @pytest.mark.parametrize("prefix", ["manifest", "arrays", "document"])
 def test_every_changed_byte_is_refused(artifact: Path, prefix: str) -> None:
     (file,) = artifact.glob(f"{prefix}*")
     intact = file.read_bytes()
     for damaged in damaged_versions(file.name, intact):
         file.write_bytes(damaged)
-        if prefix == "manifest" and same_json(damaged, intact):  # another space between two words
-            continue
         assert_refused(lambda: read_directory(artifact, kind="world"))
     file.write_bytes(intact)
     read_directory(artifact, kind="world")
@@ -231,6 +222,12 @@ def test_a_payload_of_another_name_is_refused(artifact: Path, name: str) -> None
     manifest["files"]["document"]["name"] = name
     write_json(artifact / "manifest.json", manifest)
     assert_refused(lambda: read_directory(artifact, kind="world"), "does not follow from their SHA-256")
+
+
+def test_a_manifest_in_another_form_is_refused(artifact: Path) -> None:
+    manifest = read_json(artifact / "manifest.json")
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    assert_refused(lambda: read_directory(artifact, kind="world"), "canonical")
 
 
 def test_a_manifest_that_is_no_json_is_called_damaged(artifact: Path) -> None:

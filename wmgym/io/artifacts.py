@@ -59,7 +59,7 @@ class _Files(Record):
 
 class _Manifest(Record):
     format: Literal["wmgym-store"] = "wmgym-store"
-    version: Annotated[int, Field(ge=1, le=1)] = 1
+    version: Literal[1] = 1
     kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$")]
     files: _Files
 
@@ -179,7 +179,8 @@ def _describe(role: str, payload: bytes) -> _File:
 def _read_manifest(directory: Path) -> _Manifest:
     path = directory / _MANIFEST
     try:
-        manifest = _Manifest.model_validate_json(files.read_bytes(path))
+        payload = files.read_bytes(path)
+        manifest = _Manifest.model_validate_json(payload)
     except files.MissingError as error:
         raise StoreError(f"{directory} holds no wmgym artifact; check the path or write it first") from error
     except ValidationError as error:
@@ -187,6 +188,8 @@ def _read_manifest(directory: Path) -> _Manifest:
         if first["loc"] == ("version",):
             raise StoreError(f"{path} is of another wmgym version; install the one that wrote it") from error
         raise _damaged(path, " ".join(map(str, (*first["loc"], first["msg"])))) from error
+    if files.encode_json(path, manifest.model_dump()) != payload:
+        raise _damaged(path, "it is not in canonical form")
     for role, file in manifest.files:
         if file.name != f"{role}.{file.sha256[:16]}.{_EXTENSION[role]}":
             raise _damaged(path, f"the name of its {role} does not follow from their SHA-256")
