@@ -86,7 +86,7 @@ def test_views_are_what_the_network_would_be_shown(env_id: str, excluded: bool) 
     core, then, action, shift = (draw(n) for n in (g.dim, g.dim, task.action_dim, g.displacement_dim))
     for x in (core, then):
         if g.root is not None:  # feet near the ground, where what is seen of them is not flat
-            x[:, g.root[0]] -= coordinates.feet(x)[0].mean(1)
+            x[:, g.root[0]] -= coordinates.feet(x)[: len(g.feet)].mean(0)
     inputs = torch.cat([coordinates.features(core), action], 1)
     targets = coordinates.difference(core, then, shift)
     for k, symmetry in enumerate(task.core.symmetries, start=1):

@@ -82,22 +82,23 @@ class MLPPolicy:
 
     def __post_init__(self) -> None:
         """Refuse layers that do not fit each other or the actions."""
-        inner = [(weight.shape[-1],) for weight in self.weights]
-        fits = (
-            len(inner) > 0
+        inner = [weight.shape[-1:] for weight in self.weights]
+        if not (
+            inner
             and inner == [bias.shape for bias in self.biases]
+            and [weight.shape[:-1] for weight in self.weights[1:]] == inner[:-1]
+            and self.weights[0].ndim == 2
             and self.low.shape == self.high.shape
-        )
-        fits = fits and all(
-            weight.shape[:-1] == size for weight, size in zip(self.weights[1:], inner, strict=False)
-        )
-        if not (fits and self.weights[0].ndim == 2 and inner[-1] == (self._outputs,)):
+            and inner[-1] == (self._outputs,)
+        ):
             raise ValueError(f"policy {self.name!r}: weights, biases and action bounds do not fit each other")
         bias, weight = self.log_std_bias, self.log_std_weight
         drawn = self.stochastic and self.head != "argmax"
-        fits = (bias is not None) == drawn and (weight is None or drawn)
-        fits = fits and (bias is None or bias.shape == inner[-1])
-        if not (fits and (weight is None or weight.shape == self.weights[-1].shape)):
+        if (
+            (bias is None) == drawn
+            or (bias is not None and bias.shape != inner[-1])
+            or (weight is not None and not (drawn and weight.shape == self.weights[-1].shape))
+        ):
             raise ValueError(f"policy {self.name!r}: its log standard deviation does not fit the rest")
 
     def __repr__(self) -> str:
@@ -164,17 +165,9 @@ class MLPPolicy:
         """Write to a directory."""
         arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
         arrays |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
-        arrays |= {"low": self.low, "high": self.high}
-        noise = {"log_std_bias": self.log_std_bias, "log_std_weight": self.log_std_weight}
-        arrays |= {key: value for key, value in noise.items() if value is not None}
-        record = _PolicyRecord(
-            name=self.name,
-            layers=len(self.weights),
-            activation=self.activation,
-            head=self.head,
-            stochastic=self.stochastic,
-            card=self.card,
-        )
+        arrays |= {key: getattr(self, key) for key in _ARRAYS if getattr(self, key) is not None}
+        values = {key: getattr(self, key) for key in _PolicyRecord.model_fields if key != "layers"}
+        record = _PolicyRecord(layers=len(self.weights), **values)
         return artifacts.write_directory(
             path, kind="policy", arrays=arrays, document=record.model_dump(mode="json")
         )
@@ -188,21 +181,12 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
     """
     arrays, document = artifacts.read_directory(path, kind="policy")
     try:
-        record = _PolicyRecord.model_validate(document)
-        return MLPPolicy(
-            name=record.name,
-            weights=tuple(arrays[f"weight.{i}"] for i in range(record.layers)),
-            biases=tuple(arrays[f"bias.{i}"] for i in range(record.layers)),
-            activation=record.activation,
-            head=record.head,
-            low=arrays["low"],
-            high=arrays["high"],
-            stochastic=record.stochastic,
-            log_std_bias=arrays.get("log_std_bias"),
-            log_std_weight=arrays.get("log_std_weight"),
-            card=record.card,
-        )
-    except (ValueError, KeyError) as error:
+        fields: dict[str, Any] = dict(_PolicyRecord.model_validate(document))
+        layers = range(fields.pop("layers"))
+        for name, key in (("weights", "weight"), ("biases", "bias")):
+            fields[name] = tuple(arrays.pop(f"{key}.{i}") for i in layers)
+        return MLPPolicy(**{**arrays, **fields})
+    except (ValueError, KeyError, TypeError) as error:
         raise artifacts.StoreError(
             f"{path}: not a policy of this version of wmgym; export it again"
         ) from error
@@ -224,6 +208,7 @@ class _PolicyRecord(Record):
     card: PolicyCard | None = None
 
 
+_ARRAYS = ("low", "high", "log_std_bias", "log_std_weight")
 _LOG_STD_RANGE = (-20.0, 2.0)  # SAC's own limits, in SB3 and in the paper's code
 _ACTIVATIONS: Mapping[Activation, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),

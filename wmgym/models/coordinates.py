@@ -80,7 +80,6 @@ class Coordinates(nn.Module):
         self._keep("changing", np.array(sorted({*moving, *base}), np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
         self._axes = 3 if floating else 2  # that a vector has
-        self._identity = not (g.free or g.fixed or g.angles or turns)
         self._prepare_feet()
 
     def _keep(self, name: str, table: np.ndarray) -> None:
@@ -100,7 +99,7 @@ class Coordinates(nn.Module):
         angles = [[(angle, float(sign)) for angle, _, sign in hinges] for hinges in chains]
         rates = [[(velocity, float(sign)) for _, velocity, sign in hinges] for hinges in chains]
         self._keep_sums("turns", angles + rates)
-        # Cosines, sines, both times the rate, and the core stand side by side; see _feet.
+        # Cosines, sines, both times the rate, and the core stand side by side; see feet.
         cos, sin, sin_rate, cos_rate, core = (k * len(chains) for k in range(5))
         rows = {hinges: k for k, hinges in enumerate(chains)}
         heights, forwards, upwards = [], [], []
@@ -139,13 +138,11 @@ class Coordinates(nn.Module):
             total = total + term
         return total
 
-    def feet(self, core: Array) -> tuple[Array, Array, Array]:
-        """Distance of each foot to the ground, and its forward and upward velocity: ``(batch, feet)``."""
-        found, count = self._feet(core).T, len(self.geometry.feet)
-        return found[:, :count], found[:, count : 2 * count], found[:, 2 * count :]
+    def feet(self, core: Array) -> Array:
+        """Distances ``(3 * feet, batch)`` of the feet to the ground, then forward, then upward velocities.
 
-    def _feet(self, core: Array) -> Array:
-        """The same in rows ``(3 * feet, batch)``, which are faster to pick from than columns."""
+        Rows are faster to pick from than columns.
+        """
         lib, turns = library(core), self._sum(core.T, "turns")
         half = len(turns) // 2
         angle, rate = turns[:half], turns[half:]
@@ -156,11 +153,9 @@ class Coordinates(nn.Module):
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
         g, lib = self.geometry, library(core)
-        if self._identity and not g.feet:
-            return core
         parts = [columns(core, self._table("plain", core))]
         if g.feet:
-            parts.append(lib.tanh(self._feet(core) / self._table("units", core)).T)
+            parts.append(lib.tanh(self.feet(core) / self._table("units", core)).T)
         if len(self._tables["angles"]):
             angle = columns(core, self._table("angles", core))
             parts += [lib.cos(angle), lib.sin(angle)]
@@ -174,13 +169,10 @@ class Coordinates(nn.Module):
 
     def difference(self, core: Array, next_core: Array, displacement: Array) -> Array:
         """The change ``(batch, change_dim)`` from one core to another."""
-        lib = library(core)
-        if self._identity:
-            return lib.concatenate([next_core - core, displacement], 1)
         parts, quaternion = [columns(next_core - core, self._table("moving", core))], self._quaternion(core)
         if quaternion is not None:
             parts.append(rotation_between(quaternion, self._quaternion(next_core)))
-        change = lib.concatenate([*parts, displacement], 1)
+        change = library(core).concatenate([*parts, displacement], 1)
         turned = self._table("turned", core)
         if not len(turned):
             return change
@@ -191,8 +183,6 @@ class Coordinates(nn.Module):
         """Invert ``difference``: the next core and the displacement."""
         g, turned, moving = self.geometry, self._table("turned", core), self._table("moving", core)
         split = change.shape[1] - g.displacement_dim
-        if self._identity:
-            return core + change[:, :split], change[:, split:]
         quaternion = self._quaternion(core)
         if len(turned):
             frame = self._frame(core, quaternion).swapaxes(1, 2)

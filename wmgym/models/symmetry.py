@@ -8,9 +8,7 @@ each is a permutation with signs, which costs a batch next to nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +17,6 @@ from torch import Tensor
 from wmgym.models.coordinates import Coordinates, Label
 from wmgym.models.rotations import multiply
 from wmgym.tasks.layout import Geometry, Placement, Symmetry
-
-_Image: TypeAlias = Callable[[Label], tuple[Label, int]]
 
 
 def mapped(symmetry: Symmetry, geometry: Geometry, core: Tensor) -> Tensor:
@@ -82,17 +78,17 @@ def views(symmetries: tuple[Symmetry, ...], coordinates: Coordinates, action_dim
     if not symmetries:
         return None
     seen = (*coordinates.feature_labels, *(("action", i) for i in range(action_dim)))
-    itself: list[_Image] = [lambda label: (label, 1)]
-    images = itself + [_image(symmetry, coordinates.geometry) for symmetry in symmetries]
-    inputs = _permutations(seen, images)
-    targets = _permutations(coordinates.change_labels, images)
-    return Views(*inputs, *targets)
+    inputs = _permutations(seen, symmetries, coordinates.geometry)
+    return Views(*inputs, *_permutations(coordinates.change_labels, symmetries, coordinates.geometry))
 
 
-def _permutations(labels: tuple[Label, ...], images: Sequence[_Image]) -> tuple[Tensor, Tensor]:
-    """Columns and signs ``(images, labels)`` that each image takes."""
+def _permutations(
+    labels: tuple[Label, ...], symmetries: tuple[Symmetry, ...], g: Geometry
+) -> tuple[Tensor, Tensor]:
+    """Columns and signs ``(views, labels)`` that each view takes, the robot's own first."""
     column = {label: k for k, label in enumerate(labels)}
-    found = [[image(label) for label in labels] for image in images]
+    found = [[(label, 1) for label in labels]]
+    found += [[_image(label, symmetry, g) for label in labels] for symmetry in symmetries]
     if any(source not in column for each in found for source, _ in each):
         raise ValueError("this symmetry moves a number to where the network does not see it")
     return (
@@ -101,66 +97,50 @@ def _permutations(labels: tuple[Label, ...], images: Sequence[_Image]) -> tuple[
     )
 
 
-def _image(symmetry: Symmetry, g: Geometry) -> _Image:
+def _image(label: Label, symmetry: Symmetry, g: Geometry) -> tuple[Label, int]:
     """For a column of the mirrored or turned robot, the column that it takes and its sign."""
-    if g.pitch is not None and g.velocities:
-        pitch, _ = g.pitch
-        signs = [symmetry.core[i][1] for i in g.velocities[0]]
-        if symmetry.core[pitch] != (pitch, math.prod(signs)):
-            raise ValueError(
-                "this symmetry mirrors a planar robot's velocity but not its heading, or turns it"
-            )
-    world = (*symmetry.core, *((g.dim + source, sign) for source, sign in symmetry.displacement))
-    mirror = _mirror(symmetry, g)
-    # A vector in the body's frame is mirrored, then seen from a frame that has turned; a rotation vector is
-    # an axial one, so that a mirror also turns its sense.
-    turn = symmetry.turn
-    frame = np.array([[math.cos(turn), math.sin(turn), 0], [-math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
-    polar = frame @ mirror
-    axial = polar * np.linalg.det(mirror)
-
-    def body(i: int) -> tuple[int, int]:
-        if g.pitch is not None:  # the pitch is mirrored too, so the vector's signs are the same in its frame
-            return world[i]
+    kind, i = label
+    if kind in ("clearance", "forward", "upward"):
+        return (kind, _foot(symmetry, g, i)), 1
+    if kind in ("up", "rotation"):
+        source, sign = _axes(symmetry, g, axial=kind == "rotation")[i]
+    elif kind == "body" and g.quaternion is not None:
         vector = next(each for each in (*g.velocities, *g.positions) if i in each)
-        axis, sign = _axis(polar[vector.index(i)])
-        return vector[axis], sign
-
-    def image(label: Label) -> tuple[Label, int]:
-        kind, i = label
-        if kind in ("world", "sin", "cos"):
-            source, sign = world[i]
-            return (kind, source), 1 if kind == "cos" else sign
-        if kind == "action":
-            source, sign = symmetry.action[i]
-        elif kind == "body":
-            source, sign = body(i)
-        elif kind in ("up", "rotation"):
-            source, sign = _axis((polar if kind == "up" else axial)[i])
-        else:
-            source, sign = _foot(symmetry, g, i), 1
-        return (kind, source), sign
-
-    return image
+        axis, sign = _axes(symmetry, g, axial=False)[vector.index(i)]
+        source = vector[axis]
+    elif kind == "action":
+        source, sign = symmetry.action[i]
+    else:  # a vector in a mirrored pitch's frame has the signs that it has in the world
+        if kind == "body":
+            _check_heading(symmetry, g)
+        source, sign = (*symmetry.core, *((g.dim + j, sign) for j, sign in symmetry.displacement))[i]
+    return (kind, source), 1 if kind == "cos" else sign
 
 
-def _mirror(symmetry: Symmetry, g: Geometry) -> np.ndarray:
-    """The reflection ``(3, 3)`` of world axes, as it shows on the base's linear velocity."""
-    mirror = np.eye(3)
-    if g.quaternion is not None:
-        vector = g.velocities[0]
-        for axis, i in enumerate(vector):
-            source, sign = symmetry.core[i]
-            mirror[axis] = sign * np.eye(3)[vector.index(source)]
-    return mirror
-
-
-def _axis(row: np.ndarray) -> tuple[int, int]:
-    """The axis and the sign of a unit vector along one."""
-    axis = int(np.abs(row).argmax())
-    if abs(abs(row[axis]) - 1) > 1e-6:
+def _axes(symmetry: Symmetry, g: Geometry, *, axial: bool) -> list[tuple[int, int]]:
+    """The axis, and the sign, that each axis of the body takes the place of."""
+    # A vector in the body's frame is mirrored, as the base's linear velocity shows, then seen from a frame
+    # that has turned; a rotation vector is an axial one, so that a mirror also turns its sense.
+    velocity, mirror = g.velocities[0], np.zeros((3, 3))
+    for axis, i in enumerate(velocity):
+        source, sign = symmetry.core[i]
+        mirror[axis, velocity.index(source)] = sign
+    cos, sin = math.cos(symmetry.turn), math.sin(symmetry.turn)
+    images = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) @ mirror
+    if axial:
+        images *= np.linalg.det(mirror)
+    largest = np.abs(images).argmax(1)
+    signs = images[range(3), largest]
+    if np.abs(np.abs(signs) - 1).max() > 1e-6:
         raise ValueError("this symmetry is no permutation with signs: it turns by no quarter")
-    return axis, int(np.sign(row[axis]))
+    return [(int(axis), round(sign)) for axis, sign in zip(largest, signs, strict=True)]
+
+
+def _check_heading(symmetry: Symmetry, g: Geometry) -> None:
+    assert g.pitch is not None
+    signs = [symmetry.core[i][1] for i in g.velocities[0]]
+    if symmetry.core[g.pitch[0]] != (g.pitch[0], math.prod(signs)):
+        raise ValueError("this symmetry mirrors a planar robot's velocity but not its heading, or turns it")
 
 
 def _foot(symmetry: Symmetry, g: Geometry, foot: int) -> int:
