@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_equal_generators_give_equal_steps() -> None:
     assert torch.equal(a.state.core, b.state.core)
     assert torch.equal(a.state.member, b.state.member)
     assert not torch.equal(a.state.core, c.state.core)
+
+
+def test_a_step_keeps_nothing_of_the_steps_before() -> None:
+    world = toy.world(toy.LinearGaussian())
+    state = world.init(torch.zeros(5, 3), rng())
+
+    def tensors() -> int:
+        return sum(type(each) is Tensor for each in gc.get_objects())
+
+    state, before = world.step(state, torch.zeros(5, 2)).state, tensors()
+    for _ in range(20):
+        state = world.step(state, torch.zeros(5, 2)).state
+    assert tensors() == before
 
 
 def test_mean_mode_averages_members_and_the_others_follow_one() -> None:

@@ -229,7 +229,8 @@ class EnsembleMLP(nn.Module):
         hidden = _through(first, inputs)
         if self._dtype is None:
             for layer in middle:
-                hidden = _through(layer, self.activate(hidden))
+                hidden = self.activate(hidden)
+                hidden = _through(layer, hidden)
             return self.activate(hidden)
         for weight, bias in middle:
             layer = weight.to(self._dtype), bias.to(self._dtype)

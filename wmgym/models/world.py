@@ -277,7 +277,7 @@ class WorldModel:
                 unobserved, next_shown = beside(unobserved, readout[:, :split]), readout[:, split:]
             next_state = WorldState(
                 as_tensor(next_core),
-                as_tensor(next_shown),
+                as_tensor(next_shown) if self.task.core.readout_dim else state.shown,
                 state.member,
                 state.companion,
                 state.cumulative_disagreement,
