@@ -144,9 +144,17 @@ def test_moving_normalisers_leave_every_prediction_what_it_was() -> None:
 def test_the_observation_normaliser_moves_and_the_policy_stays() -> None:
     model = small()
     obs, actions = torch.randn(20, 3), torch.rand(20, 2)
-    before = [*model.actor.get_action_dist_params(obs)[:2], *model.critic(obs, actions)]
+    before = [
+        *model.actor.get_action_dist_params(obs)[:2],
+        *model.critic(obs, actions),
+        model.policy(obs, True),
+    ]
     model.policy.set_normaliser(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([3.0, 0.1, 2.0]))
-    after = [*model.actor.get_action_dist_params(obs)[:2], *model.critic(obs, actions)]
+    after = [
+        *model.actor.get_action_dist_params(obs)[:2],
+        *model.critic(obs, actions),
+        model.policy(obs, True),
+    ]
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4)
 
@@ -329,6 +337,21 @@ def test_two_runs_are_equal_and_another_seed_is_not() -> None:
     for name, value in one.policy.state_dict().items():
         torch.testing.assert_close(two.policy.state_dict()[name], value, rtol=0, atol=0)
     assert not torch.equal(one.actor.mu.weight, other.actor.mu.weight)
+
+
+def test_deterministic_actions_are_those_of_the_averaged_actor() -> None:
+    model = small(imagination_kwargs=SMALL["imagination_kwargs"] | {"averaging_rate": 0.1}, gradient_steps=0)
+    model.learn(150)
+    mean, state = model.policy.averaged_actor.mu.weight.clone(), torch.randn(16, 3)
+    model._starts = state
+    for _ in range(3):
+        model._n_updates = 100
+        model._update(state)
+        mean = 0.9 * mean + 0.1 * model.actor.mu.weight
+    torch.testing.assert_close(model.policy.averaged_actor.mu.weight, mean)
+    obs = np.random.default_rng(0).normal(size=(5, 3))
+    expected = model.policy.averaged_actor(torch.tensor(obs), deterministic=True).numpy()
+    np.testing.assert_allclose(model.predict(obs, deterministic=True)[0], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_what_is_saved_is_loaded_and_goes_on(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
-from wmgym.agents.sb3.dyna_sac_path import Path, imagine
+from wmgym.agents.sb3.dyna_sac_path import Imagination, Path, imagine
 from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
 from wmgym.data.transitions import Transitions
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
@@ -36,31 +35,6 @@ _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _PATIENCE = 3  # refits in a row that exploit the model before it warns
 _LOG_SQRT_2PI, _LOG_2 = 0.5 * np.log(2 * np.pi), np.log(2.0)
-
-
-@dataclass(frozen=True)
-class Imagination:
-    """How DynaSAC imagines.
-
-    Attributes:
-        training_steps: differentiable model steps of every update.
-        rollout_steps: model steps of a distribution rollout, whose states are where updates start.
-        rollout_every: updates from one distribution rollout to the next.
-        rollout_batch: real states that each starts from.
-        rollouts_kept: rollouts that updates draw from, the last ones.
-        recent_share: share of these real states that is drawn from the last ``recent_steps``.
-        recent_steps: see ``recent_share``.
-        range_rate: how fast the range of values follows the quantiles of imagined rewards.
-    """
-
-    training_steps: int = 5
-    rollout_steps: int = 20
-    rollout_every: int = 40
-    rollout_batch: int = 256
-    rollouts_kept: int = 5
-    recent_share: float = 0.3
-    recent_steps: int = 2_000
-    range_rate: float = 1e-3
 
 
 class DynaSAC(SAC):
@@ -216,8 +190,8 @@ class DynaSAC(SAC):
         found = {"real_reward": paid, "imagined_reward": said, "exploitation": (excess := said - paid)}
         for name, value in found.items():
             self.logger.record(f"world/{name}", value)
-        assert data.reward is not None
-        self._exploited = self._exploited + 1 if excess > max(data.reward.std(), 1e-3) else 0
+        spread = float(self.replay_buffer.rewards[: self.replay_buffer.size()].std())
+        self._exploited = self._exploited + 1 if excess > max(spread, 1e-3) else 0
         if self._exploited == _PATIENCE:
             warnings.warn(
                 f"the policy exploits the model: the world imagined {excess:.3g} more reward a step than the "
@@ -301,6 +275,8 @@ class DynaSAC(SAC):
         for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
             parameter.grad = gradient
         self.actor.optimizer.step()
+        rate = max(self.imagination.averaging_rate, 1 / (1 + self._n_updates))
+        polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
         self._update_entropy_coefficient(path.log_probs[0])
         return {
             "actor_loss": (actor_loss * scale).item(),

@@ -17,6 +17,33 @@ Step: TypeAlias = Callable[[Tensor, Tensor], WorldStep]
 
 
 @dataclass(frozen=True)
+class Imagination:
+    """How DynaSAC imagines.
+
+    Attributes:
+        training_steps: differentiable model steps of every update.
+        rollout_steps: model steps of a distribution rollout, whose states are where updates start.
+        rollout_every: updates from one distribution rollout to the next.
+        rollout_batch: real states that each starts from.
+        rollouts_kept: rollouts that updates draw from, the last ones.
+        recent_share: share of these real states that is drawn from the last ``recent_steps``.
+        recent_steps: see ``recent_share``.
+        range_rate: how fast the range of values follows the quantiles of imagined rewards.
+        averaging_rate: how fast the actor that acts deterministically follows the one that learns.
+    """
+
+    training_steps: int = 5
+    rollout_steps: int = 20
+    rollout_every: int = 40
+    rollout_batch: int = 256
+    rollouts_kept: int = 5
+    recent_share: float = 0.3
+    recent_steps: int = 2_000
+    range_rate: float = 1e-3
+    averaging_rate: float = 5e-3
+
+
+@dataclass(frozen=True)
 class Path:
     """A batch of imagined rollouts of ``steps`` steps, differentiable in what acted.
 

@@ -63,7 +63,11 @@ class BoundedCritic(ContinuousCritic):
 
 
 class DynaSACPolicy(SACPolicy):
-    """SB3's SAC policy with 2x128 SiLU networks, ``Normaliser`` and ``BoundedCritic``."""
+    """SB3's SAC policy with 2x128 SiLU networks, ``Normaliser`` and ``BoundedCritic``.
+
+    Deterministic actions are those of ``averaged_actor``, whose weights are a running mean of the actor's: an
+    actor that learns this fast may fall today what it ran yesterday.
+    """
 
     critic: BoundedCritic
     critic_target: BoundedCritic
@@ -101,6 +105,15 @@ class DynaSACPolicy(SACPolicy):
             nn.init.constant_(head.bias, bias)
         return actor
 
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        self.averaged_actor = self.make_actor().requires_grad_(False)
+        self.averaged_actor.load_state_dict(self.actor.state_dict())
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        actor = self.averaged_actor if deterministic else self.actor
+        return actor(observation, deterministic)  # type: ignore[no-any-return]
+
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> BoundedCritic:
         """``BoundedCritic`` where SB3 has its plain one."""
         return BoundedCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(
@@ -110,7 +123,7 @@ class DynaSACPolicy(SACPolicy):
     @torch.no_grad()
     def set_normaliser(self, mean: Tensor, std: Tensor) -> None:
         """Move the normalisers; first layers are re-expressed, so that no network changes as a function."""
-        for network in (self.actor, self.critic, self.critic_target):
+        for network in (self.actor, self.averaged_actor, self.critic, self.critic_target):
             seen = network.features_extractor
             assert isinstance(seen, Normaliser)
             shift, ratio, dim = (mean - seen.mean) / seen.std, std / seen.std, len(mean)
