@@ -13,7 +13,6 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from wmgym.app import doctor
-from wmgym.app.doctor import Need
 
 
 def child_where(works: set[str], seen: list[str] | None = None) -> doctor.Child:
@@ -50,46 +49,45 @@ def saying(works: bool, text: str) -> doctor.Child:
     ],
 )
 def test_versions_are_compared_as_numbers(line: str, version: str, admitted: bool) -> None:
-    (need,) = doctor.needs([line])
-    assert need.admits(version) is admitted
+    (found,) = doctor.check_libraries([line], lambda name: version)
+    assert found.status == ("ok" if admitted else "fail")
 
 
 def test_extras_and_markers_are_read() -> None:
-    (need,) = doctor.needs(['Minari[hdf5]<0.6,>=0.5.4; extra == "minari"', 'pytest; extra == "dev"'])
-    assert (need.name, need.extra, str(need.supported)) == ("minari", "minari", "<0.6,>=0.5.4")
-    both = doctor.needs(['imageio>2; extra == "report"', "imageio>1"])
-    assert [(need.extra, str(need.supported)) for need in both] == [("", ">1")]
+    lines = ['Minari[hdf5]<0.6,>=0.5.4; extra == "minari"', 'pytest; extra == "dev"']
+    (found,) = doctor.check_libraries(lines, lambda name: "0.7")
+    assert (found.name, found.status, found.detail) == ("minari", "warn", "0.7, supported is <0.6,>=0.5.4")
+    both = doctor.check_libraries(['imageio>2; extra == "report"', "imageio>1"], lambda name: None)
+    assert [(each.status, each.cure) for each in both] == [("fail", "pip install 'imageio>1'")]
     with pytest.raises(ValueError, match="Expected"):
-        doctor.needs(["a b"])
+        doctor.check_libraries(["a b"], lambda name: None)
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_the_packages_own_requirements_are_read(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_own_requirements_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor.check_package()
+    names = [each.name for each in found]
+    assert names[0] == "python"
+    assert {"mujoco", "gymnasium", "torch", "stable-baselines3"} <= set(names)
+    assert not {"pytest", "wmgym"} & set(names)
+    assert len(set(names)) == len(names)
+    assert {each.status for each in found if each.name != "minari"} == {"ok"}
+
     def missing(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    if not installed:  # a checkout on PYTHONPATH
-        monkeypatch.setattr(importlib.metadata, "metadata", missing)
-    found = doctor.requirements()
-    by_name = {need.name: need for need in found.libraries}
-    assert "3.11" in found.python
-    assert "3.10" not in found.python
-    assert not by_name["mujoco"].admits("3.12.0")
-    assert not by_name["gymnasium"].admits("1.3")
-    assert by_name["stable-baselines3"].extra == "sb3"
-    assert by_name["torch"].extra == ""
-    assert not {"pytest", "wmgym"} & set(by_name)
-    assert len(by_name) == len(found.libraries)
+    monkeypatch.setattr(importlib.metadata, "metadata", missing)  # a checkout on PYTHONPATH
+    assert [(each.name, each.status) for each in doctor.check_package()] == [("wmgym", "warn")]
 
 
 def test_libraries_missing_or_unsupported() -> None:
-    needs = [Need("mujoco", SpecifierSet("<3.12")), Need("minari", SpecifierSet(), "minari")]
-    right, optional = doctor.check_libraries(needs, {"mujoco": "3.11.0"}.get)
+    needed = ["mujoco<3.12", 'minari; extra == "minari"']
+    right, optional = doctor.check_libraries(needed, {"mujoco": "3.11.0"}.get)
     assert (right.status, optional.status) == ("ok", "warn")
     assert optional.cure == "pip install 'wmgym[minari]'"
-    wrong = doctor.check_libraries(needs, {"mujoco": "4.0", "minari": "0.5"}.get)[0]
+    assert optional.detail == "not installed, which Minari data sets needs"
+    wrong = doctor.check_libraries(needed, {"mujoco": "4.0", "minari": "0.5"}.get)[0]
     assert (wrong.status, wrong.cure) == ("fail", "pip install 'mujoco<3.12'")
-    assert doctor.check_libraries(needs, lambda name: None)[0].status == "fail"
+    assert doctor.check_libraries(needed, lambda name: None)[0].status == "fail"
 
 
 def test_old_python_fails() -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
+from typer import Option
 
 from wmgym import __version__
 from wmgym.app import console, options
@@ -41,7 +42,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -49,9 +50,9 @@ def _options(
 
 @app.command()
 def collect(
-    env: options.EnvId,
+    env: options.Env,
     out: options.Out,
-    steps: options.Steps,
+    steps: Annotated[int, Option(min=1, help="Real env steps.")],
     policy: options.Policies = None,
     noise: options.Noise = 0.0,
     switch_every: options.SwitchEvery = None,
@@ -73,16 +74,20 @@ def collect(
         task = make_task(env, env_kwargs=env_kwargs)
         data = collect_module.collect(task, options.policies(policy or []), **how, progress=not as_json)
         data.save(out)
-        config = {"env_id": env, "env_kwargs": env_kwargs or {}, "policy": _texts(policy), **how}
-        job.done(config, data.describe(), real_steps=len(data))
+        named = {"env_id": env, "env_kwargs": env_kwargs or {}, "policy": [str(p) for p in policy or ()]}
+        job.done({**named, **how}, data.describe(), real_steps=len(data))
 
 
 @app.command()
 def fit(
-    data: options.DataDir,
+    data: options.Data,
     out: options.Out,
-    config: options.FitFile = None,
-    updates: options.Updates = None,
+    config: Annotated[
+        Path | None, Option(help="JSON file: object of FitConfig fields.", show_default="FitConfig()")
+    ] = None,
+    updates: Annotated[
+        int | None, Option(min=1, help="Gradient steps at most.", show_default="the configuration's")
+    ] = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -92,13 +97,11 @@ def fit(
     """
     with console.job("fit", out, as_json, kind="world") as job:
         from wmgym.data.transitions import Transitions
-        from wmgym.io import artifacts
         from wmgym.io.schema import read_settings
         from wmgym.models import fit as fit_module
         from wmgym.models.config import FitConfig
 
-        given = {} if config is None else artifacts.read_json(config)
-        settings: FitConfig = read_settings(FitConfig, given, str(config))
+        settings: FitConfig = read_settings(FitConfig, options.read(config), str(config))
         if updates is not None:
             settings = dataclasses.replace(settings, max_updates=updates)
         world = fit_module.fit(Transitions.load(data), settings, seed, progress=not as_json)
@@ -115,12 +118,14 @@ def fit(
 
 @app.command()
 def calibrate(
-    world: options.WorldDir,
-    data: options.DataDir,
+    world: options.World,
+    data: options.Data,
     out: options.Out,
-    level: options.Level = 0.9,
+    level: Annotated[float, Option(help="Probability with which each error bound is to hold.")] = 0.9,
     horizon: options.Horizon = None,
-    update: options.Update = False,
+    update: Annotated[
+        bool, Option("--update", help="Adapt WORLD's own bounds to new episodes instead; their level stays.")
+    ] = False,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -155,17 +160,19 @@ def calibrate(
 
 @app.command()
 def train(
-    world: options.WorldDir,
+    world: options.World,
     out: options.Out,
-    algorithm: options.Algorithm = None,
-    steps: options.ImaginedSteps = 200_000,
-    envs: options.Envs = 64,
+    algorithm: Annotated[
+        str | None, Option(help="Stable-Baselines3 class.", show_default="SAC, or PPO for Discrete actions")
+    ] = None,
+    steps: Annotated[int, Option(min=1, help="Imagined env steps, over all envs.")] = 200_000,
+    envs: Annotated[int, Option(min=1, help="Imagined episodes side by side.")] = 64,
     max_episode_steps: options.MaxEpisodeSteps = None,
     data: options.Starts = None,
     hyperparameters: options.Hyperparameters = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
-    horizon: Annotated[int | None, typer.Option(hidden=True)] = None,
+    horizon: Annotated[int | None, Option(hidden=True)] = None,
 ) -> None:
     """Train a policy in imagination and save it as OUT/policy.
 
@@ -173,6 +180,7 @@ def train(
     """
     with console.job("train", out, as_json) as job:
         from wmgym.agents import sb3
+        from wmgym.data.transitions import Transitions
         from wmgym.io import artifacts
         from wmgym.io.deprecation import warn_renamed
         from wmgym.models import saving
@@ -185,28 +193,30 @@ def train(
             steps=steps,
             num_envs=envs,
             max_episode_steps=max_episode_steps or horizon,
-            hyperparameters={} if hyperparameters is None else artifacts.read_json(hyperparameters),
+            hyperparameters=options.read(hyperparameters),
         )
         simulator = saving.load(world)
-        starts = None if data is None else options.real_states(data, simulator.task.env_id)
+        real = None if data is None else Transitions.load(data)
+        if real is not None and real.task.env_id != simulator.task.env_id:
+            raise ValueError(f"{data} is of {real.task.env_id}, the world of {simulator.task.env_id}")
         sb3.check_agent(sb3.ImaginedVecEnv(simulator, envs), settings)
+        starts = None if real is None else real.state
         model = sb3.train(simulator, settings, seed, starts=starts, progress=not as_json)
         policy = sb3.to_policy(model, f"{type(model).__name__} in imagination").save(out / "policy")
         recent = [episode["r"] for episode in model.ep_info_buffer or ()]
         mean = sum(recent) / len(recent) if recent else None
         result = {"algorithm": type(model).__name__, "policy": str(policy), "imagined_return": mean}
-        config = {"world": str(world), "data": data and str(data), "seed": seed}
-        job.done(
-            {**config, "train": dataclasses.asdict(settings)}, result, imagined_steps=model.num_timesteps
-        )
+        named = {"world": str(world), "data": data and str(data), "seed": seed}
+        config = {**named, "train": dataclasses.asdict(settings)}
+        job.done(config, result, imagined_steps=model.num_timesteps)
 
 
 @app.command()
 def score(
-    world: options.WorldDir,
+    world: options.World,
     out: options.Out,
-    policy: options.ScoredPolicies,
-    episodes: options.Episodes = 20,
+    policy: Annotated[list[Path], Option(help="Saved policy or directory of them; repeat for several.")],
+    episodes: Annotated[int, Option(min=2, help="Episodes per policy, real and imagined.")] = 20,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -222,7 +232,7 @@ def score(
         report = score_module.score(world, options.policies(policy), episodes, **how, progress=not as_json)
         report.save(out / "report.json")
         job.done(
-            {"world": str(world), "policy": _texts(policy), "episodes": episodes, **how},
+            {"world": str(world), "policy": [str(p) for p in policy], "episodes": episodes, **how},
             report.to_dict(),
             console.score_table(report),
             real_steps=report.real_steps,
@@ -232,13 +242,15 @@ def score(
 
 @app.command()
 def run(
-    env: options.EnvId,
+    env: options.Env,
     out: options.Out,
-    steps: options.RunSteps = None,
+    steps: Annotated[
+        int | None, Option(min=1, help="Real env steps in all.", show_default="the env's recipe's")
+    ] = None,
     config: options.RunFile = None,
     env_kwargs: options.EnvKwargs = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
-    seed: options.RunSeed = 0,
+    seed: Annotated[int, Option(min=0, max=4_000_000, help="Seed of everything random.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Collect, fit and train in rounds, then calibrate and score. A killed run goes on where it stopped.
@@ -248,15 +260,14 @@ def run(
     with console.job("run", out, as_json) as job:
         from wmgym.app import recipes
         from wmgym.app import run as run_module
-        from wmgym.io import artifacts
 
-        changes = {} if config is None else artifacts.read_json(config)
+        changes = options.read(config)
         if changes.keys() & {"env_id", "seed", "real_steps"}:
             raise ValueError(f"{config}: pass ENV, --seed and --steps on the command line")
         given = {"env_kwargs": env_kwargs, "max_episode_steps": max_episode_steps}
         changes |= {name: value for name, value in given.items() if value is not None}
         settings = recipes.recipe(env, seed=seed, real_steps=steps, **changes)
-        say = None if as_json else console.stderr().print
+        say = None if as_json else (lambda text: typer.echo(text, err=True))
         done = run_module.run(settings, out, progress=not as_json, say=say)
         job.answer(done.report.to_dict(), done.ledger, console.score_table(done.report))
 
@@ -272,16 +283,13 @@ def doctor(as_json: options.AsJson = False) -> None:
     findings = examine()
     failed = any(finding.status == "fail" for finding in findings)
     if as_json:
-        console.print_json(
-            {"command": "doctor", "ok": not failed, "findings": [dataclasses.asdict(f) for f in findings]}
-        )
+        found = [dataclasses.asdict(finding) for finding in findings]
+        console.show({"command": "doctor", "ok": not failed, "findings": found})
     else:
-        console.stdout().print(console.findings_table(findings))
+        color = {"ok": "green", "warn": "yellow", "fail": "red"}
+        rows = [(f.name, Text(f.status, color[f.status]), f.detail, f.cure) for f in findings]
+        console.show(console.table(None, ("name", "status", "detail", "cure"), rows))
     raise typer.Exit(1 if failed else 0)
-
-
-def _texts(paths: Sequence[Path] | None) -> list[str]:
-    return [str(path) for path in paths or ()]
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -57,10 +56,8 @@ Child: TypeAlias = Callable[[str, Mapping[str, str]], tuple[bool, str]]
 def examine(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
     """Look at everything; ``environ`` None takes this process's environment. Takes some seconds."""
     environ = dict(os.environ if environ is None else environ)
-    needed = requirements()
     return (
-        check_python(needed.python, sys.version_info[:3]),
-        *check_libraries(needed.libraries, installed_version),
+        *check_package(),
         check_stepping(environ),
         check_rendering(environ),
         check_threads(environ, usable_cores()),
@@ -69,49 +66,14 @@ def examine(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
     )
 
 
-@dataclass(frozen=True)
-class Need:
-    """A library and the versions supported; ``extra`` is its optional group, empty where it is required."""
-
-    name: str
-    supported: SpecifierSet
-    extra: str = ""
-
-    def admits(self, version: str) -> bool:
-        """Whether a version is supported."""
-        return self.supported.contains(version, prereleases=True)
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """What wmgym says it needs."""
-
-    python: SpecifierSet
-    libraries: tuple[Need, ...]
-
-
-def requirements() -> Requirements:
-    """Read them from the installed package, or from the checkout's pyproject.toml where there is none."""
+def check_package() -> list[Finding]:
+    """Python and the libraries against what the installed package asks for."""
     try:
-        python = importlib.metadata.metadata("wmgym")["Requires-Python"]
-        lines = importlib.metadata.requires("wmgym") or []
+        python = SpecifierSet(importlib.metadata.metadata("wmgym")["Requires-Python"])
+        needed = importlib.metadata.requires("wmgym") or []
     except importlib.metadata.PackageNotFoundError:
-        pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
-        project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
-        python, lines = project["requires-python"], list(project["dependencies"])
-        for extra, members in project["optional-dependencies"].items():
-            lines += [f'{member}; extra == "{extra}"' for member in members]
-    return Requirements(SpecifierSet(python), needs(lines))
-
-
-def needs(lines: Sequence[str]) -> tuple[Need, ...]:
-    """What requirements such as ``'a[b]>=1,<2; extra == "c"'`` ask for, developers' tools left out."""
-    found: dict[str, Need] = {}
-    for extra in ("", *_NEEDED_FOR):
-        for each in map(Requirement, lines):
-            if each.marker is None or each.marker.evaluate({"extra": extra}):
-                found.setdefault(each.name.lower(), Need(each.name.lower(), each.specifier, extra))
-    return tuple(found.values())
+        return [Finding("wmgym", "warn", "runs from a checkout, versions unchecked", "pip install -e .")]
+    return [check_python(python, sys.version_info[:3]), *check_libraries(needed, installed_version)]
 
 
 def installed_version(name: str) -> str | None:
@@ -130,9 +92,18 @@ def check_python(supported: SpecifierSet, version: Sequence[int]) -> Finding:
     return Finding("python", "fail", f"{found}, supported is {supported}", f"install Python {supported}")
 
 
-def check_libraries(needs: Sequence[Need], version: Callable[[str], str | None]) -> list[Finding]:
-    """Each library against the versions supported; a missing optional one is no failure."""
-    return [_check_library(need, version(need.name)) for need in needs]
+def check_libraries(needed: Iterable[str], version: Callable[[str], str | None]) -> list[Finding]:
+    """Each library against requirements such as ``'a[b]>=1,<2; extra == "c"'``, developers' tools left out.
+
+    A missing optional one is no failure.
+    """
+    needed, found = [Requirement(line) for line in needed], dict[str, Finding]()
+    for extra in ("", *_NEEDED_FOR):
+        for each in needed:
+            name = each.name.lower()
+            if name not in found and (each.marker is None or each.marker.evaluate({"extra": extra})):
+                found[name] = _check_library(name, each.specifier, extra, version(name))
+    return list(found.values())
 
 
 def check_stepping(environ: Mapping[str, str], child: Child | None = None) -> Finding:
@@ -268,15 +239,14 @@ print(torch.get_num_threads())
 """
 
 
-def _check_library(need: Need, version: str | None) -> Finding:
-    wanted = f"{need.name}{need.supported}"
-    purpose = f", which {_NEEDED_FOR[need.extra]} needs" if need.extra else ""
-    package = f"pip install 'wmgym[{need.extra}]'" if need.extra else f"pip install '{wanted}'"
-    weight: Status = "warn" if need.extra else "fail"
+def _check_library(name: str, supported: SpecifierSet, extra: str, version: str | None) -> Finding:
+    weight: Status = "warn" if extra else "fail"
     if version is None:
-        return Finding(need.name, weight, f"not installed{purpose}", package)
-    if not need.admits(version):
+        detail = f"not installed{f', which {_NEEDED_FOR[extra]} needs' if extra else ''}"
         return Finding(
-            need.name, weight, f"{version}, supported is {need.supported}", f"pip install '{wanted}'"
+            name, weight, detail, f"pip install '{f'wmgym[{extra}]' if extra else f'{name}{supported}'}'"
         )
-    return Finding(need.name, "ok", f"{version} ({need.supported or 'any version'})")
+    if not supported.contains(version, prereleases=True):
+        detail = f"{version}, supported is {supported}"
+        return Finding(name, weight, detail, f"pip install '{name}{supported}'")
+    return Finding(name, "ok", f"{version} ({supported or 'any version'})")

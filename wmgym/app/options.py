@@ -1,4 +1,4 @@
-"""What the commands take: their arguments and options, each with its help."""
+"""Arguments and options that several commands share, or that take several lines; what they name on disk."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def json_object(text: str) -> dict[str, Any]:
     return found
 
 
+def read(path: Path | None) -> dict[str, Any]:
+    """The JSON object in a file; none where no file was named."""
+    from wmgym.io import artifacts
+
+    return {} if path is None else artifacts.read_json(path)
+
+
 def policies(paths: Sequence[Path]) -> Any:
     """What ``--policy`` named: several by their own name, or by directory where two share one."""
     from wmgym.data.policy import load_policy
@@ -35,23 +42,11 @@ def policies(paths: Sequence[Path]) -> Any:
     return {p.name if names.count(p.name) == 1 else path: p for path, p in loaded.items()}
 
 
-def real_states(path: Path, env_id: str) -> Any:
-    """All states of saved transitions ``(n, core_dim)``, which must be of that env."""
-    from wmgym.data.transitions import Transitions
-
-    data = Transitions.load(path)
-    if data.task.env_id != env_id:
-        raise ValueError(f"{path} is of {data.task.env_id!r}, the world imagines {env_id!r}")
-    return data.state
-
-
-# Shared
-
-EnvId = Annotated[
+Env = Annotated[
     str, Argument(metavar="ENV", help="Gymnasium id of the real env; module:Env-v0 imports module first.")
 ]
-DataDir = Annotated[Path, Argument(metavar="DATA", help="Transitions that `collect` saved.")]
-WorldDir = Annotated[
+Data = Annotated[Path, Argument(metavar="DATA", help="Transitions that `collect` saved.")]
+World = Annotated[
     Path,
     Argument(metavar="WORLD", help="World that `fit` or `calibrate` saved, or the id of one that ships."),
 ]
@@ -64,9 +59,6 @@ MaxEpisodeSteps = Annotated[
 ]
 Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
-
-# Of single commands
-
 Policies = Annotated[
     list[Path] | None,
     Option(
@@ -74,7 +66,6 @@ Policies = Annotated[
         show_default="random actions",
     ),
 ]
-Steps = Annotated[int, Option(min=1, help="Real env steps.")]
 Noise = Annotated[
     float, Option(min=0, help="Standard deviation of action noise, as a share of half the action range.")
 ]
@@ -82,25 +73,10 @@ SwitchEvery = Annotated[
     int | None,
     Option(min=1, help="Mean steps until another policy takes over within an episode.", show_default="never"),
 ]
-FitFile = Annotated[
-    Path | None, Option(help="JSON file: object of FitConfig fields.", show_default="FitConfig()")
-]
-Updates = Annotated[
-    int | None, Option(min=1, help="Gradient steps at most.", show_default="the configuration's")
-]
-Level = Annotated[float, Option(help="Probability with which each error bound is to hold.")]
 Horizon = Annotated[
     int | None,
     Option(min=1, help="Steps ahead that the bounds reach.", show_default="length of the longest episode"),
 ]
-Update = Annotated[
-    bool, Option("--update", help="Adapt WORLD's own bounds to new episodes instead; their level stays.")
-]
-Algorithm = Annotated[
-    str | None, Option(help="Stable-Baselines3 class.", show_default="SAC, or PPO for Discrete actions")
-]
-ImaginedSteps = Annotated[int, Option(min=1, help="Imagined env steps, over all envs.")]
-Envs = Annotated[int, Option(min=1, help="Imagined episodes side by side.")]
 Starts = Annotated[
     Path | None,
     Option(help="Transitions from any of whose states episodes start.", show_default="true start states"),
@@ -112,13 +88,6 @@ Hyperparameters = Annotated[
         show_default="Stable-Baselines3's",
     ),
 ]
-ScoredPolicies = Annotated[list[Path], Option(help="Saved policy or directory of them; repeat for several.")]
-Episodes = Annotated[int, Option(min=2, help="Episodes per policy, real and imagined.")]
-RunSteps = Annotated[
-    int | None, Option(min=1, help="Real env steps in all.", show_default="the env's recipe's")
-]
 RunFile = Annotated[
-    Path | None,
-    Option(help="JSON file: object of RunConfig fields.", show_default="the env's recipe"),
+    Path | None, Option(help="JSON file: object of RunConfig fields.", show_default="the env's recipe")
 ]
-RunSeed = Annotated[int, Option(min=0, max=4_000_000, help="Seed of everything random.")]
