@@ -97,9 +97,9 @@ def check_libraries(needed: Iterable[str], version: Callable[[str], str | None])
 
     A missing optional one is no failure.
     """
-    needed, found = [Requirement(line) for line in needed], dict[str, Finding]()
+    wanted, found = [Requirement(line) for line in needed], dict[str, Finding]()
     for extra in ("", *_NEEDED_FOR):
-        for each in needed:
+        for each in wanted:
             name = each.name.lower()
             if name not in found and (each.marker is None or each.marker.evaluate({"extra": extra})):
                 found[name] = _check_library(name, each.specifier, extra, version(name))
