@@ -275,7 +275,7 @@ class DynaSAC(SAC):
         for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
             parameter.grad = gradient
         self.actor.optimizer.step()
-        rate = max(self.imagination.averaging_rate, 1 / (1 + self._n_updates))
+        rate = max(self.imagination.averaging_rate, 10 / (10 + self._n_updates))
         polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
         self._update_entropy_coefficient(path.log_probs[0])
         return {
