@@ -29,8 +29,8 @@ class Imagination:
         recent_share: share of these real states that is drawn from the last ``recent_steps``.
         recent_steps: see ``recent_share``.
         range_rate: how fast the range of values follows the quantiles of imagined rewards.
-        averaging_rate: how fast the actor that acts deterministically follows the one that learns; at first it
-            averages over the last tenth of the updates, which is faster.
+        averaging_rate: how fast the actor that acts deterministically follows the one that learns; at first
+            faster: it averages over the last tenth of the updates.
     """
 
     training_steps: int = 5
