@@ -16,32 +16,43 @@ from wmgym.io import deprecation
 from wmgym.tasks.registry import TABLE
 
 if TYPE_CHECKING:
-    from wmgym import sb3
-    from wmgym.agents.config import TrainConfig
-    from wmgym.agents.sb3 import train
-    from wmgym.app.recipes import CollectConfig, EvaluateConfig, Round, RunConfig, recipe
-    from wmgym.app.run import RunResult, run
-    from wmgym.calibration.calibrate import calibrate
-    from wmgym.data.collect import collect
-    from wmgym.data.logs import from_arrays
-    from wmgym.data.policy import MLPPolicy, PolicyCard, load_policy
-    from wmgym.data.pool import load_pool
-    from wmgym.data.rollout_worker import CollectError
-    from wmgym.data.transitions import Transitions, concat
-    from wmgym.envs.env import ImaginedEnv
-    from wmgym.envs.trust import Trust
-    from wmgym.envs.vector_env import ImaginedVectorEnv
-    from wmgym.evaluation.gap_report import GapReport
-    from wmgym.evaluation.score import score
-    from wmgym.io.files import StoreError
-    from wmgym.models.config import FitConfig
-    from wmgym.models.dynamics import Dynamics, Prediction, register_dynamics
-    from wmgym.models.ensemble import EnsembleMLP
-    from wmgym.models.error_bounds import Calibration
-    from wmgym.models.fit import fit
-    from wmgym.models.saving import load
-    from wmgym.models.world import WorldModel
-    from wmgym.tasks.task import Task, make_task
+    from wmgym import sb3 as sb3
+    from wmgym.agents.config import TrainConfig as TrainConfig
+    from wmgym.agents.sb3 import train as train
+    from wmgym.app.recipes import CollectConfig as CollectConfig
+    from wmgym.app.recipes import EvaluateConfig as EvaluateConfig
+    from wmgym.app.recipes import Round as Round
+    from wmgym.app.recipes import RunConfig as RunConfig
+    from wmgym.app.recipes import recipe as recipe
+    from wmgym.app.run import RunResult as RunResult
+    from wmgym.app.run import run as run
+    from wmgym.calibration.calibrate import calibrate as calibrate
+    from wmgym.data.collect import collect as collect
+    from wmgym.data.logs import from_arrays as from_arrays
+    from wmgym.data.policy import MLPPolicy as MLPPolicy
+    from wmgym.data.policy import PolicyCard as PolicyCard
+    from wmgym.data.policy import load_policy as load_policy
+    from wmgym.data.pool import load_pool as load_pool
+    from wmgym.data.rollout_worker import CollectError as CollectError
+    from wmgym.data.transitions import Transitions as Transitions
+    from wmgym.data.transitions import concat as concat
+    from wmgym.envs.env import ImaginedEnv as ImaginedEnv
+    from wmgym.envs.trust import Trust as Trust
+    from wmgym.envs.vector_env import ImaginedVectorEnv as ImaginedVectorEnv
+    from wmgym.evaluation.gap_report import GapReport as GapReport
+    from wmgym.evaluation.score import score as score
+    from wmgym.io.files import StoreError as StoreError
+    from wmgym.models.config import FitConfig as FitConfig
+    from wmgym.models.dynamics import Dynamics as Dynamics
+    from wmgym.models.dynamics import Prediction as Prediction
+    from wmgym.models.dynamics import register_dynamics as register_dynamics
+    from wmgym.models.ensemble import EnsembleMLP as EnsembleMLP
+    from wmgym.models.error_bounds import Calibration as Calibration
+    from wmgym.models.fit import fit as fit
+    from wmgym.models.saving import load as load
+    from wmgym.models.world import WorldModel as WorldModel
+    from wmgym.tasks.task import Task as Task
+    from wmgym.tasks.task import make_task as make_task
 
 __version__ = "0.1.0"
 
@@ -80,45 +91,7 @@ _NAMES = {
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "Calibration",
-    "CollectConfig",
-    "CollectError",
-    "Dynamics",
-    "EnsembleMLP",
-    "EvaluateConfig",
-    "FitConfig",
-    "GapReport",
-    "ImaginedEnv",
-    "ImaginedVectorEnv",
-    "MLPPolicy",
-    "PolicyCard",
-    "Prediction",
-    "Round",
-    "RunConfig",
-    "RunResult",
-    "StoreError",
-    "Task",
-    "TrainConfig",
-    "Transitions",
-    "Trust",
-    "WorldModel",
-    "calibrate",
-    "collect",
-    "concat",
-    "fit",
-    "from_arrays",
-    "load",
-    "load_policy",
-    "load_pool",
-    "make_task",
-    "recipe",
-    "register_dynamics",
-    "run",
-    "sb3",
-    "score",
-    "train",
-]
+__all__ = sorted([*_HOME, "sb3"])
 
 MUJOCO_IDS = tuple(env_id for env_id in TABLE if env_id in gymnasium.registry)
 """Gymnasium ids with an imagined twin ``wmgym/<id>``; give it a fitted world with ``world=``."""

@@ -26,9 +26,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from tests import toy
-from wmgym.agents.sb3.agent_state import agent_arrays, load_agent
 from wmgym.agents.sb3.export import export_policy, to_policy
-from wmgym.agents.sb3.train import TrainConfig, new_agent, train
+from wmgym.agents.sb3.train import TrainConfig, agent_arrays, load_agent, new_agent, train
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.policy import load_policy

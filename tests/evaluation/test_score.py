@@ -16,8 +16,7 @@ from wmgym.calibration.calibrate import calibrate
 from wmgym.data.policy import MLPPolicy
 from wmgym.evaluation import score as score_module
 from wmgym.evaluation.gap_report import GapReport
-from wmgym.evaluation.intervals import mean_interval
-from wmgym.evaluation.score import score
+from wmgym.evaluation.score import mean_interval, score
 from wmgym.io import artifacts
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel

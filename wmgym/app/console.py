@@ -137,13 +137,18 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Ren
 
 def score_table(report: GapReport) -> Table:
     """Real beside imagined returns, a row for each policy."""
+    from wmgym.evaluation.gap_report import with_interval
+
     title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
     columns = "policy", "real return", "imagined return", "gap %", "diverged", "errors inside bounds"
     rows = []
     for s in report.scores:
-        returns = (s.real_mean, s.real_interval), (s.imagined_mean, s.imagined_interval)
-        gap = 100 * s.gap, (100 * s.gap_interval[0], 100 * s.gap_interval[1])
-        cells = [f"{mean:,.1f} [{low:,.1f}, {high:,.1f}]" for mean, (low, high) in (*returns, gap)]
+        low, high = s.gap_interval
+        cells = [
+            with_interval(s.real_mean, s.real_interval),
+            with_interval(s.imagined_mean, s.imagined_interval),
+            with_interval(100 * s.gap, (100 * low, 100 * high)),
+        ]
         inside = "-" if s.coverage is None else f"{s.coverage:.0%}{', stale' if s.stale else ''}"
         rows.append([s.name, *cells, f"{s.diverged:.0%}", inside])
     return table(title, columns, rows)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,22 +104,22 @@ class _Run:
     def round(self, index: int, budgets: Round) -> None:
         """Collect with the agent so far, fit to all data, train on."""
         folder, seed = self.out / f"round-{index:02d}", self.config.seed * 1_000 + index
-        with self._stage(folder / "collect.json", "collect") as stage:
-            if stage.todo:
+        with self._stage(folder / "collect.json") as noted:
+            if noted is not None:
                 self._collect(budgets.real_steps, seed).save(folder / "data")
-                stage.note(real_steps=budgets.real_steps)
+                noted["real_steps"] = budgets.real_steps
         self.data.append(Transitions.load(folder / "data"))
-        with self._stage(folder / "fit.json", "fit") as stage:
-            if stage.todo:
+        with self._stage(folder / "fit.json") as noted:
+            if noted is not None:
                 settings = replace(self.config.fit, max_updates=budgets.fit_updates)
                 starts = self.data[0].state[self.data[0].first] if index else None
                 world = fit(concat(self.data), settings, seed, starts=starts, progress=self.progress)
                 world.save(folder / "world")
-                stage.note(rollout_error=min(world.provenance.fit["rollout_error"]))
+                noted["rollout_error"] = min(world.provenance.fit["rollout_error"])
         self.world = saving.load(folder / "world")
-        with self._stage(folder / "train.json", "train") as stage:
-            if stage.todo:
-                self._train(folder, seed, budgets.imagined_steps, stage)
+        with self._stage(folder / "train.json") as noted:
+            if noted is not None:
+                noted["imagined_steps"] = self._train(folder, seed, budgets.imagined_steps)
         self.agent, _ = artifacts.read_directory(folder / "agent", kind="agent")
         self.say(f"round {index + 1}/{len(self.config.rounds)}: {sum(map(len, self.data)):,} real steps")
 
@@ -146,7 +146,7 @@ class _Run:
             "greedy": lambda obs: model.predict(obs, deterministic=True),
         }
 
-    def _train(self, folder: Path, seed: int, steps: int, stage: _Stage) -> None:
+    def _train(self, folder: Path, seed: int, steps: int) -> int:
         assert self.world is not None
         starts = np.concatenate([part.state for part in self.data]) if self.config.branch else None
         settings = replace(self.config.train, steps=steps)
@@ -157,24 +157,24 @@ class _Run:
             folder / "agent", kind="agent", arrays=self.sb3.agent_arrays(model), document={"seed": seed}
         )
         self.sb3.to_policy(model, f"{type(model).__name__} in imagination").save(folder / "policy")
-        stage.note(imagined_steps=model.num_timesteps)
+        return int(model.num_timesteps)
 
     def finish(self) -> RunResult:
         """Calibrate on fresh episodes of the final policy, then score it on both sides."""
         last = self.out / f"round-{len(self.config.rounds) - 1:02d}"
         policy = load_policy(last / "policy")
         seed = self.config.seed * 1_000 + 999
-        with self._stage(self.out / "calibrate.json", "calibrate") as stage:
-            if stage.todo:
+        with self._stage(self.out / "calibrate.json") as noted:
+            if noted is not None:
                 assert self.world is not None
                 fresh = self._collect(self.config.collect.calibration_steps, seed)
                 fresh.save(self.out / "calibration-data")
                 calibrate(self.world, fresh, seed=seed, progress=self.progress).save(self.out / "world")
                 policy.save(self.out / "policy")
-                stage.note(real_steps=len(fresh))
+                noted["real_steps"] = len(fresh)
         world = saving.load(self.out / "world")
-        with self._stage(self.out / "score.json", "score") as stage:
-            if stage.todo:
+        with self._stage(self.out / "score.json") as noted:
+            if noted is not None:
                 report = score(
                     world,
                     {policy.name: policy},
@@ -184,36 +184,23 @@ class _Run:
                     progress=self.progress,
                 )
                 report.save(self.out / "report.json")
-                stage.note(scored_real_steps=report.real_steps, scored_imagined_steps=report.imagined_steps)
+                noted["scored_real_steps"] = report.real_steps
+                noted["scored_imagined_steps"] = report.imagined_steps
         report = GapReport.load(self.out / "report.json")
         write_run_json(self.out, "run", self.config.to_dict(), self.ledger)
         return RunResult(world, policy, report, self.ledger)
 
-    def _stage(self, record: Path, name: str) -> _Stage:
-        return _Stage(record, name, self.ledger)
-
-
-class _Stage:
-    """One unit of work: skipped when its record exists, timed and recorded when it does not."""
-
-    def __init__(self, record: Path, name: str, ledger: dict[str, float]) -> None:
-        self.record, self.name, self.ledger = record, name, ledger
-        self.todo = not record.exists()
-        self.facts: dict[str, float] = {}
-
-    def note(self, **facts: float) -> None:
-        self.facts.update(facts)
-
-    def __enter__(self) -> _Stage:
-        self.wall, self.cpu = time.perf_counter(), cpu_seconds()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            return
-        if self.todo:
-            self.note(wall_s=time.perf_counter() - self.wall, cpu_s=cpu_seconds() - self.cpu)
-            artifacts.write_json(self.record, {"stage": self.name, **self.facts})
-        for key, value in artifacts.read_json(self.record).items():
-            if key not in ("stage", "rollout_error"):
+    @contextmanager
+    def _stage(self, record: Path) -> Iterator[dict[str, float] | None]:
+        """A unit of work: what it notes is timed and recorded; None where a record says that it is done."""
+        if record.exists():
+            yield None
+        else:
+            noted: dict[str, float] = {}
+            wall, cpu = time.perf_counter(), cpu_seconds()
+            yield noted
+            noted |= {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}
+            artifacts.write_json(record, noted)
+        for key, value in artifacts.read_json(record).items():
+            if key != "rollout_error":
                 self.ledger[key] = self.ledger.get(key, 0) + value

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from wmgym.io import artifacts
+from wmgym.io.schema import STRICT, from_json
 
 RANDOM = "random"
 
@@ -34,6 +37,8 @@ class PolicyScore:
         real_returns: each real episode's return.
         imagined_returns: each imagined episode's return, in the same order.
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     real_mean: float
@@ -75,6 +80,8 @@ class GapReport:
         max_episode_steps: steps after which episodes ended at the latest; None in old reports: the env's own.
     """
 
+    __pydantic_config__ = STRICT
+
     env_id: str
     episodes: int
     seed: int
@@ -94,13 +101,8 @@ class GapReport:
         """One line for each policy: real beside imagined."""
         lines = [f"{self.env_id}, {self.episodes} episodes per policy, mean return [95 % interval]"]
         for entry in self.scores:
-            real, imagined = (
-                f"{mean:,.1f} [{low:,.1f}, {high:,.1f}]"
-                for mean, (low, high) in (
-                    (entry.real_mean, entry.real_interval),
-                    (entry.imagined_mean, entry.imagined_interval),
-                )
-            )
+            real = with_interval(entry.real_mean, entry.real_interval)
+            imagined = with_interval(entry.imagined_mean, entry.imagined_interval)
             lines.append(f"{entry.name}: real {real}, imagined {imagined}, gap {100 * entry.gap:+.1f} %")
         lines += [f"{entry.name}: {advice}" for entry in self.scores if (advice := entry.advice)]
         return "\n".join(lines)
@@ -118,14 +120,13 @@ class GapReport:
         """Read what ``save`` wrote."""
         document = artifacts.read_json(path)
         try:
-            entries: list[dict[str, Any]] = document.pop("scores")
-            scores = tuple(PolicyScore(**_tuples(entry)) for entry in entries)
-            return cls(scores=scores, **document)
-        except (KeyError, TypeError, AttributeError) as error:
+            return from_json(cls, document)
+        except ValidationError as error:
             raise artifacts.StoreError(
                 f"{path}: not a gap report of this version of wmgym; score again"
             ) from error
 
 
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+def with_interval(mean: float, interval: tuple[float, float]) -> str:
+    """A mean and its interval as people read them."""
+    return f"{mean:,.1f} [{interval[0]:,.1f}, {interval[1]:,.1f}]"

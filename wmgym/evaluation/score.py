@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from scipy import stats
 
 from wmgym.calibration import online
 from wmgym.data.collect import collect
 from wmgym.data.pool import as_policies
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
-from wmgym.evaluation.intervals import mean_interval
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
@@ -67,7 +67,7 @@ def score(
     if min(limits) < 1:
         raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     limit = min(limits)
-    runs, freshness = {}, dict[str, online.Freshness | None]()
+    runs: dict[str, _Run] = {}
     for name, policy in {**candidates, RANDOM: None}.items():
         real = collect(
             world.task,
@@ -78,17 +78,22 @@ def score(
             workers=workers,
             progress=progress,
         )
-        starts = real.state[real.first]
         imagined = rollout(
-            world, policy, starts, seed, max_episode_steps=limit, propagation=propagation, progress=progress
+            world,
+            policy,
+            real.state[real.first],
+            seed,
+            max_episode_steps=limit,
+            propagation=propagation,
+            progress=progress,
         )
-        runs[name] = (real.returns, real.lengths, *imagined)
         bounded = world.calibration is not None
-        freshness[name] = online.check(world, real, propagation, seed) if bounded else None
+        freshness = online.check(world, real, propagation, seed) if bounded else None
+        runs[name] = (real.returns, real.lengths, *imagined, freshness)
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
-    scores = [_compare(name, *run, freshness[name], scale, seed) for name, run in runs.items()]
+    scores = [_compare(name, run, scale, seed) for name, run in runs.items()]
     return GapReport(
         env_id=world.task.env_id,
         episodes=real_episodes,
@@ -100,17 +105,12 @@ def score(
     )
 
 
-def _compare(
-    name: str,
-    real: np.ndarray,
-    real_lengths: np.ndarray,
-    imagined: np.ndarray,
-    imagined_lengths: np.ndarray,
-    diverged: np.ndarray,
-    freshness: online.Freshness | None,
-    scale: float,
-    seed: int,
-) -> PolicyScore:
+_Run: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, online.Freshness | None]
+"""Real returns and lengths, imagined ones and ``diverged``, ``(episodes,)`` each; how bounds did."""
+
+
+def _compare(name: str, run: _Run, scale: float, seed: int) -> PolicyScore:
+    real, real_lengths, imagined, imagined_lengths, diverged, freshness = run
     difference = (imagined - real) / scale
     return PolicyScore(
         name=name,
@@ -128,3 +128,11 @@ def _compare(
         real_returns=tuple(real.tolist()),
         imagined_returns=tuple(imagined.tolist()),
     )
+
+
+def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of ``values`` ``(n,)``, with 2,000 resamples."""
+    found = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=2_000, rng=np.random.default_rng(seed)
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

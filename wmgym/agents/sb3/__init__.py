@@ -6,13 +6,12 @@ except ImportError as error:
     raise ImportError("wmgym.sb3 needs Stable-Baselines3: pip install 'wmgym[sb3]'") from error
 
 from wmgym.agents.config import TrainConfig
-from wmgym.agents.sb3.agent_state import agent_arrays, load_agent
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateReader
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.export import export_policy, to_policy
 from wmgym.agents.sb3.load_zip import import_sb3
-from wmgym.agents.sb3.train import check_agent, new_agent, train
+from wmgym.agents.sb3.train import agent_arrays, check_agent, load_agent, new_agent, train
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 
 __all__ = [

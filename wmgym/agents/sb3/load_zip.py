@@ -7,8 +7,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import sb3_contrib
@@ -19,34 +18,24 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
-from torch import Tensor
+from torch import Tensor, nn
 
-from wmgym.agents.sb3.export import ACTIVATIONS, policy_arrays, to_policy
+from wmgym.agents.sb3.export import ACTIVATIONS, policy_arrays
 from wmgym.data.policy import Activation, MLPPolicy, action_bounds
 from wmgym.tasks.task import Task
 
 _LARGEST = 1 << 29  # bytes a member of the zip may unpack to: far above any MLP, far below memory
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What an algorithm's ``policy.pth`` holds.
-
-    Attributes:
-        algorithms: those that save it; the first says how to export it.
-        build: SB3's policy class.
-        hidden: prefix of the actor's layers, of the output layer too where the mark has it.
-        actor: prefixes of all of the actor; the rest of the file is not used.
-        mark: a tensor that no other algorithm has.
-        discrete: whether actions may be Discrete.
-    """
+class _Kind(NamedTuple):
+    """What an algorithm's ``policy.pth`` holds; the first of the algorithms says how to export it."""
 
     algorithms: tuple[str, ...]
     build: Callable[..., BasePolicy]
-    hidden: str
-    actor: tuple[str, ...]
-    mark: str
-    discrete: bool = False
+    hidden: str  # prefix of the actor's layers, of the output layer too where the mark has it
+    actor: tuple[str, ...]  # prefixes of all of the actor; the rest of the file is not used
+    mark: str  # a tensor that no other algorithm has
+    discrete: bool = False  # whether actions may be Discrete
 
 
 _PPO = ("mlp_extractor.policy_net.", "action_net.", "log_std")
@@ -87,12 +76,9 @@ def import_sb3(
     kind = next((each for each in _KINDS if each.mark in state), None)
     if kind is None:
         raise ValueError(f"{path} holds none of SB3's plain MLP policies; pass model.predict itself instead")
+    own = _load(path, kind) if trust_pickle else _build(path, kind, state, settings, task, activation)
     title = name or os.path.splitext(os.path.basename(path))[0]
-    if trust_pickle:
-        policy = to_policy(_load(path, kind), title)
-    else:
-        built = _build(path, kind, state, settings, task, activation)
-        policy = policy_arrays(built, kind.algorithms[0], title)
+    policy = policy_arrays(own, kind.algorithms[0], title)
     low, high = action_bounds(task.action_space)
     if policy.weights[0].shape[0] != task.obs_dim or policy.low.shape != low.shape:
         raise ValueError(f"{path} is of an env with other spaces than {task.env_id or 'the task'}")
@@ -135,11 +121,12 @@ def _build(
         raise ValueError(f"{path} has a features extractor; only plain MLPs can be read")
     if keywords.get("squash_output") or (settings.get("use_sde") and "SAC" in kind.algorithms):
         raise ValueError(f"{path} uses gSDE with a squashed output, which is not supported")
-    wanted = activation or _activation(path, keywords, kind)
-    options: dict[str, Any] = {"activation_fn": next(k for k, v in ACTIVATIONS.items() if v == wanted)}
     actor = {key: value for key, value in state.items() if key.startswith(kind.actor)}
     widths = [len(v) for k, v in actor.items() if k.startswith(kind.hidden) and k.endswith(".weight")]
-    options["net_arch"] = widths[:-1] if kind.mark.startswith(kind.hidden) else widths
+    options: dict[str, Any] = {
+        "activation_fn": _activation(path, activation, keywords, kind),
+        "net_arch": widths[:-1] if kind.mark.startswith(kind.hidden) else widths,
+    }
     if "log_std" in actor and actor["log_std"].ndim == 2:
         options["use_sde"] = True
     try:
@@ -154,25 +141,27 @@ def _build(
     return policy
 
 
-def _activation(path: str | os.PathLike[str], keywords: Mapping[str, Any], kind: _Kind) -> Activation:
-    """SB3 writes the class's name, as text, beside its pickle."""
-    if "activation_fn" not in keywords:
-        return "tanh" if "PPO" in kind.algorithms else "relu"
-    text = str(keywords["activation_fn"])
+def _activation(
+    path: str | os.PathLike[str], given: Activation | None, keywords: Mapping[str, Any], kind: _Kind
+) -> type[nn.Module]:
+    """The one given or, by its class's name, which SB3 writes as text beside its pickle, the zip's own."""
+    default = "tanh" if "PPO" in kind.algorithms else "relu"
+    text = str(keywords.get("activation_fn", ""))
     name = text.removesuffix("'>").rpartition(".")[2]
     for function, word in ACTIVATIONS.items():
-        if function.__name__ == name:
-            return word
+        if function.__name__ == name if text and not given else word == (given or default):
+            return function
     known = ", ".join(get_args(Activation))
     raise ValueError(f"{path}: activation {text} is not one of {known}; pass activation= if it is")
 
 
-def _load(path: str | os.PathLike[str], kind: _Kind) -> Any:
+def _load(path: str | os.PathLike[str], kind: _Kind) -> BasePolicy:
     failure: Exception | None = None
     for algorithm in kind.algorithms:
         home = sb3_contrib if algorithm == "TQC" else stable_baselines3
         try:
-            return getattr(home, algorithm).load(path, device="cpu")
+            policy: BasePolicy = getattr(home, algorithm).load(path, device="cpu").policy
+            return policy
         except Exception as error:
             failure = error
     raise ValueError(f"{path} cannot be loaded by SB3: {failure}") from failure

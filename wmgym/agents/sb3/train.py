@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import stable_baselines3
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -16,7 +17,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from wmgym.agents.config import TrainConfig
-from wmgym.agents.sb3.agent_state import load_agent
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
@@ -100,6 +100,30 @@ def _linear(key: str, value: str) -> LinearSchedule:
         return LinearSchedule(float(start), 0.0, 1.0)
     except ValueError:
         raise ValueError(f"{key} must be a number or such as 'lin_1e-3', got {value!r}") from None
+
+
+def agent_arrays(model: BaseAlgorithm) -> dict[str, np.ndarray]:
+    """All weights of the agent ``model`` as arrays, without pickle; optimiser moments are left out."""
+    state = model.policy.state_dict()
+    arrays = {f"policy.{key}": np.array(value.cpu().numpy()) for key, value in state.items()}
+    entropy = getattr(model, "log_ent_coef", None)
+    if entropy is not None:
+        arrays["log_ent_coef"] = np.array(entropy.detach().cpu().numpy())
+    return arrays
+
+
+def load_agent(model: BaseAlgorithm, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put the weights of ``agent_arrays`` into ``model``, an agent of the same architecture.
+
+    Raises:
+        RuntimeError: the architecture is another one.
+    """
+    state = {key[7:]: torch.tensor(value) for key, value in arrays.items() if key.startswith("policy.")}
+    model.policy.load_state_dict(state)
+    entropy = getattr(model, "log_ent_coef", None)
+    if entropy is not None and "log_ent_coef" in arrays:
+        with torch.no_grad():
+            entropy.copy_(torch.tensor(arrays["log_ent_coef"]))
 
 
 def check_agent(env: Any, config: TrainConfig) -> None:
