@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
 from wmgym.io import artifacts
+from wmgym.io.files import StrPath
 
-StrPath: TypeAlias = str | os.PathLike[str]
 Split: TypeAlias = Literal["pool", "held-out"]
 
 
@@ -62,11 +62,8 @@ def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolic
         if policy.name in found:
             raise artifacts.StoreError(f"{path}: two policies are named {policy.name!r}; rename one")
         found[policy.name] = policy
-    chosen = {
-        name: policy
-        for name, policy in found.items()
-        if split is None or split == (policy.card.split if policy.card else "pool")
-    }
+    splits = {name: policy.card.split if policy.card else "pool" for name, policy in found.items()}
+    chosen = {name: policy for name, policy in found.items() if split in (None, splits[name])}
     if not chosen:
         raise artifacts.StoreError(f"{path} holds no policies{f' of split {split!r}' if split else ''}")
     return chosen
@@ -89,15 +86,11 @@ def _policy(policy: Any) -> PolicyFn | None:
 
 def _deterministic(predict: Any) -> PolicyFn:
     """``predict`` itself, asked for deterministic actions where it can be, as SB3's evaluation does."""
-    try:
-        choice = "deterministic" in inspect.signature(predict).parameters
-    except (TypeError, ValueError):  # builtins have no signature
-        choice = False
-
-    def act(obs: np.ndarray) -> Any:
-        return predict(obs, deterministic=True) if choice else predict(obs)
-
-    return act
+    with contextlib.suppress(TypeError, ValueError):  # builtins have no signature
+        if "deterministic" in inspect.signature(predict).parameters:
+            return functools.partial(predict, deterministic=True)
+    found: PolicyFn = predict
+    return found
 
 
 def _name(policy: Any) -> str:

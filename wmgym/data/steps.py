@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
-from wmgym.data.columns import store_action
+from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
-from wmgym.io.provenance import library_versions
 from wmgym.tasks.task import Task
 
 
@@ -70,21 +69,20 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
     """Transitions of real episodes."""
     parts = [episode.columns for episode in episodes]
     joined = Step(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    n = len(joined.obs)
-    return Transitions(
-        task=task,
-        obs=joined.obs.astype(np.float32).reshape(n, -1),
-        action=store_action(task, joined.action),
-        reward=joined.reward.astype(np.float64),
-        next_obs=joined.next_obs.astype(np.float32).reshape(n, -1),
-        terminated=joined.terminated.astype(bool),
-        truncated=joined.truncated.astype(bool),
+    data = from_arrays(
+        task,
+        joined.obs,
+        joined.action,
+        joined.next_obs,
+        np.repeat(np.arange(len(parts)), [len(part.obs) for part in parts]),
+        joined.terminated,
+        joined.reward,
+        joined.unobserved,
+    )
+    return replace(
+        data,
         core=joined.core.astype(np.float32),
         next_core=joined.next_core.astype(np.float32),
-        unobserved=joined.unobserved.astype(np.float64),
-        episode=np.repeat(np.arange(len(parts)), [len(part.obs) for part in parts]),
         episode_seed=tuple(episode.seed for episode in episodes),
         episode_policy=tuple(episode.policy for episode in episodes),
-        source="real",
-        versions=library_versions(),
     )

@@ -7,6 +7,7 @@ MuJoCo computes only during one; so whatever follows a ``restore`` is equal to t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,12 +121,12 @@ def replay(
         DivergedError: a state that is not finite; MuJoCo would have reset it silently.
         ValueError: not a known MuJoCo task.
     """
-    env = task.make()
-    try:
+    with contextlib.closing(task.make()) as env:
         model, data = _simulation(env)
         skip = int(getattr(env.unwrapped, "frame_skip", 1))
         initial, warmstart = _initial(task, model, data, starts)
         datas = [data, *(mujoco.MjData(model) for _ in range((workers or os.cpu_count() or 1) - 1))]
+        assert task.core.from_mujoco is not None
         count, steps = actions.shape[:2]
         size = max(1, _CHUNK_BYTES // (8 * initial.shape[1] * steps * skip))
         cores = np.empty((count, steps, task.core.dim))
@@ -140,16 +141,15 @@ def replay(
                 late = initial[rows, 0] + steps * skip * model.opt.timestep
                 if not (np.isfinite(states).all() and np.allclose(states[:, -1, 0], late)):
                     raise DivergedError("a replay became unstable; limit its actions or its start states")
-                cores[rows] = _cores(task, model, states[:, skip - 1 :: skip])
-    finally:
-        env.close()
+                ends = states[:, skip - 1 :: skip, 1:]  # qpos and qvel follow the time
+                qpos, qvel = ends[..., : model.nq], ends[..., model.nq : model.nq + model.nv]
+                cores[rows] = task.core.from_mujoco(qpos, qvel)
     return cores
 
 
 def inspect(task: Task, cores: np.ndarray) -> Inspection:
     """Put each core ``(n, core_dim)`` into MuJoCo and look: contacts, penetration, joint limits, energy."""
-    env = task.make()
-    try:
+    with contextlib.closing(task.make()) as env:
         model, data = _simulation(env)
         limited = np.flatnonzero(model.jnt_limited)
         limited = limited[model.jnt_type[limited] >= int(mujoco.mjtJoint.mjJNT_SLIDE)]  # slides and hinges
@@ -173,8 +173,6 @@ def inspect(task: Task, cores: np.ndarray) -> Inspection:
             at = data.qpos[model.jnt_qposadr[limited]]
             limit[row] = np.maximum(low - at, at - high).max(initial=0.0)
         names = tuple(model.geom(i).name or f"geom{i}" for i in range(model.ngeom))
-    finally:
-        env.close()
     return Inspection(contact, penetration, limit, energy, com_velocity, names)
 
 
@@ -205,20 +203,11 @@ def _initial(
     initial = np.empty((len(starts), mujoco.mj_stateSize(model, _PHYSICS)))
     warmstart = np.zeros((len(starts), model.nv))
     mujoco.mj_resetData(model, data)
-    if isinstance(starts, np.ndarray):
-        for row, qpos, qvel in zip(initial, *to_mujoco(task, starts.astype(np.float64)), strict=True):
-            data.qpos[:], data.qvel[:] = qpos, qvel
-            mujoco.mj_getState(model, data, row, _PHYSICS)
-        return initial, warmstart
     for row, warm, start in zip(initial, warmstart, starts, strict=True):
-        mujoco.mj_setState(model, data, start.state, _INTEGRATION)
+        if isinstance(start, Snapshot):
+            mujoco.mj_setState(model, data, start.state, _INTEGRATION)
+            warm[:] = data.qacc_warmstart
+        else:
+            data.qpos[:], data.qvel[:] = to_mujoco(task, start.astype(np.float64))
         mujoco.mj_getState(model, data, row, _PHYSICS)
-        warm[:] = data.qacc_warmstart
     return initial, warmstart
-
-
-def _cores(task: Task, model: Any, states: np.ndarray) -> np.ndarray:
-    """Cores ``(..., core_dim)`` of full physics states: time, qpos, qvel and what follows."""
-    assert task.core.from_mujoco is not None
-    qpos = states[..., 1 : 1 + model.nq]
-    return task.core.from_mujoco(qpos, states[..., 1 + model.nq : 1 + model.nq + model.nv])

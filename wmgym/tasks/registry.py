@@ -6,6 +6,7 @@ Adding a robot takes one file that describes it and one line in ``TABLE``.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,16 +37,8 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-class UnknownOptionError(ValueError):
-    """A keyword of the real env that the table has no formula for."""
-
-
 def lookup(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
-    """What is known of ``gym.make(env_id, **env_kwargs)``, or None for an id outside the table.
-
-    Raises:
-        UnknownOptionError: the id is known but one of its keywords is not described here.
-    """
+    """What is known of ``gym.make(env_id, **env_kwargs)``; None, with a warning, if a keyword is not."""
     if env_id not in TABLE:
         return None
     module, _, name = TABLE[env_id].partition(":")
@@ -54,7 +47,9 @@ def lookup(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
     try:
         known: Known = describe(**options)
     except TypeError:
-        raise UnknownOptionError(
-            f"{env_id} is known, but not with {sorted(options)}; its reward and termination will be learned"
-        ) from None
+        warnings.warn(
+            f"{env_id} is known, but not with {sorted(options)}; its reward and termination will be learned",
+            stacklevel=3,
+        )
+        return None
     return known

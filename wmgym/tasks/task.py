@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -13,8 +12,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from wmgym.tasks.layout import Array, Core, identity_core
-from wmgym.tasks.registry import UnknownOptionError, lookup
-from wmgym.tasks.spec import Known, RewardFn, TerminatedFn
+from wmgym.tasks.registry import lookup
+from wmgym.tasks.spec import RewardFn, TerminatedFn
 
 UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
@@ -151,7 +150,7 @@ def make_task(
         else:
             env_id, kwargs = (spec.id, dict(spec.kwargs)) if spec is not None else ("", {})
             kwargs.pop("render_mode", None)
-        known = _known(env_id, kwargs) if core is None and (factory is None or _plain(env)) else None
+        known = lookup(env_id, kwargs) if core is None and (factory is None or _plain(env)) else None
         if core is None:
             core = known.core if known else identity_core(int(np.prod(observation_space.shape)))
         reward, terminated = (known.reward, known.terminated) if known else (None, None)
@@ -182,14 +181,6 @@ def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
             found.append(env)
         env = env.env
     return found
-
-
-def _known(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
-    try:
-        return lookup(env_id, env_kwargs)
-    except UnknownOptionError as error:
-        warnings.warn(str(error), stacklevel=3)
-        return None
 
 
 def _on_core(core: Core, function: UserRewardFn) -> RewardFn:

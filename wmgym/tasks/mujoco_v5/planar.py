@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -48,9 +47,11 @@ def hopper(
         upright = within(state[..., at], healthy_z_range) & within(state[..., at + 1], healthy_angle_range)
         return upright & within(state[..., at + 1 :], healthy_state_range).all(-1)
 
-    legs = (((3, 4, 5), (0.26, -0.13)),)
-    joints = ("thigh_joint", "leg_joint", "foot_joint")
-    core = _walking(joints, legs, excluded=exclude_current_positions_from_observation)
+    core = _walking(
+        ("thigh_joint", "leg_joint", "foot_joint"),
+        foot=(0.26, -0.13),
+        excluded=exclude_current_positions_from_observation,
+    )
     reward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
@@ -73,12 +74,9 @@ def walker2d(
     def healthy(state: Array) -> Array:
         return within(state[..., at], healthy_z_range) & within(state[..., at + 1], healthy_angle_range)
 
-    legs = (((3, 4, 5), (0.2, 0.0)), ((6, 7, 8), (0.2, 0.0)))
-    right = ("thigh_joint", "leg_joint", "foot_joint")
-    left = ("thigh_left_joint", "leg_left_joint", "foot_left_joint")
-    core = _walking((*right, *left), legs, excluded=exclude_current_positions_from_observation)
-    other = dict(zip((*right, *left), (*left, *right), strict=True))
-    swapped = Symmetry(_swapped(core.names, other), _swapped((*right, *left), other), displacement=((0, 1),))
+    joints = tuple(f"{part}{side}_joint" for side in ("", "_left") for part in ("thigh", "leg", "foot"))
+    core = _walking(joints, foot=(0.2, 0.0), excluded=exclude_current_positions_from_observation)
+    swapped = Symmetry(_swapped(core.names), _swapped(joints), displacement=((0, 1),))
     reward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
     return Known(replace(core, symmetries=(swapped,)), dt, reward, unless(healthy, terminate_when_unhealthy))
 
@@ -114,16 +112,15 @@ def swimmer(
 
 def _walking(
     leg_joints: tuple[str, ...],
-    legs: tuple[tuple[tuple[int, int, int], tuple[float, float]], ...] = (),
     *,
     excluded: bool,
+    foot: tuple[float, ...] = (),
 ) -> Core:
     """Core of a robot whose root is x, z and a pitch about y.
 
     Its frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
-    gains little and costs a tenth of a step. ``legs``, for Hopper and Walker2d, are the joints of each,
-    counted from the root's three, and where its foot begins and ends; those envs clip the velocities that
-    they show, while HalfCheetah can turn over.
+    gains little and costs a tenth of a step. ``foot``, for Hopper and Walker2d, is where the foot of each leg
+    of three joints begins and ends; those envs clip the velocities they show, and HalfCheetah can turn over.
     """
     at = 0 if excluded else 1  # index of the height
     joints = ("rootx", "rootz", "rooty", *leg_joints)
@@ -131,10 +128,10 @@ def _walking(
     geometry = Geometry(
         dim=2 * n - 1 + at,
         displacement_dim=1,
-        angles=() if legs else (at + 1,),
+        angles=() if foot else (at + 1,),
         free=() if excluded else (0,),
-        root=(at, n - 1 + at, n + at) if legs else None,
-        feet=tuple(_foot(joints, end, at, n) for joints, ends in legs for end in ends),
+        root=(at, n - 1 + at, n + at) if foot else None,
+        feet=tuple(_foot(leg, end, at, n) for leg in range(3, n, 3) for end in foot),
     )
 
     def observe(state: Array) -> Array:
@@ -142,7 +139,7 @@ def _walking(
         shown[..., n - 1 + at :] = state[..., n - 1 + at :].clip(-10.0, 10.0)
         return shown
 
-    return _planar(geometry, joints, 1 - at, **({"observe": observe} if legs else {}))
+    return _planar(geometry, joints, 1 - at, **({"observe": observe} if foot else {}))
 
 
 def _planar(geometry: Geometry, joints: tuple[str, ...], omitted: int, **fields: Any) -> Core:
@@ -158,16 +155,17 @@ def _planar(geometry: Geometry, joints: tuple[str, ...], omitted: int, **fields:
     )
 
 
-def _swapped(names: tuple[str, ...], other: Mapping[str, str]) -> Placement:
-    """Places of joints, or of joints and their velocities, where each joint takes the ``other``'s place."""
-    other = {**other, **{f"{name}_velocity": f"{twin}_velocity" for name, twin in other.items()}}
-    return tuple((names.index(other.get(name, name)), 1) for name in names)
+def _swapped(names: tuple[str, ...]) -> Placement:
+    """Places of joints, or of joints and their velocities, where each takes that of the other leg."""
+    right, left = "_joint", "_left_joint"
+    other = [name.replace(left, right) if left in name else name.replace(right, left) for name in names]
+    return tuple((names.index(name), 1) for name in other)
 
 
-def _foot(joints: tuple[int, int, int], end: float, at: int, n: int) -> Foot:
-    """One end of a foot under hip, knee and ankle, which turn against the pitch."""
-    hinges = [(2, 1), *((joint, -1) for joint in joints)]  # of torso, thigh, shin and foot
-    offsets = [(0.0, -0.2), (0.0, -0.45), (0.0, -0.5), (end, 0.0)]
+def _foot(leg: int, end: float, at: int, n: int) -> Foot:
+    """One end of a foot under the three joints from ``leg`` on, which turn against the pitch."""
+    hinges = ((2, 1), (leg, -1), (leg + 1, -1), (leg + 2, -1))  # of torso, thigh, shin and foot
+    offsets = ((0.0, -0.2), (0.0, -0.45), (0.0, -0.5), (end, 0.0))
     links = (
         Link(angle=at + joint - 1, velocity=n - 1 + at + joint, sign=sign, along=along, up=up)
         for (joint, sign), (along, up) in zip(hinges, offsets, strict=True)
