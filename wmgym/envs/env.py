@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from wmgym.envs.episodes import EnvSnapshot
 from wmgym.envs.infos import named
-from wmgym.envs.snapshot import EnvSnapshot
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 
 
@@ -22,12 +22,10 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
 
-    def __init__(self, world: Source, *, max_episode_steps: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, world: Source, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
         after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
-        self._venv = ImaginedVectorEnv(
-            world, 1, max_episode_steps=max_episode_steps, autoreset_mode=after, **kwargs
-        )
+        self._venv = ImaginedVectorEnv(world, 1, autoreset_mode=after, **kwargs)
         self.world, self.trust = self._venv.world, self._venv.trust
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space

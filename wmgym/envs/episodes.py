@@ -3,75 +3,89 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
 import torch
 
-from wmgym.envs.snapshot import EnvSnapshot
 from wmgym.models.dynamics import Propagation
 from wmgym.models.state import WorldState, WorldStep
 from wmgym.models.world import WorldModel
 
 
-class Episodes:
-    """``count`` imagined episodes: the world's state, their ages, and the generator that they draw from.
+@dataclass(frozen=True)
+class EnvSnapshot:
+    """Everything that the future of an imagined env depends on; see ``ImaginedVectorEnv.snapshot``.
 
     Attributes:
-        elapsed: ``(count,)`` int64, steps since each episode's start.
-        ended: ``(count,)`` bool, episodes that are over and not yet started anew.
-        place: ``(count, displacement_dim)``, where each root has moved to; kept by an env that draws them.
-        generator: all random draws are its.
+        state: of the world, ``num_envs`` episodes.
+        elapsed: ``(num_envs,)`` int64, steps since each episode's start.
+        ended: ``(num_envs,)`` bool, episodes that are over and not yet started anew.
+        place: ``(num_envs, displacement_dim)``, where the root has moved to, for pictures.
+        generator: state of the env's random generator.
+    """
+
+    state: WorldState
+    elapsed: np.ndarray
+    ended: np.ndarray
+    place: np.ndarray
+    generator: torch.Tensor
+
+    def __repr__(self) -> str:
+        return f"EnvSnapshot(num_envs={len(self.elapsed)})"
+
+    def repeated(self, n: int) -> EnvSnapshot:
+        """``n`` copies of every episode, those of one beside each other.
+
+        Raises:
+            ValueError: less than one copy.
+        """
+        if n < 1:
+            raise ValueError(f"fork into at least 1 copy, got n={n}")
+        state = self.state.map(lambda part: part.repeat_interleave(n, 0))
+        elapsed, ended, place = (part.repeat(n, 0) for part in (self.elapsed, self.ended, self.place))
+        return EnvSnapshot(state, elapsed, ended, place, self.generator)
+
+
+class Episodes:
+    """``count`` imagined episodes, not yet started, of which an ``EnvSnapshot`` tells at any time.
+
+    ``starts`` ``(n, state_dim)`` are drawn from; ``place`` is kept by an env that draws pictures.
     """
 
     def __init__(
         self, world: WorldModel, count: int, starts: np.ndarray, propagation: Propagation, trust: bool
     ) -> None:
-        """Make episodes of a world, not yet started; ``starts`` ``(n, state_dim)`` are drawn from."""
         self.world, self.propagation, self.trust = world, propagation, trust
-        self.device = world.device  # kept, for a world looks it up
-        self.starts = torch.tensor(starts, device=self.device)
-        self.elapsed = np.zeros(count, np.int64)
-        self.ended = np.zeros(count, bool)
+        self.starts = torch.tensor(starts, device=world.device)
+        self.elapsed, self.ended = np.zeros(count, np.int64), np.zeros(count, bool)
         self.place = np.zeros((count, world.task.core.displacement_dim))
-        self.generator = torch.Generator(self.device)
+        self.generator = torch.Generator(self.starts.device)
         self.generator.seed()
         self._state: WorldState | None = None
 
     @property
-    def begun(self) -> bool:
-        """Whether there is a state yet."""
-        return self._state is not None
-
-    @property
     def state(self) -> WorldState:
-        """Where the episodes are.
-
-        Raises:
-            ResetNeeded: nowhere yet.
-        """
+        """Where the episodes are; ResetNeeded where they have not been started."""
         if self._state is None:
-            raise gym.error.ResetNeeded("call reset() first")
+            raise gym.error.ResetNeeded("first call reset() once without a reset_mask")
         return self._state
 
     def begin(self, mask: np.ndarray, given: np.ndarray | None = None) -> None:
-        """Start the episodes of a mask ``(count,)``, all of them at first.
-
-        Args:
-            mask: which to start.
-            given: states ``(count, state_dim)`` or cores ``(count, core_dim)`` to start from; None draws.
-        """
+        """Start those of a mask ``(count,)``, at given states or cores ``(count, ...)`` or at drawn ones."""
+        rows = torch.as_tensor(mask, device=self.starts.device)
         if given is None:
             size = (int(mask.sum()),)
-            draw = torch.randint(len(self.starts), size, generator=self.generator, device=self.device)
-            start = self.starts[draw]
+            start = self.starts[
+                torch.randint(len(self.starts), size, generator=self.generator, device=rows.device)
+            ]
         else:
-            start = torch.tensor(given[mask], device=self.device)
+            start = torch.tensor(given[mask], device=rows.device)
         with torch.no_grad():
             if mask.all():
                 self._state = self.world.init(start, self.generator)
             else:
-                rows = torch.as_tensor(mask, device=self.device)
                 fresh = self.world.init(start, self.generator, held=self.state.member[~rows])
                 self._state = self.state.put(rows, fresh)
         self.elapsed[mask], self.place[mask], self.ended[mask] = 0, 0, False
@@ -84,38 +98,30 @@ class Episodes:
         self.elapsed += 1
         return outcome
 
-    def infos(self, diverged: np.ndarray, mask: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """What infos say of all episodes, or of those of a mask; see ``ImaginedVectorEnv``."""
-        state, elapsed = self.state, self.elapsed
-        if mask is not None:
-            rows = torch.as_tensor(mask, device=self.device)
-            state, elapsed, diverged = state.map(lambda part: part[rows]), elapsed[mask], diverged[mask]
+    def infos(self, diverged: np.ndarray) -> dict[str, np.ndarray]:
+        """What ``ImaginedVectorEnv`` says in its infos, but for masks and ended episodes."""
         infos, table = {"diverged": diverged}, self.world.calibration
         if table is not None:
-            disagreement = self.world.disagreement(state, elapsed) if self.trust else None
-            bound = table.error_bound(elapsed, self.propagation, state.core.cpu().numpy(), disagreement)
+            core = self.state.core.cpu().numpy()
+            disagreement = self.world.disagreement(self.state, self.elapsed) if self.trust else None
+            bound = table.error_bound(self.elapsed, self.propagation, core, disagreement)
             infos["error_bound"] = bound
             if self.trust:
                 infos["distrust"] = (bound / table.data_std).mean(1)
         if self.trust and self.world.support is not None:
-            infos["novelty"] = self.world.novelty(state.core).cpu().numpy()
+            infos["novelty"] = self.world.novelty(self.state.core).cpu().numpy()
         return infos
 
     def snapshot(self) -> EnvSnapshot:
-        """Everything that what follows depends on, in memory of its own."""
+        """A copy of everything that what follows depends on."""
         here = self.state, self.elapsed, self.ended, self.place, self.generator.get_state()
         return deepcopy(EnvSnapshot(*here))
 
     def restore(self, snapshot: EnvSnapshot) -> None:
-        """Go on from a snapshot.
-
-        Raises:
-            ValueError: it is of another number of episodes, or of another core.
-        """
+        """Go on from a snapshot of as many episodes, of as many core dimensions."""
         found, need = tuple(snapshot.state.core.shape), (len(self.elapsed), self.world.task.core.dim)
         if found != need:
             raise ValueError(f"the snapshot is of an env with cores of shape {found}, this one's are {need}")
         here = deepcopy(snapshot)
-        self._state, self.elapsed = here.state, here.elapsed
-        self.ended, self.place = here.ended, here.place
+        self._state, self.elapsed, self.ended, self.place = here.state, here.elapsed, here.ended, here.place
         self.generator.set_state(here.generator)

@@ -26,8 +26,7 @@ def final_infos(obs: np.ndarray, infos: dict[str, Any], ended: np.ndarray) -> di
     last = np.full(len(ended), None, dtype=object)
     for i in np.flatnonzero(ended):
         last[i] = obs[i]
-    info = {
-        key: np.where(ended.reshape(-1, *[1] * (value.ndim - 1)), value, np.zeros_like(value))
-        for key, value in named(infos)
-    }
+    info = {key: value.copy() for key, value in named(infos)}
+    for value in info.values():
+        value[~ended] = 0
     return masked({"final_obs": last, "final_info": masked(info, ended)}, ended)

@@ -19,14 +19,6 @@ def one_of(name: str, given: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {given!r}")
 
 
-def start_bank(given: Any, task: Task) -> np.ndarray:
-    """Start states ``(n, state_dim)`` float32 to draw from."""
-    bank = np.asarray(given, np.float32)
-    if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
-        raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
-    return bank
-
-
 def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.ndarray:
     """The states ``(num_envs, state_dim)``, or cores ``(num_envs, core_dim)``, that reset options ask for.
 

@@ -38,9 +38,7 @@ def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> Imagine
     """
     from wmgym.envs.env import ImaginedEnv
 
-    env = ImaginedEnv(_source(world, env_id), max_episode_steps=2**62, **kwargs)
-    _check_id(env.world, env_id)
-    return env
+    return ImaginedEnv(_world(world, env_id), max_episode_steps=2**62, **kwargs)
 
 
 def make_vector_env(
@@ -49,23 +47,20 @@ def make_vector_env(
     """Entry point of ``gym.make_vec``; arguments and errors as for ``make_env``."""
     from wmgym.envs.vector_env import ImaginedVectorEnv
 
-    env = ImaginedVectorEnv(_source(world, env_id), num_envs, **kwargs)
-    _check_id(env.world, env_id)
-    return env
+    return ImaginedVectorEnv(_world(world, env_id), num_envs, **kwargs)
 
 
-def _source(world: Source | None, env_id: str) -> Source:
-    from wmgym.models.saving import SHIPPED
+def _world(source: Source | None, env_id: str) -> WorldModel:
+    from wmgym.models.saving import SHIPPED, load
+    from wmgym.models.world import WorldModel
 
-    if world is not None:
-        return world
-    if not (SHIPPED / env_id).is_dir():
-        raise ValueError(f"no world of {env_id} ships; pass world=, a fitted one or the directory of one")
-    return SHIPPED / env_id
-
-
-def _check_id(world: WorldModel, env_id: str) -> None:
+    if source is None:
+        source = SHIPPED / env_id
+        if not source.is_dir():
+            raise ValueError(f"no world of {env_id} ships; pass world=, a fitted one or the directory of one")
+    world = source if isinstance(source, WorldModel) else load(source)
     if world.task.env_id != env_id:
         raise ValueError(
             f"this world imagines {world.task.env_id!r}, not {env_id!r}; use wmgym/{world.task.env_id}"
         )
+    return world

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from wmgym.envs.inputs import one_of
+
 OnExceed: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
 
 
@@ -36,9 +38,7 @@ class Trust:
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
-        if self.on_exceed not in get_args(OnExceed):
-            choices = ", ".join(get_args(OnExceed))
-            raise ValueError(f"on_exceed must be one of {choices}, got {self.on_exceed!r}")
+        one_of("on_exceed", self.on_exceed, get_args(OnExceed))
         if not self.threshold > 0:
             raise ValueError(f"threshold must be above 0, got {self.threshold}")
         if not self.penalty >= 0:

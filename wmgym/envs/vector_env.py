@@ -12,10 +12,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.envs.episodes import Episodes
-from wmgym.envs.infos import final_infos, masked
-from wmgym.envs.inputs import action_tensor, joint_seed, one_of, reset_mask, start_bank, start_states
-from wmgym.envs.snapshot import EnvSnapshot
+from wmgym.envs.episodes import EnvSnapshot, Episodes
+from wmgym.envs.infos import final_infos, masked, named
+from wmgym.envs.inputs import action_tensor, joint_seed, one_of, reset_mask, start_states
 from wmgym.envs.trust import OLD_TRUST, Trust
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
@@ -112,7 +111,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.trust is not None and self.world.calibration is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         task = self.world.task
-        bank = start_bank(self.world.starts if starts is None else starts, task)
+        bank = np.asarray(self.world.starts if starts is None else starts, np.float32)
+        if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
+            raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
         self.num_envs, self.propagation, self.precision = num_envs, propagation, precision
         self.render_mode, self.autoreset_mode = render_mode, AutoresetMode(autoreset_mode)
         fps = max(1, round(1 / task.dt))
@@ -123,7 +124,6 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._episodes = Episodes(self.world, num_envs, bank, propagation, self.trust is not None)
         self._renderer: Renderer | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         env_id = self.world.task.env_id if self.spec is None else self.spec.id
@@ -143,15 +143,12 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         Raises:
             ValueError: other options, of other shapes, or not finite.
-            ResetNeeded: a mask before the first reset.
+            ResetNeeded: before the first reset, a mask that leaves episodes out.
         """
         options = dict(options or {})
-        mask = options.pop("reset_mask", None)
-        if mask is not None and not self._episodes.begun:
-            raise gym.error.ResetNeeded("call reset() once without a reset_mask")
-        mask, seed = reset_mask(mask, self.num_envs), joint_seed(seed, self.num_envs)
+        mask = reset_mask(options.pop("reset_mask", None), self.num_envs)
         given = start_states(options, self.world.task, self.num_envs) if options else None
-        if seed is not None:
+        if (seed := joint_seed(seed, self.num_envs)) is not None:
             self._episodes.generator.manual_seed(seed)
         self._episodes.begin(mask, given)
         if self.render_mode == "human":
@@ -170,20 +167,22 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ValueError: actions of another shape, not finite, or outside a Discrete space.
             ResetNeeded: before the first reset, or with DISABLED autoreset after an end.
         """
-        waiting = self._episodes.ended.copy() if self._episodes.ended.any() else None
-        if waiting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
+        waiting = self._episodes.ended.any()
+        if waiting and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
-                f"episodes {np.flatnonzero(waiting).tolist()} are over; reset them with "
+                f"episodes {np.flatnonzero(self._episodes.ended).tolist()} are over; reset them with "
                 "options={'reset_mask': ended}"
             )
-        action = action_tensor(actions, self.single_action_space, self.num_envs, self._episodes.device)
+        action = action_tensor(actions, self.single_action_space, self.num_envs, self._episodes.starts.device)
         outcome = self._episodes.step(action)
         reward = outcome.reward.cpu().numpy().astype(np.float64)
         terminated, diverged = outcome.terminated.cpu().numpy().copy(), outcome.diverged.cpu().numpy().copy()
         if self.render_mode is not None:
             self._episodes.place += outcome.displacement.cpu().numpy()
-        if waiting is not None:
-            reward, terminated, diverged = self._next_step(waiting, reward, terminated, diverged)
+        if waiting:  # NEXT_STEP: in this step they start anew, whatever their actions
+            over = self._episodes.ended.copy()
+            self._episodes.begin(over)
+            reward[over], terminated[over], diverged[over] = 0.0, False, False
         infos, truncated = self._episodes.infos(diverged), diverged
         if self.max_episode_steps is not None:
             truncated = truncated | (self._episodes.elapsed >= self.max_episode_steps)
@@ -199,19 +198,16 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._draw()
         return self._observe(), reward, terminated, truncated, infos
 
-    def _next_step(
-        self, waiting: np.ndarray, reward: np.ndarray, terminated: np.ndarray, diverged: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Autoreset NEXT_STEP: in this step what had ended starts anew, whatever its action."""
-        self._episodes.begin(waiting)
-        return np.where(waiting, 0.0, reward), terminated & ~waiting, diverged & ~waiting
-
     def _same_step(self, ended: np.ndarray, infos: dict[str, Any]) -> None:
         """Autoreset SAME_STEP: what has ended starts anew at once; ``infos`` tell of both episodes."""
-        infos |= final_infos(self._observe(), infos, ended)
+        final = final_infos(self._observe(), infos, ended)
         self._episodes.begin(ended)
-        for key, value in self._episodes.infos(np.zeros(self.num_envs, bool), ended).items():
-            infos[key][ended] = value
+        for _, value in named(infos):
+            value[ended] = 0  # a start is known without error
+        if "novelty" in infos:
+            start = self._episodes.state.core[torch.as_tensor(ended, device=self._episodes.starts.device)]
+            infos["novelty"][ended] = self.world.novelty(start).cpu().numpy()
+        infos |= final
 
     def _observe(self) -> np.ndarray:
         flat = self.world.task.core.observe(self._episodes.state.full.cpu().numpy())
