@@ -28,11 +28,12 @@ from wmgym.models.dynamics import (
     Prediction,
     Propagation,
     predict_assigned,
-    predict_pair,
     register_dynamics,
     targets,
 )
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.state import WorldState
+from wmgym.models.step import predict_step
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Geometry
 
@@ -100,7 +101,9 @@ def test_assigned_and_pair_follow_from_predict() -> None:
     carry = torch.arange(7), torch.randn(7, 2)
     other = torch.arange(7) + 5, torch.randn(7, 2)
     every, beside = model.predict(core, action, carry), model.predict(core + 1, action, other)
-    own, companion = predict_pair(model, core, core + 1, action, member, carry, other)
+    state = WorldState(core, core[:, :0], member, core + 1, torch.zeros(7, 3), carry, other)
+    own, companion = predict_step(model, state, action, "member", trust=True)
+    assert companion is not None
     rows = torch.arange(7)
     assert torch.equal(own.mean, every.mean[member, rows])
     assert torch.equal(own.std, every.std[member, rows])

@@ -63,9 +63,9 @@ def clamp(rows: Array, low: Array, high: Array) -> Array:
     return np.minimum(np.maximum(rows, low), high)
 
 
-def padded(rows: Array) -> Array:
-    """Zero rows added up to a ``MULTIPLE``."""
-    spare = -len(rows) % MULTIPLE
+def padded(rows: Array, multiple: int = MULTIPLE) -> Array:
+    """Zero rows ``(..., n, k)`` added up to a multiple; NumPy arrays have two axes."""
+    spare = -rows.shape[-2] % multiple
     if not spare:
         return rows
     if isinstance(rows, Tensor):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wmgym.data.transitions import Transitions
+from wmgym.io.artifacts import StoreError
 from wmgym.models.coordinates import Coordinates
 
 Propagation: TypeAlias = Literal["mean", "member", "sample"]
@@ -99,52 +100,17 @@ class Dynamics(Protocol):
         ...
 
 
-def predict_all(model: Dynamics, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
-    """``model.predict``, with the carry if there is one."""
-    return model.predict(core, action) if carry is None else model.predict(core, action, carry)
-
-
 def predict_assigned(
     model: Dynamics, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
 ) -> Prediction:
     """Each row by its own member ``(batch,)`` int64: leading shape ``(batch,)``."""
-    own = getattr(model, "predict_assigned", None)
+    given = () if carry is None else (carry,)
+    own: Callable[..., Prediction] | None = getattr(model, "predict_assigned", None)
     if own is not None:
-        prediction: Prediction = own(core, action, member, *_given(carry))
-        return prediction
-    every, rows = predict_all(model, core, action, carry), torch.arange(len(member), device=member.device)
+        return own(core, action, member, *given)
+    every, rows = model.predict(core, action, *given), torch.arange(len(member), device=member.device)
     logit = None if every.end_logit is None else every.end_logit[member, rows]
     return Prediction(every.mean[member, rows], lambda: every.std[member, rows], logit, every.carry)
-
-
-def predict_pair(
-    model: Dynamics,
-    core: Tensor,
-    companion: Tensor,
-    action: Tensor,
-    member: Tensor,
-    carry: Carry = None,
-    companion_carry: Carry = None,
-) -> tuple[Prediction, Prediction]:
-    """``predict_assigned`` of cores, and of companions ``(batch, core_dim)`` by each row's next member."""
-    own = getattr(model, "predict_pair", None)
-    if own is not None:
-        pair: tuple[Prediction, Prediction]
-        pair = own(core, companion, action, member, *(() if carry is None else (carry, companion_carry)))
-        return pair
-    following = (member + 1) % model.num_members
-    return (
-        predict_assigned(model, core, action, member, carry),
-        predict_assigned(model, companion, action, following, companion_carry),
-    )
-
-
-def _given(carry: Carry) -> tuple[Any, ...]:
-    return () if carry is None else (carry,)
-
-
-class UnregisteredError(LookupError):
-    """No imported module registers a class of dynamics under this name."""
 
 
 _REGISTERED: dict[str, Any] = {}
@@ -178,38 +144,38 @@ def pack_dynamics(model: Dynamics) -> tuple[str, dict[str, np.ndarray], dict[str
     Raises:
         ValueError: its class has no name.
     """
-    names = [name for name, kind in _REGISTERED.items() if type(model) is kind]
-    if not names:
+    name = next((name for name, kind in _REGISTERED.items() if type(model) is kind), None)
+    if name is None:
         raise ValueError(
             f"{type(model).__name__} has no name to be saved under; "
             "decorate the class with @wmgym.register_dynamics('...')"
         )
     packed: Any = model
-    if isinstance(model, nn.Module) and not hasattr(model, "pack"):
-        arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-        return names[0], arrays, dict(packed.settings)
-    return names[0], *packed.pack()
+    if hasattr(model, "pack") or not isinstance(model, nn.Module):
+        return name, *packed.pack()
+    arrays = {key: value.detach().cpu().numpy() for key, value in packed.state_dict().items()}
+    return name, arrays, dict(packed.settings)
 
 
 def unpack_dynamics(name: str, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Dynamics:
     """Rebuild a model of the class registered as ``name``.
 
     Raises:
-        UnregisteredError: no class is.
+        StoreError: no class is.
     """
-    if name not in _REGISTERED:
-        raise UnregisteredError(
+    kind = _REGISTERED.get(name)
+    if kind is None:
+        raise StoreError(
             f"its dynamics are of the kind {name!r}, which no imported module registers; "
             f"import the one that holds @register_dynamics({name!r}) first"
         )
-    kind = _REGISTERED[name]
-    if issubclass(kind, nn.Module) and not hasattr(kind, "unpack"):
-        module = kind(**settings)
-        module.load_state_dict({key: torch.tensor(array) for key, array in arrays.items()})
-        model: Dynamics = module.requires_grad_(False).eval()
-        return model
-    model = kind.unpack(arrays, settings)
-    return model
+    model: Any
+    if hasattr(kind, "unpack"):
+        model = kind.unpack(arrays, settings)
+    else:
+        model = kind(**settings).requires_grad_(False).eval()
+        model.load_state_dict({key: torch.tensor(array) for key, array in arrays.items()})
+    return model  # type: ignore[no-any-return]
 
 
 def targets(data: Transitions, coordinates: Coordinates | None = None) -> Tensor:
@@ -218,11 +184,11 @@ def targets(data: Transitions, coordinates: Coordinates | None = None) -> Tensor
     The reward is among it only where the task knows none and the data has it. Changes are in the task's
     coordinates unless others are given.
     """
-    core, next_core = torch.tensor(data.core), torch.tensor(data.next_core)
+    coordinates = coordinates or Coordinates(data.task.core.geometry)
     displacement = torch.tensor(data.displacement).float()
-    if coordinates is None:
-        coordinates = Coordinates(data.task.core.geometry)
-    change: Tensor = coordinates.difference(core, next_core, displacement)
+    change: Tensor = coordinates.difference(
+        torch.tensor(data.core), torch.tensor(data.next_core), displacement
+    )
     if data.task.reward is not None or data.reward is None:
         return change
     return torch.cat([change, torch.tensor(data.reward).float()[:, None]], 1)

@@ -23,7 +23,6 @@ from wmgym.models.batching import MemberPacking, alike, as_tensor, library, padd
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Carry, Precision, Prediction, register_dynamics
-from wmgym.models.losses import beta_nll, termination_entropy
 from wmgym.tasks.layout import Array
 
 VECTOR = 32
@@ -130,7 +129,10 @@ class EnsembleMLP(nn.Module):
         """
         mean, log_std, end_logit = self.split(outputs)
         loss = beta_nll(mean, log_std, labels)
-        return loss if end_logit is None else loss + termination_entropy(end_logit, ends)
+        if end_logit is not None:
+            entropy = functional.binary_cross_entropy_with_logits(end_logit, ends)
+            loss = loss + entropy * self.num_members
+        return loss
 
     def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
         """All members for all rows: leading shape ``(members, batch)``; there is no carry."""
@@ -139,9 +141,7 @@ class EnsembleMLP(nn.Module):
         hidden = self._hidden(inputs.expand(self.num_members, *inputs.shape), layers.hidden)
         return self._predict(hidden, layers, lambda outputs, columns: outputs[:, : len(core), :columns])
 
-    def predict_assigned(
-        self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
-    ) -> Prediction:
+    def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         """Each row by its own member ``(batch,)``, paying for that one: leading shape ``(batch,)``."""
         plan = self._packed(member)
         layers = self._layers_of(plan.only)
@@ -149,13 +149,7 @@ class EnsembleMLP(nn.Module):
         return self._predict(hidden, layers, plan.unpack)
 
     def predict_pair(
-        self,
-        core: Tensor,
-        companion: Tensor,
-        action: Tensor,
-        member: Tensor,
-        carry: Carry = None,
-        companion_carry: Carry = None,
+        self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Prediction]:
         """``predict_assigned`` of both, companions ``(batch, core_dim)`` by the next member, in one pass."""
         plan = self._packed(member)
@@ -203,7 +197,8 @@ class EnsembleMLP(nn.Module):
         )
         std = weight[..., d : 2 * d], bias[..., d : 2 * d]
         scale = alike(self.input_mean, self.input_std)
-        return _Layers((scale[0], scale[1]), (first, *middle), _widened(mean), _widened(std))
+        last = [(widened(w), widened(b)) for w, b in (mean, std)]
+        return _Layers((scale[0], scale[1]), (first, *middle), *last)
 
     def encode(self, core: Tensor, action: Tensor) -> Tensor:
         """Normalised network input ``(batch, input_dim)``."""
@@ -227,14 +222,9 @@ class EnsembleMLP(nn.Module):
         """What the last layer sees ``(members, rows, width)``."""
         first, *middle = layers
         hidden = _through(first, inputs)
-        if self._dtype is None:
-            for layer in middle:
-                hidden = self.activate(hidden)
-                hidden = _through(layer, hidden)
-            return self.activate(hidden)
         for weight, bias in middle:
-            layer = weight.to(self._dtype), bias.to(self._dtype)
-            hidden = _through(layer, self.activate(hidden.to(self._dtype)))
+            hidden = self.activate(hidden if self._dtype is None else hidden.to(self._dtype))
+            hidden = torch.baddbmm(bias.to(hidden.dtype), hidden, weight.to(hidden.dtype))
         return self.activate(hidden).to(inputs.dtype)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -275,7 +265,7 @@ class EnsembleMLP(nn.Module):
     def _std(self, raw: Tensor) -> Tensor:
         """The exponential of ``split``'s bounded log std, without its two softplus, in raw units."""
         rows = raw.shape[-2]
-        bounded = torch.sigmoid(_pad(raw, -rows % VECTOR) - self.log_std_high)
+        bounded = torch.sigmoid(as_tensor(padded(raw, VECTOR)) - self.log_std_high)
         low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
         return torch.addcmul(low, bounded, high)[..., :rows, :]
 
@@ -292,10 +282,10 @@ def _through(layer: Layer, rows: Tensor) -> Tensor:
     return torch.baddbmm(bias, rows, weight)
 
 
-def _widened(layer: Layer) -> Layer:
-    weight, bias = layer
-    return widened(weight), widened(bias)
+def beta_nll(mean: Tensor, log_std: Tensor, labels: Tensor) -> Tensor:
+    """Likelihood weighted by its own deviation (Seitzer et al. 2022, arXiv:2203.09168, beta = 1/2).
 
-
-def _pad(rows: Tensor, count: int) -> Tensor:
-    return functional.pad(rows, (0, 0, 0, count)) if count else rows
+    All ``(members, batch, target_dim)``, normalised; mean over rows and dimensions, summed over members.
+    """
+    nll = 0.5 * ((labels - mean) * (-log_std).exp()).square() + log_std
+    return (nll * log_std.detach().exp()).mean((1, 2)).sum()

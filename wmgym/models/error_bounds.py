@@ -96,20 +96,21 @@ class Calibration:
         """
         rows = np.minimum(elapsed, self.horizon + 1)
         if disagreement is None:
-            bound = self._by_step[propagation].take(rows, 0)
+            bound = self._tables["half_width"][propagation].take(rows, 0)
         else:
             power = self.power[propagation][np.clip(elapsed, 1, self.horizon) - 1]
             scale = np.maximum(disagreement, SMALLEST_DISAGREEMENT) ** power[:, None]
-            bound = self._by_disagreement[propagation].take(rows, 0) * scale
+            bound = self._tables["per_disagreement"][propagation].take(rows, 0) * scale
         return self.saturated(bound, core).astype(np.float32)
 
     @cached_property
-    def _by_step(self) -> dict[Propagation, np.ndarray]:
-        return {propagation: _with_ends(rows) for propagation, rows in self.half_width.items()}
-
-    @cached_property
-    def _by_disagreement(self) -> dict[Propagation, np.ndarray]:
-        return {propagation: _with_ends(rows) for propagation, rows in self.per_disagreement.items()}
+    def _tables(self) -> dict[str, dict[Propagation, np.ndarray]]:
+        """Bounds by step, after zero for the start and before infinity for past the horizon."""
+        ends = (0, np.inf), (0, 0)
+        return {
+            name: {how: np.pad(rows, ((1, 1), (0, 0)), constant_values=ends) for how, rows in each.items()}
+            for name, each in (("half_width", self.half_width), ("per_disagreement", self.per_disagreement))
+        }
 
     def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
         """Bounds ``(n, core_dim)`` of predictions, cut off at the marginal range of held-out states."""
@@ -122,16 +123,23 @@ class Calibration:
         return int(past.argmax()) if past.any() else self.horizon
 
 
+def disagreement(distance: np.ndarray, total: np.ndarray, elapsed: np.ndarray) -> np.ndarray:
+    """How far two members' own paths of each episode have come apart ``(batch, core_dim)``.
+
+    Per dimension the root mean square of their ``distance`` now and of its mean so far, that is ``total``
+    over the ``elapsed`` ``(batch,)`` steps, shrunk towards the geometric mean over dimensions: one other
+    member is a small sample of what the model does not know, and its past and its other dimensions steady
+    the estimate.
+    """
+    now, total = (np.nan_to_num(each, nan=_LOST, posinf=_LOST, neginf=_LOST) for each in (distance, total))
+    past = total / np.maximum(elapsed, 1).astype(np.float32)[:, None]
+    own = np.sqrt((now**2 + past**2) / 2)
+    rest = np.exp(np.log(np.maximum(past, SMALLEST_DISAGREEMENT)).mean(1, keepdims=True))
+    found: np.ndarray = own**0.4 * rest**0.6
+    return found
+
+
+_LOST = 1e9  # disagreement where a path is no longer finite
+
 SMALLEST_DISAGREEMENT = 1e-6
 """Disagreement counts as no less, not even that of a single member, which always agrees with itself."""
-
-
-def _with_ends(rows: np.ndarray) -> np.ndarray:
-    """Bounds by step, with zero for the start before them and infinity for past the horizon after them."""
-    return np.concatenate(
-        [
-            np.zeros_like(rows, shape=(1, rows.shape[1])),
-            rows,
-            np.full_like(rows, np.inf, shape=(1, rows.shape[1])),
-        ]
-    )

@@ -122,7 +122,9 @@ def _fit_ensemble(
     # A learned reward or termination may tell left from right.
     symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
     seen = views(symmetries, model.coordinates, task.action_dim)
-    inputs, labels, ends = _prepare(train, model, seen)
+    features = model.features(torch.tensor(train.core), encoded_actions(train))
+    inputs, labels = _normalise(model, features, targets(train, model.coordinates), seen)
+    ends = torch.tensor(train.terminated).float()
     validation_fn = RolloutError(train, held, config, seed)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
     history = optimise(fitting, "fit")
@@ -156,8 +158,7 @@ def _fit_readout(
     model = EnsembleMLP(architecture, generator)
     model.use_precision(config.precision)
     features = model.features(torch.tensor(train.next_core), encoded_actions(train))
-    labels = _normalise(model, features, torch.tensor(train.readout).float())
-    inputs = (features - model.input_mean) / model.input_std
+    inputs, labels = _normalise(model, features, torch.tensor(train.readout).float())
 
     def held_out_error(model: EnsembleMLP) -> float:
         with torch.no_grad():
@@ -182,27 +183,20 @@ def _with_joint_limits(
     return low, high
 
 
-def _prepare(train: Transitions, model: EnsembleMLP, seen: Views | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised inputs, normalised targets and termination labels."""
-    features = model.features(torch.tensor(train.core), encoded_actions(train))
-    labels = _normalise(model, features, targets(train, model.coordinates), seen)
-    inputs = (features - model.input_mean) / model.input_std
-    return inputs, labels, torch.tensor(train.terminated).float()
-
-
-def _normalise(model: EnsembleMLP, features: Tensor, target: Tensor, seen: Views | None = None) -> Tensor:
-    """Set the normalisers, those of all views where there are several; return normalised targets."""
+def _normalise(
+    model: EnsembleMLP, features: Tensor, target: Tensor, seen: Views | None = None
+) -> tuple[Tensor, Tensor]:
+    """Set the normalisers, those of all views where there are several; return both normalised."""
     inputs = features.mean(0), safe_std(features)
     outputs = target.mean(0), _target_unit(target)
     if seen is not None:
         inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
     with torch.no_grad():
-        for name, value in zip(
-            ("input_mean", "input_std", "target_mean", "target_std"), (*inputs, *outputs), strict=True
-        ):
-            getattr(model, name).copy_(value)
+        normalisers = model.input_mean, model.input_std, model.target_mean, model.target_std
+        for held, value in zip(normalisers, (*inputs, *outputs), strict=True):
+            held.copy_(value)
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
-    return (target - model.target_mean) / model.target_std
+    return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
 
 
 def _target_unit(target: Tensor) -> Tensor:

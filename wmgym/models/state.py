@@ -1,4 +1,4 @@
-"""The state of a batch of imagined episodes, its prediction, and the outcome of a step."""
+"""The state of a batch of imagined episodes, and the outcome of a step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmgym.models.batching import alike, as_tensor
-from wmgym.models.dynamics import (
-    Carry,
-    Dynamics,
-    Prediction,
-    Propagation,
-    predict_all,
-    predict_assigned,
-    predict_pair,
-)
+from wmgym.models.dynamics import Carry
 
 
 @dataclass(frozen=True)
@@ -71,20 +62,15 @@ def _mapped(part: Carry, change: Callable[[Tensor], Tensor]) -> Carry:
 
 def _put(rows: Tensor, here: Carry, there: Carry) -> Carry:
     """``here`` with ``there`` at ``rows``; a carry that one of them lacks is zeros."""
-    if isinstance(here, tuple) or isinstance(there, tuple):
-        count = len(here if isinstance(here, tuple) else there or ())
-        pairs = zip(here or (None,) * count, there or (None,) * count, strict=True)
-        return tuple(_put_rows(rows, *pair) for pair in pairs)
-    return None if here is None and there is None else _put_rows(rows, here, there)
-
-
-def _put_rows(rows: Tensor, here: Tensor | None, there: Tensor | None) -> Tensor:
     if here is None:
-        assert there is not None
-        here = there.new_zeros(len(rows), *there.shape[1:])
-    here = here.clone()
-    here[rows] = 0 if there is None else there
-    return here
+        here = _mapped(there, lambda part: part.new_zeros(len(rows), *part.shape[1:]))
+    if there is None:
+        there = _mapped(here, lambda part: torch.zeros_like(part[rows]))
+    if isinstance(here, tuple) and isinstance(there, tuple):
+        return tuple(part.index_put((rows,), new) for part, new in zip(here, there, strict=True))
+    assert not isinstance(here, tuple)
+    assert not isinstance(there, tuple)
+    return None if here is None or there is None else here.index_put((rows,), there)
 
 
 @dataclass(frozen=True)
@@ -116,27 +102,3 @@ def deal_members(held: Tensor, count: int, num_members: int, generator: torch.Ge
     tie = torch.rand(num_members, rounds, generator=generator, device=held.device)
     chosen = torch.argsort((level + 0.5 * tie).flatten())[:count] // rounds
     return chosen[torch.randperm(count, generator=generator, device=held.device)]
-
-
-def predict_step(
-    model: Dynamics, state: WorldState, action: Tensor, propagation: Propagation, trust: bool
-) -> tuple[Prediction, Prediction | None]:
-    """What a model predicts of episodes ``(batch, ...)``: by each one's member, or by the mean of all.
-
-    With ``trust`` also what the next member predicts of their companions.
-    """
-    member, carry = state.member, state.carry
-    if propagation != "mean":
-        if trust:
-            return predict_pair(
-                model, state.core, state.companion, action, member, carry, state.companion_carry
-            )
-        return predict_assigned(model, state.core, action, member, carry), None
-    every = predict_all(model, state.core, action, carry)
-    mean = as_tensor(alike(every.mean)[0].mean(0))
-    logit = None if every.end_logit is None else every.end_logit.mean(0)
-    own = Prediction(mean, lambda: every.std.mean(0), logit, every.carry)
-    if not trust:
-        return own, None
-    following = (member + 1) % model.num_members
-    return own, predict_assigned(model, state.companion, action, following, state.companion_carry)

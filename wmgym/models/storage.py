@@ -14,7 +14,7 @@ from wmgym.io.artifacts import StoreError
 from wmgym.io.provenance import Provenance
 from wmgym.io.schema import Record, join_arrays, split_arrays
 from wmgym.models.coordinates import Coordinates
-from wmgym.models.dynamics import Dynamics, UnregisteredError, pack_dynamics, unpack_dynamics
+from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.support import Support
@@ -78,7 +78,7 @@ def unpack_parts(
     try:
         record = _WorldRecord.model_validate_json(json.dumps(document))
         parts = _rebuild(record, arrays)
-    except UnregisteredError as error:
+    except StoreError as error:
         raise StoreError(f"{name}: {error}") from error
     except Exception as error:  # whatever a class of the caller's raises
         raise _foreign(name, error) from error

@@ -114,15 +114,9 @@ class Search:
         if not 1 <= k <= len(self.support.core):
             raise ValueError(f"k must lie in 1 .. {len(self.support.core)}, got {k}")
         distance, found = self.distance(core).topk(k, largest=False)
-        rows, kept = found.cpu().numpy(), self.support
-        return NearestReal(
-            core=kept.core[rows],
-            action=kept.action[rows],
-            next_core=kept.next_core[rows],
-            episode=kept.episode[rows],
-            step=kept.step[rows],
-            distance=distance.cpu().numpy(),
-        )
+        rows, columns = found.cpu().numpy(), ("core", "action", "next_core", "episode", "step")
+        kept = {name: getattr(self.support, name)[rows] for name in columns}
+        return NearestReal(**kept, distance=distance.cpu().numpy())
 
 
 def sample_support(train: Transitions, seed: int, coordinates: Coordinates | None = None) -> Support:
@@ -130,14 +124,8 @@ def sample_support(train: Transitions, seed: int, coordinates: Coordinates | Non
     coordinates = coordinates or Coordinates(train.task.core.geometry)
     rows = np.random.default_rng(seed).permutation(len(train))[:ROWS]
     step = np.arange(len(train)) - train.first[train.episode]
-    drawn = Support(
-        train.core[rows],
-        train.action[rows],
-        train.next_core[rows],
-        train.episode[rows],
-        step[rows],
-        typical=1.0,
-    )
+    kept = train.core[rows], train.action[rows], train.next_core[rows], train.episode[rows], step[rows]
+    drawn = Support(*kept, typical=1.0)
     search = Search(drawn, coordinates)
     looked = torch.tensor(drawn.core[-SEARCHED:])
     distance = search.distance(looked, SEARCHED).numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,8 +65,8 @@ def optimise(fitting: FitState, name: str) -> list[float]:
         return model.loss(model.network(seen), wanted, ends[rows])
 
     rate = config.learning_rate
-    plan = _Descent(name, config.max_updates, rate, rate / 10, clip=100.0, patience=config.patience)
-    return _descend(fitting, loss, plan)
+    schedule = config.max_updates, rate, rate / 10
+    return _descend(fitting, loss, name, schedule, clip=100.0, patience=config.patience)
 
 
 def finetune(fitting: FitState, train: Transitions) -> list[float]:
@@ -83,10 +84,8 @@ def finetune(fitting: FitState, train: Transitions) -> list[float]:
     core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
     action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
     low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
-    symmetries, geometry = (
-        () if fitting.views is None else train.task.core.symmetries,
-        train.task.core.geometry,
-    )
+    symmetries = () if fitting.views is None else train.task.core.symmetries
+    geometry = train.task.core.geometry
     coordinates, changes = model.coordinates, model.coordinates.change_dim
     unit, middle = model.target_std[:changes], model.target_mean[:changes]
     shape = (model.num_members, max(1, config.batch_size // 4))
@@ -115,40 +114,34 @@ def finetune(fitting: FitState, train: Transitions) -> list[float]:
         return total
 
     rate = config.learning_rate / 5
-    plan = _Descent("fine-tune", config.finetune_updates, rate, rate / 20, clip=10.0, patience=None)
-    return _descend(fitting, loss, plan)
+    schedule = config.finetune_updates, rate, rate / 20
+    return _descend(fitting, loss, "fine-tune", schedule, clip=10.0)
 
 
-@dataclass(frozen=True)
-class _Descent:
-    """Settings of one run of the optimiser."""
-
-    name: str  # for the progress bar
-    updates: int
-    rate: float  # learning rate at the start
-    last_rate: float
-    clip: float  # of the gradient's norm
-    patience: int | None  # validations without improvement before it stops
-
-
-def _descend(fitting: FitState, loss_now: Callable[[], Tensor], plan: _Descent) -> list[float]:
-    """AdamW with a cosine schedule; keeps the best weights and returns the validation errors."""
+def _descend(
+    fitting: FitState,
+    loss_now: Callable[[], Tensor],
+    name: str,
+    schedule: tuple[int, float, float],
+    clip: float,
+    patience: float = math.inf,
+) -> list[float]:
+    """AdamW over updates, from a first learning rate to a last one; keeps the weights of the least error."""
     model, config, validation_fn = fitting.model, fitting.config, fitting.validation_fn
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=plan.rate, weight_decay=config.weight_decay, fused=True
-    )
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.updates, eta_min=plan.last_rate)
+    updates, rate, last_rate = schedule
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=config.weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, eta_min=last_rate)
     best, best_error, since, history = copy.deepcopy(model.state_dict()), validation_fn(model), 0, []
-    with track(plan.name, plan.updates, show=fitting.progress) as advance:
-        for update in range(1, plan.updates + 1):
+    with track(name, updates, show=fitting.progress) as advance:
+        for update in range(1, updates + 1):
             loss = loss_now()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip, foreach=True)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip, foreach=True)
             optimizer.step()
             scheduler.step()
             note = ""
-            if update % config.eval_every == 0 or update == plan.updates:
+            if update % config.eval_every == 0 or update == updates:
                 error = validation_fn(model)
                 history.append(round(error, 6))
                 note = f"error {error:.3f}"
@@ -157,7 +150,7 @@ def _descend(fitting: FitState, loss_now: Callable[[], Tensor], plan: _Descent) 
                 else:
                     since += 1
             advance(1, note)
-            if plan.patience is not None and since >= plan.patience:
+            if since >= patience:
                 break
     model.load_state_dict(best)
     return history

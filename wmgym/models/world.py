@@ -21,12 +21,11 @@ from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import Provenance
 from wmgym.models.batching import alike, as_tensor, beside, clamp, library
 from wmgym.models.coordinates import Coordinates
-from wmgym.models.disagreement import advance_companion, disagreement
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.error_bounds import Calibration
-from wmgym.models.heads import reward_of, terminated_of
-from wmgym.models.state import WorldState, WorldStep, deal_members, predict_step
+from wmgym.models.error_bounds import Calibration, disagreement
+from wmgym.models.state import WorldState, WorldStep, deal_members
+from wmgym.models.step import advance_companion, predict_step, reward_of, terminated_of
 from wmgym.models.storage import pack_parts, rounded, unpack_parts
 from wmgym.models.support import NearestReal, Search, Support
 from wmgym.tasks.layout import Array
@@ -104,14 +103,6 @@ class WorldModel:
         sides = (torch.nan_to_num(torch.tensor(x, device=self.device)) for x in (self.low, self.high))
         low, high = alike(*sides)
         return low, high
-
-    @cached_property
-    @torch.inference_mode(False)
-    def _hard(self) -> Array:
-        """Dimensions that diverge at their limit: all but joints, which run into stops."""
-        hard = torch.ones(len(self.low), dtype=torch.bool, device=self.device)
-        hard[[joint for joint, _, _ in self.task.core.joint_limits]] = False
-        return alike(hard)[0]
 
     @cached_property
     @torch.inference_mode(False)
@@ -259,7 +250,6 @@ class WorldModel:
         noise = generator if propagation == "sample" else None
         if propagation == "sample" and noise is None:
             raise ValueError("propagation='sample' draws noise; pass generator=torch.Generator()")
-        data_std = self._data_std if trust else None
         encoded = self.encode_action(action)
         own, other = predict_step(self.dynamics, state, encoded, propagation, trust)
         target = own.mean if noise is None else own.sample(self._std_scale, noise)
@@ -275,19 +265,12 @@ class WorldModel:
                 )
                 split = readout.shape[1] - self.task.core.shown_dim
                 unobserved, next_shown = beside(unobserved, readout[:, :split]), readout[:, split:]
-            next_state = WorldState(
-                as_tensor(next_core),
-                as_tensor(next_shown) if self.task.core.readout_dim else state.shown,
-                state.member,
-                state.companion,
-                state.cumulative_disagreement,
-                own.carry,
-                state.companion_carry,
-            )
+            kept = as_tensor(next_shown) if self.task.core.readout_dim else state.shown  # no view of a view
+            next_state = replace(state, core=as_tensor(next_core), shown=kept, carry=own.carry)
             if other is not None:
-                assert data_std is not None
-                limits = self._limits[0][: core.shape[1]], self._limits[1][: core.shape[1]]
-                next_state = advance_companion(next_state, other, self.coordinates, limits, data_std)
+                next_state = advance_companion(
+                    next_state, other, self.coordinates, self._limits, self._data_std
+                )
             known = beside(core, shown), flat, beside(next_core, next_shown), unobserved
             reward = reward_of(self.task, known, target[:, self.coordinates.change_dim :])
             terminated = terminated_of(self.task, known, own.end_logit, noise)
@@ -296,20 +279,21 @@ class WorldModel:
     def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
         """How far two members' paths are apart ``(batch, core_dim)`` after ``elapsed`` ``(batch,)`` steps.
 
-        In standard deviations of the calibration data; see ``wmgym.models.disagreement``.
+        In standard deviations of the calibration data; see ``wmgym.models.error_bounds``.
         """
-        return disagreement(state, elapsed, self._data_std)
+        distance = (state.core - state.companion) / self._data_std
+        now, total = (x.detach().cpu().numpy() for x in (distance, state.cumulative_disagreement))
+        return disagreement(now, total, elapsed)
 
     def _integrate(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
         """The next core and the displacement, always finite, and ``diverged``."""
-        lib, (low, high) = library(core), self._limits
+        lib, (low, high), at = library(core), self._limits, core.shape[1]
         raw = lib.concatenate(self.coordinates.move(core, target[:, : self.coordinates.change_dim]), 1)
         sound = clamp(raw, low, high)
         differs = sound != raw  # NaN differs from everything
-        at = core.shape[1]
-        if self.task.core.joint_limits:  # a joint that runs into its stop is no divergence
-            hard = self._hard if isinstance(raw, np.ndarray) else as_tensor(self._hard)
-            differs = differs & (hard | (raw != raw))
+        if joints := [joint for joint, _, _ in self.task.core.joint_limits]:
+            # One that runs into its stop is no divergence, unless it is NaN.
+            differs[:, joints] = raw[:, joints] != raw[:, joints]
         diverged = differs.any(1)
         if diverged.any():
             rest = lib.concatenate([core, lib.zeros_like(raw[:, at:])], 1)
