@@ -127,9 +127,8 @@ class Transitions:
         """Rows from which ``length`` consecutive transitions lie inside one episode."""
         if length < 1:
             raise ValueError(f"a window has at least one step, got length={length}")
-        last = np.arange(len(self)) + length - 1
-        inside = last < len(self)
-        return np.flatnonzero(inside & (self.episode == self.episode[np.minimum(last, len(self) - 1)]))
+        ends = np.cumsum(self.lengths)[self.episode]
+        return np.flatnonzero(np.arange(len(self)) + length <= ends)
 
     def select(self, episodes: Sequence[int] | np.ndarray) -> Transitions:
         """The given episodes, renumbered in ascending order."""

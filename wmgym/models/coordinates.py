@@ -80,6 +80,7 @@ class Coordinates(nn.Module):
         self._keep("changing", np.array(sorted({*moving, *base}), np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
         self._axes = 3 if floating else 2  # that a vector has
+        self._plain_core = not (g.free or g.fixed or g.angles or turns)  # a short cut for small batches
         self._prepare_feet()
 
     def _keep(self, name: str, table: np.ndarray) -> None:
@@ -153,6 +154,8 @@ class Coordinates(nn.Module):
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
         g, lib = self.geometry, library(core)
+        if self._plain_core and not g.feet:
+            return core
         parts = [columns(core, self._table("plain", core))]
         if g.feet:
             parts.append(lib.tanh(self.feet(core) / self._table("units", core)).T)
@@ -183,6 +186,8 @@ class Coordinates(nn.Module):
         """Invert ``difference``: the next core and the displacement."""
         g, turned, moving = self.geometry, self._table("turned", core), self._table("moving", core)
         split = change.shape[1] - g.displacement_dim
+        if self._plain_core:
+            return core + change[:, :split], change[:, split:]
         quaternion = self._quaternion(core)
         if len(turned):
             frame = self._frame(core, quaternion).swapaxes(1, 2)
