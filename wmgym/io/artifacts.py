@@ -48,8 +48,14 @@ _EXTENSION = {"arrays": "safetensors", "document": "json"}
 
 class _File(Record):
     name: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: str
     size: int
+
+    @classmethod
+    def of(cls, role: str, payload: bytes) -> _File:
+        """The description of a payload file with this content."""
+        sha256 = hashlib.sha256(payload).hexdigest()
+        return cls(name=f"{role}.{sha256[:16]}.{_EXTENSION[role]}", sha256=sha256, size=len(payload))
 
 
 class _Files(Record):
@@ -90,7 +96,7 @@ def write_directory(
         "arrays": _encode_arrays(directory, arrays),
         "document": files.encode_json(directory, document),
     }
-    described = {role: _describe(role, payload) for role, payload in payloads.items()}
+    described = {role: _File.of(role, payload) for role, payload in payloads.items()}
     try:
         manifest = _Manifest(kind=kind, files=_Files(**described))
     except ValidationError as error:
@@ -131,8 +137,8 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
                 f"{directory} holds a wmgym {manifest.kind!r}, not a {kind!r}; choose another path"
             )
         try:
-            arrays = _read_payload(directory, manifest.files.arrays)
-            document = _read_payload(directory, manifest.files.document)
+            arrays = _read_payload(directory, "arrays", manifest.files.arrays)
+            document = _read_payload(directory, "document", manifest.files.document)
         except files.MissingError:
             # A writer may have swept this payload since the manifest was read: then there is a new manifest.
             if manifest == failed:
@@ -171,11 +177,6 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
             _refuse_foreign(directory, kind)
 
 
-def _describe(role: str, payload: bytes) -> _File:
-    sha256 = hashlib.sha256(payload).hexdigest()
-    return _File(name=f"{role}.{sha256[:16]}.{_EXTENSION[role]}", sha256=sha256, size=len(payload))
-
-
 def _read_manifest(directory: Path) -> _Manifest:
     path = directory / _MANIFEST
     try:
@@ -190,16 +191,15 @@ def _read_manifest(directory: Path) -> _Manifest:
         raise _damaged(path, " ".join(map(str, (*first["loc"], first["msg"])))) from error
     if files.encode_json(path, manifest.model_dump()) != payload:
         raise _damaged(path, "it is not in canonical form")
-    for role, file in manifest.files:
-        if file.name != f"{role}.{file.sha256[:16]}.{_EXTENSION[role]}":
-            raise _damaged(path, f"the name of its {role} does not follow from their SHA-256")
     return manifest
 
 
-def _read_payload(directory: Path, file: _File) -> bytes:
+def _read_payload(directory: Path, role: str, file: _File) -> bytes:
+    if not _PAYLOAD.fullmatch(file.name):
+        raise _damaged(directory / _MANIFEST, f"no file of {role} is named {file.name!r}")
     payload = files.read_bytes(directory / file.name)
-    if len(payload) != file.size or hashlib.sha256(payload).hexdigest() != file.sha256:
-        raise _damaged(directory / file.name, "its SHA-256 or size differs from the manifest's")
+    if _File.of(role, payload) != file:
+        raise _damaged(directory / file.name, "its name, size or SHA-256 differs from the manifest's")
     return payload
 
 
