@@ -57,16 +57,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
         for name in (
-            "members",
-            "width",
-            "depth",
-            "batch_size",
-            "max_updates",
-            "eval_every",
-            "patience",
-            "rollout",
+            "members", "width", "depth", "batch_size", "max_updates", "eval_every", "patience", "rollout",
             "finetune_steps",
-        ):
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.precision not in get_args(Precision):

@@ -30,7 +30,6 @@ from wmgym.models.training_loop import (
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Geometry
 
-_PAST_LIMIT = 0.02  # share of its range by which an imagined joint may pass its limit
 _STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
 
 
@@ -85,7 +84,7 @@ def fit(
         model = getattr(made_by, "fit", made_by)(train, config, seed)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
     bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
-    low, high = _with_joint_limits(train, *data_range(train, config.margin))
+    low, high = data_range(train, config.margin, task.core.joint_limits)
     provenance = Provenance(
         fingerprints=train.fingerprints(),
         steps=len(train),
@@ -169,18 +168,6 @@ def _fit_readout(
     fitting = FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
     optimise(fitting, "fit readouts")
     return model.finished()
-
-
-def _with_joint_limits(
-    train: Transitions, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of imagined states, with joints held near their limits."""
-    for joint, least, most in train.task.core.joint_limits:
-        seen = np.concatenate([train.core[:, joint], train.next_core[:, joint]])
-        slack = _PAST_LIMIT * (most - least)
-        low[joint] = min(least, seen.min()) - slack
-        high[joint] = max(most, seen.max()) + slack
-    return low, high
 
 
 def _normalise(

@@ -64,13 +64,7 @@ def advance_companion(
 
 
 def reward_of(task: Task, known: tuple[Array, ...], predicted: Tensor) -> Tensor:
-    """Rewards ``(batch,)``.
-
-    Args:
-        task: whose formula it is, where there is one.
-        known: what that takes: state, action, next state and unobserved quantities.
-        predicted: ``(batch, k)``, what was predicted after the change; its first column is a learned reward.
-    """
+    """Rewards ``(batch,)``: the task's formula of what is ``known``, or the first column of ``predicted``."""
     if task.reward is None:
         return torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0)
     reward = as_tensor(task.reward(*_in_kind(task, known)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,24 +76,26 @@ def unpack_parts(
         StoreError: this is not a world of this version of wmgym, or of a model whose class is not imported.
     """
     arrays = {key: a.astype(np.float32) if a.dtype == np.float16 else a for key, a in arrays.items()}
-    try:
+    with _refusing(name):
         record = _WorldRecord.model_validate_json(json.dumps(document))
         parts = _rebuild(record, arrays)
-    except StoreError as error:
-        raise StoreError(f"{name}: {error}") from error
-    except Exception as error:  # whatever a class of the caller's raises
-        raise _foreign(name, error) from error
     parts["task"] = rebuild_task(record.task, task)
-    try:
+    with _refusing(name):
         _check(parts, arrays)
-    except Exception as error:
-        raise _foreign(name, error) from error
     return parts
 
 
-def _foreign(name: str, error: Exception) -> StoreError:
-    reason = getattr(error, "title", None) or (str(error) or type(error).__name__).splitlines()[0]
-    return StoreError(f"{name}: not a world of this version of wmgym ({reason}); fit it again")
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Make a ``StoreError`` of whatever goes wrong, in a class of the caller's too."""
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"{name}: {error}") from error
+    except Exception as error:
+        reason = getattr(error, "title", None) or (str(error) or type(error).__name__).splitlines()[0]
+        text = f"{name}: not a world of this version of wmgym ({reason}); fit it again"
+        raise StoreError(text) from error
 
 
 def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

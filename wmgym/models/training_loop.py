@@ -19,6 +19,7 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.symmetry import Views, mapped, placed
 
 CONSTANT = 1e-8  # a standard deviation below this is none
+_PAST_LIMIT = 0.02  # share of its range by which an imagined joint may pass its limit
 
 
 @dataclass(frozen=True)
@@ -203,17 +204,25 @@ def safe_std(values: Tensor) -> Tensor:
     return torch.where(std < CONSTANT, torch.ones_like(std), std)
 
 
-def data_range(train: Transitions, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest core and displacement allowed; places and directions are not limited."""
+def data_range(
+    train: Transitions, margin: float, joint_limits: tuple[tuple[int, float, float], ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest core and displacement allowed; places and directions are not limited.
+
+    Joints ``(core dimension, low, high)`` may pass their limits a little, or as far as the data does.
+    """
     seen = np.concatenate([train.core, train.displacement.astype(np.float32)], 1)
     last = np.concatenate([train.next_core, train.displacement.astype(np.float32)], 1)
-    low, high = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
-    span = np.maximum(high - low, 1e-3)
-    low, high = low - margin * span, high + margin * span
+    least, most = np.minimum(seen.min(0), last.min(0)), np.maximum(seen.max(0), last.max(0))
+    span = np.maximum(most - least, 1e-3)
+    low, high = least - margin * span, most + margin * span
     geometry = train.task.core.geometry
     base = [] if geometry.quaternion is None else range(geometry.quaternion, geometry.quaternion + 4)
     unlimited = [*geometry.angles, *geometry.free, *base]
     low[unlimited], high[unlimited] = -np.inf, np.inf
+    for joint, first, final in joint_limits:
+        slack = _PAST_LIMIT * (final - first)
+        low[joint], high[joint] = min(first, least[joint]) - slack, max(final, most[joint]) + slack
     return low.astype(np.float32), high.astype(np.float32)
 
 
