@@ -103,7 +103,7 @@ class Coordinates(nn.Module):
         # Cosines, sines, both times the rate, and the core stand side by side; see feet.
         cos, sin, sin_rate, cos_rate, core = (k * len(chains) for k in range(5))
         rows = {hinges: k for k, hinges in enumerate(chains)}
-        heights, forwards, upwards = [], [], []
+        sums = []
         for foot in g.feet:
             assert g.root is not None
             height, forward, upward = ([(core + i, 1.0)] for i in g.root)
@@ -112,10 +112,8 @@ class Coordinates(nn.Module):
                 height += [(cos + k, link.up), (sin + k, -link.along)]
                 forward += [(sin_rate + k, -link.along), (cos_rate + k, link.up)]
                 upward += [(sin_rate + k, -link.up), (cos_rate + k, -link.along)]
-            heights.append(height)
-            forwards.append(forward)
-            upwards.append(upward)
-        self._keep_sums("feet", heights + forwards + upwards)
+            sums.append((height, forward, upward))
+        self._keep_sums("feet", [of_foot for kind in zip(*sums, strict=True) for of_foot in kind])
         radii = [foot.radius for foot in g.feet]
         self._keep("radii", np.array([*radii, *[0.0] * 2 * count], np.float32)[:, None])
         self._keep("units", np.repeat(np.array([_NEAR, _SLOW, _SLOW], np.float32), count)[:, None])
