@@ -37,7 +37,7 @@ class ConformalTable:
     @classmethod
     def of(cls, scores: list[Scores], level: float, few_groups: bool) -> ConformalTable:
         """The table of the scores after each number of steps; few groups raise the level."""
-        checked = _checked(len(scores))
+        checked = [h for h in _CHECKED if h <= len(scores)]
         if few_groups:
             level = raised_level([scores[h - 1] for h in checked], level)
         coverage = np.full(len(scores), np.nan)
@@ -57,28 +57,27 @@ def error_bounds(
         group: ``(n,)``, see ``groups``.
         few_groups: whether the level is to be raised for them.
     """
-    horizon = len(replays.error)
-    power = _powers(blank, replays, group)
-    steps = [_Step(replays, group, h, power[h - 1]) for h in range(1, horizon + 1)]
+    powers = _powers(blank, replays, group)
+    steps = [_Step(replays, group, h, power) for h, power in enumerate(powers, start=1)]
     by_step = ConformalTable.of([(step.error, step.group) for step in steps], blank.level, few_groups)
     by_disagreement = ConformalTable.of(
         [(step.error / step.scale, step.group) for step in steps], blank.level, few_groups
     )
-    distrust, worst = np.zeros(horizon), np.zeros((horizon, len(group), 1))
-    for h, step in enumerate(steps):
-        bound = blank.saturated(by_disagreement.quantile[h] * step.scale, step.core)
-        distrust[h] = np.median((bound / blank.data_std).mean(1))
+    distrust, lasting = [], []
+    worst = np.zeros((len(group), 1))  # of the steps so far and of all dimensions
+    for step, quantile in zip(steps, by_disagreement.quantile, strict=True):
+        bound = blank.saturated(quantile * step.scale, step.core)
+        distrust.append(np.median((bound / blank.data_std).mean(1)))
         # What never moves has neither bound nor error.
         relative = np.divide(step.error, bound, out=np.zeros_like(bound), where=bound > 0)
-        worst[h, step.there, 0] = relative.max(1)
-    worst = np.maximum.accumulate(worst)  # of the steps so far and of all dimensions
-    lasting = [(so_far[step.there], step.group) for so_far, step in zip(worst, steps, strict=True)]
+        worst[step.there] = np.maximum(worst[step.there], relative.max(1, keepdims=True))
+        lasting.append((worst[step.there], step.group))
     tube = ConformalTable.of(lasting, blank.level, few_groups)
     return {
         "half_width": by_step.quantile,
         "per_disagreement": by_disagreement.quantile,
-        "power": power,
-        "distrust": distrust,
+        "power": powers,
+        "distrust": np.array(distrust),
         "tube": np.maximum.accumulate(tube.quantile[:, 0]),
         "coverage": np.stack([by_step.coverage, by_disagreement.coverage]),
     }
@@ -182,13 +181,9 @@ class _Step:
         self.scale = np.maximum(replays.disagreement[h - 1][self.there], SMALLEST_DISAGREEMENT) ** power
 
 
-def _checked(horizon: int) -> list[int]:
-    return [h for h in _CHECKED if h <= horizon]
-
-
 def _powers(blank: Calibration, replays: OpenLoopStep, group: np.ndarray) -> np.ndarray:
     """The exponent ``(horizon,)`` of disagreement with the narrowest bounds, smoothed over checked steps."""
-    checked = _checked(len(replays.error))
+    checked = [h for h in _CHECKED if h <= len(replays.error)]
     width = np.empty((len(checked), len(_POWERS)))
     for i, h in enumerate(checked):
         for k, power in enumerate(_POWERS):

@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from wmgym.envs.conventions import named
 from wmgym.envs.episodes import EnvSnapshot
-from wmgym.envs.infos import named
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from wmgym.envs.inputs import one_of
+from wmgym.envs.conventions import one_of
 
 OnExceed: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
 

@@ -12,9 +12,8 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from wmgym.envs import conventions
 from wmgym.envs.episodes import EnvSnapshot, Episodes
-from wmgym.envs.infos import final_infos, masked, named
-from wmgym.envs.inputs import action_tensor, joint_seed, one_of, reset_mask, start_states
 from wmgym.envs.trust import OLD_TRUST, Trust
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
@@ -97,10 +96,12 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             StoreError: a path without a world, or with a damaged one.
         """
         self.trust = Trust.of(trust)
-        one_of("precision", precision, get_args(Precision))
-        one_of("propagation", propagation, PROPAGATIONS)
-        one_of("autoreset_mode", autoreset_mode, [*AutoresetMode, *(mode.value for mode in AutoresetMode)])
-        one_of("render_mode", render_mode, (*self.metadata["render_modes"], None))
+        conventions.one_of("precision", precision, get_args(Precision))
+        conventions.one_of("propagation", propagation, PROPAGATIONS)
+        conventions.one_of(
+            "autoreset_mode", autoreset_mode, [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
+        )
+        conventions.one_of("render_mode", render_mode, (*self.metadata["render_modes"], None))
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:
@@ -146,14 +147,14 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ResetNeeded: before the first reset, a mask that leaves episodes out.
         """
         options = dict(options or {})
-        mask = reset_mask(options.pop("reset_mask", None), self.num_envs)
-        given = start_states(options, self.world.task, self.num_envs) if options else None
-        if (seed := joint_seed(seed, self.num_envs)) is not None:
+        mask = conventions.reset_mask(options.pop("reset_mask", None), self.num_envs)
+        given = conventions.start_states(options, self.world.task, self.num_envs) if options else None
+        if (seed := conventions.joint_seed(seed, self.num_envs)) is not None:
             self._episodes.generator.manual_seed(seed)
         self._episodes.begin(mask, given)
         if self.render_mode == "human":
             self._draw()
-        return self._observe(), masked(self._episodes.infos(np.zeros(self.num_envs, bool)), mask)
+        return self._observe(), conventions.masked(self._episodes.infos(np.zeros(self.num_envs, bool)), mask)
 
     def step(
         self, actions: np.ndarray
@@ -173,7 +174,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"episodes {np.flatnonzero(self._episodes.ended).tolist()} are over; reset them with "
                 "options={'reset_mask': ended}"
             )
-        action = action_tensor(actions, self.single_action_space, self.num_envs, self._episodes.starts.device)
+        action = conventions.action_tensor(
+            actions, self.single_action_space, self.num_envs, self._episodes.starts.device
+        )
         outcome = self._episodes.step(action)
         reward = outcome.reward.cpu().numpy().astype(np.float64)
         terminated, diverged = outcome.terminated.cpu().numpy().copy(), outcome.diverged.cpu().numpy().copy()
@@ -188,7 +191,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             truncated = truncated | (self._episodes.elapsed >= self.max_episode_steps)
         if self.trust is not None:
             reward, terminated, truncated = self.trust.apply(infos["distrust"], reward, terminated, truncated)
-        truncated, infos = truncated & ~terminated, masked(infos, np.ones(self.num_envs, bool))
+        truncated, infos = truncated & ~terminated, conventions.masked(infos, np.ones(self.num_envs, bool))
         ended = terminated | truncated
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._episodes.ended = ended
@@ -200,9 +203,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _same_step(self, ended: np.ndarray, infos: dict[str, Any]) -> None:
         """Autoreset SAME_STEP: what has ended starts anew at once; ``infos`` tell of both episodes."""
-        final = final_infos(self._observe(), infos, ended)
+        final = conventions.final_infos(self._observe(), infos, ended)
         self._episodes.begin(ended)
-        for _, value in named(infos):
+        for _, value in conventions.named(infos):
             value[ended] = 0  # a start is known without error
         if "novelty" in infos:
             start = self._episodes.state.core[torch.as_tensor(ended, device=self._episodes.starts.device)]

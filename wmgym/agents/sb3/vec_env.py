@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from wmgym.envs.infos import named
+from wmgym.envs.conventions import named
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 from wmgym.io.deprecation import renamed
 
