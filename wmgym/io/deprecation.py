@@ -14,11 +14,52 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T", bound=Callable[..., Any])
 
 OLD_MODULES = {
-    "drift": ("calibration.online", "calibration.shift_detection"),
-    "groundtruth": ("tasks.ground_truth", "tasks.rendering", "data.branch"),
-    "rules": ("calibration.scoring_rules",),
+    "archive": "models.saving",
+    "arrays": "models.batching",
+    "calibrating": "calibration.calibrate calibration.conformal",
+    "calibration": "models.error_bounds",
+    "chart": "models.coordinates models.rotations",
+    "cli": "app.cli",
+    "collecting": "data.collect",
+    "console": "app.console",
+    "data": "data.transitions data.logs",
+    "doctor": "app.doctor",
+    "drift": "calibration.online calibration.shift_detection",
+    "dynamics": "models.dynamics models.ensemble models.config",
+    "env": "envs.env envs.registration",
+    "files": "io.files",
+    "fitting": "models.fit",
+    "groundtruth": "tasks.ground_truth tasks.rendering data.branch",
+    "ledger": "io.provenance",
+    "optimising": "models.config models.training_loop models.ensemble",
+    "pipeline": "app.run",
+    "policy": "data.policy data.pool",
+    "progress": "io.progress",
+    "recipes": "app.recipes",
+    "records": "tasks.schema io.schema io.provenance",
+    "replaying": "calibration.open_loop",
+    "rules": "calibration.scoring_rules",
+    "scoring": "evaluation.score evaluation.gap_report",
+    "store": "io.artifacts io.files",
+    "streams": "data.rollout_worker data.policy",
+    "support": "models.support",
+    "symmetry": "models.symmetry",
+    "task": "tasks.task",
+    "tasks": "tasks.layout tasks.registry",
+    "vector_env": "envs.vector_env envs.trust envs.episodes",
+    "world": "models.world models.state models.dynamics io.provenance",
 }
-"""Each documented module that moved, and the new ones that hold what was in it."""
+"""Each module that moved, and the new ones that hold what was in it; three are packages by that name now."""
+
+_OLD_NAMES = {
+    "Chart": "Coordinates",
+    "MODES": "PROPAGATIONS",
+    "Mode": "Propagation",
+    "OnDistrust": "OnExceed",
+    "SMALLEST_DOUBT": "SMALLEST_DISAGREEMENT",
+    "replay_errors": "open_loop_errors",
+}
+"""Names in those modules that changed on the way."""
 
 
 def warn_renamed(old: str, new: str) -> None:
@@ -81,21 +122,26 @@ def _moved(given: Mapping[str, Any], new_names: Mapping[str, str]) -> dict[str, 
             raise ValueError(f"{old} is {new_names[old]} now; pass that alone")
         warn_renamed(old, new_names[old])
         found[name] = {**there, field: value} if isinstance(there, Mapping) else value
+    trust = found.get("trust")
+    if "trust" not in given and isinstance(trust, Mapping) and trust.get("on_exceed", "ignore") == "ignore":
+        del found["trust"]  # without trust=True the old keywords asked for nothing
     return found
 
 
 def install() -> None:
     """Make the old modules importable; each looks names up in its new homes as they are asked for."""
-    for name in OLD_MODULES:
+    for name in OLD_MODULES.keys() - {"calibration", "data", "tasks"}:
         module = types.ModuleType(f"wmgym.{name}", "Old names; see the migration page of the documentation.")
-        module.__getattr__ = functools.partial(_look_up, name)  # type: ignore[method-assign]
+        module.__getattr__ = functools.partial(look_up, name)  # type: ignore[method-assign]
         sys.modules[module.__name__] = module
 
 
-def _look_up(module: str, name: str) -> Any:
-    for home in () if name.startswith("_") else OLD_MODULES[module]:  # ``inspect`` asks for __file__
+def look_up(module: str, name: str) -> Any:
+    """What had this name in an old module."""
+    new = _OLD_NAMES.get(name, name)
+    for home in () if name.startswith("_") else OLD_MODULES[module].split():  # ``inspect`` asks for __file__
         found = importlib.import_module(f"wmgym.{home}")
-        if hasattr(found, name):
-            warn_renamed(f"wmgym.{module}.{name}", f"wmgym.{home}.{name}")
-            return getattr(found, name)
+        if new in vars(found):
+            warn_renamed(f"wmgym.{module}.{name}", f"wmgym.{home}.{new}")
+            return getattr(found, new)
     raise AttributeError(f"module 'wmgym.{module}' has no attribute {name!r}")
