@@ -41,7 +41,7 @@ class Imagination:
     recent_share: float = 0.3
     recent_steps: int = 2_000
     range_rate: float = 1e-3
-    averaging_rate: float = 3e-3
+    averaging_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
