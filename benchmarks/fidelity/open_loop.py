@@ -105,7 +105,7 @@ def windows(test: Transitions, each: int) -> np.ndarray:
 
 def simulate(task: wmgym.Task, core: np.ndarray, actions: np.ndarray) -> np.ndarray:
     low, high = task.action_space.low, task.action_space.high  # type: ignore[union-attr]
-    return ground_truth.replay(task, core, np.clip(actions, low, high))
+    return ground_truth.open_loop(task, core, np.clip(actions, low, high))
 
 
 class Linear(torch.nn.Module):

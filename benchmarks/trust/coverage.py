@@ -20,7 +20,7 @@ from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, per_env
 from benchmarks.harness.worlds import LARGE, STEPS, Setup, policies
 from wmgym.calibration import scoring_rules
-from wmgym.calibration.open_loop import replay, steps_left
+from wmgym.calibration.open_loop import open_loop_steps, steps_left
 from wmgym.data.policy import apply_policy
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import Propagation
@@ -63,7 +63,7 @@ def bounds(
     pooled: list[tuple[np.ndarray, np.ndarray]] = []
     worst = np.zeros(len(starts))
     length = np.minimum(steps_left(test)[starts], min(TUBE, table.horizon))
-    steps = replay(world, test, starts, max(HORIZONS), propagation, trust=True)
+    steps = open_loop_steps(world, test, starts, max(HORIZONS), propagation, trust=True)
     for h, step in enumerate(steps, start=1):
         there = ~np.isnan(step.disagreement[:, 0])
         if not there.any():
@@ -160,7 +160,7 @@ def thresholds(env_id: str, world: wmgym.WorldModel, test: Transitions, starts: 
     table = world.calibration
     assert table is not None
     widened_bound, wrong = [], []
-    for h, step in enumerate(replay(world, test, starts, 200, "member", trust=True), start=1):
+    for h, step in enumerate(open_loop_steps(world, test, starts, 200, "member", trust=True), start=1):
         there = ~np.isnan(step.disagreement[:, 0])
         if not there.any():
             break

@@ -15,7 +15,7 @@ from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.conformal import grouped_quantile
 from wmgym.calibration.noise_scale import std_scale
-from wmgym.calibration.open_loop import open_loop_errors, replay
+from wmgym.calibration.open_loop import open_loop_errors, open_loop_steps
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.collect import collect
 from wmgym.data.logs import from_arrays
@@ -168,7 +168,7 @@ def test_sampled_copies_of_one_start_cover_one_sigma_of_the_truth() -> None:
         assert world.calibration is not None
         assert (world.calibration.std_scale <= most).all()
         many = real.first.repeat(64)
-        for h, step in enumerate(replay(world, real, many, 8, "sample", seed=1), start=1):
+        for h, step in enumerate(open_loop_steps(world, real, many, 8, "sample", seed=1), start=1):
             copies = step.core.reshape(128, 64, 3).swapaxes(0, 1)
             rank = pit(copies, real.next_core[real.first + h - 1], np.random.default_rng(0))
             if h in (1, 8):
@@ -263,7 +263,7 @@ def test_doubt_tells_good_episodes_from_bad_ones() -> None:
     table = bounded.calibration
     assert table is not None
     test = toy.episodes(400, 1, sigma=0.0, steps=8)
-    for h, step in enumerate(replay(bounded, test, test.first, 4, "member", trust=True), start=1):
+    for h, step in enumerate(open_loop_steps(bounded, test, test.first, 4, "member", trust=True), start=1):
         hours = np.full(len(step.disagreement), h)
         by_step = table.error_bound(hours, "member", step.core)
         given = table.error_bound(hours, "member", step.core, step.disagreement)
@@ -278,7 +278,9 @@ def test_a_tube_holds_for_whole_trajectories(calibrations: list[Calibration]) ->
     fresh, shares = toy.episodes(1_000, 77, steps=20), []
     for table in calibrations[:5]:  # one, from 128 episodes, is off by 0.03
         inside, world = np.ones(1_000, bool), toy.world().with_calibration(table)
-        for h, step in enumerate(replay(world, fresh, fresh.first, 20, "sample", trust=True), start=1):
+        for h, step in enumerate(
+            open_loop_steps(world, fresh, fresh.first, 20, "sample", trust=True), start=1
+        ):
             bound = table.error_bound(np.full(1_000, h), "sample", step.core, step.disagreement)
             inside &= (step.error <= table.tube["sample"][19] * bound).all(1)
         shares.append(inside.mean())

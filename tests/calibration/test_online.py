@@ -11,7 +11,7 @@ from scipy import stats
 from tests import toy
 from wmgym.calibration import online, shift_detection
 from wmgym.calibration.calibrate import calibrate
-from wmgym.calibration.open_loop import replay
+from wmgym.calibration.open_loop import open_loop_steps
 from wmgym.data.transitions import Transitions, concat
 from wmgym.models.world import WorldModel
 
@@ -31,7 +31,7 @@ def coverage(world: WorldModel, data: Transitions) -> np.ndarray:
     """Share ``(2, 24)`` of errors inside the bounds by the step and given disagreement."""
     table, found = world.calibration, []
     assert table is not None
-    for h, step in enumerate(replay(world, data, data.first, 24, "member", trust=True), start=1):
+    for h, step in enumerate(open_loop_steps(world, data, data.first, 24, "member", trust=True), start=1):
         hours = np.full(len(step.disagreement), h)
         both = (
             table.error_bound(hours, "member", step.core, disagreement)
@@ -68,7 +68,7 @@ def test_louder_episodes_are_noticed_and_bounds_follow(world: WorldModel) -> Non
     assert table is not None
     inside = np.ones(300, bool)
     fresh = louder(300, 6)
-    for h, step in enumerate(replay(adapted, fresh, fresh.first, 24, "member", trust=True), start=1):
+    for h, step in enumerate(open_loop_steps(adapted, fresh, fresh.first, 24, "member", trust=True), start=1):
         bound = table.error_bound(np.full(300, h), "member", step.core, step.disagreement)
         inside &= (step.error <= table.tube["member"][23] * bound).all(1)
     assert inside.mean() == pytest.approx(0.9, abs=0.08)

@@ -51,7 +51,7 @@ MODULES = {
     "progress": ("track",),
     "recipes": ("RunConfig", "Round", "recipe"),
     "records": ("TaskRecord", "Record", "library_versions"),
-    "replaying": ("replay_errors", "spread_starts"),
+    "replaying": ("replay", "replay_errors", "spread_starts"),
     "rules": ("crps", "coverage"),
     "scoring": ("score", "GapReport", "PolicyScore", "mean_interval"),
     "store": ("write_directory", "read_directory", "StoreError"),

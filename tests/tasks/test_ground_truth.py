@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wmgym.data.branch import branch, fork
-from wmgym.tasks.ground_truth import DivergedError, Snapshot, inspect, replay, restore, snapshot
+from wmgym.tasks.ground_truth import DivergedError, Snapshot, inspect, open_loop, restore, snapshot
 from wmgym.tasks.registry import TABLE
 from wmgym.tasks.rendering import Renderer
 from wmgym.tasks.task import make_task
@@ -68,7 +68,7 @@ def test_a_replay_is_equal_to_the_envs_own_steps(env_id: str) -> None:
             obs = env.step(action)[0]
             cores.append(task.read_core(env, obs))
         expected.append(cores)
-    found = replay(task, starts, np.array(plans), workers=2)
+    found = open_loop(task, starts, np.array(plans), workers=2)
     np.testing.assert_array_equal(found, np.array(expected))
 
 
@@ -81,7 +81,7 @@ def test_a_replay_from_cores_needs_no_snapshot() -> None:
     for action in plan:
         obs = env.step(action)[0]
         expected.append(task.read_core(env, obs))
-    found = replay(task, core[None], plan[None])
+    found = open_loop(task, core[None], plan[None])
     np.testing.assert_allclose(found[0], expected, atol=1e-9)
 
 
@@ -121,7 +121,7 @@ def test_a_replay_that_blows_up_says_so() -> None:
     task = make_task("HalfCheetah-v5")
     core = np.full((1, 17), 1e9)
     with pytest.raises(DivergedError, match="limit its actions"):
-        replay(task, core, np.zeros((1, 50, 6)))
+        open_loop(task, core, np.zeros((1, 50, 6)))
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5", "Reacher-v5"])
@@ -191,7 +191,7 @@ def test_energy_is_conserved_in_free_flight() -> None:
     core[0, 0], core[0, 1] = 50.0, 1.0
     core[0, 5:13] = [0, 1, 0, -1, 0, -1, 0, 1]  # between their stops
     core[0, 13:16] = [3.0, 0.0, 8.0]
-    path = replay(task, core, np.zeros((1, 10, 8)))[0]
+    path = open_loop(task, core, np.zeros((1, 10, 8)))[0]
     found = inspect(task, np.concatenate([core, path]))
     assert np.ptp(found.energy) < 0.01 * abs(found.energy[0])
     falling = np.diff(found.com_velocity[:, 2]) / task.dt

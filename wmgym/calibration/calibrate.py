@@ -10,7 +10,7 @@ import numpy as np
 from wmgym.calibration import online
 from wmgym.calibration.conformal import error_bounds, groups, marginal_calibration
 from wmgym.calibration.noise_scale import noise_scale
-from wmgym.calibration.open_loop import replay, spread_starts, stacked
+from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
@@ -73,7 +73,7 @@ def calibrate(
     with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:
         for propagation in PROPAGATIONS:
             steps = []
-            for step in replay(scaled, calib, starts, horizon, propagation, seed, trust=True):
+            for step in open_loop_steps(scaled, calib, starts, horizon, propagation, seed, trust=True):
                 steps.append(step)
                 advance(1)
             replays = stacked(steps)

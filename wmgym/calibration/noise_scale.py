@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from wmgym.calibration.conformal import marginal_calibration
-from wmgym.calibration.open_loop import given_actions, replay, spread
+from wmgym.calibration.open_loop import given_actions, open_loop_steps, spread
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import targets
@@ -51,7 +51,7 @@ def std_scale(z: np.ndarray) -> np.ndarray:
 def _sampled_coverage(world: WorldModel, calib: Transitions, starts: np.ndarray, seed: int) -> float:
     """One-sigma coverage of the truth by samples from each start, mean over 1, 8 and 32 steps."""
     many, moving, covered = starts.repeat(_COPIES), calib.core.std(0) > 1e-8, []
-    for h, step in enumerate(replay(world, calib, many, 32, "sample", seed), start=1):
+    for h, step in enumerate(open_loop_steps(world, calib, many, 32, "sample", seed), start=1):
         there = ~np.isnan(step.error[::_COPIES, 0])
         if h in (1, 8, 32) and there.any():
             copies = step.core.reshape(len(starts), _COPIES, -1).swapaxes(0, 1)[:, there][..., moving]

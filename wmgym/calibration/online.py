@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.calibration.open_loop import OpenLoopStep, replay, spread_starts, stacked
+from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, spread_starts, stacked
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.error_bounds import Calibration
@@ -116,7 +116,7 @@ def _episodes(
     """The windows of every episode, in the data's order, each up to its last step."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
-    every = stacked(replay(world, data, starts, horizon, propagation, seed, trust=True))
+    every = stacked(open_loop_steps(world, data, starts, horizon, propagation, seed, trust=True))
     there, found = ~np.isnan(every.error[..., 0]), []
     for episode in np.unique(data.episode[starts]):
         own = data.episode[starts] == episode

@@ -40,11 +40,11 @@ def open_loop_errors(
     propagation: Propagation,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """The errors of ``replay`` alone: ``(len(starts), core_dim)``, raw units, after each step."""
-    return (step.error for step in replay(world, real, starts, horizon, propagation, seed))
+    """The errors of ``open_loop_steps`` alone: ``(len(starts), core_dim)``, raw units, after each step."""
+    return (step.error for step in open_loop_steps(world, real, starts, horizon, propagation, seed))
 
 
-def replay(
+def open_loop_steps(
     world: WorldModel,
     real: Transitions,
     starts: np.ndarray,
@@ -87,7 +87,7 @@ def replay(
 
 
 def stacked(steps: Iterable[OpenLoopStep]) -> OpenLoopStep:
-    """All steps of ``replay`` at once: arrays ``(horizon, n, core_dim)``."""
+    """All steps of ``open_loop_steps`` at once: arrays ``(horizon, n, core_dim)``."""
     every = list(steps)
     return OpenLoopStep(*(np.stack([getattr(s, part.name) for s in every]) for part in fields(OpenLoopStep)))
 

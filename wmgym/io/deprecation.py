@@ -57,7 +57,9 @@ _OLD_NAMES = {
     "Mode": "Propagation",
     "OnDistrust": "OnExceed",
     "SMALLEST_DOUBT": "SMALLEST_DISAGREEMENT",
+    "groundtruth.replay": "open_loop",
     "replay_errors": "open_loop_errors",
+    "replaying.replay": "open_loop_steps",
 }
 """Names in those modules that changed on the way."""
 
@@ -138,7 +140,7 @@ def install() -> None:
 
 def look_up(module: str, name: str) -> Any:
     """What had this name in an old module."""
-    new = _OLD_NAMES.get(name, name)
+    new = _OLD_NAMES.get(f"{module}.{name}") or _OLD_NAMES.get(name, name)
     for home in () if name.startswith("_") else OLD_MODULES[module].split():  # ``inspect`` asks for __file__
         found = importlib.import_module(f"wmgym.{home}")
         if new in vars(found):

@@ -1,4 +1,4 @@
-"""Exact MuJoCo: snapshot and restore a live env, branch from it, replay many episodes at once, render a core.
+"""Exact MuJoCo: snapshot and restore a live env, branch from it, run many action sequences at once, render.
 
 The only module that imports mujoco. A snapshot holds what MuJoCo integrates from (``mjSTATE_INTEGRATION``,
 warm start included), the env's elapsed steps, and the quantities that an env reads between two steps and
@@ -66,7 +66,7 @@ class Inspection:
 
 
 class DivergedError(RuntimeError):
-    """MuJoCo warned during a replay, or gave numbers that are not finite."""
+    """MuJoCo warned during an open-loop run, or gave numbers that are not finite."""
 
 
 def snapshot(env: gym.Env[Any, Any]) -> Snapshot:
@@ -96,14 +96,14 @@ def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
         limits[0]._elapsed_steps = at.elapsed  # type: ignore[assignment]
 
 
-def replay(
+def open_loop(
     task: Task,
     starts: Sequence[Snapshot] | np.ndarray,
     actions: np.ndarray,
     *,
     workers: int | None = None,
 ) -> np.ndarray:
-    """Open-loop replay of many action sequences on all cores, through ``mujoco.rollout``.
+    """Run many action sequences open loop, on all cores, through ``mujoco.rollout``.
 
     Terminations and time limits do not stop it. Bit-equal to the env's own steps from snapshots; from cores
     MuJoCo's warm start is missing, which matters little.
@@ -140,7 +140,7 @@ def replay(
                 # MuJoCo answers a state that is not finite by a reset, clock included.
                 late = initial[rows, 0] + steps * skip * model.opt.timestep
                 if not (np.isfinite(states).all() and np.allclose(states[:, -1, 0], late)):
-                    raise DivergedError("a replay became unstable; limit its actions or its start states")
+                    raise DivergedError("the run became unstable; limit its actions or its start states")
                 ends = states[:, skip - 1 :: skip, 1:]  # qpos and qvel follow the time
                 qpos, qvel = ends[..., : model.nq], ends[..., model.nq : model.nq + model.nv]
                 cores[rows] = task.core.from_mujoco(qpos, qvel)
