@@ -89,6 +89,12 @@ def test_the_top_has_at_most_ten_names() -> None:
     assert len({name for name in top if not name.startswith("__")}) <= 10
 
 
+def test_files_stay_short() -> None:
+    lines = {str(file.relative_to(PACKAGE)): len(file.read_text().splitlines()) for file in FILES}
+    assert max(lines.values()) <= 350
+    assert len([name for name in lines if lines[name] > 300]) <= 3, lines
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_go_down(file: Path) -> None:
     here = unit(file)
