@@ -91,7 +91,8 @@ def renamed(**new_names: str) -> Callable[[T], T]:
             kind: Any = target
             kind.__init__ = renamed(**new_names)(kind.__init__)
             for old, new in new_names.items():
-                setattr(kind, old, property(functools.partial(_give, f"{kind.__name__}.{old}", new)))
+                give = functools.partial(_give, f"{kind.__name__}.{old}", new)
+                setattr(kind, old, property(give, doc=""))  # the documentation leaves it out
             return target
 
         @functools.wraps(target)
