@@ -80,6 +80,7 @@ def test_one_saved_policy_is_collected_as_if_it_were_loaded(tmp_path: Path) -> N
         ({}, "no policies in the mapping"),
         (3, "int is no policy; pass a function"),
         ({"a": 3}, "int is no policy"),
+        ({1: still, "1": still}, "name of a policy must be a str, got 1"),
     ],
 )
 def test_what_is_no_policy_is_refused(given: Any, why: str) -> None:
@@ -89,7 +90,22 @@ def test_what_is_no_policy_is_refused(given: Any, why: str) -> None:
 
 
 def test_a_path_without_policies_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no policies"):
-        as_policies(tmp_path)
-    with pytest.raises(StoreError, match="holds no wmgym"):
-        as_policies({"a": tmp_path / "none"})
+    saved = constant("a", 0.5).save(tmp_path / "damaged")
+    manifest = bytearray((saved / "manifest.json").read_bytes())
+    manifest[10] ^= 1
+    (saved / "manifest.json").write_bytes(manifest)
+    collect("InvertedPendulum-v5", steps=20).save(tmp_path / "data")
+    (tmp_path / "model.zip").write_bytes(b"PK")
+    (tmp_path / "empty").mkdir()
+    for name, why in {
+        "none": "none is missing; check the path",
+        "empty": "holds no policies of split 'pool'",
+        "data": "holds a wmgym 'transitions', not a 'policy'",
+        "damaged": "manifest.json is damaged",
+        "model.zip": r"model\.zip is a file, .* wmgym\.sb3\.import_sb3, or load it",
+    }.items():
+        with pytest.raises(StoreError, match=why) as caught:
+            as_policies(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(StoreError, match="holds no wmgym artifact" if name == "empty" else why):
+            as_policies({"a": str(tmp_path / name)})

@@ -194,7 +194,7 @@ def test_policies_take_over_from_one_another_within_an_episode(tmp_path: Path) -
 
 
 def test_a_pool_needs_policies_and_steps_for_each(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no policies"):
+    with pytest.raises(StoreError, match="none is missing"):
         collect("Hopper-v5", tmp_path / "none", steps=10, seed=0)
     with pytest.raises(ValueError, match="too few for 2 policies"):
         collect("Hopper-v5", pool(tmp_path / "pool"), steps=1, seed=0)

@@ -174,7 +174,8 @@ def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
     policy().save(tmp_path / "1")
     with pytest.raises(artifacts.StoreError, match="no policies of split 'held-out'"):
         load_pool(tmp_path, "held-out")
-    with pytest.raises(artifacts.StoreError, match="holds no policies"):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(artifacts.StoreError, match="none holds no policies of split 'pool'"):
         load_pool(tmp_path / "none")
 
 

@@ -164,7 +164,7 @@ def test_what_is_no_world_is_refused(tmp_path: Path) -> None:
     for name, why in {
         "data": "'transitions', not a 'world'",
         "foreign": "holds no wmgym artifact",
-        "missing": "holds no wmgym artifact",
+        "missing": "missing is missing; check the path",
         "file": "holds no wmgym artifact",
     }.items():
         with pytest.raises(artifacts.StoreError, match=why) as caught:
@@ -300,8 +300,11 @@ def test_a_shipped_world_is_loaded_by_its_id(
     pendulum_world.save(tmp_path / "worlds" / "InvertedPendulum-v5")
     assert saving.load("InvertedPendulum-v5").task.env_id == "InvertedPendulum-v5"
     assert gym.make("wmgym/InvertedPendulum-v5").reset(seed=0)[0].shape == (4,)
-    with pytest.raises(artifacts.StoreError, match="holds no wmgym"):
-        saving.load("Hopper-v5")
+    for name in ("Hopper-v5", "wmgym/InvertedPendulumm-v5"):
+        with pytest.raises(artifacts.StoreError, match=f"^{name} is no .* these do: InvertedPendulum-v5$"):
+            saving.load(name)
+    with pytest.raises(artifacts.StoreError, match="is missing"):  # no id
+        saving.load("runs/world")
     (tmp_path / "InvertedPendulum-v5").mkdir()  # a directory of the user's own comes first
     with pytest.raises(artifacts.StoreError, match="holds no wmgym"):
         saving.load("InvertedPendulum-v5")

@@ -179,6 +179,11 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
     Raises:
         StoreError: no policy, or a byte of it has changed.
     """
+    if os.path.isfile(path):
+        raise artifacts.StoreError(
+            f"{path} is a file, not a policy that wmgym saved; read a Stable-Baselines3 zip with "
+            "wmgym.sb3.import_sb3, or load it with Stable-Baselines3 and pass the model"
+        )
     arrays, document = artifacts.read_directory(path, kind="policy")
     try:
         fields: dict[str, Any] = dict(_PolicyRecord.model_validate(document))

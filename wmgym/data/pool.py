@@ -28,13 +28,16 @@ def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, Policy
         split: of a directory of policies, those to take.
 
     Raises:
-        ValueError: an empty mapping, or something that is no policy.
+        ValueError: an empty mapping, a name that is no str, or something that is no policy.
         StoreError: a path that holds no policy, or a damaged one.
     """
     if isinstance(policies, Mapping):
         if not policies:
             raise ValueError("no policies in the mapping; pass at least one, or None for random actions")
-        return {str(name): _policy(policy) for name, policy in policies.items()}
+        for name in policies:
+            if not isinstance(name, str):
+                raise ValueError(f"the name of a policy must be a str, got {name!r}")
+        return {name: _policy(policy) for name, policy in policies.items()}
     if is_pool(policies):
         return {**load_pool(policies, split)}
     policy = _policy(policies)
@@ -54,10 +57,12 @@ def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolic
         split: only those whose card says so; a policy without a card counts as "pool". None takes all.
 
     Raises:
-        StoreError: no such policy, two of one name, or a damaged one.
+        StoreError: no such directory or policy, two of one name, or a damaged one.
     """
     found: dict[str, MLPPolicy] = {}
-    for directory in sorted(entry for entry in Path(path).glob("*") if entry.is_dir()):
+    place = Path(path)
+    alone = not place.is_dir() or (place / artifacts.MANIFEST).exists()  # load_policy says what it is instead
+    for directory in [place] if alone else sorted(entry for entry in place.glob("*") if entry.is_dir()):
         policy = load_policy(directory)
         if policy.name in found:
             raise artifacts.StoreError(f"{path}: two policies are named {policy.name!r}; rename one")

@@ -32,6 +32,7 @@ from wmgym.io.files import StoreError, StrPath, read_json, write_json
 from wmgym.io.schema import Record
 
 __all__ = [
+    "MANIFEST",
     "StoreError",
     "check_place",
     "exists",
@@ -41,7 +42,7 @@ __all__ = [
     "write_json",
 ]
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"  # there exactly where an artifact is
 _PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")
 _EXTENSION = {"arrays": "safetensors", "document": "json"}
 
@@ -106,7 +107,7 @@ def write_directory(
         try:
             for role, payload in payloads.items():
                 replace(described[role].name, payload)
-            replace(_MANIFEST, files.encode_json(directory, manifest.model_dump()))
+            replace(MANIFEST, files.encode_json(directory, manifest.model_dump()))
         finally:
             _sweep_payloads(directory)
     return directory
@@ -178,12 +179,13 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
 
 
 def _read_manifest(directory: Path) -> _Manifest:
-    path = directory / _MANIFEST
+    path = directory / MANIFEST
     try:
         payload = files.read_bytes(path)
         manifest = _Manifest.model_validate_json(payload)
     except files.MissingError as error:
-        raise StoreError(f"{directory} holds no wmgym artifact; check the path or write it first") from error
+        state = "holds no wmgym artifact" if directory.exists() else "is missing"
+        raise StoreError(f"{directory} {state}; check the path or write it first") from error
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("version",):
@@ -196,7 +198,7 @@ def _read_manifest(directory: Path) -> _Manifest:
 
 def _read_payload(directory: Path, role: str, file: _File) -> bytes:
     if not _PAYLOAD.fullmatch(file.name):
-        raise _damaged(directory / _MANIFEST, f"no file of {role} is named {file.name!r}")
+        raise _damaged(directory / MANIFEST, f"no file of {role} is named {file.name!r}")
     payload = files.read_bytes(directory / file.name)
     if _File.of(role, payload) != file:
         raise _damaged(directory / file.name, "its name, size or SHA-256 differs from the manifest's")
@@ -234,12 +236,12 @@ def _decode_arrays(directory: Path, payload: bytes) -> dict[str, np.ndarray]:
 def _refuse_foreign(directory: Path, kind: str) -> None:
     """Refuse to write into a directory that holds something other than an artifact of this kind."""
     names = os.listdir(directory)
-    if _MANIFEST in names:
+    if MANIFEST in names:
         try:
             found = _read_manifest(directory).kind
         except StoreError as error:
             raise StoreError(
-                f"{directory} holds a damaged or foreign {_MANIFEST}; choose another --out"
+                f"{directory} holds a damaged or foreign {MANIFEST}; choose another --out"
             ) from error
         if found != kind:
             raise StoreError(f"{directory} holds a wmgym {found!r}, not a {kind!r}; choose another --out")
