@@ -79,3 +79,16 @@ def test_its_keywords_are_those_that_its_function_has() -> None:
 def test_every_line_names_a_function_that_describes_its_env() -> None:
     for env_id in TABLE:
         assert make_task(env_id).from_table, env_id
+
+
+@pytest.mark.usefixtures("pendulum")
+def test_an_id_with_its_module_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task("pendulum_task:Pendulum-v1")
+    assert (task.env_id, task.from_table) == ("pendulum_task:Pendulum-v1", True)
+    saved = tmp_path / "data"
+    collect(task, steps=10).save(saved)
+    assert Transitions.load(saved).task.from_table
+    monkeypatch.delitem(TABLE, "Pendulum-v1")
+    with pytest.raises(ValueError, match=r"line that sets wmgym\.tasks\.registry\.TABLE") as caught:
+        Transitions.load(saved)
+    assert "\n" not in str(caught.value)

@@ -39,9 +39,10 @@ _WITHOUT_EFFECT = {
 
 def lookup(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
     """What is known of ``gym.make(env_id, **env_kwargs)``; None, with a warning, if a keyword is not."""
-    if env_id not in TABLE:
+    line = TABLE.get(env_id, TABLE.get(env_id.rpartition(":")[2]))  # "module:Id-v0" only imports module first
+    if line is None:
         return None
-    module, _, name = TABLE[env_id].partition(":")
+    module, _, name = line.partition(":")
     describe = getattr(importlib.import_module(module), name)
     options = {key: value for key, value in env_kwargs.items() if key not in _WITHOUT_EFFECT}
     try:

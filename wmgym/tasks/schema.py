@@ -77,7 +77,7 @@ def record_task(task: Task) -> TaskRecord:
         action_space = _record_box(task.action_space)
     return TaskRecord(
         env_id=task.env_id,
-        env_kwargs={key: _record_value(key, value) for key, value in task.env_kwargs.items()},
+        env_kwargs=record_kwargs(task.env_kwargs),
         observation_space=_record_box(task.observation_space),
         action_space=action_space,
         dt=task.dt,
@@ -91,8 +91,8 @@ def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
     """The stored task, or the caller's where functions were given that no file can hold.
 
     Raises:
-        ValueError: the file needs ``task``, the one given describes other spaces, or the stored one is known
-            to another version of wmgym.
+        ValueError: the file needs ``task``, the one given describes other spaces, or the stored one was
+            known in another process or to another version of wmgym, but is not here.
     """
     observation_space, action_space = record.observation_space.space(), record.action_space.space()
     if task is not None:
@@ -104,10 +104,14 @@ def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
             f"{record.env_id!r} was described with reward_fn, terminated_fn or core, which are not stored; "
             "pass task=wmgym.make_task(..., reward_fn=..., terminated_fn=...) as before"
         )
-    env_kwargs = {key: _rebuild_value(value) for key, value in record.env_kwargs.items()}
+    env_kwargs = rebuild_kwargs(record.env_kwargs)
     known = lookup(record.env_id, env_kwargs) if record.reward == "table" else None
     if record.reward == "table" and known is None:
-        raise ValueError(f"this version of wmgym knows no {record.env_id!r}; use the one that stored it")
+        raise ValueError(
+            f"reward and termination of {record.env_id!r} were known where this was stored and are not here; "
+            "if the robot is your own, run the line that sets wmgym.tasks.registry.TABLE before loading, "
+            "else use the version of wmgym that stored it"
+        )
     return Task(
         env_id=record.env_id,
         env_kwargs=env_kwargs,
@@ -120,6 +124,16 @@ def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
         terminated=known.terminated if known else None,
         from_table=known is not None,
     )
+
+
+def record_kwargs(env_kwargs: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """Keywords of an env as JSON values, an infinite number as ``{"float": "inf"}``; ValueError if not so."""
+    return {key: _record_value(key, value) for key, value in env_kwargs.items()}
+
+
+def rebuild_kwargs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that ``record_kwargs`` took apart; others as they are."""
+    return {key: _rebuild_value(value) for key, value in values.items()}
 
 
 def _origin(task: Task, function: Any) -> Origin:

@@ -205,7 +205,10 @@ def _make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any,
     try:
         return gym.make(env_id, **env_kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise ValueError(f"cannot make {env_id!r}: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0]
+        if isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
+            why += f" An env of your own goes with the module that registers it: 'my_module:{env_id}'."
+        raise ValueError(f"cannot make {env_id!r}: {why}") from error
 
 
 def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
