@@ -408,6 +408,17 @@ def test_bad_horizon(horizon: int) -> None:
         calibrate(toy.world(), toy.episodes(2, 0), horizon=horizon)
 
 
+def test_a_path_or_the_two_the_wrong_way_round() -> None:
+    world, data = toy.world(), toy.episodes(2, 0)
+    for given, kinds in (
+        (("path", data), "str and Transitions"),
+        ((world, "path"), "WorldModel and str"),
+        ((data, world), "Transitions and WorldModel"),
+    ):
+        with pytest.raises(TypeError, match=rf"got {kinds}; .*wmgym\.load and wmgym\.Transitions\.load$"):
+            calibrate(*given)  # type: ignore[arg-type]
+
+
 def test_episodes_that_fit_saw() -> None:
     data = toy.episodes(5, 0)
     world = toy.world(seen=data.select([3]).fingerprints())

@@ -252,6 +252,13 @@ def test_short_or_few_episodes_are_enough(episodes: int, steps: int) -> None:
     assert np.isfinite(world.provenance.fit["rollout_error"]).all()
 
 
+def test_only_transitions_are_fitted() -> None:
+    data = toy.episodes(2, 0)
+    for given, kind in (("data", "str"), ([data, data], "list"), (data.task, "Task")):
+        with pytest.raises(TypeError, match=rf"got {kind}; .*wmgym\.Transitions\.load .* wmgym\.concat$"):
+            fit(given)  # type: ignore[arg-type]
+
+
 def test_unknown_setting() -> None:
     with pytest.raises(TypeError, match="widht"):
         FitConfig(widht=3)  # type: ignore[call-arg]

@@ -59,8 +59,14 @@ def calibrate(
         The same model with ``world.calibration``, whose dimensions ``world.core_names`` names.
 
     Raises:
+        TypeError: a path, or the two the wrong way round.
         ValueError: episodes that ``fit`` saw, another task, imagined data, or a level outside (0, 1).
     """
+    if not (isinstance(world, WorldModel) and isinstance(calib, Transitions)):
+        raise TypeError(
+            f"calibrate takes a WorldModel and Transitions, got {type(world).__name__} and "
+            f"{type(calib).__name__}; read them with wmgym.load and wmgym.Transitions.load"
+        )
     _refuse(world, calib, level, horizon, update)
     if update:
         return online.update(world, calib, seed)

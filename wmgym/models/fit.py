@@ -61,8 +61,14 @@ def fit(
         progress: show a bar on a terminal.
 
     Raises:
+        TypeError: ``train`` is a path, a list or something else that is no ``Transitions``.
         ValueError: the task has no reward formula and the data no reward, or too little data.
     """
+    if not isinstance(train, Transitions):
+        raise TypeError(
+            f"fit takes Transitions, got {type(train).__name__}; read saved ones with wmgym.Transitions.load "
+            "and join several with wmgym.concat"
+        )
     config = config or FitConfig()
     task = train.task
     if task.reward is None and train.reward is None:
