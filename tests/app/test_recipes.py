@@ -86,6 +86,17 @@ def test_what_is_given_goes_on_top_of_the_recipe() -> None:
     assert whole.real_steps == base.real_steps - 1_000 + 20
 
 
+def test_hyperparameters_go_on_top_of_the_recipes_one_by_one() -> None:
+    base = RunConfig("HalfCheetah-v5").train.hyperparameters
+    for algorithm in ({}, {"algorithm": "SAC"}):
+        changed = RunConfig("HalfCheetah-v5", train={**algorithm, "hyperparameters": {"gamma": 0.9}})
+        assert changed.train.hyperparameters == {**base, "gamma": 0.9}
+        assert RunConfig(**json.loads(json.dumps(changed.to_dict()))) == changed
+    whole = RunConfig("HalfCheetah-v5", train=TrainConfig("SAC", hyperparameters={"gamma": 0.9}))
+    assert whole.train.hyperparameters == {"gamma": 0.9}
+    assert RunConfig(**whole.to_dict()) == whole
+
+
 def test_settings_survive_json() -> None:
     config = recipe(
         "InvertedPendulum-v5", seed=3, train={"trust": Trust("truncate", 0.5)}, env_kwargs={"a": 1}
@@ -126,6 +137,13 @@ def test_flat_settings_of_version_0_1_still_work(make: type[RunConfig]) -> None:
         ({"rounds": []}, "at least one"), ({"collect": {"calibration_steps": 0}}, "calibration_steps"),
         ({"evaluate": {"episodes": 1}}, "at least 2 episodes"), ({"train": {"num_envs": 0}}, "num_envs"),
         ({"rounds": ROUNDS, "real_steps": 1_199}, "real_steps=1199"),
+        ({"train": {"trust": {"hue": 1}}}, r"^train\.trust\.hue: Unexp"), ({"collect": 5}, "^collect: Input"),
+        ({"rounds": [{"real_steps": 1}]}, r"^rounds\.0\.fit_updates: .* rounds\.0\.imagined_steps: Fiel"),
+        ({"rounds": 5}, "^rounds: Input"), ({"rounds": {"real_steps": 1}}, "^rounds: Input"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be at least 1, got 0"),
+        ({"collect": {"max_episode_steps": 0}}, "max_episode_steps must be at least 1"),
+        ({"env_kwargs": {"a": object()}}, "env_kwargs is not JSON"),
+        ({"env_kwargs": 3}, "^env_kwargs: Input"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused(changes: dict[str, object], message: str) -> None:

@@ -12,6 +12,7 @@ from wmgym.agents.config import TrainConfig
 from wmgym.io.deprecation import renamed
 from wmgym.io.schema import STRICT, read_settings, to_json
 from wmgym.models.config import FitConfig
+from wmgym.tasks.schema import rebuild_kwargs, record_kwargs
 from wmgym.tasks.task import make_task
 
 OLD_KEYS = {
@@ -69,7 +70,8 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to calibrate on."""
-        if self.calibration_steps < 1 or (self.max_episode_steps or 1) < 1:
+        limit = self.max_episode_steps
+        if self.calibration_steps < 1 or (limit is not None and limit < 1):
             raise ValueError("calibration_steps and max_episode_steps must be at least 1")
 
 
@@ -107,11 +109,12 @@ class RunConfig:
             between corrects the world where the policy learned to exploit it.
         collect: real steps; a mapping of some of its fields goes on top of the recipe's, here and below.
         fit: how each world is fitted; a round's ``fit_updates`` takes the place of its ``max_updates``.
-        train: how the agent is trained; a round's ``imagined_steps`` takes the place of its ``steps``.
+        train: how the agent is trained; ``hyperparameters`` of the recipe's own algorithm go on top of the
+            recipe's, one by one. A round's ``imagined_steps`` takes the place of its ``steps``;
             ``propagation`` also holds for the final score.
         evaluate: the final score.
         branch: start imagined episodes from all real states seen so far, not from start states alone.
-        env_kwargs: keywords for ``gym.make``; JSON values only.
+        env_kwargs: keywords for ``gym.make``; JSON values and infinite numbers only.
         max_episode_steps: time limit of the env, real and imagined; None takes its own.
 
     Raises:
@@ -131,16 +134,21 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Fill in the recipe, and refuse a run that leaves nothing to do."""
+        hints = get_type_hints(RunConfig)
+        env_kwargs = rebuild_kwargs(read_settings(hints["env_kwargs"], self.env_kwargs, "env_kwargs"))
         base = {**_DEFAULTS, **_RECIPES.get(self.env_id, {})}
         if self.env_id not in _RECIPES and not isinstance(self.train, TrainConfig):
-            base["train"] = _general(self.env_id, self.env_kwargs)
-        for name, kind in get_type_hints(RunConfig).items():
+            base["train"] = _general(self.env_id, env_kwargs)
+        for name, kind in hints.items():
             given = getattr(self, name)
             if name in base and (given is None or isinstance(given, Mapping)):
                 given = _changed(base[name], given or {})
             object.__setattr__(self, name, read_settings(kind, given, name))
+        object.__setattr__(self, "env_kwargs", env_kwargs)
         if not self.rounds:
             raise ValueError("rounds must hold at least one round")
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
 
     @property
     def real_steps(self) -> int:
@@ -149,7 +157,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; ``RunConfig(**config.to_dict())`` is equal to ``config``."""
-        return dict(to_json(self))
+        return {**to_json(self), "env_kwargs": record_kwargs(self.env_kwargs)}
 
 
 @renamed(**OLD_KEYS)
@@ -199,12 +207,20 @@ def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
 
 
 def _changed(record: Any, values: Mapping[str, Any]) -> Any:
-    """JSON values of a record with some of them changed; another algorithm inherits no hyperparameters."""
-    if not values:
-        return record
-    if "algorithm" in values and values["algorithm"] != record.algorithm:
-        values = {"hyperparameters": {}, **values}
-    return {**vars(record), **values}
+    """JSON values of a record with some of them changed, hyperparameters one by one.
+
+    Another algorithm inherits no hyperparameters, nor does a mapping of all fields, as ``to_dict`` makes it.
+    """
+    if not values or isinstance(record, tuple):
+        return values or record
+    base = dict(vars(record))
+    own = base.get("algorithm")
+    if values.keys() >= base.keys() or values.get("algorithm", own) != own:
+        base.pop("hyperparameters", None)
+    merged = {**base, **values}
+    if isinstance(merged.get("hyperparameters"), Mapping):
+        merged["hyperparameters"] = {**base.get("hyperparameters", {}), **merged["hyperparameters"]}
+    return merged
 
 
 _EARLY, _LATE = Round(500, 400, 48_000), Round(1_500, 1_500, 130_000)

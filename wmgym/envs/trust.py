@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from wmgym.envs.conventions import one_of
+from wmgym.io.schema import STRICT, read_settings
 
 OnExceed: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
 
@@ -31,6 +32,8 @@ class Trust:
     Raises:
         ValueError: a value outside these ranges.
     """
+
+    __pydantic_config__ = STRICT
 
     on_exceed: OnExceed = "ignore"
     threshold: float = 0.75
@@ -55,7 +58,8 @@ class Trust:
         if given is None or isinstance(given, Trust):
             return given
         if isinstance(given, Mapping):
-            return cls(**given)
+            found: Trust = read_settings(cls, given, "trust")
+            return found
         if isinstance(given, bool):
             return cls() if given else None
         raise ValueError(f"trust must be a wmgym.Trust, True, False or None, got {given!r}")

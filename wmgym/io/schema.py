@@ -47,10 +47,13 @@ def read_settings(kind: Any, values: Any, where: str) -> Any:
     try:
         return from_json(kind, values)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first.get("ctx", {}).get("error", first["msg"])
-        place = [where, *map(str, first["loc"])]
-        raise ValueError(f"{'.'.join(place)}: {reason}") from None
+        reasons = [
+            f"{'.'.join([where, *map(str, each['loc'])])}: {each.get('ctx', {}).get('error', each['msg'])}"
+            for each in error.errors()
+        ]
+        raise ValueError("; ".join(reasons)) from None
+    except pydantic_core.PydanticSerializationError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
 
 
 def split_arrays(part: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
