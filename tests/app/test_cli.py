@@ -301,6 +301,10 @@ def test_modules_of_the_working_directory_are_found(tmp_path: Path) -> None:
         assert json.loads(done.stdout)["result"]["episodes"] == 4
         left = artifacts.read_json(tmp_path / f"data-{i}/run.json")["config"]
         assert (left["env_kwargs"], left["max_episode_steps"]) == ({"speed": 0.0}, 10)
+    for name in ("queue", "torch", "colorsys"):  # the script looks into the working directory last
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    refused = _python(str(script), "score", "world", "--out", "o", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
     data = wmgym.Transitions.load(tmp_path / "data-0")
     assert data.task.env_kwargs == {"speed": 0.0}
     assert abs(data.next_obs - 0.9 * data.obs).max() < 1e-6  # nothing moves it
@@ -336,6 +340,28 @@ def test_shipped_worlds_and_directories_of_policies_are_scored(line: Path, tmp_p
     assert report["max_episode_steps"] == 5
 
 
+def test_without_policies_random_actions_are_scored(line: Path, tmp_path: Path) -> None:
+    report = answer("score", line / "world", "--episodes", 2, "--out", tmp_path / "o")["result"]
+    assert [entry["name"] for entry in report["scores"]] == ["random"]
+
+
+def test_a_training_without_a_finished_episode_says_so(line: Path, tmp_path: Path) -> None:
+    few = ("--algorithm", "SAC", "--steps", 2, "--envs", 2)
+    shown = call("train", line / "world", *few, "--out", tmp_path / "o").stdout
+    assert "no episode ended" in shown
+    assert "None" not in shown
+
+
+def test_infinite_keywords_are_stored(tmp_path: Path) -> None:
+    hopper = ("Hopper-v5", "--env-kwargs", '{"healthy_z_range": [0.7, Infinity]}')
+    answer("collect", *hopper, "--steps", 20, "--out", tmp_path / "data")
+    stored = {"healthy_z_range": [0.7, {"float": "inf"}]}
+    assert artifacts.read_json(tmp_path / "data/run.json")["config"]["env_kwargs"] == stored
+    config = wmgym.RunConfig("Hopper-v5", env_kwargs={"healthy_z_range": (0.7, float("inf"))})
+    assert config.to_dict()["env_kwargs"] == stored
+    assert wmgym.RunConfig(**json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
+
+
 def test_old_flags_work_and_say_so(line: Path, tmp_path: Path) -> None:
     keywords = ("--algorithm", "PPO", "--steps", 64, "--hyperparameters", line / "ppo.json")
     result = call("train", line / "world", *keywords, "--horizon=3", "--out", tmp_path / "o")
@@ -362,25 +388,25 @@ def _score(world: object, policy: str = "{line}/trained/policy", out: str = "{tm
 
 
 MISTAKES = {
-    "collect: unknown env": ("collect Foo-v0 --steps 10 --out {tmp}/o", "Foo"),
+    "collect: unknown env": ("collect Foo-v0 --steps 10 --out {tmp}/o", "registers it: 'my_module:Foo-v0'"),
     "collect: out is under a file": ("collect " + ENV + " --steps 1 --out {tmp}/file/o", "cannot be written"),
     "collect: out is a file": ("collect " + ENV + " --steps 10 --out {tmp}/file", "cannot be written"),
     "collect: out is foreign": ("collect " + ENV + " --steps 10 --out {tmp}/foreign", "another --out"),
     "collect: out is a world": ("collect " + ENV + " --steps 10 --out {line}/world", "another --out"),
-    "collect: no policy": ("collect " + ENV + " --steps 9 --policy {tmp}/x --out {tmp}/o", "no policies"),
+    "collect: no policy": ("collect " + ENV + " --steps 9 --policy {tmp}/x --out {tmp}/o", "x is missing"),
     "collect: policy is of another env": (
         "collect Hopper-v5 --steps 9 --policy {line}/trained/policy --out {tmp}/o", "takes observations of 4",
     ),
-    "fit: no data": ("fit {tmp}/x --out {tmp}/o", "holds no wmgym"),
+    "fit: no data": ("fit {tmp}/x --out {tmp}/o", "x is missing"),
     "fit: data is a world": ("fit {line}/world --out {tmp}/o", "not a 'transitions'"),
     "fit: unknown key": ("fit {line}/data --config {tmp}/unknown.json --out {tmp}/o", "json.hue: Unexp"),
     "fit: wrong type": ("fit {line}/data --config {tmp}/typed.json --out {tmp}/o", "json.members: Inp"),
     "fit: no JSON": ("fit {line}/data --config {tmp}/file --out {tmp}/o", "is not a JSON object"),
     "fit: no config": ("fit {line}/data --config {tmp}/x.json --out {tmp}/o", "is missing"),
-    "calibrate: no world": ("calibrate {tmp}/x {line}/held-out --out {tmp}/o", "holds no wmgym"),
+    "calibrate: no world": ("calibrate {tmp}/x {line}/held-out --out {tmp}/o", "x is missing"),
     "calibrate: seen data": ("calibrate {line}/raw {line}/data --out {tmp}/o", "never saw"),
     "calibrate: bad level": ("calibrate {line}/raw {line}/held-out --level 2 --out {tmp}/o", "level"),
-    "train: no world": ("train {tmp}/x --out {tmp}/o", "holds no wmgym"),
+    "train: no world": ("train {tmp}/x --out {tmp}/o", "x is missing"),
     "train: unknown algorithm": ("train {line}/world --algorithm FOO --out {tmp}/o", "algorithm must be"),
     "train: wrong algorithm": ("train {line}/world --algorithm DQN --out {tmp}/o", "DQN refuses"),
     "train: unknown keyword": (
@@ -390,8 +416,8 @@ MISTAKES = {
         "train {line}/world --algorithm SAC --hyperparameters {tmp}/sde.json --out {tmp}/o", "not supported",
     ),
     "train: out is under a file": ("train {line}/world --out {tmp}/file/o", "cannot be written"),
-    "score: no world": (_score("{tmp}/x"), "holds no wmgym"),
-    "score: no policy": (_score("{line}/world", "{tmp}/x"), "holds no policies"),
+    "score: no world": (_score("{tmp}/x"), "x is missing"),
+    "score: no policy": (_score("{line}/world", "{tmp}/x"), "x is missing"),
     "score: same policy twice": (
         _score("{line}/world", "{line}/trained/policy --policy {line}/trained/policy"), "given twice",
     ),
@@ -408,9 +434,21 @@ MISTAKES = {
     "run: unknown keyword": ("run " + ENV + " --config {tmp}/keyword.json --out {tmp}/o", "'hue'"),
     "run: trust": ("run " + ENV + " --config {tmp}/trust.json --out {tmp}/o", "leave it out"),
     "run: no such trust": ("run " + ENV + " --config {tmp}/no-trust.json --out {tmp}/o", "trust.on_exceed"),
+    "run: misspelt trust": ("run " + ENV + " --config {tmp}/typo.json --out {tmp}/o", "trust.hue: Unexp"),
+    "run: missing budgets": (
+        "run " + ENV + " --config {tmp}/part.json --out {tmp}/o",
+        "rounds.0.fit_updates: Field required; rounds.0.imagined_steps: Field required",
+    ),
     "run: too few steps": ("run " + ENV + " --steps 10 --out {tmp}/o", "real_steps=10"),
     "run: out is under a file": ("run " + ENV + " --out {tmp}/file/o", "cannot be written"),
-    "run: other settings": ("run " + ENV + " --seed 5 --out {finished}/out", "other settings"),
+    "run: other settings": (
+        "run " + ENV + " --seed 5 --config {finished}/config.json --out {finished}/out",
+        "holds a run with other settings: seed; choose",
+    ),
+    "run: other nested settings": (
+        "run " + ENV + " --config {tmp}/fewer.json --out {finished}/out",
+        "other settings: evaluate.episodes, train.hyperparameters.n_epochs; choose",
+    ),
 }  # fmt: skip
 
 
@@ -433,6 +471,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     write(tmp_path / "keyword.json", {"train": {"hyperparameters": {"hue": 1}}})
     write(tmp_path / "trust.json", {"train": {"trust": {"on_exceed": "truncate"}}})
     write(tmp_path / "no-trust.json", {"train": {"trust": {"on_exceed": "panic"}}})
+    write(tmp_path / "typo.json", {"train": {"trust": {"hue": 1}}})
+    write(tmp_path / "part.json", {"rounds": [{"real_steps": 1}]})
+    fewer = RUN["train"] | {"hyperparameters": PPO | {"n_epochs": 2}}
+    write(tmp_path / "fewer.json", RUN | {"evaluate": {"episodes": 3}, "train": fewer})
     write(tmp_path / "sde.json", {"use_sde": True})
     if "{tmp}/damaged-" in command:
         part = mistake.split()[-1]
@@ -451,7 +493,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     "command",
     ["", "nonsense", "collect", f"collect {ENV} --steps 10", f"collect {ENV} --steps 0 --out {{tmp}}/o",
-     f"collect {ENV} --steps 10 --seed -1 --out {{tmp}}/o", "score {tmp}/w --out {tmp}/o"],
+     f"collect {ENV} --steps 10 --seed -1 --out {{tmp}}/o", "score {tmp}/w"],
 )  # fmt: skip
 def test_wrong_usage_exits_2(command: str, tmp_path: Path) -> None:
     assert call(*command.format(tmp=tmp_path).split()).exit_code == 2

@@ -29,7 +29,7 @@ app = typer.Typer(
 def main() -> None:
     """Entry point of the ``wmgym`` command."""
     if not sys.flags.safe_path and "" not in sys.path:
-        sys.path.insert(0, "")  # as ``python -m`` does, so that envs of one's own can be imported
+        sys.path.append("")  # envs of one's own can be imported, and hide no library; ``-m`` puts it first
     app()
 
 
@@ -67,14 +67,16 @@ def collect(
     """
     with console.job("collect", out, as_json, kind="transitions") as job:
         from wmgym.data import collect as collect_module
+        from wmgym.tasks.schema import record_kwargs
         from wmgym.tasks.task import make_task
 
         how: dict[str, Any] = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
         how["max_episode_steps"] = max_episode_steps
         task = make_task(env, env_kwargs=env_kwargs)
-        data = collect_module.collect(task, options.policies(policy or []), **how, progress=not as_json)
+        data = collect_module.collect(task, options.policies(policy), **how, progress=not as_json)
         data.save(out)
-        named = {"env_id": env, "env_kwargs": env_kwargs or {}, "policy": [str(p) for p in policy or ()]}
+        named: dict[str, Any] = {"env_id": env, "policy": [str(p) for p in policy or ()]}
+        named["env_kwargs"] = record_kwargs(env_kwargs or {})
         job.done({**named, **how}, data.describe(), real_steps=len(data))
 
 
@@ -206,16 +208,20 @@ def train(
         recent = [episode["r"] for episode in model.ep_info_buffer or ()]
         mean = sum(recent) / len(recent) if recent else None
         result = {"algorithm": type(model).__name__, "policy": str(policy), "imagined_return": mean}
+        shown = result if recent else result | {"imagined_return": "no episode ended"}
         named = {"world": str(world), "data": data and str(data), "seed": seed}
         config = {**named, "train": dataclasses.asdict(settings)}
-        job.done(config, result, imagined_steps=model.num_timesteps)
+        job.done(config, result, console.facts(shown), imagined_steps=model.num_timesteps)
 
 
 @app.command()
 def score(
     world: options.World,
     out: options.Out,
-    policy: Annotated[list[Path], Option(help="Saved policy or directory of them; repeat for several.")],
+    policy: Annotated[
+        list[Path] | None,
+        Option(help="Saved policy or directory of them; repeat for several.", show_default="random actions"),
+    ] = None,
     episodes: Annotated[int, Option(min=2, help="Episodes per policy, real and imagined.")] = 20,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
@@ -232,7 +238,7 @@ def score(
         report = score_module.score(world, options.policies(policy), episodes, **how, progress=not as_json)
         report.save(out / "report.json")
         job.done(
-            {"world": str(world), "policy": [str(p) for p in policy], "episodes": episodes, **how},
+            {"world": str(world), "policy": [str(p) for p in policy or ()], "episodes": episodes, **how},
             report.to_dict(),
             console.score_table(report),
             real_steps=report.real_steps,

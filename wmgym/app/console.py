@@ -62,7 +62,7 @@ class Job:
         self.spoken = {
             "command": self.command, "out": str(self.out), "result": dict(result), "ledger": dict(ledger),
         }  # fmt: skip
-        self.shown = Group(shown or _facts(result), _facts(ledger), f"saved to {self.out}")
+        self.shown = Group(shown or facts(result), facts(ledger), f"saved to {self.out}")
 
 
 @contextlib.contextmanager
@@ -192,7 +192,7 @@ def bounds_table(
     return table(title, columns, shown)
 
 
-def _facts(named: Mapping[str, Any]) -> Table:
+def facts(named: Mapping[str, Any]) -> Table:
     """Names and values, a row each."""
     found = Table.grid(padding=(0, 2, 0, 0))
     for key, value in named.items():

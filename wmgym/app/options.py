@@ -29,11 +29,11 @@ def read(path: Path | None) -> dict[str, Any]:
     return {} if path is None else artifacts.read_json(path)
 
 
-def policies(paths: Sequence[Path]) -> Any:
-    """What ``--policy`` named: several by their own name, or by directory where two share one."""
+def policies(paths: Sequence[Path] | None) -> Any:
+    """What ``--policy`` named, or None: several by their own name, or by directory where two share one."""
     from wmgym.data.policy import load_policy
 
-    if len(paths) < 2:
+    if not paths or len(paths) < 2:
         return paths[0] if paths else None
     loaded = {str(path): load_policy(path) for path in paths}
     if len(loaded) < len(paths):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,8 +94,11 @@ class _Run:
             sb3.check_agent(env, config.train)
         out.mkdir(parents=True, exist_ok=True)
         settings = out / "config.json"
-        if settings.exists() and artifacts.read_json(settings) != config.to_dict():
-            raise ValueError(f"{out} holds a run with other settings; choose another --out or remove it")
+        if settings.exists() and (other := _different(artifacts.read_json(settings), config.to_dict())):
+            raise ValueError(
+                f"{out} holds a run with other settings: {', '.join(other)}; "
+                "choose another --out or remove it"
+            )
         artifacts.write_json(settings, config.to_dict())
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
         self.data: list[Transitions] = []
@@ -204,3 +208,11 @@ class _Run:
         for key, value in artifacts.read_json(record).items():
             if key != "rollout_error":
                 self.ledger[key] = self.ledger.get(key, 0) + value
+
+
+def _different(first: Any, second: Any, name: str = "") -> list[str]:
+    """Dotted names of the settings in which two JSON values differ."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = sorted(first.keys() | second.keys())
+        return [d for key in keys for d in _different(first.get(key), second.get(key), f"{name}.{key}")]
+    return [] if first == second else [name.removeprefix(".")]
