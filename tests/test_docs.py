@@ -49,13 +49,14 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def examples() -> list[object]:
-    """Pages with blocks that run, as parameters."""
+    """Pages with blocks that run, as parameters: without slow blocks, and with them if there are any."""
     found: list[object] = []
     for page in PAGES:  # the README is run by its own test, which reads what it prints
-        there = [block for block in blocks(page) if block.runs]
-        if there and page.name != "README.md":
-            marks = [pytest.mark.slow] if any(block.note == "slow" for block in there) else []
-            found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
+        name, notes = str(page.relative_to(ROOT)), {block.note for block in blocks(page) if block.runs}
+        if page.name != "README.md" and notes - {"slow"}:
+            found.append(pytest.param(page, False, id=name))
+        if page.name != "README.md" and "slow" in notes:
+            found.append(pytest.param(page, True, id=f"{name} with slow blocks", marks=pytest.mark.slow))
     return found
 
 
@@ -71,9 +72,9 @@ def test_every_block_is_of_a_kind_that_runs_or_says_that_it_does_not(page: Path)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", examples())
+@pytest.mark.parametrize(("page", "slow"), examples())
 def test_every_block_runs_as_printed(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page's blocks run in order: Python ones share names, all share a working directory."""
     monkeypatch.chdir(tmp_path)
@@ -83,7 +84,7 @@ def test_every_block_runs_as_printed(
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
-        if not block.runs:
+        if not block.runs or (block.note == "slow" and not slow):
             continue
         if block.note.startswith("file: "):
             (tmp_path / block.note.removeprefix("file: ")).write_text(block.text)
@@ -118,4 +119,4 @@ def test_the_migration_page_knows_every_old_module() -> None:
     page = (DOCS / "develop" / "migration.md").read_text()
     rows = dict(re.findall(r"^\| `wmgym\.([\w.]+)` \| (.+) \|$", page, re.M))
     homes = deprecation.OLD_MODULES.items()
-    assert rows == {old: ", ".join(f"`wmgym.{new}`" for new in there) for old, there in homes}
+    assert rows == {old: ", ".join(f"`wmgym.{new}`" for new in there.split()) for old, there in homes}

@@ -41,9 +41,10 @@ def headline() -> str:
              f"{bounds[0]['disagreement_coverage']:.0%}", f"{mean_gap(env_id):.1%}", speed,
              str(break_even(rates, env_id) or "never")]
         )  # fmt: skip
-    head = ["task", "time until the error passes 0.5 std: world / MuJoCo with 0.001 sigma start noise",
+    head = ["task", "time until the open-loop error passes 0.5 std: world / MuJoCo started 0.001 std off",
             "coverage of the 90 % bound after 32 steps", "return gap",
-            "steps/s on 2 cores: imagined / `mujoco.rollout`", "imagined envs to break even"]  # fmt: skip
+            "steps/s on 2 cores: imagined / `mujoco.rollout`",
+            "number of envs from which imagination is faster"]  # fmt: skip
     return table(head, rows)
 
 
