@@ -17,6 +17,7 @@ from gymnasium import spaces
 from wmgym.data.collect import collect
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions, concat
+from wmgym.io import artifacts
 from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import Task, make_task
 
@@ -308,6 +309,21 @@ def test_transitions_survive_storage_bit_for_bit(hopper: Transitions, tmp_path: 
         assert_equal(again, data)
         assert again.task.env_id == data.task.env_id
         assert again.fingerprints() == data.fingerprints()
+
+
+def test_transitions_that_version_0_1_saved_load_for_one_release(hopper: Transitions, tmp_path: Path) -> None:
+    hopper.save(tmp_path / "data")
+    arrays, document = artifacts.read_directory(tmp_path / "data", kind="transitions")
+    arrays["hidden"] = arrays.pop("unobserved")
+    artifacts.write_directory(tmp_path / "data", kind="transitions", arrays=arrays, document=document)
+    with pytest.warns(DeprecationWarning, match=r"data is from wmgym 0\.1, .*; save it again$") as seen:
+        found = Transitions.load(tmp_path / "data")
+    assert [warning.filename for warning in seen] == [__file__]
+    assert found.arrays().keys() == hopper.arrays().keys()
+    for name, array in hopper.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], array)
+    found.save(tmp_path / "data")
+    assert len(Transitions.load(tmp_path / "data")) == len(hopper)  # without a warning
 
 
 def test_a_changed_byte_is_refused(tmp_path: Path) -> None:

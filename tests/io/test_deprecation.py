@@ -239,6 +239,14 @@ def test_an_env_still_has_its_old_attributes(toy_world: WorldModel) -> None:
             assert getattr(env, old) == value
 
 
+def test_without_trust_its_old_attributes_have_their_old_defaults() -> None:
+    for value in (wmgym.ImaginedVectorEnv(toy.world()), wmgym.TrainConfig()):
+        assert value.trust is None
+        for old, default in {"on_distrust": "ignore", "tolerance": 0.75, "penalty": 0.01}.items():
+            with pytest.warns(DeprecationWarning, match=rf"\.{old} is trust\."):
+                assert getattr(value, old) == default
+
+
 def test_divergence_is_terminal_was_halt() -> None:
     with pytest.warns(DeprecationWarning, match="halt is divergence_is_terminal now"):
         env = wmgym.sb3.ImaginedVecEnv(toy.world(), 2, halt=True)

@@ -120,6 +120,31 @@ def test_saving_leaves_the_world_alone(toy_fit: WorldModel, tmp_path: Path) -> N
     assert toy_fit.dynamics.weights[0].abs().sum() > 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one with feet, one with readouts
+def test_worlds_that_version_0_1_saved_load_for_one_release(env_id: str, tmp_path: Path) -> None:
+    world = saving.load(env_id)
+    arrays, document = world.pack()
+    old = {key.replace(".per_disagreement.", ".per_doubt."): array for key, array in arrays.items()}
+    geometry = document["dynamics"]["settings"]["geometry"]
+    feet = [[foot["radius"], [[[[1, 2, 1]], 0.0, -0.2] for _ in foot["links"]]] for foot in geometry["feet"]]
+    written = {key: document[key] for key in ("task", "provenance", "calibration")} | {
+        "ensemble": {**document["dynamics"]["settings"], "geometry": {**geometry, "feet": feet}},
+        "readout": document["readout"] and document["readout"]["settings"],
+        "typical_distance": document["support"]["typical"],
+    }
+    artifacts.write_directory(tmp_path / "world", kind="world", arrays=old, document=written)
+    with pytest.warns(DeprecationWarning, match=r"world is from wmgym 0\.1, .*; save it again$") as seen:
+        found = saving.load(tmp_path / "world")
+    assert [warning.filename for warning in seen] == [__file__]
+    again, described = found.pack()
+    assert described == document
+    assert_equal(again, arrays)
+    del written["typical_distance"]
+    artifacts.write_directory(tmp_path / "world", kind="world", arrays=old, document=written)
+    with pytest.raises(artifacts.StoreError, match=r"world: not a world of this version .*typical_distance"):
+        saving.load(tmp_path / "world")
+
+
 def test_given_formulas_must_be_given_again(toy_dir: Path) -> None:
     with pytest.raises(ValueError, match=r"pass task=wmgym.make_task\(.*reward_fn|reward_fn.*pass task="):
         saving.load(toy_dir)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from wmgym.data.columns import PER_STEP, check_columns
 from wmgym.io import artifacts
-from wmgym.io.deprecation import renamed
+from wmgym.io.deprecation import renamed, warn_old_file
 from wmgym.io.schema import Record
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
@@ -225,6 +225,9 @@ class Transitions:
             StoreError: no transitions are there, or a byte of them has changed.
         """
         arrays, document = artifacts.read_directory(path, kind="transitions")
+        if "hidden" in arrays:
+            arrays["unobserved"] = arrays.pop("hidden")
+            warn_old_file(os.fspath(path))
         try:
             record = _TransitionsRecord.model_validate(document)
             columns = {name: arrays[name] for name in PER_STEP if name != "reward"}

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from wmgym.envs.conventions import one_of
+from wmgym.io.deprecation import UNSET
 from wmgym.io.schema import STRICT, read_settings
 
 OnExceed: TypeAlias = Literal["ignore", "truncate", "terminate", "penalise"]
@@ -79,3 +80,4 @@ class Trust:
 
 OLD_TRUST = {"on_distrust": "trust.on_exceed", "tolerance": "trust.threshold", "penalty": "trust.penalty"}
 """Keywords of version 0.1 that one ``Trust`` has replaced."""
+UNSET["trust"] = Trust()  # version 0.1 had its values on every env

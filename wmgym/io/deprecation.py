@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import operator
 import sys
 import types
 import warnings
@@ -66,10 +65,18 @@ _OLD_NAMES = {
 
 def warn_renamed(old: str, new: str) -> None:
     """Say that ``old`` is ``new`` now, at the line outside wmgym that used it."""
+    _warn(f"{old} is {new} now; the old name goes in the next release")
+
+
+def warn_old_file(path: str) -> None:
+    """Say that version 0.1 saved what is at ``path``, at the line outside wmgym that loads it."""
+    _warn(f"{path} is from wmgym 0.1, whose files the next release will not load; save it again")
+
+
+def _warn(text: str) -> None:
     frame = sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_ON and frame.f_back is not None:
         frame = frame.f_back
-    text = f"{old} is {new} now; the old name goes in the next release"
     where = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
     seen = frame.f_globals.setdefault("__warningregistry__", {})
     warnings.warn_explicit(text, DeprecationWarning, *where, registry=seen)
@@ -108,7 +115,13 @@ def renamed(**new_names: str) -> Callable[[T], T]:
 
 def _give(old: str, new: str, value: object) -> Any:
     warn_renamed(old, new)
-    return operator.attrgetter(new)(value)
+    name, _, field = new.partition(".")
+    found = getattr(value, name)
+    return getattr(UNSET[name] if found is None else found, field) if field else found
+
+
+UNSET: dict[str, object] = {}
+"""Of keywords that hold several old ones, by name: whose fields the old attributes give where it is None."""
 
 
 def _moved(given: Mapping[str, Any], new_names: Mapping[str, str]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import torch
 from pydantic import JsonValue
 
 from wmgym.io.artifacts import StoreError
+from wmgym.io.deprecation import warn_old_file
 from wmgym.io.provenance import Provenance
-from wmgym.io.schema import Record, join_arrays, split_arrays
+from wmgym.io.schema import Record, join_arrays, split_arrays, to_json
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
@@ -76,6 +77,13 @@ def unpack_parts(
         StoreError: this is not a world of this version of wmgym, or of a model whose class is not imported.
     """
     arrays = {key: a.astype(np.float32) if a.dtype == np.float16 else a for key, a in arrays.items()}
+    if "ensemble" in document:
+        with _refusing(name):
+            stored = TaskRecord.model_validate(document["task"])
+        geometry = to_json(rebuild_task(stored, task).core.geometry)
+        with _refusing(name):
+            arrays, document = _renewed(arrays, document, geometry)
+        warn_old_file(name)
     with _refusing(name):
         record = _WorldRecord.model_validate_json(json.dumps(document))
         parts = _rebuild(record, arrays)
@@ -83,6 +91,18 @@ def unpack_parts(
     with _refusing(name):
         _check(parts, arrays)
     return parts
+
+
+def _renewed(
+    arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], geometry: JsonValue
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A world as version 0.1 stored it, as this one does; its network's geometry was its task's."""
+    new = dict(document)
+    new["dynamics"] = {"kind": "ensemble", "settings": {**new.pop("ensemble"), "geometry": geometry}}
+    new["readout"] = new["readout"] and {"kind": "ensemble", "settings": new["readout"]}
+    typical = new.pop("typical_distance")
+    new["support"] = None if typical is None else {"typical": typical}
+    return {key.replace(".per_doubt.", ".per_disagreement."): array for key, array in arrays.items()}, new
 
 
 @contextlib.contextmanager
