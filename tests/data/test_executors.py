@@ -111,6 +111,23 @@ def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
         ForkExecutor(2).map(work, [0, 0], silent)
 
 
+def test_an_error_tells_where_it_was_raised_in_its_process() -> None:
+    class Local(Exception):  # noqa: N818
+        """Cannot be sent."""
+
+    def raises_here(item: int, advance: Advance) -> None:
+        raise {0: ValueError("wrong"), 1: Local("alone"), 2: SystemExit(3)}[item]
+
+    for item, kind in enumerate((ValueError, RuntimeError, SystemExit)):
+        with pytest.raises(kind) as caught:
+            ForkExecutor(2).map(raises_here, [item, item], silent)
+        (note,) = caught.value.__notes__
+        assert note.startswith("It was raised in a worker process:\nTraceback")
+        assert "in raises_here" in note
+        assert "\n" not in str(caught.value)
+    assert caught.value.code == 3  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_killed_at_any_moment_is_one_line(signal_number: int) -> None:
     def work(item: int, advance: Advance) -> np.ndarray:

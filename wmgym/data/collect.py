@@ -57,7 +57,9 @@ def collect(
             names, within an episode. A fit to the states between two gaits knows far more policies than one
             to the gaits alone.
         max_episode_steps: cut episodes after this many steps, earlier than the env's own limit.
-        workers: processes; None uses every core where the job is long enough to pay for starting them.
+        workers: processes; None uses every core where the job is long enough to pay for starting them. They
+            are forked: where other threads of yours compute with torch meanwhile, a lock that one of them
+            holds stays locked in a process for ever. Pass 1 there.
         progress: show a bar on a terminal.
 
     Raises:

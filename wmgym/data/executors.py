@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -98,12 +99,13 @@ def executor(workers: int, items: int) -> Executor:
 
 
 def _receive(receiver: Any) -> Any:
-    """A child's result; raises what went wrong there."""
+    """A child's result; raises what went wrong there, with a note of where."""
     try:
-        outcome = receiver.recv()
+        outcome, where = receiver.recv()
     except (EOFError, OSError):
         raise RuntimeError("a worker process died; is memory short?") from None
-    if isinstance(outcome, Exception):
+    if where:
+        outcome.add_note(where)
         raise outcome
     return outcome
 
@@ -119,13 +121,14 @@ def _run(work: Work[Any, Any], item: Any, counts: Any, index: int, sender: Any, 
         counts[index] += amount
 
     try:
-        outcome = ForkingPickler.dumps(work(item, advance))
-    except Exception as error:
+        outcome = ForkingPickler.dumps((work(item, advance), ""))
+    except BaseException as error:  # SystemExit too, which leaves the parent as it would without processes
+        where = f"It was raised in a worker process:\n{traceback.format_exc()}"
         try:
-            outcome = ForkingPickler.dumps(error)
+            outcome = ForkingPickler.dumps((error, where))
             ForkingPickler.loads(outcome)
         except Exception:  # an error may hold anything, and fail in many ways
-            outcome = ForkingPickler.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+            outcome = ForkingPickler.dumps((RuntimeError(f"{type(error).__name__}: {error}"), where))
     with contextlib.suppress(BrokenPipeError):  # the parent is gone
         sender.send_bytes(outcome)
 
