@@ -163,7 +163,7 @@ def _require_usable(name: str, chosen: np.ndarray, n: int, space: spaces.Box | s
     if isinstance(space, spaces.Discrete) and chosen.dtype.kind not in "iu":
         raise ValueError(f"policy {name!r} gave actions of type {chosen.dtype}, not integers")
     expected = (n, *(space.shape or ()))
-    if chosen.shape != expected or not np.isfinite(chosen).all():
-        raise ValueError(
-            f"policy {name!r} gave actions of shape {chosen.shape}, or not finite ones; expected {expected}"
-        )
+    if chosen.shape != expected:
+        raise ValueError(f"policy {name!r} gave actions of shape {chosen.shape}, expected {expected}")
+    if not np.isfinite(chosen).all():
+        raise ValueError(f"policy {name!r} gave actions that are not finite")
