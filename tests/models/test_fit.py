@@ -43,6 +43,29 @@ def equal(first: WorldModel, second: WorldModel) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.parametrize(
+    ("functions", "match"),
+    [
+        (
+            {"reward_fn": lambda obs, action, after: after[..., :1]},
+            r"^reward_fn returned shape \(7, 1\), exp",
+        ),
+        ({"reward_fn": lambda obs, action, after: 1.0}, r"^reward_fn returned shape \(\), expected \(7,\)"),
+        ({"terminated_fn": lambda obs, action, after: after[..., :1] > 0}, r"^terminated_fn .*\(7, 1\)"),
+        (
+            {"terminated_fn": lambda obs, action, after: after[..., 0]},
+            r"^terminated_fn .*float32 .*\(7,\), exp",
+        ),
+    ],
+)
+def test_functions_that_return_something_else_are_refused_before_the_fit(
+    functions: dict[str, Any], match: str
+) -> None:
+    described = toy.task(**functions)
+    with pytest.raises(ValueError, match=match):
+        fit(toy.episodes(2, 0, described=described), TINY)
+
+
 # It learns
 
 

@@ -62,7 +62,8 @@ def fit(
 
     Raises:
         TypeError: ``train`` is a path, a list or something else that is no ``Transitions``.
-        ValueError: the task has no reward formula and the data no reward, or too little data.
+        ValueError: the task has no reward formula and the data no reward, or too little data; a reward_fn or
+            terminated_fn does not return one value a row.
     """
     if not isinstance(train, Transitions):
         raise TypeError(
@@ -78,6 +79,7 @@ def fit(
         )
     if len(train) < 10:
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
+    _try_functions(train)
     generator = torch.Generator().manual_seed(seed)
     rows, held = _hold_out(train, config, seed)
     dynamics = EnsembleMLP if dynamics is None else dynamics
@@ -100,6 +102,18 @@ def fit(
     )
     support = sample_support(train, seed, getattr(model, "coordinates", None))
     return WorldModel(task, model, bank, low, high, provenance, readout, support=support)
+
+
+def _try_functions(train: Transitions) -> None:
+    """Call the reward and termination that the caller gave, so that a wrong one is known before the fit."""
+    task = train.task
+    action = torch.tensor(train.action[:7]) + int(getattr(task.action_space, "start", 0))
+    state, after, unobserved = (
+        torch.tensor(x[:7]) for x in (train.state, train.next_state, train.unobserved)
+    )
+    for function in (task.reward, task.terminated):
+        if function is not None and not task.from_table:
+            function(state, action, after, unobserved)
 
 
 def _fit_ensemble(

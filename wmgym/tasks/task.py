@@ -163,8 +163,10 @@ def make_task(
             dt=known.dt if known else float(getattr(env.unwrapped, "dt", 1.0)),
             max_episode_steps=min((each._max_episode_steps for each in time_limits(env)), default=own_limit),
             core=core,
-            reward=reward if reward_fn is None else _on_core(core, reward_fn),
-            terminated=terminated if terminated_fn is None else _on_core(core, terminated_fn),
+            reward=reward if reward_fn is None else _on_core(core, reward_fn, "reward_fn"),
+            terminated=terminated
+            if terminated_fn is None
+            else _on_core(core, terminated_fn, "terminated_fn"),
             from_table=known is not None and reward_fn is None and terminated_fn is None,
             factory=factory,
         )
@@ -183,9 +185,15 @@ def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
     return found
 
 
-def _on_core(core: Core, function: UserRewardFn) -> RewardFn:
+def _on_core(core: Core, function: UserRewardFn, name: str) -> RewardFn:
     def on_core(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        return function(core.observe(state), action, core.observe(next_state))
+        answer = function(core.observe(state), action, core.observe(next_state))
+        found, need = tuple(getattr(answer, "shape", ())), tuple(next_state.shape[:-1])
+        if found != need:
+            raise ValueError(f"{name} returned shape {found}, expected {need}: one value a row")
+        if name == "terminated_fn" and "bool" not in str(answer.dtype):
+            raise ValueError(f"{name} returned {answer.dtype} of shape {found}, expected bool")
+        return answer
 
     return on_core
 
