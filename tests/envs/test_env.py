@@ -109,8 +109,22 @@ def test_gym_make_applies_its_time_limit(pendulum_dir: str) -> None:
 
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
 def test_a_world_of_another_env_is_refused(make: Any, pendulum_dir: str) -> None:
-    with pytest.raises(ValueError, match=r"imagines 'InvertedPendulum-v5', not 'Hopper-v5'"):
+    with pytest.raises(ValueError, match=r"imagines 'InvertedPendulum-v5', not 'Hopper-v5'; use wmgym/Inv"):
         make("wmgym/Hopper-v5", world=pendulum_dir)
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_a_world_of_an_own_env_is_no_id_of_gymnasium(make: Any, toy_world: WorldModel) -> None:
+    with pytest.raises(ValueError, match=r"not 'Hopper-v5'; use wmgym\.ImaginedEnv\(world\)$"):
+        make("wmgym/Hopper-v5", world=replace(toy_world, task=replace(toy_world.task, env_id="Spring-v0")))
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_keywords_of_the_real_env_need_a_world_of_their_own(make: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^an imagined env has no keyword 'reward_dist_weight'; .* pass world="
+    ):
+        make("wmgym/Reacher-v5", reward_dist_weight=2.0)
 
 
 @pytest.mark.parametrize("make", [make_env, make_vector_env])
@@ -894,6 +908,29 @@ def test_snapshots_of_other_envs_are_refused(pendulum_world: WorldModel) -> None
         ImaginedVectorEnv(pendulum_world, 3).restore(env.snapshot())
     with pytest.raises(ValueError, match="at least 1 copy"):
         env.fork(0)
+    wide = ImaginedVectorEnv(toy.world(toy.LinearGaussian(offset=(0.0,) * 5)), 5)
+    wide.reset(seed=0)
+    with pytest.raises(ValueError, match=r"^the snapshot follows member 4 of its world, this one's has 4$"):
+        ImaginedVectorEnv(toy.world(), 5).restore(wide.snapshot())
+
+
+@pytest.mark.parametrize(("given", "limit"), [({}, 1000), ({"max_episode_steps": 5}, 5)])
+def test_forks_of_an_env_that_gym_made_have_a_time_limit(
+    pendulum_world: WorldModel, given: dict[str, int], limit: int
+) -> None:
+    env = gym.make(ID, world=pendulum_world, **given)  # type: ignore[arg-type]
+    env.reset(seed=0)
+    env.step(np.zeros(1, np.float32))
+    inner = env.unwrapped
+    assert isinstance(inner, ImaginedEnv)
+    forks = inner.fork(2, **given)
+    assert forks.max_episode_steps == limit
+    if given:
+        ends = [forks.step(np.zeros((2, 1), np.float32))[3].tolist() for _ in range(4)]
+        assert ends == [[False] * 2] * 3 + [[True] * 2]  # the step before the fork counts
+    own = ImaginedEnv(pendulum_world, max_episode_steps=7)
+    own.reset(seed=0)
+    assert own.fork(2).max_episode_steps == 7
 
 
 def test_envs_survive_pickling_where_they_are(pendulum_world: WorldModel) -> None:

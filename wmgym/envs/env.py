@@ -12,6 +12,9 @@ from wmgym.envs.conventions import named
 from wmgym.envs.episodes import EnvSnapshot
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 
+LIMITED_OUTSIDE = 2**62
+"""``max_episode_steps`` of an env that ``gym.make`` makes, which puts a ``TimeLimit`` around it."""
+
 
 class ImaginedEnv(gym.Env[np.ndarray, Any]):
     """One imagined episode at a time: an ``ImaginedVectorEnv`` of one env, without its leading dimension.
@@ -70,9 +73,18 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         """Go back to a snapshot."""
         self._venv.restore(snapshot)
 
-    def fork(self, n: int) -> ImaginedVectorEnv:
-        """A vector env of ``n`` copies of this episode, SAME_STEP; see ``ImaginedVectorEnv.fork``."""
-        return self._venv.fork(n, AutoresetMode.SAME_STEP)
+    def fork(self, n: int, max_episode_steps: int | None = None) -> ImaginedVectorEnv:
+        """A vector env of ``n`` copies of this episode, SAME_STEP; see ``ImaginedVectorEnv.fork``.
+
+        Args:
+            n: number of copies.
+            max_episode_steps: time limit; None takes this env's, or the real env's where ``gym.make`` made
+                this one. A ``TimeLimit`` with another limit around this env, as ``gym.make`` with
+                ``max_episode_steps=`` puts there, cannot be seen from here: pass that limit.
+        """
+        if max_episode_steps is None and self._venv.max_episode_steps == LIMITED_OUTSIDE:
+            max_episode_steps = self.world.task.max_episode_steps
+        return self._venv.fork(n, AutoresetMode.SAME_STEP, max_episode_steps)
 
 
 def _first(infos: dict[str, Any]) -> dict[str, Any]:

@@ -118,10 +118,13 @@ class Episodes:
         return deepcopy(EnvSnapshot(*here))
 
     def restore(self, snapshot: EnvSnapshot) -> None:
-        """Go on from a snapshot of as many episodes, of as many core dimensions."""
+        """Go on from a snapshot of as many episodes, of as many core dimensions, of members there are."""
         found, need = tuple(snapshot.state.core.shape), (len(self.elapsed), self.world.task.core.dim)
         if found != need:
             raise ValueError(f"the snapshot is of an env with cores of shape {found}, this one's are {need}")
+        last, members = int(snapshot.state.member.max()), self.world.dynamics.num_members
+        if last >= members:
+            raise ValueError(f"the snapshot follows member {last} of its world, this one's has {members}")
         here = deepcopy(snapshot)
         self._state, self.elapsed, self.ended, self.place = here.state, here.elapsed, here.ended, here.place
         self.generator.set_state(here.generator)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from wmgym.envs.env import ImaginedEnv
     from wmgym.envs.vector_env import ImaginedVectorEnv, Source
     from wmgym.models.world import WorldModel
+
+
+E = TypeVar("E")
 
 
 def register_ids(env_ids: Iterable[str]) -> None:
@@ -36,9 +39,9 @@ def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> Imagine
     Raises:
         ValueError: no world ships, or this one imagines another env.
     """
-    from wmgym.envs.env import ImaginedEnv
+    from wmgym.envs.env import LIMITED_OUTSIDE, ImaginedEnv
 
-    return ImaginedEnv(_world(world, env_id), max_episode_steps=2**62, **kwargs)
+    return _imagined(ImaginedEnv, env_id, world, max_episode_steps=LIMITED_OUTSIDE, **kwargs)
 
 
 def make_vector_env(
@@ -47,7 +50,21 @@ def make_vector_env(
     """Entry point of ``gym.make_vec``; arguments and errors as for ``make_env``."""
     from wmgym.envs.vector_env import ImaginedVectorEnv
 
-    return ImaginedVectorEnv(_world(world, env_id), num_envs, **kwargs)
+    return _imagined(ImaginedVectorEnv, env_id, world, num_envs=num_envs, **kwargs)
+
+
+def _imagined(kind: Callable[..., E], env_id: str, source: Source | None, **kwargs: Any) -> E:
+    world = _world(source, env_id)
+    try:
+        return kind(world, **kwargs)
+    except TypeError as error:
+        where, _, name = str(error).partition(" got an unexpected keyword argument ")
+        if where != "ImaginedVectorEnv.__init__()" or not name:
+            raise
+        raise ValueError(
+            f"an imagined env has no keyword {name.split('.')[0]}; for other keywords of {env_id} fit a "
+            f"world of wmgym.make_task({env_id!r}, env_kwargs=...) and pass world="
+        ) from None
 
 
 def _world(source: Source | None, env_id: str) -> WorldModel:
@@ -59,8 +76,9 @@ def _world(source: Source | None, env_id: str) -> WorldModel:
         if not source.is_dir():
             raise ValueError(f"no world of {env_id} ships; pass world=, a fitted one or the directory of one")
     world = source if isinstance(source, WorldModel) else load(source)
-    if world.task.env_id != env_id:
+    if (found := world.task.env_id) != env_id:
         raise ValueError(
-            f"this world imagines {world.task.env_id!r}, not {env_id!r}; use wmgym/{world.task.env_id}"
+            f"this world imagines {found!r}, not {env_id!r}; use "
+            + (f"wmgym/{found}" if f"wmgym/{found}" in gym.registry else "wmgym.ImaginedEnv(world)")
         )
     return world

@@ -259,15 +259,17 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Go back to a snapshot of this env, or of one like it.
 
         Raises:
-            ValueError: the snapshot is of another number of envs, or of another core.
+            ValueError: the snapshot is of another number of envs, of another core, or of a larger ensemble.
         """
         self._episodes.restore(snapshot)
 
-    def fork(self, n: int, autoreset_mode: AutoresetMode | None = None) -> ImaginedVectorEnv:
+    def fork(
+        self, n: int, autoreset_mode: AutoresetMode | None = None, max_episode_steps: int | None = None
+    ) -> ImaginedVectorEnv:
         """An env with ``n`` copies of every episode, side by side, each to be driven its own way.
 
         Their draws start where this env's stand, so a fork of one copy in propagation "mean" or "member" does
-        what this env would have done.
+        what this env would have done. Autoreset and time limit are this env's unless others are given.
 
         Raises:
             ResetNeeded: before the first reset.
@@ -277,7 +279,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         other = ImaginedVectorEnv(
             self.world,
             self.num_envs * n,
-            max_episode_steps=self.max_episode_steps,
+            max_episode_steps=self.max_episode_steps if max_episode_steps is None else max_episode_steps,
             propagation=self.propagation,
             starts=self._episodes.starts.cpu().numpy(),
             device=str(self.world.device),
