@@ -61,9 +61,9 @@ def _imagined(kind: Callable[..., E], env_id: str, source: Source | None, **kwar
         where, _, name = str(error).partition(" got an unexpected keyword argument ")
         if where != "ImaginedVectorEnv.__init__()" or not name:
             raise
-        raise ValueError(
-            f"an imagined env has no keyword {name.split('.')[0]}; for other keywords of {env_id} fit a "
-            f"world of wmgym.make_task({env_id!r}, env_kwargs=...) and pass world="
+        raise TypeError(  # in Python's words, which TorchRL looks for
+            f"an imagined env got an unexpected keyword argument {name.split('.')[0]}; for other keywords of "
+            f"{env_id} fit a world of wmgym.make_task({env_id!r}, env_kwargs=...) and pass world="
         ) from None
 
 
