@@ -18,7 +18,6 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.support import sample_support
 from wmgym.models.symmetry import Views, views
 from wmgym.models.training_loop import (
-    CONSTANT,
     FitState,
     RolloutError,
     data_range,
@@ -26,6 +25,7 @@ from wmgym.models.training_loop import (
     finetune,
     optimise,
     safe_std,
+    target_unit,
 )
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Geometry
@@ -195,7 +195,7 @@ def _normalise(
 ) -> tuple[Tensor, Tensor]:
     """Set the normalisers, those of all views where there are several; return both normalised."""
     inputs = features.mean(0), safe_std(features)
-    outputs = target.mean(0), _target_unit(target)
+    outputs = target.mean(0), target_unit(target)
     if seen is not None:
         inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
     with torch.no_grad():
@@ -204,12 +204,6 @@ def _normalise(
             held.copy_(value)
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
     return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
-
-
-def _target_unit(target: Tensor) -> Tensor:
-    """Standard deviation, or so small a unit that a constant target is predicted all but exactly."""
-    std = target.std(0)
-    return torch.where(std < CONSTANT, (1e-3 * target.mean(0).abs()).clamp(min=1e-6), std)
 
 
 def _hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:

@@ -16,7 +16,7 @@ from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.training_loop import CONSTANT, data_range, encoded_actions, safe_std
+from wmgym.models.training_loop import data_range, encoded_actions, safe_std, target_unit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -174,10 +174,9 @@ class OnlineFit(nn.Module):
         features = self.ensemble.features(torch.tensor(data.core), encoded_actions(data))
         target = targets(data)
         seen, said = features[learn], target[learn]
-        unit = torch.where(said.std(0) < CONSTANT, (1e-3 * said.mean(0).abs()).clamp(min=1e-6), said.std(0))
         moments = {
             "input_mean": seen.mean(0), "input_std": safe_std(seen),
-            "target_mean": said.mean(0), "target_std": unit,
+            "target_mean": said.mean(0), "target_std": target_unit(said),
         }  # fmt: skip
         for model in (self.ensemble, self.averaged):
             if int(self.updates):

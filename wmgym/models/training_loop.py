@@ -204,6 +204,12 @@ def safe_std(values: Tensor) -> Tensor:
     return torch.where(std < CONSTANT, torch.ones_like(std), std)
 
 
+def target_unit(target: Tensor) -> Tensor:
+    """Standard deviation, or so small a unit that a constant target is predicted all but exactly."""
+    std = target.std(0)
+    return torch.where(std < CONSTANT, (1e-3 * target.mean(0).abs()).clamp(min=1e-6), std)
+
+
 def data_range(
     train: Transitions, margin: float, joint_limits: tuple[tuple[int, float, float], ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
