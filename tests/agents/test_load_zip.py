@@ -20,6 +20,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
+from wmgym.agents import sb3
 from wmgym.agents.sb3.load_zip import import_sb3
 from wmgym.tasks.task import make_task
 
@@ -28,7 +29,7 @@ OBS = np.random.default_rng(0).normal(size=(500, 4)) * 2
 
 
 def saved(path: Path, algorithm: str, env_id: str = "InvertedPendulum-v5", **keywords: Any) -> BaseAlgorithm:
-    build = getattr(sb3_contrib if algorithm == "TQC" else stable_baselines3, algorithm)
+    build = getattr({"TQC": sb3_contrib, "DynaSAC": sb3}.get(algorithm, stable_baselines3), algorithm)
     model: BaseAlgorithm = build("MlpPolicy", env_id, seed=0, device="cpu", **keywords)
     model.save(path)
     return model
@@ -48,6 +49,8 @@ def saved(path: Path, algorithm: str, env_id: str = "InvertedPendulum-v5", **key
         ("PPO", "CartPole-v1", {}),
         ("A2C", "CartPole-v1", {}),
         ("DQN", "CartPole-v1", {"net_arch": []}),
+        ("DynaSAC", "InvertedPendulum-v5", {}),
+        ("DynaSAC", "InvertedPendulum-v5", {"activation_fn": nn.Tanh, "net_arch": [8]}),
     ],
 )
 def test_it_acts_like_sb3(
@@ -58,11 +61,11 @@ def test_it_acts_like_sb3(
     assert policy.name == "mine"
     expected, _ = model.predict(OBS, deterministic=True)
     np.testing.assert_allclose(policy(OBS), expected, atol=1e-5)
-    assert policy.stochastic == (algorithm in ("SAC", "TQC", "PPO", "A2C"))
+    assert policy.stochastic == (algorithm in ("SAC", "TQC", "PPO", "A2C", "DynaSAC"))
 
 
 def test_an_activation_given_goes_over_the_texts(tmp_path: Path) -> None:
-    saved(tmp_path / "a.zip", "PPO", policy_kwargs={"activation_fn": nn.SiLU})
+    saved(tmp_path / "a.zip", "PPO", policy_kwargs={"activation_fn": nn.GELU})
     with pytest.raises(ValueError, match="pass activation="):
         import_sb3(tmp_path / "a.zip", PENDULUM)
     assert import_sb3(tmp_path / "a.zip", PENDULUM, activation="elu").activation == "elu"

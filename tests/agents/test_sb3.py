@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from tests import toy
+from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import export_policy, to_policy
 from wmgym.agents.sb3.train import TrainConfig, agent_arrays, load_agent, new_agent, train
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
@@ -396,6 +397,7 @@ def test_train_continues_from_arrays() -> None:
         ("TD3", False, {"activation_fn": nn.Tanh}),
         ("PPO", False, {"activation_fn": nn.ELU}),
         ("DQN", True, {"activation_fn": nn.LeakyReLU}),
+        ("SAC", False, {"activation_fn": nn.SiLU}),
         ("PPO", False, {"net_arch": []}),
         ("TD3", False, {"net_arch": []}),
     ],
@@ -437,7 +439,7 @@ class Doubled(BaseFeaturesExtractor):
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [
-        ("SAC", {"policy_kwargs": {"activation_fn": nn.SiLU}}),
+        ("SAC", {"policy_kwargs": {"activation_fn": nn.GELU}}),
         ("SAC", {"use_sde": True}),
         ("SAC", {"policy_kwargs": {"features_extractor_class": Doubled}}),
         ("PPO", {"policy_kwargs": {"features_extractor_class": Doubled}}),
@@ -485,6 +487,28 @@ def test_export_puts_the_normaliser_into_the_policy(tmp_path: Path) -> None:
     for each in (policy, load_policy(tmp_path / "p")):
         np.testing.assert_allclose(each(obs), expected, atol=1e-4)
     assert np.abs(to_policy(model)(obs) - expected).max() > 1e-2  # else there was nothing to put in
+
+
+@pytest.mark.parametrize("layers", [[16, 16], []])
+def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(layers: list[int]) -> None:
+    model = DynaSAC("MlpPolicy", "InvertedPendulum-v5", seed=0, policy_kwargs={"net_arch": layers})
+    generator = torch.Generator().manual_seed(0)
+    mean, std = torch.tensor([1.0, -2.0, 0.0, 30.0]), torch.tensor([0.1, 3.0, 1e-3, 20.0])
+    model.policy.set_normaliser(mean, std)
+    with torch.no_grad():  # as if it had learned, each of the actors for itself
+        for parameter in (*model.policy.averaged_actor.parameters(), *model.actor.parameters()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    policy = to_policy(model)
+    obs = (mean + std * torch.randn(1_000, 4, generator=generator)).numpy()
+    expected, _ = model.predict(obs, deterministic=True)
+    np.testing.assert_allclose(policy(obs), expected, atol=1e-4)
+    assert np.abs(model.predict(obs)[0] - expected).max() > 0.1
+    same = np.tile(mean.numpy(), (4_000, 1))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        drawn = model.policy.unscale_action(model.policy.averaged_actor(torch.tensor(same)).numpy())
+    found = policy(same, np.random.default_rng(0))
+    assert scipy.stats.ks_2samp(found.ravel(), drawn.ravel()).pvalue > 0.01
 
 
 # The optional dependency

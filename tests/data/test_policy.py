@@ -19,7 +19,8 @@ from wmgym.data.pool import load_pool
 from wmgym.io import artifacts
 
 ROOT = Path(__file__).resolve().parents[2]
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "leaky_relu": nn.LeakyReLU}
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "leaky_relu": nn.LeakyReLU,
+               "silu": nn.SiLU}  # fmt: skip
 
 
 def policy(head: Head = "squash", activation: Activation = "relu", inputs: int = 3) -> MLPPolicy:

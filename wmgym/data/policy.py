@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from wmgym.io import artifacts
 from wmgym.io.schema import Record
 
-Activation = Literal["relu", "tanh", "elu", "leaky_relu"]
+Activation = Literal["relu", "tanh", "elu", "leaky_relu", "silu"]
 Head = Literal["squash", "clip", "argmax"]
 
 
@@ -220,6 +220,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "silu": lambda x: x * (0.5 + 0.5 * np.tanh(0.5 * x)),  # x times its sigmoid, which never overflows so
 }
 PolicyFn: TypeAlias = Callable[[np.ndarray], Any]
 """Batch of observations ``(n, *obs_shape)`` to actions ``(n, ...)``; SB3's ``model.predict`` will do."""

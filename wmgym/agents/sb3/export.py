@@ -14,6 +14,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, Normaliser
 from wmgym.data.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
@@ -21,6 +22,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Tanh: "tanh",
     nn.ELU: "elu",
     nn.LeakyReLU: "leaky_relu",
+    nn.SiLU: "silu",
 }
 
 
@@ -57,7 +59,8 @@ def to_policy(
     It is compared with ``model.predict(obs, deterministic=True)`` on 1,000 observations first.
 
     Args:
-        model: an agent with a plain MLP over a Box observation.
+        model: an agent with a plain MLP over a Box observation; of ``DynaSAC`` it takes the averaged actor,
+            with the noise of its own head and the normalisation of observations in its first layer.
         name: what reports call it; None takes the algorithm's.
         normalizer: the ``VecNormalize`` that the agent was trained behind, put into the first layer, so that
             the policy takes the env's own observations. Its clipping is left out.
@@ -67,7 +70,12 @@ def to_policy(
     """
     kind = type(model).__name__
     policy = policy_arrays(model.policy, kind, name or kind)
-    return policy if normalizer is None else _behind(normalizer, policy)
+    if normalizer is None or not normalizer.norm_obs:
+        return policy
+    if not isinstance(normalizer.obs_rms, RunningMeanStd):
+        raise ValueError("VecNormalize over Dict observations is not supported; flatten the observation")
+    std = np.sqrt(normalizer.obs_rms.var + normalizer.epsilon)
+    return _behind(normalizer.obs_rms.mean.reshape(-1), std.reshape(-1), policy)
 
 
 def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
@@ -96,7 +104,14 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
         high=high,
         **noise,
     )
-    if not _agrees(arrays, policy):
+    dim = int(np.prod(policy.observation_space.shape or ()))
+    mean, std = np.zeros(dim), np.ones(dim)
+    if isinstance(policy, DynaSACPolicy):
+        seen = policy.averaged_actor.features_extractor
+        assert isinstance(seen, Normaliser)
+        mean, std = _array(seen.mean), _array(seen.std)
+        arrays = _behind(mean, std, arrays)
+    if not _agrees(arrays, policy, mean + std * np.random.default_rng(0).normal(size=(1_000, dim))):
         raise ValueError(
             f"{kind}'s actor is no plain MLP: it does more than its layers say; "
             "pass model.predict itself where a policy is asked for"
@@ -104,38 +119,37 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
     return arrays
 
 
-def _behind(normalizer: VecNormalize, policy: MLPPolicy) -> MLPPolicy:
-    """The policy with the observations' normalisation in its first layer."""
-    if not normalizer.norm_obs:
-        return policy
-    if not isinstance(normalizer.obs_rms, RunningMeanStd):
-        raise ValueError("VecNormalize over Dict observations is not supported; flatten the observation")
-    std = np.sqrt(normalizer.obs_rms.var + normalizer.epsilon).reshape(-1, 1)
-    first = policy.weights[0] / std
-    bias = policy.biases[0] - normalizer.obs_rms.mean.reshape(-1) @ first
-    return replace(
-        policy,
-        weights=(first.astype(np.float32), *policy.weights[1:]),
-        biases=(bias.astype(np.float32), *policy.biases[1:]),
-    )
+def _behind(mean: np.ndarray, std: np.ndarray, policy: MLPPolicy) -> MLPPolicy:
+    """The policy with a normalisation of observations ``(obs_dim,)`` in its first layer."""
+
+    def moved(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first = weight / std.astype(np.float64)[:, None]
+        return first.astype(np.float32), (bias - mean @ first).astype(np.float32)
+
+    weight, bias = moved(policy.weights[0], policy.biases[0])
+    noise: dict[str, Any] = {}
+    if len(policy.weights) == 1 and policy.log_std_weight is not None and policy.log_std_bias is not None:
+        noise["log_std_weight"], noise["log_std_bias"] = moved(policy.log_std_weight, policy.log_std_bias)
+    weights, biases = (weight, *policy.weights[1:]), (bias, *policy.biases[1:])
+    return replace(policy, weights=weights, biases=biases, **noise)
 
 
-def _agrees(arrays: MLPPolicy, policy: BasePolicy) -> bool:
-    """Whether both act alike on random observations; extracted features or odd activations would show."""
-    shape = policy.observation_space.shape or ()
-    if arrays.weights[0].shape[0] != int(np.prod(shape)):
+def _agrees(arrays: MLPPolicy, policy: BasePolicy, obs: np.ndarray) -> bool:
+    """Whether both act alike on observations; extracted features or odd activations would show."""
+    if arrays.weights[0].shape[0] != obs.shape[1]:
         return False
-    obs = np.random.default_rng(0).normal(size=(1_000, *shape)).astype(np.float32)
-    expected, _ = policy.predict(obs, deterministic=True)
+    shaped = obs.reshape(-1, *(policy.observation_space.shape or ())).astype(np.float32)
+    expected, _ = policy.predict(shaped, deterministic=True)
     return bool(np.isclose(arrays(obs), expected, atol=1e-4, equal_nan=True).mean() > 0.98)
 
 
 def _actor(policy: Any, kind: str) -> tuple[list[nn.Module], Head, dict[str, Any]]:
     """The actor's modules in order, the head's own squashing left out; and what makes it stochastic."""
-    if kind in ("SAC", "TQC") and not policy.actor.use_sde:
-        log_std = policy.actor.log_std
+    if kind in ("SAC", "TQC", "DynaSAC") and not policy.actor.use_sde:
+        actor = policy.averaged_actor if kind == "DynaSAC" else policy.actor
+        log_std = actor.log_std
         noise = {"log_std_weight": _array(log_std.weight).T.copy(), "log_std_bias": _array(log_std.bias)}
-        return [*policy.actor.latent_pi, policy.actor.mu], "squash", {"stochastic": True, **noise}
+        return [*actor.latent_pi, actor.mu], "squash", {"stochastic": True, **noise}
     if kind in ("TD3", "DDPG"):
         return [*policy.actor.mu][:-1], "squash", {}  # the last module is the Tanh that "squash" stands for
     if kind == "DQN":

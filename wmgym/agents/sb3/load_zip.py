@@ -20,6 +20,8 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
+from wmgym.agents.sb3.dyna_sac import DynaSAC
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.export import ACTIVATIONS, policy_arrays
 from wmgym.data.policy import Activation, MLPPolicy, action_bounds
 from wmgym.tasks.task import Task
@@ -39,7 +41,9 @@ class _Kind(NamedTuple):
 
 
 _PPO = ("mlp_extractor.policy_net.", "action_net.", "log_std")
+_AVERAGED = ("averaged_actor.", "actor.")
 _KINDS = (
+    _Kind(("DynaSAC",), DynaSACPolicy, "averaged_actor.latent_pi.", _AVERAGED, "averaged_actor.mu.weight"),
     _Kind(("SAC", "TQC"), SACPolicy, "actor.latent_pi.", ("actor.",), "actor.mu.weight"),
     _Kind(("TD3", "DDPG"), TD3Policy, "actor.mu.", ("actor.",), "actor.mu.0.weight"),
     _Kind(("PPO", "A2C"), ActorCriticPolicy, _PPO[0], _PPO, "action_net.weight", True),
@@ -55,7 +59,7 @@ def import_sb3(
     name: str | None = None,
     trust_pickle: bool = False,
 ) -> MLPPolicy:
-    """Read the policy of a Stable-Baselines3 zip (SAC, TQC, TD3, DDPG, PPO, A2C, DQN with a plain MLP).
+    """Read the policy of a Stable-Baselines3 zip (SAC, TQC, TD3, DDPG, PPO, A2C, DQN, DynaSAC; a plain MLP).
 
     SB3's policy class is built from the spaces of ``task`` and filled with the tensors of ``policy.pth``,
     which are read with ``weights_only=True``; of the rest only JSON text is read. Statistics of a
@@ -145,7 +149,7 @@ def _activation(
     path: str | os.PathLike[str], given: Activation | None, keywords: Mapping[str, Any], kind: _Kind
 ) -> type[nn.Module]:
     """The one given or, by its class's name, which SB3 writes as text beside its pickle, the zip's own."""
-    default = "tanh" if "PPO" in kind.algorithms else "relu"
+    default = {"PPO": "tanh", "DynaSAC": "silu"}.get(kind.algorithms[0], "relu")
     text = str(keywords.get("activation_fn", ""))
     name = text.removesuffix("'>").rpartition(".")[2]
     for function, word in ACTIVATIONS.items():
@@ -159,8 +163,9 @@ def _load(path: str | os.PathLike[str], kind: _Kind) -> BasePolicy:
     failure: Exception | None = None
     for algorithm in kind.algorithms:
         home = sb3_contrib if algorithm == "TQC" else stable_baselines3
+        own: Any = DynaSAC if algorithm == "DynaSAC" else getattr(home, algorithm)
         try:
-            policy: BasePolicy = getattr(home, algorithm).load(path, device="cpu").policy
+            policy: BasePolicy = own.load(path, device="cpu").policy
             return policy
         except Exception as error:
             failure = error
