@@ -88,7 +88,7 @@ def test_a_full_buffer_keeps_the_newest_in_order_and_what_is_held_out() -> None:
     task = toy.task()
     box = task.observation_space
     buffer = StateBuffer(40, box, task.action_space, "cpu", core_dim=3, unobserved_dim=0, held_out=0.5)
-    places = buffer._held_out.copy()
+    places = buffer._held_out[:, 0].copy()
     for t in range(100):
         core = np.full(3, float(t))
         infos = [{"transition": (core, core + 1, np.zeros(0)), "terminated": t % 10 == 9}]
@@ -98,6 +98,23 @@ def test_a_full_buffer_keeps_the_newest_in_order_and_what_is_held_out() -> None:
     assert data.lengths.tolist() == [10] * 4
     np.testing.assert_array_equal(buffer.held_out, places[np.arange(60, 100) % 40])
     np.testing.assert_array_equal(buffer.transitions(task, 15).core, data.core[-15:])
+
+
+def test_of_several_envs_every_step_is_recorded_and_none_is_torn_from_its_episode() -> None:
+    env = DummyVecEnv([lambda: Monitor(toy_env())] * 3)
+    model = small(env, learning_starts=60, train_freq=20, buffer_size=900).learn(240)
+    data, taken = model.transitions(), model.replay_buffer.taken
+    assert len(data) == 240
+    assert data.lengths.tolist() == [60, 20] * 3
+    assert taken[data.first].tolist() == [0, 60] * 3
+    inside = np.flatnonzero(np.diff(data.episode) == 0)
+    np.testing.assert_array_equal(data.next_core[inside], data.core[inside + 1])
+    np.testing.assert_array_equal(np.diff(taken)[inside], 1)
+    recent = model.transitions(25)
+    assert recent.lengths.tolist() == [5, 20] * 3
+    assert model._n_updates == 5 * (3 + 1)  # the random steps' updates, then one train after each 20 steps
+    newest = model._real_states[-3:].numpy()
+    np.testing.assert_array_equal(newest, np.stack([data.state[79], data.state[159], data.state[239]]))
 
 
 # Refits
@@ -407,7 +424,7 @@ class Ending(toy.LinearGaussianEnv):
     [
         ("CartPole-v1", "Box actions.*PPO"),
         (lambda: vec(gym.make(toy.ENV_ID)), "StateReader"),
-        (lambda: DummyVecEnv([toy_env, toy_env]), "one env"),
+        (lambda: DummyVecEnv([toy_env, lambda: gym.make(toy.ENV_ID)]), "StateReader"),
         (lambda: VecNormalize(vec(toy_env())), "without VecNormalize"),
         ("Reacher-v5", "include"),
     ],

@@ -109,23 +109,27 @@ class OnlineFit(nn.Module):
             self.ensemble.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
-    def refit(self, data: Transitions, held_out: np.ndarray) -> dict[str, float]:
+    def refit(
+        self, data: Transitions, held_out: np.ndarray, taken: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Learn from all transitions so far.
 
         Args:
-            data: in the order of their collection.
+            data: all of them.
             held_out: ``(n,)`` bool, rows never to learn from; the same ones at every refit.
+            taken: ``(n,)`` when each was; None where they are in the order of their collection.
 
         Returns:
             Root mean squared errors of the predicted mean, in units of the targets' standard deviation, as
             ``train_error`` and ``held_out_error`` (NaN where nothing is held out).
         """
-        learn = torch.tensor(np.flatnonzero(~held_out))
+        rows = np.arange(len(data)) if taken is None else taken.argsort(kind="stable")
+        learn = torch.tensor(rows[~held_out[rows]])
         inputs, labels = self._normalise(data, learn)
         ends = torch.tensor(data.terminated).float()
         for _ in range(self.config.updates if int(self.updates) else self.config.first_updates):
-            rows = self._draw(learn, len(data))
-            loss = self.ensemble.loss(self.ensemble.network(inputs[rows]), labels[rows], ends[rows])
+            batch = self._draw(learn)
+            loss = self.ensemble.loss(self.ensemble.network(inputs[batch]), labels[batch], ends[batch])
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -146,13 +150,12 @@ class OnlineFit(nn.Module):
         starts = data.state[data.first]
         return WorldModel(self.task, copy.deepcopy(self.averaged), starts, low, high, provenance)
 
-    def _draw(self, learn: Tensor, total: int) -> Tensor:
-        """Rows ``(members, batch)``, some of them recent."""
+    def _draw(self, learn: Tensor) -> Tensor:
+        """Rows ``(members, batch)`` of those to ``learn``, oldest first; some of them are recent."""
         size = self.config.batch_size
         recent = round(self.config.recent_share * size)
-        first = int(torch.searchsorted(learn, max(0, total - self.config.recent_steps)))
         low = torch.zeros(size, dtype=torch.int64)
-        low[:recent] = min(first, len(learn) - 1)
+        low[:recent] = max(0, len(learn) - self.config.recent_steps)
         place = torch.rand(self.config.members, size, generator=self.generator, dtype=torch.float64)
         return learn[low + (place * (len(learn) - low)).long()]
 

@@ -6,24 +6,21 @@ import warnings
 from collections import deque
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import SAC
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq
-from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
-from torch.nn import functional
 
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
-from wmgym.agents.sb3.dyna_sac_path import Imagination, Path, imagine
-from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
+from wmgym.agents.sb3.dyna_sac_path import Imagination
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
+from wmgym.agents.sb3.dyna_sac_updates import ImaginedUpdates
 from wmgym.data.transitions import Transitions
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
-from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -34,10 +31,9 @@ _DEFAULTS: dict[str, Any] = {
 _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _PATIENCE = 3  # refits in a row that exploit the model before it warns
-_LOG_SQRT_2PI, _LOG_2 = 0.5 * np.log(2 * np.pi), np.log(2.0)
 
 
-class DynaSAC(SAC):
+class DynaSAC(ImaginedUpdates):
     """Model-based SAC (Stable-Baselines3): from nothing, on a CPU, in a few thousand real steps.
 
     An ensemble is fitted to the real transitions and refitted, warm, after every ``train_freq`` steps. Actor
@@ -53,7 +49,7 @@ class DynaSAC(SAC):
 
     Args:
         policy: "MlpPolicy", or a subclass of ``DynaSACPolicy``.
-        env: id, Gymnasium env with Box actions, or a ``VecEnv`` of one env behind a ``StateReader``.
+        env: id, Gymnasium env with Box actions, or a ``VecEnv`` of envs behind a ``StateReader`` each.
         random_episode_steps: episodes of the first ``learning_starts`` random steps are cut here, so that a
             robot that fell does not fill the data.
         episode_steps: later ones are cut here.
@@ -67,14 +63,11 @@ class DynaSAC(SAC):
         world: the world model as of the last refit; None before the first.
 
     Raises:
-        ValueError: actions that are not Box, more envs than one, ``VecNormalize``, a ``VecEnv`` without
+        ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without
             ``StateReader``, or a keyword of SAC that has no meaning here.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
-    policy: DynaSACPolicy
-    critic: BoundedCritic
-    critic_target: BoundedCritic
     replay_buffer: StateBuffer
 
     def __init__(
@@ -108,9 +101,10 @@ class DynaSAC(SAC):
                 "wmgym.sb3.train(world, wmgym.sb3.TrainConfig('PPO')) or 'DQN'"
             )
         if isinstance(env, VecEnv):
-            if env.num_envs > 1 or not all(env.env_is_wrapped(StateReader)):
+            if not all(env.env_is_wrapped(StateReader)):
                 raise ValueError(
-                    "DynaSAC takes one env; in a VecEnv of your own put wmgym.sb3.StateReader around it"
+                    "DynaSAC reads the simulator's state; put wmgym.sb3.StateReader around each env of the "
+                    "VecEnv"
                 )
             if isinstance(env, VecNormalize):
                 raise ValueError("DynaSAC normalises by itself; pass the env without VecNormalize")
@@ -152,7 +146,7 @@ class DynaSAC(SAC):
         return super().collect_rollouts(env, *args, **kwargs)
 
     def transitions(self, last: int | None = None) -> Transitions:
-        """The real steps so far, oldest first, to calibrate or score with; the ``last`` of them if asked."""
+        """The real steps so far, episode by episode; those of the ``last`` steps of every env if asked."""
         return self.replay_buffer.transitions(self.task, last)
 
     # The world
@@ -162,10 +156,11 @@ class DynaSAC(SAC):
         if self.world is not None:
             self._measure_exploitation()
         data = self.transitions()
-        for name, value in self.world_fit.refit(data, self.replay_buffer.held_out).items():
+        taken = self.replay_buffer.taken
+        for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, taken).items():
             self.logger.record(f"world/{name}", value)
         self.world = self.world_fit.world(data)
-        self._real_states = torch.tensor(data.state)
+        self._real_states = torch.tensor(data.state[taken.argsort(kind="stable")])
         obs = self.task.core.observe(self._real_states)
         self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
 
@@ -199,40 +194,6 @@ class DynaSAC(SAC):
                 stacklevel=2,
             )
 
-    def _step(self, state: Tensor, action: Tensor) -> WorldStep:
-        """One step of the world from states ``(batch, state_dim)``, every row by a member drawn anew."""
-        assert self.world is not None
-        start = self.world.init(state, self._generator)
-        return self.world.step(start, torch.addcmul(self._action_middle, action, self._action_scale))
-
-    def _act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions in [-1, 1] ``(batch, action_dim)`` and their log probability ``(batch,)``."""
-        mean, log_std, _ = self.actor.get_action_dist_params(obs)
-        noise = torch.randn(mean.shape, generator=self._generator)
-        raw = torch.addcmul(mean, log_std.exp(), noise)
-        squash = 2 * (_LOG_2 - raw - functional.softplus(-2 * raw))
-        return torch.tanh(raw), (-0.5 * noise * noise - log_std - _LOG_SQRT_2PI - squash).sum(1)
-
-    def _distribution_rollout(self) -> Tensor:
-        """States that the current actor reaches from real ones."""
-        config, size = self.imagination, len(self._real_states)
-        rows = torch.randint(size, (config.rollout_batch,), generator=self._generator)
-        recent = round(config.recent_share * config.rollout_batch)
-        newest = torch.randint(min(config.recent_steps, size), (recent,), generator=self._generator)
-        rows[:recent] = size - 1 - newest
-        return self._reached_from(self._real_states[rows])
-
-    @torch.no_grad()
-    def _reached_from(self, state: Tensor) -> Tensor:
-        """States of a rollout of the current actor, these included, as far as the model is sound."""
-        found, alive = [state], torch.ones(len(state), dtype=torch.bool)
-        for _ in range(self.imagination.rollout_steps - 1):
-            step = self._step(state, self._act(self.task.core.observe(state))[0])
-            alive = alive & ~step.terminated & ~step.diverged
-            state = step.state.full
-            found.append(state[alive])
-        return torch.cat(found)
-
     # Updates
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
@@ -255,66 +216,6 @@ class DynaSAC(SAC):
         for name, value in sums.items():
             self.logger.record(f"train/{name}", value / gradient_steps)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def _update(self, state: Tensor) -> dict[str, float]:
-        """One step of every optimiser, from imagined states ``(batch, state_dim)``."""
-        path = self._imagine(state)
-        ent_coef = self._entropy_coefficient()
-        target = self._critic_target(path, ent_coef)
-        scale = self.critic.scale
-        values = torch.cat(self.critic(path.obs[0].detach(), path.actions[0].detach()), 1)
-        error = ((values - target[:, None]) / scale).square() * path.sound[:, None]
-        critic_loss = error.mean(0).sum()
-        self.critic.optimizer.zero_grad()
-        critic_loss.backward()  # type: ignore[no-untyped-call]
-        self.critic.optimizer.step()
-        polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-
-        actor_loss = -self._gain(path, ent_coef) / scale
-        actor = [*self.actor.parameters()]
-        for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
-            parameter.grad = gradient
-        self.actor.optimizer.step()
-        rate = max(self.imagination.averaging_rate, 10 / (10 + self._n_updates))
-        polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
-        self._update_entropy_coefficient(path.log_probs[0])
-        return {
-            "actor_loss": (actor_loss * scale).item(),
-            "critic_loss": (critic_loss * scale * scale).item(),
-            "ent_coef": ent_coef.item(),
-            "value": values.mean().item(),
-            "entropy": -path.log_probs[0].mean().item(),
-        }
-
-    def _imagine(self, state: Tensor) -> Path:
-        """A rollout of the actor, differentiable in its parameters."""
-        return imagine(state, self.imagination.training_steps, self.task.core.observe, self._act, self._step)
-
-    def _gain(self, path: Path, ent_coef: Tensor) -> Tensor:
-        """What the actor ascends, with the mean of the critics at the end."""
-        return path.gain(torch.cat(self.critic(*path.last()), 1).mean(1), ent_coef, self.gamma)
-
-    @torch.no_grad()
-    def _critic_target(self, path: Path, ent_coef: Tensor) -> Tensor:
-        """What the critics should say of the first states and actions ``(batch,)``."""
-        gains = path.rewards - ent_coef * path.log_probs[:-1]
-        low, high = torch.quantile(gains, torch.tensor([0.01, 0.99])) / (1 - self.gamma)
-        low, high = low.clamp(max=0.0), high.clamp(min=0.0)  # an episode that is over is worth nothing
-        rate = self.imagination.range_rate if self._n_updates else 1.0
-        low, high = self.critic.low.lerp(low, rate), self.critic.high.lerp(high, rate)
-        self.policy.bound_values(low, high)
-        end_values = torch.cat(self.critic_target(path.obs[-1], path.actions[-1]), 1)
-        return path.expanded_value(end_values.amin(1).clamp(low, high), ent_coef, self.gamma)
-
-    def _entropy_coefficient(self) -> Tensor:
-        return self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
-
-    def _update_entropy_coefficient(self, log_prob: Tensor) -> None:
-        if self.log_ent_coef is not None and self.ent_coef_optimizer is not None:
-            loss = -(self.log_ent_coef * (log_prob.detach() + float(self.target_entropy))).mean()
-            self.ent_coef_optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.ent_coef_optimizer.step()
 
     def _excluded_save_params(self) -> list[str]:
         left = ["world", "world_fit", "replay_buffer_kwargs", "_generator"]

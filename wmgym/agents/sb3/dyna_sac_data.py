@@ -69,7 +69,7 @@ class _KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class StateBuffer(ReplayBuffer):
-    """SB3's replay buffer of one env, with cores, unobserved quantities and terminations.
+    """SB3's replay buffer, with cores, unobserved quantities and terminations.
 
     A share of its places is held out for good: no model learns from what is stored there.
     """
@@ -89,11 +89,12 @@ class StateBuffer(ReplayBuffer):
         seed: int = 0,
     ) -> None:
         super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
-        self.cores = np.zeros((buffer_size, core_dim), np.float32)
+        shape = (self.buffer_size, n_envs)
+        self.cores = np.zeros((*shape, core_dim), np.float32)
         self.next_cores = np.zeros_like(self.cores)
-        self.unobserved = np.zeros((buffer_size, unobserved_dim))
-        self.terminated = np.zeros(buffer_size, bool)
-        self._held_out = np.random.default_rng(seed).random(buffer_size) < held_out
+        self.unobserved = np.zeros((*shape, unobserved_dim))
+        self.terminated = np.zeros(shape, bool)
+        self._held_out = np.random.default_rng(seed).random(shape) < held_out
 
     def add(
         self,
@@ -105,50 +106,59 @@ class StateBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """As SB3's, from infos of a ``StateReader``."""
-        at, info = self.pos, infos[0]
-        self.cores[at], self.next_cores[at], self.unobserved[at] = info["transition"]
-        self.terminated[at] = info["terminated"]
+        for env, info in enumerate(infos):
+            at = self.pos, env
+            self.cores[at], self.next_cores[at], self.unobserved[at] = info["transition"]
+            self.terminated[at] = info["terminated"]
         super().add(obs, next_obs, action, reward, done, infos)
 
-    @property
-    def _order(self) -> np.ndarray:
-        """Places from the oldest transition to the newest."""
-        count = self.size()
-        return np.arange(self.pos - count, self.pos) % self.buffer_size
+    def _rows(self, array: np.ndarray, last: int | None = None) -> np.ndarray:
+        """What is stored in ``(buffer_size, n_envs, ...)``, oldest first, one env after the other."""
+        count = self.size() if last is None else min(last, self.size())
+        places = np.arange(self.pos - count, self.pos) % self.buffer_size
+        return array[places].swapaxes(0, 1).reshape(count * self.n_envs, *array.shape[2:])
 
     @property
     def held_out(self) -> np.ndarray:
         """Of ``transitions()``, those held out: ``(n,)`` bool."""
-        held_out: np.ndarray = self._held_out[self._order]
-        return held_out
+        return self._rows(self._held_out)
+
+    @property
+    def taken(self) -> np.ndarray:
+        """When each of ``transitions()`` was: ``(n,)``, 0 for the oldest of every env."""
+        return np.tile(np.arange(self.size()), self.n_envs)
 
     def transitions(self, task: Task, last: int | None = None) -> Transitions:
-        """What is stored, oldest first, as steps of ``task``; the ``last`` of it alone if asked."""
-        rows = self._order if last is None else self._order[-last:]
-        done = self.dones[rows, 0] > 0
-        done[-1] = True
+        """What is stored as steps of ``task``, env by env; the ``last`` of every env alone if asked."""
+        done = self._rows(self.dones, last) > 0
+        done.reshape(self.n_envs, -1)[:, -1] = True
         episode = np.concatenate([[0], np.cumsum(done)[:-1]])
         space = task.action_space
         assert isinstance(space, spaces.Box)
         half, middle = (space.high - space.low) / 2, (space.high + space.low) / 2
-        action = self.actions[rows, 0] * half.reshape(-1) + middle.reshape(-1)
+        actions = self._rows(self.actions, last) * half.reshape(-1) + middle.reshape(-1)
+        terminated = self._rows(self.terminated, last)
         return Transitions(
             task=task,
-            obs=self.observations[rows, 0].reshape(len(rows), -1).astype(np.float32),
-            action=action.astype(np.float32),
-            reward=self.rewards[rows, 0].astype(np.float64),
-            next_obs=self.next_observations[rows, 0].reshape(len(rows), -1).astype(np.float32),
-            terminated=self.terminated[rows],
-            truncated=done & ~self.terminated[rows],
-            core=self.cores[rows],
-            next_core=self.next_cores[rows],
-            unobserved=self.unobserved[rows],
+            obs=self._flat(self.observations, last),
+            action=actions.astype(np.float32),
+            reward=self._rows(self.rewards, last).astype(np.float64),
+            next_obs=self._flat(self.next_observations, last),
+            terminated=terminated,
+            truncated=done & ~terminated,
+            core=self._rows(self.cores, last),
+            next_core=self._rows(self.next_cores, last),
+            unobserved=self._rows(self.unobserved, last),
             episode=episode,
             episode_seed=(-1,) * int(episode[-1] + 1),
             episode_policy=("DynaSAC",) * int(episode[-1] + 1),
             source="real",
             versions=library_versions(),
         )
+
+    def _flat(self, observations: np.ndarray, last: int | None) -> np.ndarray:
+        rows = self._rows(observations, last)
+        return rows.reshape(len(rows), -1).astype(np.float32)
 
 
 def returns_ahead(data: Transitions, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,143 @@
+"""How ``DynaSAC`` updates its networks: rollouts in a world model, and what is learned from them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.utils import polyak_update
+from torch import Tensor
+from torch.nn import functional
+
+from wmgym.agents.sb3.dyna_sac_path import Imagination, Path, imagine
+from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
+from wmgym.models.state import WorldStep
+from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task
+
+_LOG_SQRT_2PI, _LOG_2 = 0.5 * np.log(2 * np.pi), np.log(2.0)
+
+
+class ImaginedUpdates(SAC):
+    """The updates of ``DynaSAC``, in a world model that it is given, from real states that it is given.
+
+    Attributes:
+        world: where it imagines; None before there is one.
+        task: its task.
+        imagination: how it imagines.
+    """
+
+    policy: DynaSACPolicy
+    critic: BoundedCritic
+    critic_target: BoundedCritic
+    world: WorldModel | None
+    task: Task
+    imagination: Imagination
+    _generator: torch.Generator
+    _rollouts: deque[Tensor]
+    _starts: Tensor
+    _real_states: Tensor
+    _action_middle: Tensor
+    _action_scale: Tensor
+
+    # The model and the policy
+
+    def _step(self, state: Tensor, action: Tensor) -> WorldStep:
+        """One step of the world from states ``(batch, state_dim)``, every row by a member drawn anew."""
+        assert self.world is not None
+        start = self.world.init(state, self._generator)
+        return self.world.step(start, torch.addcmul(self._action_middle, action, self._action_scale))
+
+    def _act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions in [-1, 1] ``(batch, action_dim)`` and their log probability ``(batch,)``."""
+        mean, log_std, _ = self.actor.get_action_dist_params(obs)
+        noise = torch.randn(mean.shape, generator=self._generator)
+        raw = torch.addcmul(mean, log_std.exp(), noise)
+        squash = 2 * (_LOG_2 - raw - functional.softplus(-2 * raw))
+        return torch.tanh(raw), (-0.5 * noise * noise - log_std - _LOG_SQRT_2PI - squash).sum(1)
+
+    # Where updates start
+
+    def _distribution_rollout(self) -> Tensor:
+        """States that the current actor reaches from real ones."""
+        config, size = self.imagination, len(self._real_states)
+        rows = torch.randint(size, (config.rollout_batch,), generator=self._generator)
+        recent = round(config.recent_share * config.rollout_batch)
+        newest = torch.randint(min(config.recent_steps, size), (recent,), generator=self._generator)
+        rows[:recent] = size - 1 - newest
+        return self._reached_from(self._real_states[rows])
+
+    @torch.no_grad()
+    def _reached_from(self, state: Tensor) -> Tensor:
+        """States of a rollout of the current actor, these included, as far as the model is sound."""
+        found, alive = [state], torch.ones(len(state), dtype=torch.bool)
+        for _ in range(self.imagination.rollout_steps - 1):
+            step = self._step(state, self._act(self.task.core.observe(state))[0])
+            alive = alive & ~step.terminated & ~step.diverged
+            state = step.state.full
+            found.append(state[alive])
+        return torch.cat(found)
+
+    # Updates
+
+    def _update(self, state: Tensor) -> dict[str, float]:
+        """One step of every optimiser, from imagined states ``(batch, state_dim)``."""
+        path = self._imagine(state)
+        ent_coef = self._entropy_coefficient()
+        target = self._critic_target(path, ent_coef)
+        scale = self.critic.scale
+        values = torch.cat(self.critic(path.obs[0].detach(), path.actions[0].detach()), 1)
+        error = ((values - target[:, None]) / scale).square() * path.sound[:, None]
+        critic_loss = error.mean(0).sum()
+        self.critic.optimizer.zero_grad()
+        critic_loss.backward()  # type: ignore[no-untyped-call]
+        self.critic.optimizer.step()
+        polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+
+        actor_loss = -self._gain(path, ent_coef) / scale
+        actor = [*self.actor.parameters()]
+        for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
+            parameter.grad = gradient
+        self.actor.optimizer.step()
+        rate = max(self.imagination.averaging_rate, 10 / (10 + self._n_updates))
+        polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
+        self._update_entropy_coefficient(path.log_probs[0])
+        return {
+            "actor_loss": (actor_loss * scale).item(),
+            "critic_loss": (critic_loss * scale * scale).item(),
+            "ent_coef": ent_coef.item(),
+            "value": values.mean().item(),
+            "entropy": -path.log_probs[0].mean().item(),
+        }
+
+    def _imagine(self, state: Tensor) -> Path:
+        """A rollout of the actor, differentiable in its parameters."""
+        return imagine(state, self.imagination.training_steps, self.task.core.observe, self._act, self._step)
+
+    def _gain(self, path: Path, ent_coef: Tensor) -> Tensor:
+        """What the actor ascends, with the mean of the critics at the end."""
+        return path.gain(torch.cat(self.critic(*path.last()), 1).mean(1), ent_coef, self.gamma)
+
+    @torch.no_grad()
+    def _critic_target(self, path: Path, ent_coef: Tensor) -> Tensor:
+        """What the critics should say of the first states and actions ``(batch,)``."""
+        gains = path.rewards - ent_coef * path.log_probs[:-1]
+        low, high = torch.quantile(gains, torch.tensor([0.01, 0.99])) / (1 - self.gamma)
+        low, high = low.clamp(max=0.0), high.clamp(min=0.0)  # an episode that is over is worth nothing
+        rate = self.imagination.range_rate if self._n_updates else 1.0
+        low, high = self.critic.low.lerp(low, rate), self.critic.high.lerp(high, rate)
+        self.policy.bound_values(low, high)
+        end_values = torch.cat(self.critic_target(path.obs[-1], path.actions[-1]), 1)
+        return path.expanded_value(end_values.amin(1).clamp(low, high), ent_coef, self.gamma)
+
+    def _entropy_coefficient(self) -> Tensor:
+        return self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
+
+    def _update_entropy_coefficient(self, log_prob: Tensor) -> None:
+        if self.log_ent_coef is not None and self.ent_coef_optimizer is not None:
+            loss = -(self.log_ent_coef * (log_prob.detach() + float(self.target_entropy))).mean()
+            self.ent_coef_optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.ent_coef_optimizer.step()
