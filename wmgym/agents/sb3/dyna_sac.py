@@ -141,7 +141,8 @@ class DynaSAC(ImaginedUpdates):
             env.env_method("limit_episodes", self.episode_steps)
             if self._n_updates == 0 and self.replay_buffer.size():
                 assert isinstance(self.train_freq, TrainFreq)
-                share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / self.train_freq.frequency
+                steps = self.train_freq.frequency * env.num_envs  # between two trainings
+                share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / steps
                 self.train(int(share * self.num_timesteps), self.batch_size)
         return super().collect_rollouts(env, *args, **kwargs)
 
