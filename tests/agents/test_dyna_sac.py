@@ -14,6 +14,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import wmgym
@@ -247,8 +248,29 @@ def test_a_diverged_rollout_teaches_the_critic_nothing() -> None:
     path = model._imagine(torch.tensor([[0.0, 0, 0], [0.75, 0, 0]]))
     assert path.sound.tolist() == [True, False]
     assert path.counts[:, 1].tolist() == [1, 1, 1, 0, 0, 0]
-    start = torch.tensor([[0.95, 0, 0]])
+    start, model._change_std = torch.tensor([[0.95, 0, 0]]), torch.ones(3)
     assert torch.equal(model._reached_from(start), start)
+
+
+def test_a_rollout_ends_where_the_members_disagree() -> None:
+    model = imagining(Parting(offset=(0.0, 0.01)))
+    model._change_std = torch.ones(3)
+    start = torch.cat([torch.linspace(-1.0, 0.5, 40)[:, None], torch.zeros(40, 2)], 1)
+    reached = model._reached_from(start)[:, 0]
+    # After one sound step those beyond 0.75 part, where the two members drawn are not the same one.
+    assert (reached[40:80] < 2).all()
+    gone = 40 - (len(reached) - 80)
+    assert 3 < gone < 20
+    assert float(model._distrusted) == pytest.approx(gone / 40)
+
+
+class Parting(toy.LinearGaussian):
+    """Moves by one; beyond 0.75 the second member moves by ten."""
+
+    def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
+        change = torch.zeros(*member.shape, 3)
+        change[..., 0] = 1 + 0.01 * member + 9.0 * member * (core[:, 0] > 0.75)
+        return Prediction(change, torch.ones_like(change), None)
 
 
 def test_an_optimistic_world_is_caught() -> None:
@@ -276,6 +298,58 @@ def test_an_optimistic_world_is_caught() -> None:
 class Halving(toy.LinearGaussian):
     def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
         return Prediction(-0.5 * core, torch.ones_like(core), None)
+
+
+def test_every_other_episode_is_deterministic_where_values_are_not_low() -> None:
+    model = small(train_freq=60, learning_starts=60).learn(300)  # episodes of 60 steps
+    rows, data = model.replay_buffer.deterministic_rows(), model.transitions()
+    assert not rows[:60].any()  # random steps
+    shares = [rows[data.episode == k].mean() for k in range(5)]
+    assert [share > 0 for share in shares] == [False, False, True, False, True]
+    model._low_value, model._episodes_begun = torch.tensor(-torch.inf), np.array([0])
+    model._last_obs = np.array([[0.3, -0.2, 0.1]], np.float32)
+    action, scaled = model._sample_action(0, n_envs=1)
+    np.testing.assert_array_equal(action, model.predict(model._last_obs, deterministic=True)[0])
+    np.testing.assert_allclose(model.policy.unscale_action(scaled), action, rtol=1e-6)
+    model._low_value = torch.tensor(torch.inf)
+    assert not np.array_equal(model._sample_action(0, n_envs=1)[0], action)
+
+
+def test_rollouts_start_from_states_of_low_value_too() -> None:
+    model = small(imagination_kwargs={"rollout_batch": 100, "rollout_steps": 1}).learn(149)
+    model._find_low_values()
+    low = {tuple(state) for state in model._real_states[model._low_value_rows].tolist()}
+    value = model._value(model._real_states)
+    assert (value[model._low_value_rows] <= value.quantile(0.2)).all()
+    started = model._distribution_rollout()
+    assert sum(tuple(state) in low for state in started.tolist()) >= 20
+
+
+@pytest.mark.parametrize(
+    ("budget", "given", "expected"),
+    [
+        (500, {}, (200, 50, 200)),
+        (1_000, {}, (200, 50, 100)),
+        (10_000, {}, (1_000, 250, 250)),
+        (50_000, {"train_freq": 100}, (1_000, 100, 100)),
+        (50_000, {"learning_starts": 400, "gradient_steps": 7}, (400, 100, 7)),
+        (100, {}, (50, 12, 240)),
+    ],
+)
+def test_random_steps_refits_and_updates_follow_the_budget(
+    budget: int, given: dict[str, int], expected: tuple[int, int, int]
+) -> None:
+    rest = {k: v for k, v in SMALL.items() if k not in ("learning_starts", "train_freq", "gradient_steps")}
+    model = DynaSAC("MlpPolicy", vec(toy_env()), **rest, **given)
+
+    class Stop(BaseCallback):
+        def _on_step(self) -> bool:
+            return False
+
+    for total in (budget, 9_000):  # the first budget decides
+        model.learn(total, callback=Stop())
+        assert isinstance(model.train_freq, TrainFreq)
+        assert (model.learning_starts, model.train_freq.frequency, model.gradient_steps) == expected
 
 
 # Stable-Baselines3

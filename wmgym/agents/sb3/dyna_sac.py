@@ -6,12 +6,14 @@ import warnings
 from collections import deque
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
@@ -25,9 +27,10 @@ from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
 _DEFAULTS: dict[str, Any] = {
-    "learning_rate": 1e-3, "buffer_size": 200_000, "learning_starts": 1_000, "train_freq": 250,
-    "gradient_steps": -1, "tau": 0.01, "gamma": 0.995, "ent_coef": "auto_0.1",
+    "learning_rate": 1e-3, "buffer_size": 200_000, "tau": 0.01, "gamma": 0.995, "ent_coef": "auto_0.1",
 }  # fmt: skip
+_BY_BUDGET = ("learning_starts", "train_freq", "gradient_steps")
+_LEAST_UPDATES = 2_000  # of a budget of less real steps
 _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _PATIENCE = 3  # refits in a row that exploit the model before it warns
@@ -43,6 +46,10 @@ class DynaSAC(ImaginedUpdates):
     state. After DHMBPO (4kubo, erl_lib); MBPO (arXiv:1906.08253), value expansion (arXiv:1803.00101), SVG
     (arXiv:1510.09142).
 
+    Every other real episode is driven by deterministic actions, as the policy will be used, with noise only
+    in states of low value, from which many rollouts start too: they show where the policy fails and how to
+    recover. A rollout ends where the ensemble's members disagree.
+
     Rewards and terminations that the task knows in code are used, others are learned; no gradient passes
     through a learned termination, which only ends imagined episodes. Nothing that follows an episode's end or
     a divergence of the model counts.
@@ -55,16 +62,19 @@ class DynaSAC(ImaginedUpdates):
         episode_steps: later ones are cut here.
         imagination_kwargs: fields of ``Imagination``.
         world_kwargs: fields of ``OnlineFitConfig``.
-        kwargs: SAC's keywords, with other defaults: learning rate 1e-3, 1,000 random steps, refits every
-            ``train_freq=250`` steps with as many updates, gamma 0.995, tau 0.01, ``ent_coef="auto_0.1"``,
-            ``buffer_size`` 200,000. It runs on the CPU, which is faster than a GPU at these sizes.
+        kwargs: SAC's keywords, with other defaults: learning rate 1e-3, gamma 0.995, tau 0.01,
+            ``ent_coef="auto_0.1"``, ``buffer_size`` 200,000. Three of them follow the ``total_timesteps`` of
+            the first ``learn`` where they are not given: ``learning_starts``, a tenth of it within 200 and
+            1,000 random steps; ``train_freq``, refits of the world four times as often; ``gradient_steps``,
+            one a step, but 2,000 or more over the budget. It runs on the CPU, which is faster than a GPU at
+            these sizes.
 
     Attributes:
         world: the world model as of the last refit; None before the first.
 
     Raises:
-        ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without
-            ``StateReader``, or a keyword of SAC that has no meaning here.
+        ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without ``StateReader``, or a
+            keyword of SAC that has no meaning here.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
@@ -89,6 +99,8 @@ class DynaSAC(ImaginedUpdates):
         self.imagination = Imagination(**(imagination_kwargs or {}))
         self.world_config = OnlineFitConfig(**(world_kwargs or {}))
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
+        self._by_budget = [name for name in _BY_BUDGET if kwargs.get(name) is None]
+        kwargs = {name: value for name, value in kwargs.items() if name not in self._by_budget}
         super().__init__(
             policy, env, replay_buffer_class=StateBuffer, **(_DEFAULTS | kwargs | {"device": "cpu"})
         )
@@ -125,11 +137,27 @@ class DynaSAC(ImaginedUpdates):
         self._generator = torch.Generator().manual_seed(seed)
         self.world_fit = OnlineFit(self.task, self.world_config, self._generator)
         self._exploited = 0
+        self._episodes_begun = np.arange(self.n_envs)
         self._rollouts: deque[Tensor] = deque(maxlen=self.imagination.rollouts_kept)
         space = self.task.action_space
         assert isinstance(space, spaces.Box)
         low, high = (torch.tensor(side.reshape(-1)).float() for side in (space.low, space.high))
         self._action_middle, self._action_scale = (high + low) / 2, (high - low) / 2
+
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        """As SB3's; the budget of the first call decides what was not given of ``_BY_BUDGET``."""
+        if "learning_starts" in self._by_budget:
+            self.learning_starts = max(1, min(max(total_timesteps // 10, 200), total_timesteps // 2, 1_000))
+        if "train_freq" in self._by_budget:
+            frequency = max(1, self.learning_starts // (4 * self.n_envs))
+            self.train_freq = TrainFreq(frequency, TrainFrequencyUnit.STEP)  # type: ignore[assignment]
+        if "gradient_steps" in self._by_budget:
+            assert isinstance(self.train_freq, TrainFreq)
+            more = max(1, round(_LEAST_UPDATES / total_timesteps))
+            by_step = self.train_freq.unit == TrainFrequencyUnit.STEP
+            self.gradient_steps = self.train_freq.frequency * self.n_envs * more if by_step else -1
+        self._by_budget = []
+        return super()._setup_learn(total_timesteps, *args, **kwargs)
 
     # Real steps
 
@@ -145,6 +173,32 @@ class DynaSAC(ImaginedUpdates):
                 share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / steps
                 self.train(int(share * self.num_timesteps), self.batch_size)
         return super().collect_rollouts(env, *args, **kwargs)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As SB3's; every other episode is of deterministic actions, but where it gets stuck.
+
+        Deterministic actions are what the policy is worth in the end, and they fail in other places than
+        noisy ones do. Noise helps out of the states of least value, so that recoveries are seen too.
+        """
+        action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
+        self._deterministic = np.zeros(n_envs, bool)
+        if self.num_timesteps >= learning_starts and self.world is not None:
+            assert isinstance(self._last_obs, np.ndarray)
+            value = self._value(torch.tensor(self._last_obs).float().flatten(1))
+            rows = self._deterministic = (self._episodes_begun % 2 == 0) & (value > self._low_value).numpy()
+            action[rows] = self.predict(self._last_obs, deterministic=True)[0][rows]
+            scaled[rows] = self.policy.scale_action(action[rows])
+        return action, scaled
+
+    def _store_transition(
+        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
+    ) -> None:
+        for info, deterministic in zip(infos, self._deterministic, strict=True):
+            info["deterministic"] = bool(deterministic)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._episodes_begun = self._episodes_begun + dones
 
     def transitions(self, last: int | None = None) -> Transitions:
         """The real steps so far, episode by episode; those of the ``last`` steps of every env if asked."""
@@ -164,6 +218,9 @@ class DynaSAC(ImaginedUpdates):
         self._real_states = torch.tensor(data.state[taken.argsort(kind="stable")])
         obs = self.task.core.observe(self._real_states)
         self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
+        change = torch.tensor(data.next_core - data.core)
+        self._change_std = change.std(0).clamp(min=1e-6)
+        self._find_low_values()
 
     @torch.no_grad()
     def _measure_exploitation(self) -> None:
@@ -172,13 +229,17 @@ class DynaSAC(ImaginedUpdates):
         From the same states, by the same policy: a policy that exploits the model is paid more in there.
         """
         assert isinstance(self.train_freq, TrainFreq)
-        data, steps = self.transitions(self.train_freq.frequency), self.imagination.rollout_steps
+        last, steps = self.train_freq.frequency, self.imagination.rollout_steps
+        data = self.transitions(last)
         starts, real = returns_ahead(data, steps)
         if not len(starts):
             return
+        quiet = torch.tensor(self.replay_buffer.deterministic_rows(last)[starts])[:, None]
         state, alive, imagined = torch.tensor(data.state[starts]), torch.ones(len(starts)), 0.0
         for _ in range(steps):
-            step = self._step(state, self._act(self.task.core.observe(state))[0])
+            obs = self.task.core.observe(state)
+            action = self.policy.averaged_actor(obs, deterministic=True).where(quiet, self._act(obs)[0])
+            step = self._step(state, action)
             imagined += float((step.reward * alive).mean())
             alive = alive * ~step.terminated
             state = step.state.full
@@ -210,6 +271,7 @@ class DynaSAC(ImaginedUpdates):
             if self._n_updates % self.imagination.rollout_every == 0 or not self._rollouts:
                 self._rollouts.append(self._distribution_rollout())
                 self._starts = torch.cat([*self._rollouts])
+                self.logger.record_mean("world/rollouts_distrusted", float(self._distrusted))
             rows = torch.randint(len(self._starts), (batch_size,), generator=self._generator)
             for name, value in self._update(self._starts[rows]).items():
                 sums[name] = sums.get(name, 0.0) + value

@@ -94,6 +94,7 @@ class StateBuffer(ReplayBuffer):
         self.next_cores = np.zeros_like(self.cores)
         self.unobserved = np.zeros((*shape, unobserved_dim))
         self.terminated = np.zeros(shape, bool)
+        self.deterministic = np.zeros(shape, bool)
         self._held_out = np.random.default_rng(seed).random(shape) < held_out
 
     def add(
@@ -110,6 +111,7 @@ class StateBuffer(ReplayBuffer):
             at = self.pos, env
             self.cores[at], self.next_cores[at], self.unobserved[at] = info["transition"]
             self.terminated[at] = info["terminated"]
+            self.deterministic[at] = info.get("deterministic", False)
         super().add(obs, next_obs, action, reward, done, infos)
 
     def _rows(self, array: np.ndarray, last: int | None = None) -> np.ndarray:
@@ -127,6 +129,10 @@ class StateBuffer(ReplayBuffer):
     def taken(self) -> np.ndarray:
         """When each of ``transitions()`` was: ``(n,)``, 0 for the oldest of every env."""
         return np.tile(np.arange(self.size()), self.n_envs)
+
+    def deterministic_rows(self, last: int | None = None) -> np.ndarray:
+        """Of ``transitions(task, last)``, those whose action was without noise: ``(n,)`` bool."""
+        return self._rows(self.deterministic, last)
 
     def transitions(self, task: Task, last: int | None = None) -> Transitions:
         """What is stored as steps of ``task``, env by env; the ``last`` of every env alone if asked."""

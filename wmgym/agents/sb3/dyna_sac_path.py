@@ -28,6 +28,10 @@ class Imagination:
         rollouts_kept: rollouts that updates draw from, the last ones.
         recent_share: share of these real states that is drawn from the last ``recent_steps``.
         recent_steps: see ``recent_share``.
+        low_value_share: share that is drawn from the tenth of real states from which the policy is worth
+            least: where it falls and where it is stuck.
+        disagreement_ratio: a rollout ends where two members differ this many times as much as they do in 95 %
+            of its first steps, which start from real states.
         range_rate: how fast the range of values follows the quantiles of imagined rewards.
         averaging_rate: how fast the actor that acts deterministically follows the one that learns; at first
             faster: it averages over the last tenth of the updates.
@@ -40,6 +44,8 @@ class Imagination:
     rollouts_kept: int = 5
     recent_share: float = 0.3
     recent_steps: int = 2_000
+    low_value_share: float = 0.2
+    disagreement_ratio: float = 2.0
     range_rate: float = 1e-3
     averaging_rate: float = 1e-3
 

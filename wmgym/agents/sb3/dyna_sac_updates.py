@@ -39,6 +39,10 @@ class ImaginedUpdates(SAC):
     _rollouts: deque[Tensor]
     _starts: Tensor
     _real_states: Tensor
+    _low_value: Tensor
+    _change_std: Tensor
+    _distrusted: Tensor
+    _low_value_rows: Tensor
     _action_middle: Tensor
     _action_scale: Tensor
 
@@ -67,15 +71,44 @@ class ImaginedUpdates(SAC):
         recent = round(config.recent_share * config.rollout_batch)
         newest = torch.randint(min(config.recent_steps, size), (recent,), generator=self._generator)
         rows[:recent] = size - 1 - newest
+        low = round(config.low_value_share * config.rollout_batch)
+        place = torch.randint(len(self._low_value_rows), (low,), generator=self._generator)
+        rows[config.rollout_batch - low :] = self._low_value_rows[place]
         return self._reached_from(self._real_states[rows])
 
     @torch.no_grad()
+    def _find_low_values(self) -> None:
+        """The real states from which the policy is worth least, as the critics see it."""
+        size = len(self._real_states)
+        rows = torch.randint(size, (min(size, 4_096),), generator=self._generator)
+        value = self._value(self.task.core.observe(self._real_states[rows]))
+        self._low_value = torch.quantile(value, 0.1)
+        self._low_value_rows = rows[value <= self._low_value]
+
+    @torch.no_grad()
+    def _value(self, obs: Tensor) -> Tensor:
+        """What the critics say of deterministic actions ``(batch,)``."""
+        action = self.policy.averaged_actor(obs, deterministic=True)
+        return torch.cat(self.critic(obs, action), 1).mean(1)
+
+    @torch.no_grad()
     def _reached_from(self, state: Tensor) -> Tensor:
-        """States of a rollout of the current actor, these included, as far as the model is sound."""
+        """States of a rollout of the current actor, these included, as far as the model can be trusted.
+
+        That is until the episode ends, leaves the range of the data, or two members disagree about a step
+        much more than they do about steps from real states (as in arXiv:2405.19014).
+        """
         found, alive = [state], torch.ones(len(state), dtype=torch.bool)
-        for _ in range(self.imagination.rollout_steps - 1):
-            step = self._step(state, self._act(self.task.core.observe(state))[0])
+        limit, self._distrusted = torch.tensor(torch.inf), torch.tensor(0.0)
+        for t in range(self.imagination.rollout_steps - 1):
+            action = self._act(self.task.core.observe(state))[0]
+            step, other = self._step(state, action), self._step(state, action)
+            apart = ((step.state.core - other.state.core) / self._change_std).square().mean(1)
+            if t == 0:
+                limit = torch.quantile(apart, 0.95) * self.imagination.disagreement_ratio**2
             alive = alive & ~step.terminated & ~step.diverged
+            self._distrusted += (alive & (apart > limit)).float().mean()
+            alive = alive & (apart <= limit)
             state = step.state.full
             found.append(state[alive])
         return torch.cat(found)
