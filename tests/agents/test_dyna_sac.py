@@ -460,7 +460,8 @@ def test_what_is_saved_is_loaded_and_goes_on(tmp_path: Path) -> None:
             for key, value in parameters.items():
                 torch.testing.assert_close(again.get_parameters()[name][key], value, rtol=0, atol=0)
     again.load_replay_buffer(tmp_path / "buffer")
-    again.learn(100, reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match=r"the state of toy/LinearGaussian-v0 cannot be read"):
+        again.learn(100, reset_num_timesteps=False)
     assert again.num_timesteps == 250
     assert again.replay_buffer.size() == 250
     assert again._n_updates == model._n_updates + 10

@@ -20,7 +20,7 @@ from torch import Tensor
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
 from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
-from wmgym.agents.sb3.dyna_sac_updates import ImaginedUpdates
+from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
 from wmgym.data.transitions import Transitions
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 from wmgym.models.world import WorldModel
@@ -36,7 +36,7 @@ _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_
 _PATIENCE = 3  # refits in a row that exploit the model before it warns
 
 
-class DynaSAC(ImaginedUpdates):
+class DynaSAC(ResumableSAC):
     """Model-based SAC (Stable-Baselines3): from nothing, on a CPU, in a few thousand real steps.
 
     An ensemble is fitted to the real transitions and refitted, warm, after every ``train_freq`` steps. Actor
@@ -78,7 +78,7 @@ class DynaSAC(ImaginedUpdates):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
-    replay_buffer: StateBuffer
+    _run_state = ("_generator", "_rollouts", "_exploited")
 
     def __init__(
         self,
@@ -163,7 +163,9 @@ class DynaSAC(ImaginedUpdates):
 
     def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
         """As SB3's; the policy has learned from the random steps before it acts for the first time."""
-        if self.num_timesteps < self.learning_starts:
+        if self._steps_collected:
+            pass  # goes on where a file was saved or a callback stopped
+        elif self.num_timesteps < self.learning_starts:
             env.env_method("limit_episodes", self.random_episode_steps)
         else:
             env.env_method("limit_episodes", self.episode_steps)
@@ -266,6 +268,8 @@ class DynaSAC(ImaginedUpdates):
             optimizers.append(self.ent_coef_optimizer)
         self._update_learning_rate(optimizers)
         self._refit()
+        if self._rollouts:
+            self._starts = torch.cat([*self._rollouts])
         sums: dict[str, float] = {}
         for _ in range(gradient_steps):
             if self._n_updates % self.imagination.rollout_every == 0 or not self._rollouts:
@@ -279,11 +283,6 @@ class DynaSAC(ImaginedUpdates):
         for name, value in sums.items():
             self.logger.record(f"train/{name}", value / gradient_steps)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def _excluded_save_params(self) -> list[str]:
-        left = ["world", "world_fit", "replay_buffer_kwargs", "_generator"]
-        left += ["_rollouts", "_starts", "_real_states"]
-        return [*super()._excluded_save_params(), *left]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

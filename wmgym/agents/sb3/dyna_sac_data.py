@@ -9,11 +9,27 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.wrappers import (
+    OrderEnforcing,
+    PassiveEnvChecker,
+    TimeLimit,
+    TransformAction,
+    TransformObservation,
+    TransformReward,
+)
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import library_versions
-from wmgym.tasks.task import Task, make_task
+from wmgym.tasks.ground_truth import Snapshot, restore, snapshot
+from wmgym.tasks.task import Task, make_task, time_limits
+
+_STATELESS = (
+    *(OrderEnforcing, PassiveEnvChecker, TimeLimit),  # the latter's is read beside
+    *(TransformAction, TransformObservation, TransformReward),
+)
+
+_STATE_IN_MUJOCO = "gymnasium.envs.mujoco."
 
 
 class StateReader(gym.Wrapper[Any, Any, Any, Any]):
@@ -57,6 +73,30 @@ class StateReader(gym.Wrapper[Any, Any, Any, Any]):
         info["terminated"] = terminated
         cut = self._limit is not None and self._steps >= self._limit
         return obs, reward, terminated, truncated or (cut and not terminated), info
+
+    def read_episode(self) -> dict[str, Any]:
+        """Where the running episode is, in plain values and arrays; "state" is None where nobody can tell."""
+        found: dict[str, Any] = {"limit": self._limit, "state": None}
+        layer: Any = self.env
+        while isinstance(layer, _STATELESS):
+            layer = layer.env
+        known = self.task.core.from_mujoco is not None or type(layer).__module__.startswith(_STATE_IN_MUJOCO)
+        if layer is self.unwrapped and known:
+            found |= vars(snapshot(self.env))
+            found["elapsed"] = [each._elapsed_steps for each in time_limits(self.env)]
+            found["own"] = self._steps, self._core, self._unobserved
+            found["random"] = self.unwrapped.np_random.bit_generator.state
+        return found
+
+    def resume_episode(self, found: dict[str, Any]) -> None:
+        """Go on from where ``read_episode`` was called; of an episode without state, its limit is all."""
+        self._limit = found["limit"]
+        if found["state"] is not None:
+            restore(self.env, Snapshot(found["state"], found["derived"], None))
+            for limit, elapsed in zip(time_limits(self.env), found["elapsed"], strict=True):
+                limit._elapsed_steps = elapsed
+            self._steps, self._core, self._unobserved = found["own"]
+            self.unwrapped.np_random.bit_generator.state = found["random"]
 
     def _read(self, obs: Any) -> None:
         self._core = self.task.read_core(self.env, obs)
@@ -113,6 +153,35 @@ class StateBuffer(ReplayBuffer):
             self.terminated[at] = info["terminated"]
             self.deterministic[at] = info.get("deterministic", False)
         super().add(obs, next_obs, action, reward, done, infos)
+
+    def end_episodes(self) -> None:
+        """Say that the next step of every env is of a new episode."""
+        if self.size():
+            last = (self.pos - 1) % self.buffer_size
+            self.timeouts[last] = np.maximum(self.timeouts[last], 1 - self.dones[last])
+            self.dones[last] = 1
+
+    def pack(self) -> dict[str, Any]:
+        """What is stored, by name; ``unpack`` puts it back."""
+        arrays = {name: getattr(self, name)[: self.size()] for name in self._stored()}
+        return arrays | {"pos": self.pos, "full": self.full, "held": np.packbits(self._held_out)}
+
+    def unpack(self, packed: dict[str, Any]) -> None:
+        """Take what ``pack`` gave, of a buffer of the same size and spaces."""
+        count = self._held_out.size
+        if packed["held"].size != -(-count // 8):
+            raise ValueError(
+                f"the file's replay buffer is not of size {self.buffer_size}; leave buffer_size out"
+            )
+        for name in self._stored():
+            getattr(self, name)[: len(packed[name])] = packed[name]
+        self.pos, self.full = packed["pos"], packed["full"]
+        self._held_out = np.unpackbits(packed["held"], count=count).astype(bool).reshape(self._held_out.shape)
+
+    def _stored(self) -> list[str]:
+        shape = (self.buffer_size, self.n_envs)
+        arrays = {name: each for name, each in vars(self).items() if isinstance(each, np.ndarray)}
+        return [name for name, each in arrays.items() if each.shape[:2] == shape and name != "_held_out"]
 
     def _rows(self, array: np.ndarray, last: int | None = None) -> np.ndarray:
         """What is stored in ``(buffer_size, n_envs, ...)``, oldest first, one env after the other."""
