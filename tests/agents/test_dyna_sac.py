@@ -270,7 +270,7 @@ class Parting(toy.LinearGaussian):
     def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
         change = torch.zeros(*member.shape, 3)
         change[..., 0] = 1 + 0.01 * member + 9.0 * member * (core[:, 0] > 0.75)
-        return Prediction(change, torch.ones_like(change), None)
+        return Prediction(change, torch.zeros_like(change), None)
 
 
 def test_an_optimistic_world_is_caught() -> None:
@@ -297,7 +297,7 @@ def test_an_optimistic_world_is_caught() -> None:
 
 class Halving(toy.LinearGaussian):
     def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
-        return Prediction(-0.5 * core, torch.ones_like(core), None)
+        return Prediction(-0.5 * core, torch.zeros_like(core), None)
 
 
 def test_every_other_episode_is_deterministic_where_values_are_not_low() -> None:

@@ -78,7 +78,7 @@ class DynaSAC(ResumableSAC):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
-    _run_state = ("_generator", "_rollouts", "_exploited")
+    _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value")
 
     def __init__(
         self,

@@ -30,8 +30,8 @@ class Imagination:
         recent_steps: see ``recent_share``.
         low_value_share: share that is drawn from the tenth of real states from which the policy is worth
             least: where it falls and where it is stuck.
-        disagreement_ratio: a rollout ends where two members differ this many times as much as they do in 95 %
-            of its first steps, which start from real states.
+        disagreement_ratio: a rollout ends where two draws of the next state, by two members, differ this many
+            times as much as they do in 95 % of its first steps, which start from real states.
         range_rate: how fast the range of values follows the quantiles of imagined rewards.
         averaging_rate: how fast the actor that acts deterministically follows the one that learns; at first
             faster: it averages over the last tenth of the updates.

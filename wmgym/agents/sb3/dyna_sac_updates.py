@@ -49,10 +49,15 @@ class ImaginedUpdates(SAC):
     # The model and the policy
 
     def _step(self, state: Tensor, action: Tensor) -> WorldStep:
-        """One step of the world from states ``(batch, state_dim)``, every row by a member drawn anew."""
+        """One step of the world from states ``(batch, state_dim)``, every row by a member drawn anew.
+
+        With the noise that the member states, which is most of all how wrong it expects to be: a policy that
+        falls at the smallest error of the model falls in the env.
+        """
         assert self.world is not None
         start = self.world.init(state, self._generator)
-        return self.world.step(start, torch.addcmul(self._action_middle, action, self._action_scale))
+        action = torch.addcmul(self._action_middle, action, self._action_scale)
+        return self.world.step(start, action, "sample", self._generator)
 
     def _act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Actions in [-1, 1] ``(batch, action_dim)`` and their log probability ``(batch,)``."""
