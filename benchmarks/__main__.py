@@ -21,7 +21,7 @@ def found() -> dict[str, Path]:
     """Every benchmark by name."""
     files = [
         HOME / "end_to_end.py",
-        *(f for d in ("fidelity", "trust", "speed") for f in (HOME / d).glob("*.py")),
+        *(f for d in ("fidelity", "trust", "speed", "training") for f in (HOME / d).glob("*.py")),
     ]
     return {file.stem: file for file in sorted(files) if not file.stem.startswith("_")}
 

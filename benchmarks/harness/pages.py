@@ -11,18 +11,20 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import cards, tables
+from benchmarks.harness import cards, learning_tables, tables
 from benchmarks.harness.results import ROOT
 from wmgym.models.saving import SHIPPED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCS, README = ROOT / "docs", ROOT / "README.md"
-PAGES = ("index", "fidelity", "trust", "speed", "training", "ablation")
+PAGES = ("index", "fidelity", "trust", "speed", "training", "sample_efficiency", "ablation")
 BLOCKS: dict[str, Callable[..., str]] = {
     made.__name__: made
     for made in (
         tables.headline, tables.targets, tables.counts, tables.machine, tables.open_loop, tables.return_gaps,
         tables.coverage, tables.signals, tables.engines, tables.training, tables.ablation,
+        learning_tables.return_targets, learning_tables.other_targets, learning_tables.aggregates,
+        learning_tables.race, learning_tables.by_minutes, learning_tables.all_seeds, learning_tables.recipes,
     )
 }  # fmt: skip
 """What a template may ask for, by name; words after the name are arguments."""

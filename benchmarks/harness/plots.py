@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.lines
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
+from benchmarks.harness import learning_curves
+from benchmarks.harness.results import Row
 from benchmarks.harness.results import result_rows as rows
 from benchmarks.harness.tables import MUJOCO_START, ablation_ratios, mean_log, short, tasks
 from benchmarks.harness.worlds import LARGE
@@ -25,6 +29,7 @@ def draw_all(folder: Path) -> list[Path]:
     for name, (result, draw, title) in GRIDS.items():
         envs = [env_id for env_id in tasks(result) if env_id in LARGE or result == "throughput"]
         made.append(grid(envs, draw, title, folder / f"{name}.svg"))
+    made += [learning(x, folder / f"{name}.svg") for name, x in LEARNING.items()]
     return [*made, ablation(folder / "ablation.svg")]
 
 
@@ -42,12 +47,12 @@ def grid(names: list[str], draw: Callable[[Any, str], None], title: str, path: P
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes.flat[len(names)].legend(handles, labels, loc="center", frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
     return save(figure, path)
 
 
 def save(figure: Any, path: Path) -> Path:
     """Write without a date, so that nothing but the results changes the file."""
-    figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -131,9 +136,72 @@ def ablation(path: Path) -> Path:
     axis.set_xticks([], minor=True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.tight_layout()
     return save(figure, path)
 
 
+def learning(x: str, path: Path) -> Path:
+    """Return by real "step" or by "minutes" of training, a small plot a task, published curves behind."""
+    figure, axes = plt.subplots(2, 3, figsize=(9, 6.2))
+    ours = rows(learning_curves.NAME)
+    for axis, env_id in zip(axes.flat, learning_curves.ENVS, strict=True):
+        for algorithm, (color, style) in PUBLISHED.items():
+            points = learning_curves.published(env_id).get(algorithm, [])
+            points = [p for p in points if x == "step" or p["hours"]]
+            at = [p["step"] if x == "step" else 60 * p["hours"] for p in points]
+            axis.plot(at, [p["mean"] for p in points], style, color=color, lw=1, alpha=0.75, zorder=1)
+        for order, (algorithm, color) in enumerate(MEASURED.items()):
+            mine = [r for r in ours if (r["algorithm"], r["env"]) == (algorithm, env_id)]
+            curves = [[r for r in mine if r["seed"] == seed] for seed in sorted({r["seed"] for r in mine})]
+            for curve in curves:
+                axis.plot(*points_of(curve, x), "-", color=color, lw=0.6, alpha=0.45, zorder=3 - order / 10)
+            mean = learning_curves.curve(ours, algorithm, env_id)
+            axis.plot(*points_of(mean, x), "-o", color=color, ms=3, lw=2, zorder=5 - order / 10)
+        if x == "step":
+            goals = [(step, aim) for env, step, _, aim, _ in learning_curves.RETURNS if env == env_id]
+            axis.plot(*zip(*goals, strict=True), "*", color="black", ms=8, mew=0, zorder=6)
+        axis.set_title(short(env_id), fontsize=10)
+        axis.set(xscale="log", xlabel="real steps" if x == "step" else "minutes of training")
+        axis.xaxis.set_major_formatter(
+            lambda value, _: f"{value / 1_000:g}k" if value >= 1_000 else f"{value:g}"
+        )
+        axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("return")
+    handles = [mpl.lines.Line2D([], [], color=color, lw=2, marker="o", ms=3) for color in MEASURED.values()]
+    timed = learning_curves.published(learning_curves.ENVS[0])
+    behind = {name: line for name, line in PUBLISHED.items() if x == "step" or timed[name][0]["hours"]}
+    handles += [mpl.lines.Line2D([], [], color=color, lw=1, ls=style) for color, style in behind.values()]
+    labels = [
+        *(f"{name}, this machine" for name in MEASURED),
+        *(f"{name}, published (v4)" for name in behind),
+    ]
+    if x == "step":
+        handles.append(mpl.lines.Line2D([], [], color="black", marker="*", ms=8, mew=0, lw=0))
+        labels.append("target")
+    figure.suptitle("Return by real steps" if x == "step" else "Return by minutes of training", fontsize=11)
+    figure.legend(
+        handles, labels, loc="lower center", ncols=3 if x == "minutes" else 4, frameon=False, fontsize=7.5
+    )
+    figure.tight_layout(rect=(0, 0.11, 1, 1))
+    return save(figure, path)
+
+
+def points_of(curve: list[Row], x: str) -> tuple[list[float], list[float]]:
+    """Where a curve goes."""
+    return [r["step"] if x == "step" else r["wall_s"] / 60 for r in curve], [r["mean"] for r in curve]
+
+
+LEARNING = {"return_by_steps": "step", "return_by_minutes": "minutes"}
+MEASURED = {"DynaSAC": "tab:blue", "SAC": "tab:orange", "CrossQ": "tab:green"}
+PUBLISHED = {
+    "DHMBPO (2 updates/step)": ("tab:purple", "--"), "MACURA": ("tab:brown", "--"),
+    "MBPO": ("tab:gray", "--"),
+    "TD-MPC2 (tuned)": ("tab:pink", "--"), "SAC": ("tab:orange", ":"), "CrossQ": ("tab:green", ":"),
+}  # fmt: skip
+"""Colour and line of every published curve."""
 GRIDS: dict[str, tuple[str, Callable[[Any, str], None], str]] = {
     "open_loop": ("open_loop", open_loop, "Open-loop error in episodes of held-out policies"),
     "coverage": ("coverage", coverage, "Coverage of the 90 % bound by horizon"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +21,52 @@ RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs" / "benchmarks"
 
 Row = dict[str, Any]
+Growing = Callable[["Row | None", Callable[["Row"], None]], None]
+"""Work on a unit, given what is kept of it and a function that keeps more of it: ``wall_s``, ``cpu_s``, all
+its ``rows`` so far, and what else there is to say of it."""
 KEYS = ("command", "commit", "versions", "hardware", "seeds", "wall_s", "cpu_s", "units", "rows", "targets")
 """What every result file holds, in this order; ``rows`` name their unit, ``units`` hold no rows."""
 
 
 class Units:
-    """Finished units of work of one benchmark, each in its own file, so that processes can work side by side.
+    """Units of work of one benchmark, so that a killed run goes on and processes can work side by side.
 
     Args:
         name: The benchmark.
-        folder: Where finished units are kept.
+        folder: Where finished units are kept, each in its own file.
         about: Kept with every unit, such as which worlds it measured.
     """
 
     def __init__(self, name: str, folder: Path, about: Row) -> None:
         self.name, self.folder, self.about = name, folder, about
+        self.done: dict[str, Row] = {}
 
     def do(self, unit: str, work: Callable[[], list[Row]]) -> None:
         """Run a unit unless an earlier call finished it; its rows and cost are kept either way."""
         path = self.folder / f"{unit}.json"
         if path.exists():
             print(f"{unit}: finished by an earlier run", flush=True)
-            return
+        else:
+            print(f"{unit}: started", flush=True)
+            wall, cpu = time.perf_counter(), cpu_seconds()
+            rows = work()
+            cost = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}
+            write(path, {"unit": unit, "commit": commit(), **cost, **self.about, "rows": rows})
+            print(f"{unit}: {len(rows)} rows in {cost['wall_s']} s", flush=True)
+        self.done[unit] = read(path)
+
+    def grow(self, unit: str, work: Growing, kept: Row | None, save: Callable[[], object]) -> None:
+        """Run a unit that shows its rows as it measures them, and goes on from what ``kept`` is of it.
+
+        It is not kept in the folder: ``save`` has to write it into the result.
+        """
+
+        def keep(found: Row) -> None:
+            self.done[unit] = {"unit": unit, "commit": commit(), **self.about, **found}
+            save()
+
         print(f"{unit}: started", flush=True)
-        wall, cpu = time.perf_counter(), cpu_seconds()
-        rows = work()
-        cost = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}
-        write(path, {"unit": unit, "commit": commit(), **cost, **self.about, "rows": rows})
-        print(f"{unit}: {len(rows)} rows in {cost['wall_s']} s", flush=True)
+        work(kept, keep)
 
     def write(
         self,
@@ -56,26 +76,36 @@ class Units:
         seeds: tuple[int, ...],
         keep: bool = True,
     ) -> Row:
-        """Write the result file from all finished units; ``keep`` those of the file that this run lacks."""
-        units = {unit["unit"]: unit for unit in map(read, sorted(self.folder.glob("*.json")))}
-        if keep and path.exists():
-            units = by_unit(read(path)) | units
-        every = [units[name] for name in sorted(units)]
-        rows = [{"unit": unit["unit"], **row} for unit in every for row in unit["rows"]]
-        document = {
-            "command": command,
-            "commit": commit(),
-            "versions": {**library_versions(), "python": platform.python_version()},
-            "hardware": hardware(),
-            "seeds": list(seeds),
-            "wall_s": round(sum(unit["wall_s"] for unit in every), 1),
-            "cpu_s": round(sum(unit["cpu_s"] for unit in every), 1),
-            "units": [{key: value for key, value in unit.items() if key != "rows"} for unit in every],
-            "rows": rows,
-            "targets": goals(rows),
-        }
-        write(path, document)
+        """Write the units of this run into the result file; ``keep`` the others that it holds."""
+        with locked(self.folder.with_suffix(".lock")):
+            units = self.done
+            if keep and path.exists():
+                units = by_unit(read(path)) | units
+            every = [units[name] for name in sorted(units)]
+            rows = [{"unit": unit["unit"], **row} for unit in every for row in unit["rows"]]
+            document = {
+                "command": command,
+                "commit": commit(),
+                "versions": {**library_versions(), "python": platform.python_version()},
+                "hardware": hardware(),
+                "seeds": list(seeds),
+                "wall_s": round(sum(unit["wall_s"] for unit in every), 1),
+                "cpu_s": round(sum(unit["cpu_s"] for unit in every), 1),
+                "units": [{key: value for key, value in unit.items() if key != "rows"} for unit in every],
+                "rows": rows,
+                "targets": goals(rows),
+            }
+            write(path, document)
         return document
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read(path: Path) -> Row:
@@ -115,6 +145,12 @@ def committed(name: str) -> Row | None:
     return read(path) if path.exists() else None
 
 
+def committed_unit(name: str, unit: str) -> Row | None:
+    """A unit of a committed result with its rows, None where there is none."""
+    document = committed(name)
+    return None if document is None else by_unit(document).get(unit)
+
+
 def result_rows(name: str, **having: Any) -> list[Row]:
     """Rows of a committed result that have these values; none where there is no result."""
     document = committed(name)
@@ -122,9 +158,12 @@ def result_rows(name: str, **having: Any) -> list[Row]:
     return [row for row in every if all(row.get(key) == value for key, value in having.items())]
 
 
-def target(what: str, aim: str, measured: Any, met: bool) -> Row:
-    """One goal beside what was measured; an ``aim`` of "none set" is a measurement without a goal."""
-    return {"what": what, "target": aim, "measured": measured, "met": bool(met)}
+def target(what: str, aim: str, measured: Any, met: bool | None) -> Row:
+    """One goal beside what was measured; an ``aim`` of "none set" is a measurement without a goal.
+
+    ``met`` is None where too little has been measured yet.
+    """
+    return {"what": what, "target": aim, "measured": measured, "met": None if met is None else bool(met)}
 
 
 def commit() -> str:

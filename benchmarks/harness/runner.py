@@ -13,7 +13,17 @@ from typing import Any
 import torch
 
 from benchmarks.harness import tables
-from benchmarks.harness.results import RESULTS, ROOT, RUNS, Row, Units, by_unit, committed, result_rows
+from benchmarks.harness.results import (
+    RESULTS,
+    ROOT,
+    RUNS,
+    Row,
+    Units,
+    by_unit,
+    committed,
+    committed_unit,
+    result_rows,
+)
 from benchmarks.harness.worlds import TASKS, Setup
 
 Work = Callable[[], list[Row]]
@@ -24,7 +34,8 @@ class Benchmark:
     """One question; the module it stands in has its name and its description.
 
     Attributes:
-        units: the pieces of work of a run, by name, given the setup and the parsed arguments.
+        units: the pieces of work of a run, by name, given the setup and the parsed arguments: ``Work``, or
+            ``Growing`` if it ``grows``.
         goals: targets beside what was measured, from all rows.
         collects: what a run makes before it measures; with ``fits``, only when asked to by ``--fit``.
         envs: tasks to choose from.
@@ -32,9 +43,10 @@ class Benchmark:
         seeds: of all runs.
         arguments: adds options of its own to the parser.
         threads: for torch; None leaves its default.
+        grows: the units show rows as they measure them and go on where an earlier run stopped.
     """
 
-    units: Callable[[Setup, argparse.Namespace], Mapping[str, Work]]
+    units: Callable[[Setup, argparse.Namespace], Mapping[str, Any]]
     goals: Callable[[list[Row]], list[Row]]
     collects: str
     envs: tuple[str, ...] = TASKS
@@ -42,6 +54,7 @@ class Benchmark:
     seeds: tuple[int, ...] = (0,)
     arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     threads: int | None = 1
+    grows: bool = False
 
 
 def per_env(measure: Callable[[str, Setup], list[Row]]) -> Callable[..., dict[str, Work]]:
@@ -66,11 +79,18 @@ def main(name: str, doc: str, benchmark: Benchmark, argv: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     about = {"worlds": "fitted" if args.fit else "shipped"} if benchmark.fits else {}
     units = Units(name, folder, about)
-    for unit, work in benchmark.units(setup, args).items():
-        units.do(unit, work)
     path = RUNS / "quick" / f"{name}.json" if args.quick else RESULTS / f"{name}.json"
     command = f"python -m benchmarks {name}{against(args)}" + " --quick" * args.quick + " --fit" * args.fit
-    result = units.write(path, command, benchmark.goals, benchmark.seeds, keep=not args.quick)
+
+    def save() -> Row:
+        return units.write(path, command, benchmark.goals, benchmark.seeds, keep=not args.quick)
+
+    for unit, work in benchmark.units(setup, args).items():
+        if benchmark.grows:
+            units.grow(unit, work, None if args.quick else committed_unit(name, unit), save)
+        else:
+            units.do(unit, work)
+    result = save()
     print(tables.plain_targets(result["targets"], judged=not args.quick))
     print(f"written to {path.relative_to(ROOT)}")
 

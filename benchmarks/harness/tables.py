@@ -64,16 +64,20 @@ def counts() -> str:
     """How many targets were met, over all results that have some."""
     every = [[verdict(t) for t in read(path)["targets"]] for path in sorted(RESULTS.glob("*.json"))]
     judged = [one for verdicts in every if set(verdicts) != {"no target"} for one in verdicts]
-    met, missed, free = (judged.count(kind) for kind in ("yes", "**no**", "no target"))
+    kinds = ("yes", "**no**", "not measured yet", "no target")
+    met, missed, open_yet, free = (judged.count(kind) for kind in kinds)
+    yet = f"{open_yet} are not measured yet, " if open_yet else ""
     return (
-        f"{met} are met, {missed} are missed, and {free} measurements have no target and stand for comparison"
+        f"{met} are met, {missed} are missed, {yet}and {free} measurements have no target and stand for"
+        " comparison"
     )
 
 
 def machine(name: str) -> str:
     """Where and with what the numbers of a result were measured."""
     document = committed(name)
-    assert document is not None
+    if document is None:
+        return "Nothing has been measured yet."
     where = f"{document['hardware']['cores']} cores, {document['hardware']['cpu']}"
     versions = ", ".join(f"{library} {version}" for library, version in document["versions"].items())
     return f"Measured on {where}, with {versions}."
@@ -81,7 +85,9 @@ def machine(name: str) -> str:
 
 def verdict(found: Row) -> str:
     """What became of a target."""
-    return "no target" if found["target"] == "none set" else "yes" if found["met"] else "**no**"
+    if found["target"] == "none set":
+        return "no target"
+    return "not measured yet" if found["met"] is None else "yes" if found["met"] else "**no**"
 
 
 def plain_targets(found: Iterable[Row], judged: bool = True) -> str:

@@ -36,9 +36,8 @@ def test_every_benchmark_is_listed_with_a_question() -> None:
     for name, file in found().items():
         assert f"  {name} " in said
         assert 20 < len(question(file)) <= 110
-    in_folders = {
-        file.stem for d in ("fidelity", "trust", "speed") for file in (ROOT / "benchmarks" / d).iterdir()
-    }
+    folders = ("fidelity", "trust", "speed", "training")
+    in_folders = {file.stem for d in folders for file in (ROOT / "benchmarks" / d).iterdir()}
     assert in_folders - {"__init__", "__pycache__"} < set(found())
 
 
@@ -173,7 +172,7 @@ def test_pages_are_what_the_results_say() -> None:
 
 def test_every_picture_of_the_pages_is_there() -> None:
     folder = ROOT / "docs" / "benchmarks" / "images"
-    names = {*plots.GRIDS, "ablation"}
+    names = {*plots.GRIDS, *plots.LEARNING, "ablation"}
     assert {file.stem for file in folder.iterdir()} == names
     for name in names:
         assert (folder / f"{name}.svg").stat().st_size < 500_000
