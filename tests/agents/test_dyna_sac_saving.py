@@ -30,6 +30,11 @@ HOPPER: dict[str, Any] = SMALL | {"random_episode_steps": 20, "learning_starts":
 SAVED = (20, 50, 75, 85)  # a random step, the last of them, the last and one in the middle of an interval
 STEPS = 125
 
+MADE_ANEW = {"start_time", "_num_timesteps_at_start", "_total_timesteps"}  # by learn
+MADE_ANEW |= {"_deterministic"}  # by every step
+MADE_ANEW |= {"_starts", "_real_states", "_change_std", "_low_value_rows", "_distrusted"}  # by every training
+"""Attributes that are made anew before they are used. All others that change belong in ``_run_state``."""
+
 
 def hopper(**changes: Any) -> DynaSAC:
     return DynaSAC("MlpPolicy", "Hopper-v5", **(HOPPER | changes))
@@ -84,16 +89,14 @@ def state(model: DynaSAC) -> dict[str, Any]:
         if isinstance(value, int | float | str | torch.Tensor | np.ndarray | deque | torch.Generator)
     }
     found["ep_info_buffer"] = [(info["r"], info["l"]) for info in found["ep_info_buffer"]]  # not the time
-    of_this_learn = {"start_time", "_num_timesteps_at_start", "_total_timesteps"}
-    made_by_every_training = {"_starts", "_real_states"}
-    found = {name: found[name] for name in found.keys() - of_this_learn - made_by_every_training}
+    found = {name: value for name, value in found.items() if name not in MADE_ANEW}
     found["buffer"] = model.replay_buffer.pack()
     return found | model.get_parameters() | {"world": model.world.pack()}
 
 
 def assert_equal(one: Any, two: Any, name: str = "") -> None:
     if isinstance(one, dict):
-        assert one.keys() == two.keys(), name
+        assert one.keys() ^ two.keys() == set(), name
         for key in one:
             assert_equal(one[key], two[key], f"{name}.{key}")
     elif isinstance(one, list | tuple | deque):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
 import random
 import time
 import warnings
-import zipfile
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import safetensors.numpy
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
@@ -27,16 +23,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer
+from wmgym.agents.sb3.dyna_sac_file import Run, append_run, read_run
 from wmgym.agents.sb3.dyna_sac_updates import ImaginedUpdates
 from wmgym.io import files
 from wmgym.io.files import StoreError
 from wmgym.models.world import WorldModel
 
-_DOCUMENT, _ARRAYS = "dyna_sac.json", "dyna_sac.safetensors"  # in the zip file; SB3 does not look at them
-_FORMAT = 1
 _MONITORED = ("rewards", "episode_returns", "episode_lengths", "episode_times", "total_steps")
-
-Run = dict[str, Any]
 
 
 class ResumableSAC(ImaginedUpdates):
@@ -72,11 +65,7 @@ class ResumableSAC(ImaginedUpdates):
         exclude = set(exclude or ())
         file = io.BytesIO()
         super().save(file, exclude, set(include or ()) - {"replay_buffer"})
-        arrays: dict[str, np.ndarray] = {}
-        document = _packed(self._read_run("replay_buffer" not in exclude), arrays)
-        with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr(_DOCUMENT, json.dumps(document))
-            archive.writestr(_ARRAYS, safetensors.numpy.save(arrays))
+        append_run(file, self._read_run("replay_buffer" not in exclude))
         if not isinstance(path, (str, Path)):
             open_path(path, "w").write(file.getvalue())
             return
@@ -115,15 +104,17 @@ class ResumableSAC(ImaginedUpdates):
         Raises:
             ValueError: a file that is damaged, or of another algorithm or version; other spaces.
         """
-        run = _read(path)
+        run = read_run(path)
         model = super().load(path, env, "cpu", custom_objects, print_system_info, force_reset, **kwargs)
         model._write_run(run)
         return model
 
     def _excluded_save_params(self) -> list[str]:
-        derived = [name for name, value in vars(self).items() if isinstance(value, (Tensor, torch.Generator))]
+        kinds = (Tensor, torch.Generator, np.ndarray)  # made anew, or in _run_state, or SB3's _last_obs
+        arrays = {name for name, value in vars(self).items() if isinstance(value, kinds)}
+        arrays -= {"_last_obs", "_last_original_obs", "_last_episode_starts"}
         left = ["world", "world_fit", "replay_buffer_kwargs", "_loaded"]
-        return [*super()._excluded_save_params(), *derived, *left, *self._run_state]
+        return [*super()._excluded_save_params(), *arrays, *left, *self._run_state]
 
     def _read_run(self, with_buffer: bool) -> Run:
         """All that a run depends on and SB3 does not save."""
@@ -140,8 +131,7 @@ class ResumableSAC(ImaginedUpdates):
                 "episodes": _read_episodes(self.env) if running and self.env is not None else None,
             }
         return {
-            "format": _FORMAT,
-            "attributes": {name: getattr(self, name) for name in self._run_state},
+            "attributes": {name: getattr(self, name, None) for name in self._run_state},
             "world": None if self.world is None else self.world.pack(),
             "replay_buffer": self.replay_buffer.pack() if with_buffer else None,
             "n_envs": self.n_envs,
@@ -292,59 +282,3 @@ def _write_episode(env: VecEnv, at: int, episode: Run) -> None:
             del seen["rewards"]
         for name, value in (seen | {"t_start": time.time() - elapsed}).items():
             env.env_method("set_wrapper_attr", name, value, indices=at)
-
-
-def _read(path: str | Path | io.BufferedIOBase) -> Run:
-    """What ``save`` added to SB3's file, every byte of which is checked."""
-    with contextlib.ExitStack() as stack:
-        file = open_path(path, "r", suffix="zip")
-        if isinstance(path, (str, Path)):
-            stack.enter_context(file)
-        try:
-            with zipfile.ZipFile(file) as archive:
-                if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(damaged)
-                if "data" not in (names := archive.namelist()):  # a torn one ends in another zip
-                    raise zipfile.BadZipFile(path)
-                payload = archive.read(_DOCUMENT) if _DOCUMENT in names else b"{}"
-                arrays = safetensors.numpy.load(archive.read(_ARRAYS)) if _ARRAYS in names else {}
-        except (zipfile.BadZipFile, RuntimeError, ValueError) as error:
-            raise StoreError(f"{path} is damaged or no zip file; load an earlier one") from error
-    document = json.loads(payload)
-    if document.get("format") != _FORMAT:
-        raise StoreError(f"{path} was not saved by DynaSAC of this version; load it with what saved it")
-    run: Run = _unpacked(document, arrays)
-    return run
-
-
-def _packed(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A value as JSON, its arrays, tensors and generators in ``arrays``."""
-    match value:
-        case torch.Generator():
-            return _packed(value.get_state(), arrays)
-        case Tensor():
-            return {"tensor": _packed(value.detach().numpy(), arrays)}
-        case np.ndarray():
-            name = f"{len(arrays):06d}"
-            arrays[name] = np.array(value, order="C")
-            return {"array": name}
-        case np.generic():
-            return value.item()
-        case dict():
-            return {name: _packed(each, arrays) for name, each in value.items()}
-        case list() | tuple() | deque():
-            return [_packed(each, arrays) for each in value]
-    return value
-
-
-def _unpacked(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    match value:
-        case {"array": str() as name}:
-            return arrays[name].copy()  # one that can be written
-        case {"tensor": array, **rest} if not rest:
-            return torch.from_numpy(_unpacked(array, arrays))
-        case dict():
-            return {name: _unpacked(each, arrays) for name, each in value.items()}
-        case list():
-            return [_unpacked(each, arrays) for each in value]
-    return value
