@@ -42,15 +42,15 @@ class OnlineFitConfig:
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
-    first_updates: int = 500
-    updates: int = 100
+    first_updates: int = 1_000
+    updates: int = 200
     members: int = 5
     width: int = 200
     depth: int = 3
     layer_norm: bool = True
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    batch_size: int = 256
+    batch_size: int = 128
     averaging: float = 0.99
     recent_share: float = 0.5
     recent_steps: int = 1_500
