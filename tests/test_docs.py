@@ -105,7 +105,8 @@ def documented() -> set[str]:
 
 
 def test_every_public_name_has_a_place_in_the_api_reference() -> None:
-    public = {f"wmgym.{name}" for name in wmgym.__all__ if name != "sb3"}
+    public = {f"wmgym.{name}" for name in wmgym.__all__ if name not in ("plan", "sb3")}
+    public |= {f"wmgym.plan.{name}" for name in wmgym.plan.__all__}
     public |= {f"wmgym.sb3.{name}" for name in wmgym.sb3.__all__ if name not in wmgym.__all__}
     assert public - documented() == set()
 

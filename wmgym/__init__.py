@@ -16,6 +16,7 @@ from wmgym.io import deprecation
 from wmgym.tasks.registry import TABLE
 
 if TYPE_CHECKING:
+    from wmgym import plan as plan
     from wmgym import sb3 as sb3
     from wmgym.agents.config import TrainConfig as TrainConfig
     from wmgym.agents.sb3 import train as train
@@ -91,15 +92,17 @@ _NAMES = {
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted([*_HOME, "sb3"])
+_ALIASES = ("plan", "sb3")  # modules that name a package of agents
+
+__all__ = sorted([*_HOME, *_ALIASES])
 
 MUJOCO_IDS = tuple(env_id for env_id in TABLE if env_id in gymnasium.registry)
 """Gymnasium ids with an imagined twin ``wmgym/<id>``; give it a fitted world with ``world=``."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sb3":
-        return importlib.import_module("wmgym.sb3")
+    if name in _ALIASES:
+        return importlib.import_module(f"wmgym.{name}")
     if name in deprecation.OLD_MODULES:
         return sys.modules[f"wmgym.{name}"]
     if name not in _HOME:

@@ -193,6 +193,26 @@ def training() -> str:
     return table(head, rows)
 
 
+def planning() -> str:
+    """One row a task and planner: returns of all episodes, and what a real step costs."""
+    rows = []
+    found = result_rows("planning")
+    for env_id, planner in dict.fromkeys((r["env"], r["planner"]) for r in found):
+        mine = sorted(result_rows("planning", env=env_id, planner=planner), key=lambda r: r["seed"])
+        returns = [r["return"] for r in mine]
+        costs = [
+            sum(r[key] for r in mine) / len(mine) for key in ("cpu_s_per_step", "cpu_s_per_step_in_mujoco")
+        ]
+        rows.append(
+            [short(env_id), planner, f"{sum(returns) / len(returns):,.1f}", f"{min(returns):,.1f}",
+             ", ".join(f"{r['seed']}: {r['return']:,.1f}" for r in mine), f"{mine[0]['imagined_steps']:,}",
+             *(f"{cost:.2f} s" for cost in costs)]
+        )  # fmt: skip
+    head = ["task", "planner", "mean return", "worst", "by seed", "imagined steps for a real one",
+            "CPU time of a real step", "the same in MuJoCo"]  # fmt: skip
+    return table(head, rows)
+
+
 def ablation() -> str:
     """One row a change: error after 32 steps relative to the base, most telling changes first."""
     ratio = ablation_ratios()
