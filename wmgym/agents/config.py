@@ -12,7 +12,9 @@ from wmgym.io.deprecation import renamed
 from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 
-ALGORITHMS = ("SAC", "PPO", "TD3", "DQN", "A2C", "DDPG")
+BOX_ALGORITHMS = ("DynaSAC", "SAC", "TQC", "CrossQ", "TD3", "DDPG", "PPO", "A2C")
+DISCRETE_ALGORITHMS = ("PPO", "A2C", "DQN")
+ALGORITHMS = tuple(dict.fromkeys((*BOX_ALGORITHMS, *DISCRETE_ALGORITHMS)))
 
 
 @renamed(
@@ -27,7 +29,8 @@ class TrainConfig:
     """How to train an agent in imagination.
 
     Attributes:
-        algorithm: Stable-Baselines3 class; None takes SAC for Box actions and PPO for Discrete ones.
+        algorithm: class of Stable-Baselines3 or sb3-contrib, or "DynaSAC"; None takes SAC for Box actions and
+            PPO for Discrete ones.
         steps: imagined env steps, over all envs; SB3 finishes the rollout that it is in.
         num_envs: imagined episodes side by side.
         max_episode_steps: imagined steps per episode; None takes the real env's time limit.
@@ -37,7 +40,7 @@ class TrainConfig:
             calls noise is its own disagreement, and the default leaves it out. Take "sample" where the real
             env is noisy. See ``WorldModel.step``.
         divergence_is_terminal: count leaving the range of the data as failure; see ``ImaginedVecEnv``.
-        hyperparameters: keywords of the SB3 class; what is not named keeps SB3's default. A
+        hyperparameters: keywords of the algorithm's class; what is not named keeps its default. A
             ``learning_rate`` or ``clip_range`` such as ``"lin_1e-3"`` falls linearly to zero over the
             training, as in RL Baselines3 Zoo.
         trust: what to do about steps that the model is unsure of; needs a calibrated world and costs about

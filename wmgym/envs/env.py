@@ -29,7 +29,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
         after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
         self._venv = ImaginedVectorEnv(world, 1, autoreset_mode=after, **kwargs)
-        self.world, self.trust = self._venv.world, self._venv.trust
+        self.world, self.trust, self.starts = self._venv.world, self._venv.trust, self._venv.starts
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self.render_mode = self._venv.render_mode

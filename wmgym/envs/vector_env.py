@@ -247,6 +247,11 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """
         return self._episodes.state.core.cpu().numpy().copy()
 
+    @property
+    def starts(self) -> np.ndarray:
+        """The bank that episodes start from ``(n, state_dim)`` float32."""
+        return self._episodes.starts.cpu().numpy().copy()
+
     def snapshot(self) -> EnvSnapshot:
         """Where all episodes are, draws to come included; ``restore`` goes on from there to the last bit.
 
@@ -281,7 +286,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.num_envs * n,
             max_episode_steps=self.max_episode_steps if max_episode_steps is None else max_episode_steps,
             propagation=self.propagation,
-            starts=self._episodes.starts.cpu().numpy(),
+            starts=self.starts,
             device=str(self.world.device),
             render_mode=self.render_mode,
             autoreset_mode=autoreset_mode or self.autoreset_mode,

@@ -18,6 +18,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
+from wmgym.agents.sb3.dyna_sac_offline import (
+    DisagreementPenalty,
+    ImaginedReader,
+    imagined_world,
+    kept_states,
+)
 from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
@@ -54,9 +60,14 @@ class DynaSAC(ResumableSAC):
     through a learned termination, which only ends imagined episodes. Nothing that follows an episode's end or
     a divergence of the model counts.
 
+    Given an imagined env it learns offline, in that env's own world: nothing is fitted and no real step is
+    taken. Rollouts start from the real states that the world keeps and from where the env's steps lead; where
+    a calibrated world knows less than on its data, steps cost reward.
+
     Args:
         policy: "MlpPolicy", or a subclass of ``DynaSACPolicy``.
-        env: id, Gymnasium env with Box actions, or a ``VecEnv`` of envs behind a ``StateReader`` each.
+        env: id, Gymnasium env with Box actions, or a ``VecEnv`` of envs behind a ``StateReader`` each; or an
+            imagined env, such as ``ImaginedVecEnv("Hopper-v5", 16)``.
         random_episode_steps: episodes of the first ``learning_starts`` random steps are cut here, so that a
             robot that fell does not fill the data.
         episode_steps: later ones are cut here.
@@ -70,7 +81,7 @@ class DynaSAC(ResumableSAC):
             these sizes.
 
     Attributes:
-        world: the world model as of the last refit; None before the first.
+        world: the world model as of the last refit, or the imagined env's own; None before any training.
 
     Raises:
         ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without ``StateReader``, or a
@@ -78,6 +89,8 @@ class DynaSAC(ResumableSAC):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
+    offline = False
+    _kept_states: Tensor | None = None
     _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value")
 
     def __init__(
@@ -110,24 +123,30 @@ class DynaSAC(ResumableSAC):
         if not isinstance(env.action_space, spaces.Box):
             raise ValueError(
                 f"DynaSAC needs Box actions, got {env.action_space}; for Discrete ones take "
-                "wmgym.sb3.train(world, wmgym.sb3.TrainConfig('PPO')) or 'DQN'"
+                "wmgym.sb3.train(world, algorithm='PPO') or 'DQN'"
             )
+        world = imagined_world(env)
+        if world is not None and not isinstance(env, VecEnv):
+            env = SAC._wrap_env(env, verbose, monitor_wrapper)
         if isinstance(env, VecEnv):
-            if not all(env.env_is_wrapped(StateReader)):
+            if world is None and not all(env.env_is_wrapped(StateReader)):
                 raise ValueError(
                     "DynaSAC reads the simulator's state; put wmgym.sb3.StateReader around each env of the "
                     "VecEnv"
                 )
             if isinstance(env, VecNormalize):
                 raise ValueError("DynaSAC normalises by itself; pass the env without VecNormalize")
-            return env
+            return env if world is None or isinstance(env, ImaginedReader) else ImaginedReader(env, world)
         if isinstance(env.observation_space, spaces.Dict):
             env = FlattenObservation(env)
         return SAC._wrap_env(StateReader(env), verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
         if self.env is not None:
-            self.task: Task = self.env.get_attr("task")[0]
+            self.offline = isinstance(self.env, ImaginedReader)
+            self.task: Task = (
+                self.env.task if isinstance(self.env, ImaginedReader) else self.env.get_attr("task")[0]
+            )
         core = self.task.core
         self.replay_buffer_kwargs = {
             "core_dim": core.dim, "unobserved_dim": core.unobserved_dim, "seed": self.seed or 0,
@@ -135,7 +154,8 @@ class DynaSAC(ResumableSAC):
         super()._setup_model()
         seed = int(torch.randint(2**31, ()))  # of the generator that SB3 has just seeded
         self._generator = torch.Generator().manual_seed(seed)
-        self.world_fit = OnlineFit(self.task, self.world_config, self._generator)
+        if not self.offline:
+            self.world_fit = OnlineFit(self.task, self.world_config, self._generator)
         self._exploited = 0
         self._episodes_begun = np.arange(self.n_envs)
         self._rollouts: deque[Tensor] = deque(maxlen=self.imagination.rollouts_kept)
@@ -203,26 +223,43 @@ class DynaSAC(ResumableSAC):
         self._episodes_begun = self._episodes_begun + dones
 
     def transitions(self, last: int | None = None) -> Transitions:
-        """The real steps so far, episode by episode; those of the ``last`` steps of every env if asked."""
+        """The steps so far, episode by episode; those of the ``last`` steps of every env if asked.
+
+        Real ones, or those of an imagined env, without unobserved quantities.
+        """
         return self.replay_buffer.transitions(self.task, last)
 
     # The world
 
     def _refit(self) -> None:
         """Fit the world to what has been collected; the observations' normaliser moves along."""
-        if self.world is not None:
+        if self.world is not None and not self.offline:
             self._measure_exploitation()
         data = self.transitions()
         taken = self.replay_buffer.taken
-        for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, taken).items():
-            self.logger.record(f"world/{name}", value)
-        self.world = self.world_fit.world(data)
-        self._real_states = torch.tensor(data.state[taken.argsort(kind="stable")])
+        states = torch.tensor(data.state[taken.argsort(kind="stable")])
+        if self.offline:
+            if self._kept_states is None:
+                self._kept_states = self._enter_world()
+            states = torch.cat([self._kept_states, states])
+        else:
+            for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, taken).items():
+                self.logger.record(f"world/{name}", value)
+            self.world = self.world_fit.world(data)
+        self._real_states = states
         obs = self.task.core.observe(self._real_states)
         self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
         change = torch.tensor(data.next_core - data.core)
         self._change_std = change.std(0).clamp(min=1e-6)
         self._find_low_values()
+
+    def _enter_world(self) -> Tensor:
+        """Learn in the imagined env's world, as it is; the real states it keeps ``(n, state_dim)``."""
+        assert isinstance(self.env, ImaginedReader)
+        self.world = world = self.env.world
+        if self.imagination.pessimism and world.calibration is not None and world.support is not None:
+            self.penalty = DisagreementPenalty(world, self.imagination.pessimism, self._generator)
+        return kept_states(world, self.env.get_attr("starts")[0], self._generator)
 
     @torch.no_grad()
     def _measure_exploitation(self) -> None:
@@ -280,10 +317,13 @@ class DynaSAC(ResumableSAC):
             for name, value in self._update(self._starts[rows]).items():
                 sums[name] = sums.get(name, 0.0) + value
             self._n_updates += 1
+        if self.penalty is not None and gradient_steps:
+            for name, value in self.penalty.report().items():
+                self.logger.record(f"world/{name}", value)
         for name, value in sums.items():
             self.logger.record(f"train/{name}", value / gradient_steps)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()
-        return [*modules, "world_fit", "world_fit.optimizer"], tensors
+        return modules if self.offline else [*modules, "world_fit", "world_fit.optimizer"], tensors

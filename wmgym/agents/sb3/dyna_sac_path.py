@@ -33,6 +33,8 @@ class Imagination:
         disagreement_ratio: a rollout ends where two draws of the next state, by two members, differ this many
             times as much as they do in 95 % of its first steps, which start from real states.
         range_rate: how fast the range of values follows the quantiles of imagined rewards.
+        pessimism: in a world that is not refitted, what steps cost that its members disagree about; see
+            ``DisagreementPenalty``. Needs a calibrated world.
         averaging_rate: how fast the actor that acts deterministically follows the one that learns; at first
             faster: it averages over the last tenth of the updates.
     """
@@ -47,6 +49,7 @@ class Imagination:
     low_value_share: float = 0.2
     disagreement_ratio: float = 2.0
     range_rate: float = 1e-3
+    pessimism: float = 1.0
     averaging_rate: float = 1e-3
 
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import polyak_update
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
 from wmgym.agents.sb3.dyna_sac_path import Imagination, Path, imagine
 from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
 from wmgym.models.state import WorldStep
@@ -27,6 +28,7 @@ class ImaginedUpdates(SAC):
         world: where it imagines; None before there is one.
         task: its task.
         imagination: how it imagines.
+        penalty: of steps that the world is unsure of; None for none.
     """
 
     policy: DynaSACPolicy
@@ -35,6 +37,7 @@ class ImaginedUpdates(SAC):
     world: WorldModel | None
     task: Task
     imagination: Imagination
+    penalty: DisagreementPenalty | None = None
     _generator: torch.Generator
     _rollouts: deque[Tensor]
     _starts: Tensor
@@ -57,6 +60,8 @@ class ImaginedUpdates(SAC):
         assert self.world is not None
         start = self.world.init(state, self._generator)
         action = torch.addcmul(self._action_middle, action, self._action_scale)
+        if self.penalty is not None:
+            return self.penalty(self.world.step(start, action, trust=True))
         return self.world.step(start, action, "sample", self._generator)
 
     def _act(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
+from sb3_contrib.common.torch_layers import BatchRenorm
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -145,11 +148,14 @@ def _agrees(arrays: MLPPolicy, policy: BasePolicy, obs: np.ndarray) -> bool:
 
 def _actor(policy: Any, kind: str) -> tuple[list[nn.Module], Head, dict[str, Any]]:
     """The actor's modules in order, the head's own squashing left out; and what makes it stochastic."""
-    if kind in ("SAC", "TQC", "DynaSAC") and not policy.actor.use_sde:
+    if kind in ("SAC", "TQC", "CrossQ", "DynaSAC") and not policy.actor.use_sde:
         actor = policy.averaged_actor if kind == "DynaSAC" else policy.actor
-        log_std = actor.log_std
-        noise = {"log_std_weight": _array(log_std.weight).T.copy(), "log_std_bias": _array(log_std.bias)}
-        return [*actor.latent_pi, actor.mu], "squash", {"stochastic": True, **noise}
+        modules, log_std = (_without_renorm([*actor.latent_pi, head]) for head in (actor.mu, actor.log_std))
+        noise = {
+            "log_std_weight": _array(log_std[-1].weight).T.copy(),
+            "log_std_bias": _array(log_std[-1].bias),
+        }
+        return modules, "squash", {"stochastic": True, **noise}
     if kind in ("TD3", "DDPG"):
         return [*policy.actor.mu][:-1], "squash", {}  # the last module is the Tanh that "squash" stands for
     if kind == "DQN":
@@ -161,6 +167,23 @@ def _actor(policy: Any, kind: str) -> tuple[list[nn.Module], Head, dict[str, Any
         plain = {} if policy.use_sde else {"stochastic": True, "log_std_bias": _array(policy.log_std)}
         return modules, "clip", plain
     raise ValueError(f"{kind} is not supported; pass model.predict itself where a policy is asked for")
+
+
+def _without_renorm(modules: list[Any]) -> list[Any]:
+    """Modules with every ``BatchRenorm`` (CrossQ), as it evaluates, put into the linear layer after it."""
+    found: list[Any] = []
+    for module in modules:
+        last: Any = found[-1] if found else None
+        if isinstance(last, BatchRenorm) and isinstance(module, nn.Linear):
+            state = last.state_dict()
+            scale = state["scale"] / (state["ra_var"] + last.eps).sqrt()
+            found[-1] = copy.deepcopy(module)
+            with torch.no_grad():
+                found[-1].weight.mul_(scale)
+                found[-1].bias.add_(module.weight @ (state["bias"] - scale * state["ra_mean"]))
+        else:
+            found.append(module)
+    return found
 
 
 def _array(values: Any) -> np.ndarray:

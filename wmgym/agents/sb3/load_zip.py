@@ -14,6 +14,7 @@ import sb3_contrib
 import stable_baselines3
 import torch
 from gymnasium import spaces
+from sb3_contrib.crossq.policies import CrossQPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
@@ -44,6 +45,7 @@ _PPO = ("mlp_extractor.policy_net.", "action_net.", "log_std")
 _AVERAGED = ("averaged_actor.", "actor.")
 _KINDS = (
     _Kind(("DynaSAC",), DynaSACPolicy, "averaged_actor.latent_pi.", _AVERAGED, "averaged_actor.mu.weight"),
+    _Kind(("CrossQ",), CrossQPolicy, "actor.latent_pi.", ("actor.",), "critic.qf0.0.ra_mean"),
     _Kind(("SAC", "TQC"), SACPolicy, "actor.latent_pi.", ("actor.",), "actor.mu.weight"),
     _Kind(("TD3", "DDPG"), TD3Policy, "actor.mu.", ("actor.",), "actor.mu.0.weight"),
     _Kind(("PPO", "A2C"), ActorCriticPolicy, _PPO[0], _PPO, "action_net.weight", True),
@@ -59,8 +61,9 @@ def import_sb3(
     name: str | None = None,
     trust_pickle: bool = False,
 ) -> MLPPolicy:
-    """Read the policy of a Stable-Baselines3 zip (SAC, TQC, TD3, DDPG, PPO, A2C, DQN, DynaSAC; a plain MLP).
+    """Read the policy of a Stable-Baselines3 zip.
 
+    Algorithms: SAC, TQC, CrossQ, TD3, DDPG, PPO, A2C, DQN, DynaSAC; the actor is a plain MLP.
     SB3's policy class is built from the spaces of ``task`` and filled with the tensors of ``policy.pth``,
     which are read with ``weights_only=True``; of the rest only JSON text is read. Statistics of a
     ``VecNormalize`` are not in the zip.
@@ -162,7 +165,7 @@ def _activation(
 def _load(path: str | os.PathLike[str], kind: _Kind) -> BasePolicy:
     failure: Exception | None = None
     for algorithm in kind.algorithms:
-        home = sb3_contrib if algorithm == "TQC" else stable_baselines3
+        home = sb3_contrib if hasattr(sb3_contrib, algorithm) else stable_baselines3
         own: Any = DynaSAC if algorithm == "DynaSAC" else getattr(home, algorithm)
         try:
             policy: BasePolicy = own.load(path, device="cpu").policy

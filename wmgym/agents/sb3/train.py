@@ -1,13 +1,15 @@
-"""Train an SB3 agent, unmodified, in imagination."""
+"""Train an SB3 agent in imagination: no real step."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import sb3_contrib
 import stable_baselines3
 import torch
 from gymnasium import spaces
@@ -16,7 +18,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from wmgym.agents.config import TrainConfig
+from wmgym.agents.config import BOX_ALGORITHMS, DISCRETE_ALGORITHMS, TrainConfig
+from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
@@ -31,8 +34,12 @@ def train(
     starts: np.ndarray | None = None,
     agent: Mapping[str, np.ndarray] | None = None,
     progress: bool = False,
+    **changes: Any,
 ) -> BaseAlgorithm:
-    """Train a Stable-Baselines3 agent on imagined episodes and return it.
+    """Train an agent in a world model alone, without a step of the real env, and return it.
+
+    The world stays as it is. Agents of Stable-Baselines3 and sb3-contrib learn, unmodified, from imagined
+    episodes; ``DynaSAC`` also from the world's gradients.
 
     Args:
         world: where to train: a world, the directory of a saved one, or the id of one that ships.
@@ -43,11 +50,17 @@ def train(
             states that the world keeps.
         agent: arrays of ``agent_arrays`` to continue from.
         progress: show a bar on a terminal.
+        changes: fields of ``TrainConfig``, put in place of the config's: ``algorithm="TQC", steps=50_000``.
 
     Raises:
-        ValueError: ``config.trust`` is given and the world is not calibrated, or SB3 refuses a keyword.
+        ValueError: ``trust`` is given and the world is not calibrated, an algorithm that does not exist or
+            does not take the world's actions, or a keyword that the algorithm refuses.
     """
-    config = config or TrainConfig()
+    if unknown := changes.keys() - {entry.name for entry in fields(TrainConfig)}:
+        raise TypeError(
+            f"train() got an unexpected keyword argument {min(unknown)!r}; it takes fields of TrainConfig"
+        )
+    config = replace(config or TrainConfig(), **changes)
     venv = ImaginedVecEnv(
         world,
         config.num_envs,
@@ -79,10 +92,19 @@ def _learn(model: BaseAlgorithm, steps: int, report: BaseCallback) -> None:
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
-    """A fresh, untrained SB3 agent for ``env``, real or imagined; ``seed`` decides its networks and draws."""
+    """A fresh, untrained agent for ``env``, real or imagined; ``seed`` decides its networks and draws.
+
+    Raises:
+        ValueError: an algorithm that does not take the env's actions, or what its class refuses.
+    """
     discrete = isinstance(env.action_space, spaces.Discrete)
     name = config.algorithm or ("PPO" if discrete else "SAC")
-    build = getattr(stable_baselines3, name)
+    usable = DISCRETE_ALGORITHMS if discrete else BOX_ALGORITHMS
+    if name not in usable:
+        kind = "Discrete" if discrete else "Box"
+        raise ValueError(f"{name} takes no {kind} actions; algorithms that do: {', '.join(usable)}")
+    home = sb3_contrib if hasattr(sb3_contrib, name) else stable_baselines3
+    build = DynaSAC if name == "DynaSAC" else getattr(home, name)
     keywords = copy.deepcopy(dict(config.hyperparameters))  # SB3 writes into policy_kwargs
     for key in ("learning_rate", "clip_range"):
         value = keywords.get(key)

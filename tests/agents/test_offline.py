@@ -1,0 +1,246 @@
+"""Training in a fixed world alone: ``train``, and ``DynaSAC`` in an imagined env."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import wmgym
+from tests import toy
+from wmgym.agents.config import TrainConfig
+from wmgym.agents.sb3 import DynaSAC, ImaginedVecEnv, import_sb3, to_policy, train
+from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
+from wmgym.models.world import WorldModel
+
+SMALL: dict[str, Any] = {
+    "learning_starts": 100,
+    "batch_size": 16,
+    "train_freq": 50,
+    "gradient_steps": 5,
+    "imagination_kwargs": {"rollout_batch": 16, "rollout_steps": 3},
+    "policy_kwargs": {"net_arch": [16]},
+}
+OFF_POLICY: dict[str, Any] = {"learning_starts": 16, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}}
+
+
+def returns(policy: Any) -> float:
+    env = DummyVecEnv([lambda: Monitor(gym.make(toy.ENV_ID, sigma=0.02))])
+    env.seed(3)
+    return float(evaluate_policy(policy, env, n_eval_episodes=20)[0])
+
+
+def test_the_toys_optimum_is_reached_without_a_real_step() -> None:
+    """The best linear policy is known in closed form; actions are clipped for both."""
+    settings: dict[str, Any] = {"batch_size": 64, "gamma": 0.97, "learning_rate": 3e-3, "train_freq": 8}
+    settings |= {"learning_starts": 64, "gradient_steps": -1, "policy_kwargs": {"net_arch": [32, 32]}}
+    model = train(toy.world(), algorithm="DynaSAC", steps=256, num_envs=8, hyperparameters=settings)
+    cost = scipy.linalg.solve_discrete_are(toy.A, toy.B, np.eye(3), 1e-6 * np.eye(2))
+    gain = np.linalg.solve(1e-6 * np.eye(2) + toy.B.T @ cost @ toy.B, toy.B.T @ cost @ toy.A)
+
+    class Linear:
+        def __init__(self, gain: np.ndarray) -> None:
+            self.gain = gain
+
+        def predict(self, obs: np.ndarray, *args: Any, **kwargs: Any) -> tuple[np.ndarray, None]:
+            return np.clip(-obs @ self.gain.T, -1, 1).astype(np.float32), None
+
+    learned, best, still = (returns(policy) for policy in (model, Linear(gain), Linear(0 * gain)))
+    assert learned > best + 0.03 * (still - best)
+
+
+@pytest.mark.parametrize("algorithm", ["DynaSAC", "SAC", "TQC", "CrossQ", "TD3", "PPO"])
+def test_no_real_env_is_stepped_and_the_world_stays_what_it_was(
+    monkeypatch: pytest.MonkeyPatch, pendulum_world: WorldModel, algorithm: str
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a real env was made")
+
+    monkeypatch.setattr(gym, "make", refuse)
+    keywords = {"DynaSAC": SMALL, "PPO": {"n_steps": 16, "batch_size": 32, "n_epochs": 1}}
+    before, _ = pendulum_world.pack()
+    before = {name: value.copy() for name, value in before.items()}
+    model = train(
+        pendulum_world,
+        algorithm=algorithm,
+        steps=200,
+        num_envs=4,
+        seed=1,
+        hyperparameters=keywords.get(algorithm, OFF_POLICY),
+    )
+    assert type(model).__name__ == algorithm
+    assert model.num_timesteps >= 200
+    after, _ = pendulum_world.pack()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
+def test_keywords_are_changes_to_the_config(pendulum_world: WorldModel) -> None:
+    config = TrainConfig("TQC", steps=9_999, num_envs=2, hyperparameters=OFF_POLICY)
+    model = train(pendulum_world, config, steps=32)
+    assert (type(model).__name__, model.num_timesteps, model.n_envs) == ("TQC", 32, 2)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'updates'"):
+        train(pendulum_world, config, updates=3)
+
+
+def test_an_unknown_algorithm_and_the_wrong_actions_are_refused_with_what_works(
+    pendulum_world: WorldModel, cartpole_world: WorldModel
+) -> None:
+    with pytest.raises(ValueError, match=r"algorithm must be one of DynaSAC, .*CrossQ.*got 'MBPO'"):
+        train(pendulum_world, algorithm="MBPO", steps=10)
+    for algorithm in ("DynaSAC", "CrossQ", "TD3"):
+        with pytest.raises(ValueError, match=rf"{algorithm} takes no Discrete actions.*PPO, A2C, DQN"):
+            train(cartpole_world, algorithm=algorithm, steps=10)
+    with pytest.raises(ValueError, match=r"DQN takes no Box actions.*DynaSAC, SAC, TQC"):
+        train(pendulum_world, algorithm="DQN", steps=10)
+    with pytest.raises(ValueError, match="needs Box actions"):
+        DynaSAC("MlpPolicy", ImaginedVecEnv(cartpole_world, 2))
+
+
+# CrossQ and TQC
+
+
+@pytest.mark.parametrize("algorithm", ["TQC", "CrossQ"])
+def test_agents_of_sb3_contrib_are_exported_and_read_back(
+    tmp_path: Path, pendulum_world: WorldModel, algorithm: str
+) -> None:
+    model = train(pendulum_world, algorithm=algorithm, steps=400, num_envs=4, hyperparameters=OFF_POLICY)
+    obs = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    expected, _ = model.predict(obs, deterministic=True)
+    model.save(tmp_path / "mine")
+    policies = [to_policy(model)]
+    for trust in (False, True):
+        path = tmp_path / "mine.zip"
+        policies.append(import_sb3(path, pendulum_world.task, activation="relu", trust_pickle=trust))
+    for policy in policies:
+        np.testing.assert_allclose(policy(obs), expected, atol=1e-4)
+        assert policy.stochastic
+
+
+def test_the_renormalisation_of_crossq_goes_into_its_layers(pendulum_world: WorldModel) -> None:
+    hyperparameters = OFF_POLICY | {"policy_kwargs": {"net_arch": [16, 8]}}
+    model = train(pendulum_world, algorithm="CrossQ", steps=8, num_envs=4, hyperparameters=hyperparameters)
+    generator = torch.Generator().manual_seed(0)
+    for name, value in model.policy.actor.state_dict().items():
+        if value.is_floating_point() and value.ndim == 1:  # statistics as after a long training
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+            assert not name.startswith("mu.weight")
+    obs = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    policy, state = to_policy(model), torch.get_rng_state()
+    np.testing.assert_allclose(policy(obs), model.predict(obs, deterministic=True)[0], atol=1e-5)
+    assert len(policy.weights) == 3
+    to_policy(model)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# DynaSAC in an imagined env
+
+
+def test_it_takes_an_id_and_a_vec_env_of_single_imagined_envs() -> None:
+    for env in (
+        "wmgym/InvertedPendulum-v5",
+        DummyVecEnv([lambda: gym.make("wmgym/InvertedPendulum-v5")] * 2),
+    ):
+        model = DynaSAC("MlpPolicy", env, seed=0, **SMALL).learn(200)
+        assert model.offline
+        assert model.world is not None
+        assert model._n_updates > 0
+        data = model.transitions()
+        assert len(data) == 200
+        inside = np.flatnonzero(np.diff(data.episode) == 0)
+        np.testing.assert_array_equal(data.next_core[inside], data.core[inside + 1])
+
+
+@pytest.mark.parametrize("env_id", ["Ant-v5", "Reacher-v5", "Hopper-v5"])
+def test_it_learns_where_the_observation_shows_readouts_or_clips(env_id: str) -> None:
+    settings = SMALL | {"learning_starts": 8, "train_freq": 2, "gradient_steps": 1}
+    model = train(env_id, algorithm="DynaSAC", steps=24, num_envs=4, hyperparameters=settings)
+    assert isinstance(model, DynaSAC)
+    assert model._n_updates > 1
+    assert model._real_states.shape[1] == model.task.core.state_dim
+    assert all(bool(value.isfinite().all()) for value in model.policy.state_dict().values())
+
+
+def test_two_runs_are_equal_and_a_saved_agent_goes_on(tmp_path: Path, pendulum_world: WorldModel) -> None:
+    def run() -> DynaSAC:
+        return DynaSAC("MlpPolicy", ImaginedVecEnv(pendulum_world, 4), seed=3, **SMALL).learn(200)
+
+    first, second = run(), run()
+    for name, value in first.policy.state_dict().items():
+        assert torch.equal(value, second.policy.state_dict()[name]), name
+    first.save(tmp_path / "agent")
+    again = DynaSAC.load(tmp_path / "agent", env=ImaginedVecEnv(pendulum_world, 4))
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    np.testing.assert_array_equal(
+        again.predict(obs, deterministic=True)[0], first.predict(obs, deterministic=True)[0]
+    )
+    with pytest.warns(UserWarning, match="a new one begins"):
+        again.learn(100, reset_num_timesteps=False)
+    assert again._n_updates > first._n_updates
+    np.testing.assert_array_equal(
+        DynaSAC.load(tmp_path / "agent").predict(obs, deterministic=True)[0],
+        first.predict(obs, deterministic=True)[0],
+    )
+
+
+# What the world does not know
+
+
+def test_steps_that_members_disagree_about_cost_reward(pendulum_world: WorldModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    penalty = DisagreementPenalty(pendulum_world, 1.0, generator)
+    assert pendulum_world.support is not None
+    known = torch.tensor(pendulum_world.support.core)
+    action = torch.tensor(pendulum_world.support.action)
+    paid, rewards = [], []
+    for core in (known, 10 * known):
+        start = pendulum_world.init(core, generator)
+        step = pendulum_world.step(start, action, trust=True)
+        left = penalty(step).reward
+        paid.append(step.reward - left)
+        rewards.append(float(step.reward.mean()))
+        assert (left <= step.reward).all()
+        excess = penalty.disagreement(step) - penalty.typical
+        assert ((paid[-1] > 0) == (excess > 0)).all()
+    assert paid[1].mean() > 1.5 * paid[0].mean() > 0
+    report = penalty.report()
+    assert report["disagreement"] > 1
+    assert report["imagined_reward"] == pytest.approx(np.mean(rewards), rel=1e-5)  # before the penalty
+
+
+def test_the_penalty_says_where_to_go(pendulum_world: WorldModel) -> None:
+    """Its slope is that of finite differences, so that an actor learns to stay where the world knows."""
+    penalty = DisagreementPenalty(pendulum_world, 1.0, torch.Generator().manual_seed(0))
+    core = torch.tensor([[0.9, 0.9, -4.0, 8.0]])
+
+    def left(action: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        state = pendulum_world.init(core, generator)
+        return penalty(pendulum_world.step(state, action, trust=True)).reward.sum()
+
+    action = torch.tensor([[1.1]], requires_grad=True)
+    (slope,) = torch.autograd.grad(left(action), action)
+    with torch.no_grad():
+        finite = (left(action + 1e-2) - left(action - 1e-2)) / 2e-2
+    assert float(slope) == pytest.approx(float(finite), rel=0.05)
+    assert float(slope) != 0
+
+
+def test_only_a_calibrated_world_penalises_and_what_it_imagines_is_logged(pendulum_world: WorldModel) -> None:
+    for world in (pendulum_world, replace(pendulum_world, calibration=None)):
+        model = DynaSAC("MlpPolicy", ImaginedVecEnv(world, 4), seed=0, **SMALL)
+        model.learn(200, log_interval=1_000)
+        known = world.calibration is not None
+        assert (model.penalty is not None) == known
+        assert ("world/disagreement" in model.logger.name_to_value) == known
+        assert ("world/imagined_reward" in model.logger.name_to_value) == known
+    assert wmgym.load("HalfCheetah-v5").calibration is not None

@@ -1,0 +1,112 @@
+"""``DynaSAC`` in an imagined env: its states, the real ones its world keeps, and what that is unsure of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from torch import Tensor
+
+from wmgym.models.state import WorldStep
+from wmgym.models.world import WorldModel
+
+
+def imagined_world(env: Any) -> WorldModel | None:
+    """The world of an imagined env or ``VecEnv``; None of a real one."""
+    if isinstance(env, VecEnv):
+        found = env.get_attr("world")[0] if env.has_attr("world") else None
+    else:
+        found = getattr(env.unwrapped, "world", None)
+    return found if isinstance(found, WorldModel) else None
+
+
+@torch.no_grad()
+def kept_states(world: WorldModel, starts: np.ndarray, generator: torch.Generator) -> Tensor:
+    """Real states ``(n, state_dim)``: an env's starts, and the sample of its data that the world keeps."""
+    found = torch.tensor(starts)
+    if world.support is None:
+        return found
+    return torch.cat([found, world.init(torch.tensor(world.support.core), generator).full])
+
+
+class ImaginedReader(VecEnvWrapper):
+    """Does for imagined envs what ``StateReader`` does for real ones: states in infos, as observed."""
+
+    def __init__(self, venv: VecEnv, world: WorldModel) -> None:
+        super().__init__(venv)
+        self.world, self.task = world, world.task
+
+    def reset(self) -> VecEnvObs:
+        """As the env's."""
+        obs = self.venv.reset()
+        self._core = self._read(obs)
+        return obs
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """As the env's; see ``StateReader.step``. Unobserved quantities are left at 0."""
+        obs, rewards, dones, infos = self.venv.step_wait()
+        core, unobserved = self._read(obs), np.zeros(self.task.core.unobserved_dim)
+        for at, info in enumerate(infos):
+            after = self._read(info["terminal_observation"][None])[0] if dones[at] else core[at]
+            info["transition"] = self._core[at], after, unobserved
+            info["terminated"] = bool(dones[at]) and not info["TimeLimit.truncated"]
+        self._core = core
+        return obs, rewards, dones, infos
+
+    def _read(self, obs: Any) -> np.ndarray:
+        flat = np.asarray(obs, np.float64).reshape(len(obs), -1)
+        return np.asarray(self.task.core.from_obs(flat))[:, : self.task.core.dim]
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """As the env's, and those of a ``StateReader`` that have no meaning here."""
+        if method_name in ("limit_episodes", "resume_episode"):
+            return []
+        if method_name == "read_episode":
+            return [{"state": None, "limit": None} for _ in range(self.num_envs)]
+        return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
+
+
+class DisagreementPenalty:
+    """Takes reward from steps about which the world is less sure than about its data (arXiv:2005.13239).
+
+    What counts is how far the predictions of two ensemble members are apart, beyond the median over the
+    sample of real transitions that the world keeps. An excess of one such median costs ``pessimism`` standard
+    deviations of the reward over that sample. Differentiable in state and action.
+
+    Attributes:
+        typical: the median, in standard deviations of the calibration data.
+    """
+
+    def __init__(self, world: WorldModel, pessimism: float, generator: torch.Generator) -> None:
+        assert world.calibration is not None
+        assert world.support is not None
+        self._unit = torch.tensor(world.calibration.data_std).float()
+        with torch.no_grad():
+            state = world.init(torch.tensor(world.support.core), generator)
+            step = world.step(state, torch.tensor(world.support.action), trust=True)
+            self.typical = float(self.disagreement(step).median())
+            self._price = pessimism * float(step.reward.std()) / self.typical
+        self._totals = torch.zeros(3)
+
+    def disagreement(self, step: WorldStep) -> Tensor:
+        """Root mean square ``(batch,)`` over core dimensions, of a first step with ``trust``."""
+        apart = (step.state.core - step.state.companion) / self._unit
+        return (apart.square().mean(1) + 1e-12).sqrt()  # its slope is finite where members agree
+
+    def __call__(self, step: WorldStep) -> WorldStep:
+        """The step with what is left of its reward."""
+        found = self.disagreement(step)
+        self._totals += torch.stack([step.reward.detach().mean(), found.detach().mean(), torch.tensor(1.0)])
+        return replace(step, reward=step.reward - self._price * (found - self.typical).relu())
+
+    def report(self) -> dict[str, float]:
+        """Means since the last report: reward before the penalty, disagreement in units of ``typical``."""
+        reward, found, count = self._totals.tolist()
+        self._totals = torch.zeros(3)
+        return {"imagined_reward": reward / count, "disagreement": found / count / self.typical}
