@@ -120,10 +120,10 @@ def sooner_goal(rows: list[Row]) -> Row:
     for env_id in FIVE:
         race = time_to_reference(rows, env_id)
         if race is not None:
-            ours, theirs = race["DynaSAC"], race["SAC"]
+            ours, theirs = (race[name] and race[name]["wall_s"] / 60 for name in ("DynaSAC", "SAC"))
             sooner += ours is not None and ours < theirs
-            said_ours = "not reached" if ours is None else f"{ours:.1f}"
-            found[env_id] = f"{said_ours} / {theirs:.1f} (return {race['return']:,.0f})"
+            reached = "not reached" if ours is None else f"{ours:.1f}"
+            found[env_id] = f"{reached} / {theirs:.1f} (return {race['return']:,.0f})"
     still_possible = sooner + len(FIVE) - len(found) >= 4
     met = True if sooner >= 4 else None if still_possible else False
     what = "minutes of training to the return of SB3 SAC after 100,000 steps: DynaSAC / SAC, same cores"
@@ -131,15 +131,15 @@ def sooner_goal(rows: list[Row]) -> Row:
 
 
 def time_to_reference(rows: list[Row], env_id: str) -> Row | None:
-    """Minutes of every algorithm, None for what it did not reach; None without SAC's or our curve."""
+    """Where the curve of every algorithm gets there, None where it does not; None without SAC's or ours."""
     last = seeds_at(rows, "SAC", env_id, REFERENCE)
     if not last or not steps_of(rows, "DynaSAC", env_id):
         return None
     found: Row = {"return": float(np.mean([r["mean"] for r in last.values()]))}
     for algorithm in ALGORITHMS:
         mine = [r for r in rows if algorithm != "SAC" or r["seed"] in last]
-        there = [p for p in curve(mine, algorithm, env_id) if p["mean"] >= found["return"]]
-        found[algorithm] = min((p["wall_s"] / 60 for p in there), default=None)
+        there = (p for p in curve(mine, algorithm, env_id) if p["mean"] >= found["return"])
+        found[algorithm] = next(there, None)
     return found
 
 

@@ -162,10 +162,10 @@ def learning(x: str, path: Path) -> Path:
             axis.plot(*zip(*goals, strict=True), "*", color="black", ms=8, mew=0, zorder=6)
         axis.set_title(short(env_id), fontsize=10)
         axis.set(xscale="log", xlabel="real steps" if x == "step" else "minutes of training")
-        axis.xaxis.set_major_formatter(
-            lambda value, _: f"{value / 1_000:g}k" if value >= 1_000 else f"{value:g}"
-        )
+        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5) if x == "step" else (1,)))
+        axis.xaxis.set_major_formatter(axis_number)
         axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        axis.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[:, 0]:
@@ -187,6 +187,11 @@ def learning(x: str, path: Path) -> Path:
     )
     figure.tight_layout(rect=(0, 0.11, 1, 1))
     return save(figure, path)
+
+
+def axis_number(value: float, _: Any) -> str:
+    """Thousands as k."""
+    return f"{value / 1_000:g}k" if value >= 1_000 else f"{value:g}"
 
 
 def points_of(curve: list[Row], x: str) -> tuple[list[float], list[float]]:

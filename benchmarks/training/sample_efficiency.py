@@ -16,23 +16,19 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
 
 from benchmarks.harness.learning_curves import ALGORITHMS, ENVS, SEEDS, goals
 from benchmarks.harness.results import RUNS, Growing, Row
 from benchmarks.harness.runner import Benchmark
+from benchmarks.harness.trainings import Checkpoints, Clock, Models, evaluate, summary
 from benchmarks.harness.worlds import Setup
-from wmgym.io.provenance import cpu_seconds
 
 ENV_KWARGS: dict[str, dict[str, Any]] = {
     "Ant-v5": {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0},
@@ -50,10 +46,9 @@ CHECKPOINTS_OF = {
 }
 BUDGETS = {"DynaSAC": 75_000, "SAC": 100_000, "CrossQ": 20_000}
 """A step of CrossQ, whose critics are 1,024 units wide, takes a CPU core nine times as long as one of SAC."""
-PENDULUM_BUDGETS = {"DynaSAC": 750, "SAC": 5_000, "CrossQ": 1_500}
+PENDULUM_BUDGETS = {"DynaSAC": 500, "SAC": 5_000, "CrossQ": 1_500}
 QUICK_BUDGETS = {"DynaSAC": 1_250, "SAC": 1_000, "CrossQ": 300}
-EVALUATION_SEED = 900_000
-RESUMES: tuple[str, ...] = ()
+RESUMES = ("DynaSAC",)
 """Algorithms that ``save`` and ``load`` continue as if nothing had happened."""
 UNSET = {"env", "seed", "device", "verbose", "tensorboard_log", "stats_window_size", "_init_setup_model",
          "policy", "policy_kwargs", "target_entropy", "replay_buffer_kwargs"}  # fmt: skip
@@ -124,11 +119,13 @@ class Run:
     def make_env(self) -> gym.Env[Any, Any]:
         return gym.make(self.env_id, **ENV_KWARGS.get(self.env_id, {}))
 
+    def make_model(self) -> Any:
+        return kind_of(self.algorithm)("MlpPolicy", self.make_env(), seed=self.seed, device="cpu")
+
 
 def train(run: Run, kept: Row | None, keep: Callable[[Row], None]) -> None:
     """Train a unit up to its budget, keeping every checkpoint."""
-    model = kind_of(run.algorithm)("MlpPolicy", run.make_env(), seed=run.seed, device="cpu")
-    settings = configuration(model)
+    settings = settings_of(run)
     recipe = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     usable = kept is not None and not run.restart and kept["recipe"] == recipe
     before: list[Row] = kept["rows"] if kept is not None and usable else []
@@ -142,11 +139,12 @@ def train(run: Run, kept: Row | None, keep: Callable[[Row], None]) -> None:
         print(f"{run.name}: goes on after {model.num_timesteps:,} steps", flush=True)
     else:
         shutil.rmtree(models.folder, ignore_errors=True)
+        model = run.make_model()
     start = model.num_timesteps
     rows = [row for row in before if row["step"] <= start]
     envs = [run.make_env() for _ in range(run.episodes)]
 
-    def reached(step: int, whole: bool) -> None:
+    def reached(step: int) -> None:
         clock.resume(training=False)
         returns = evaluate(model, envs)
         clock.pause()
@@ -165,14 +163,14 @@ def train(run: Run, kept: Row | None, keep: Callable[[Row], None]) -> None:
             "cpu_s": round(clock.cpu + clock.other_cpu, 1),
         }
         keep({**cost, "recipe": recipe, "settings": settings, "rows": [*rows, *later]})
-        if whole and run.algorithm in RESUMES:
+        if run.algorithm in RESUMES:
             models.save(model, clock)
         got = ", ".join(f"{name} {row[name]:,.0f}" for name in ("mean", "min", "median"))
         print(f"{run.name}: {step:,} steps, return {got}; {clock.wall / 60:.1f} minutes", flush=True)
         clock.resume()
 
     due = [step for step in run.checkpoints if step > start]
-    model.learn(run.budget - start, Checkpoints(due, reached, clock), reset_num_timesteps=False)
+    model.learn(run.budget - start, Checkpoints(due, reached, clock), reset_num_timesteps=start == 0)
 
 
 def kind_of(algorithm: str) -> Any:
@@ -186,115 +184,11 @@ def kind_of(algorithm: str) -> Any:
     return kinds[algorithm]
 
 
-class Checkpoints(BaseCallback):
-    """Calls ``reached(step, whole)`` after these numbers of real steps, once the updates due there are done.
-
-    ``whole`` says that the model stands between two rollouts, where it can be saved.
-    """
-
-    def __init__(self, steps: list[int], reached: Callable[[int, bool], None], clock: Clock) -> None:
-        super().__init__()
-        self.steps, self.reached, self.clock = set(steps), reached, clock
-        self.due: int | None = None
-
-    def _on_training_start(self) -> None:
-        self.clock.resume()
-
-    def _on_rollout_start(self) -> None:
-        self._evaluate(whole=True)
-
-    def _on_step(self) -> bool:
-        self._evaluate(whole=False)  # nothing was learned since the checkpoint: a rollout goes on across it
-        if self.num_timesteps in self.steps:
-            self.due = self.num_timesteps
-        return True
-
-    def _on_training_end(self) -> None:
-        self._evaluate(whole=True)
-        self.clock.pause()
-
-    def _evaluate(self, whole: bool) -> None:
-        if self.due is not None:
-            step, self.due = self.due, None
-            self.reached(step, whole)
-
-
-@dataclasses.dataclass
-class Clock:
-    """Seconds of training, and of all else (evaluations, files), on the wall and of this process' cores."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-    other_wall: float = 0.0
-    other_cpu: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._since: tuple[float, float, bool] | None = None
-
-    def resume(self, training: bool = True) -> None:
-        self.pause()
-        self._since = time.perf_counter(), cpu_seconds(), training
-
-    def pause(self) -> None:
-        if self._since is None:
-            return
-        wall, cpu, training = self._since
-        wall, cpu, self._since = time.perf_counter() - wall, cpu_seconds() - cpu, None
-        if training:
-            self.wall, self.cpu = self.wall + wall, self.cpu + cpu
-        else:
-            self.other_wall, self.other_cpu = self.other_wall + wall, self.other_cpu + cpu
-
-
-class Models:
-    """The last model of a unit that trains, with its clock, in a folder that is complete or not there."""
-
-    def __init__(self, folder: Path, recipe: str) -> None:
-        self.folder, self.recipe = folder, recipe
-
-    def latest(self) -> Path | None:
-        """The folder of the last model of this recipe."""
-        found = sorted(self.folder.glob(f"{self.recipe}-*"))
-        return found[-1] if found else None
-
-    def save(self, model: Any, clock: Clock) -> None:
-        """Keep this model instead of earlier ones."""
-        before = list(self.folder.glob("*")) if self.folder.exists() else []
-        temporary = self.folder / f"unfinished-{os.getpid()}"
-        temporary.mkdir(parents=True, exist_ok=True)
-        model.save(temporary / "model.zip")
-        (temporary / "clock.json").write_text(json.dumps(dataclasses.asdict(clock)))
-        place = self.folder / f"{self.recipe}-{model.num_timesteps:09}"
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.rename(place)
-        for folder in before:
-            if folder != place:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def evaluate(model: Any, envs: list[gym.Env[Any, Any]]) -> np.ndarray:
-    """Returns ``(len(envs),)`` of the deterministic policy, an episode an env, from fixed start states."""
-    obs = np.stack([env.reset(seed=EVALUATION_SEED + i)[0] for i, env in enumerate(envs)])
-    returns, going = np.zeros(len(envs)), list(range(len(envs)))
-    while going:
-        actions, _ = model.predict(obs[going], deterministic=True)
-        for i, action in zip(going.copy(), actions, strict=True):
-            obs[i], reward, terminated, truncated, _ = envs[i].step(action)
-            returns[i] += float(reward)
-            if terminated or truncated:
-                going.remove(i)
-    return returns
-
-
-def summary(returns: np.ndarray) -> Row:
-    """What a row says of an evaluation; the share under half of the median means nothing below zero."""
-    median = float(np.median(returns))
-    return {
-        "mean": round(float(returns.mean()), 1), "min": round(float(returns.min()), 1),
-        "median": round(median, 1),
-        "under_half": round(float((returns < median / 2).mean()), 3) if median > 0 else None,
-        "returns": returns.round(1).tolist(),
-    }  # fmt: skip
+def settings_of(run: Run) -> Row:
+    """All settings of an algorithm; some of DynaSAC's follow the budget that ``learn`` is given."""
+    model = run.make_model()
+    model.learn(run.budget, callback=lambda *_: False)  # stops after one step
+    return configuration(model)
 
 
 def configuration(model: Any) -> Row:
@@ -312,7 +206,7 @@ def configuration(model: Any) -> Row:
     values["train_freq"] = f"{every.frequency} {every.unit.value}"
     values["target_entropy / action_dim"] = float(model.target_entropy) / model.action_space.shape[0]
     package = type(model).__module__.partition(".")[0]
-    if package != "wmgym":
+    if package in ("stable_baselines3", "sb3_contrib"):
         values["package"] = f"{package} {metadata.version(package)}"
     return {
         name: said(value)

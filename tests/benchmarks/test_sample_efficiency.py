@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rliable import library, metrics
 
 from benchmarks.harness import learning_curves, learning_tables
 from benchmarks.harness.metrics import interquartile_mean, stratified_interval
 from benchmarks.harness.results import Row, Units, by_unit, read
+from benchmarks.harness.trainings import Checkpoints, Clock, summary
 from benchmarks.training import sample_efficiency
-from benchmarks.training.sample_efficiency import Checkpoints, Clock, Run, configuration, summary, train
+from benchmarks.training.sample_efficiency import Run, configuration, settings_of, train
+from wmgym.sb3 import DynaSAC
 
 PENDULUM = "InvertedPendulum-v5"
 
@@ -90,7 +93,7 @@ class _Collector:
 )
 def test_a_checkpoint_has_the_updates_that_are_due(every: int, expected: list[tuple[int, int]]) -> None:
     found, model = [], _Collector(every, 6)
-    model.learn(Checkpoints([3, 4, 6], lambda step, whole: found.append((step, model.updates)), Clock()))
+    model.learn(Checkpoints([3, 4, 6], lambda step: found.append((step, model.updates)), Clock()))
     assert found == expected
 
 
@@ -166,35 +169,52 @@ def test_a_unit_is_skipped_extended_and_replaced(tmp_path: Path, capsys: pytest.
     assert list(returns(run_unit(again, longer)[0])) == [10]
 
 
+class Small(DynaSAC):
+    """A cheap recipe that trains every ten steps."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        cheap = {"first_updates": 5, "updates": 2, "members": 2, "width": 16}
+        settings = {"learning_starts": 10, "train_freq": 10, "gradient_steps": 2, "batch_size": 16}
+        super().__init__(*args, **{"world_kwargs": cheap} | settings | kwargs)
+
+
 @pytest.mark.usefixtures("short_runs")
-def test_a_killed_unit_goes_on_from_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an algorithm whose save and load are exact this is the run that was not killed."""
-    monkeypatch.setattr(sample_efficiency, "RESUMES", ("SAC",))
-    run = Run(PENDULUM, "SAC", 3, budget=30, folder=tmp_path, episodes=2)
-    killed = run_unit(run, None, kill_after=20)[-1]
-    assert list(returns(killed)) == [10, 20]
-    (model,) = (tmp_path / run.name).iterdir()  # 20 was measured, but killed before its model was saved
-    assert model.name == f"{killed['recipe']}-{10:09}"
-    states = run_unit(run, killed)
-    assert [list(returns(state)) for state in states] == [[10, 20], [10, 20, 30]]
-    assert states[0]["rows"][0] == killed["rows"][0]
-    assert states[-1]["rows"][-1]["wall_s"] >= killed["rows"][0]["wall_s"]
-    (model,) = (tmp_path / run.name).iterdir()
-    assert model.name.endswith(f"{30:09}")
-
-
-def test_a_recipe_is_the_same_on_every_task_and_knows_every_setting() -> None:
-    from wmgym.sb3 import DynaSAC
-
-    first, other = (
-        configuration(DynaSAC("MlpPolicy", env, seed=i)) for i, env in enumerate([PENDULUM, "Hopper-v5"])
+@pytest.mark.parametrize("kill_after", [20, 25])
+def test_a_killed_unit_is_the_run_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_after: int
+) -> None:
+    """Killed after the rows of a checkpoint were written and before its model was."""
+    monkeypatch.setattr(sample_efficiency, "kind_of", lambda name: Small)
+    monkeypatch.setitem(sample_efficiency.CHECKPOINTS_OF, PENDULUM, (10, 15, 20, 25, 30))
+    run = Run(PENDULUM, "DynaSAC", 3, budget=40, folder=tmp_path / "a", episodes=2)
+    whole = run_unit(run, None)[-1]
+    assert list(returns(whole)) == [10, 15, 20, 25, 30, 40]
+    other = dataclasses.replace(run, folder=tmp_path / "b")
+    killed = run_unit(other, None, kill_after=kill_after)[-1]
+    (model,) = (other.folder / run.name).iterdir()
+    last = kill_after - 5
+    assert int(model.name.partition("-")[2]) in (last, last + 1)  # within a rollout, after the next step
+    states = run_unit(other, killed)
+    assert states[0]["rows"][:-1] == killed["rows"][: len(states[0]["rows"]) - 1]
+    assert returns(states[-1]) == returns(whole)
+    first, second = (
+        DynaSAC.load(next((each.folder / run.name).iterdir()) / "model.zip").policy.state_dict()
+        for each in (run, other)
     )
-    assert first == other == json.loads(json.dumps(first))
-    assert first["gamma"] == 0.995
-    assert "imagination.training_steps" in first
-    assert "world_config.members" in first
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_recipe_knows_every_setting_and_is_the_same_on_every_task() -> None:
+    def of(env_id: str, budget: int, seed: int) -> Row:
+        return settings_of(Run(env_id, "DynaSAC", seed, budget=budget, folder=Path()))
+
+    first = of("Hopper-v5", 10_000, 0)
+    assert first == of("HalfCheetah-v5", 75_000, 1) == json.loads(json.dumps(first))
+    assert (first["gamma"], first["train_freq"]) == (0.995, "250 step")
+    assert {"imagination.training_steps", "world_config.members"} <= set(first)
+    assert first != of("Hopper-v5", 500, 0)  # some follow the budget
     changed = DynaSAC("MlpPolicy", PENDULUM, imagination_kwargs={"training_steps": 3})
-    assert configuration(changed) != first
+    assert configuration(changed)["imagination.training_steps"] == 3
 
 
 def grow(folder: Path, name: str) -> None:
