@@ -62,7 +62,9 @@ KNOWN: list[tuple[str, dict[str, Any]]] = [
         "Ant-v5",
         {"include_cfrc_ext_in_observation": False, "contact_force_range": [-2.0, 3.0], "main_body": 2},
     ),
+    ("Ant-v5", {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0}),
     ("Humanoid-v5", {}),
+    ("Humanoid-v5", {"contact_cost_weight": 0}),
     ("Humanoid-v5", {"exclude_current_positions_from_observation": False, "contact_cost_weight": 1e-3}),
     ("Humanoid-v5", {"include_cinert_in_observation": False, "include_cfrc_ext_in_observation": False}),
     ("HumanoidStandup-v5", {}),
@@ -556,3 +558,12 @@ def test_core_dimensions_are_named_as_mujocos_joints(env_id: str, kwargs: dict[s
 def test_core_dimensions_of_other_tasks_are_named_as_observations() -> None:
     assert make_task("CartPole-v1").core.names == ("obs_0", "obs_1", "obs_2", "obs_3")
     assert_refused(lambda: Core(Geometry(2), abs, abs, names=("only",)), "2 dimensions and 1 names")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "shown"),
+    [("Ant-v5", ("cfrc_ext",)), ("Humanoid-v5", ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"))],
+)
+def test_without_contact_cost_nothing_is_beside_the_state(env_id: str, shown: tuple[str, ...]) -> None:
+    kwargs = {"contact_cost_weight": 0} | {f"include_{name}_in_observation": False for name in shown}
+    assert make_task(env_id, env_kwargs=kwargs).core.readout_dim == 0

@@ -52,7 +52,8 @@ def ant(
 
     core = _floating(_ANT_JOINTS, at, 78 * include_cfrc_ext_in_observation, 3, read_unobserved)
     core = replace(core, symmetries=_ant_symmetries(at))
-    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
+    ends = unless(healthy, terminate_when_unhealthy)
+    return Known(core, dt, reward, ends) if contact_cost_weight else Known(_no_force(core), dt, forward, ends)
 
 
 def humanoid(
@@ -90,7 +91,9 @@ def humanoid(
         cost = (contact_cost_weight * unobserved[..., 3]).clip(*contact_cost_range)
         return forward(state, action, next_state, unobserved) - cost
 
-    return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
+    ends = unless(healthy, terminate_when_unhealthy)
+    paid = contact_cost_weight or np.clip(0.0, *contact_cost_range)
+    return Known(core, dt, reward, ends) if paid else Known(_no_force(core), dt, forward, ends)
 
 
 def humanoid_standup(
@@ -116,6 +119,13 @@ def humanoid_standup(
 
 def _impact(env: Any) -> float:
     return float(np.square(env.data.cfrc_ext).sum())
+
+
+def _no_force(core: Core) -> Core:
+    """Without the contact force, the last unobserved quantity, where nothing is paid for it."""
+    read = core.read_unobserved
+    assert read is not None
+    return replace(core, unobserved_dim=core.unobserved_dim - 1, read_unobserved=lambda env: read(env)[:-1])
 
 
 def _humanoid(
