@@ -32,7 +32,8 @@ ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("`make demo` on a clean clone, after downloads, 2 cores",
      "<= 7 minutes, >= 3,500 on each of 5 seeds", ("make demo", "7 minutes")),
     ("policy trained only in the shipped world, scored in MuJoCo, against the best of the reference policies",
-     ">= 80 % on HalfCheetah, Hopper, Walker2d, Swimmer; imagined minus real <= 10 %", ("shipped world alone",)),
+     ">= 80 % on HalfCheetah, Hopper, Walker2d, Swimmer; imagined minus real <= 10 %",
+     ("shipped world alone",)),
     ("MPPI in shipped worlds without training: InvertedPendulum, Reacher, HalfCheetah",
      "1,000; >= -6; >= 3,000", ("MPPI in the shipped world",)),
 )  # fmt: skip
