@@ -352,6 +352,16 @@ def test_random_steps_refits_and_updates_follow_the_budget(
         assert (model.learning_starts, model.train_freq.frequency, model.gradient_steps) == expected
 
 
+@pytest.mark.parametrize("starts", [70, 100])
+def test_nothing_acts_before_it_has_learned_from_the_random_steps(starts: int) -> None:
+    model = small(learning_starts=starts).learn(150)  # trained after 100 steps and after 150
+    assert model._n_updates == 10 + 5
+    assert not model.replay_buffer.deterministic_rows()[:100].any()
+    random = small(learning_starts=200).learn(150).transitions()
+    np.testing.assert_array_equal(model.transitions().action[:100], random.action[:100])
+    assert not np.array_equal(model.transitions().action[100:], random.action[100:])
+
+
 # Stable-Baselines3
 
 

@@ -190,10 +190,7 @@ class DynaSAC(ResumableSAC):
         else:
             env.env_method("limit_episodes", self.episode_steps)
             if self._n_updates == 0 and self.replay_buffer.size():
-                assert isinstance(self.train_freq, TrainFreq)
-                steps = self.train_freq.frequency * env.num_envs  # between two trainings
-                share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / steps
-                self.train(int(share * self.num_timesteps), self.batch_size)
+                self.train(0, self.batch_size)
         return super().collect_rollouts(env, *args, **kwargs)
 
     def _sample_action(
@@ -204,9 +201,11 @@ class DynaSAC(ResumableSAC):
         Deterministic actions are what the policy is worth in the end, and they fail in other places than
         noisy ones do. Noise helps out of the states of least value, so that recoveries are seen too.
         """
+        if self._n_updates == 0:  # nothing was learned yet
+            learning_starts = self.num_timesteps + 1
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
         self._deterministic = np.zeros(n_envs, bool)
-        if self.num_timesteps >= learning_starts and self.world is not None:
+        if self.num_timesteps >= learning_starts:
             assert isinstance(self._last_obs, np.ndarray)
             value = self._value(torch.tensor(self._last_obs).float().flatten(1))
             rows = self._deterministic = (self._episodes_begun % 2 == 0) & (value > self._low_value).numpy()
@@ -298,7 +297,15 @@ class DynaSAC(ResumableSAC):
     # Updates
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
-        """Refit the world, then update actor, critics and entropy coefficient in it."""
+        """Refit the world, then update actor, critics and entropy coefficient in it.
+
+        The first time with as many updates as later ones will make for that many steps.
+        """
+        if self._n_updates == 0:
+            assert isinstance(self.train_freq, TrainFreq)
+            interval = self.train_freq.frequency * self.n_envs
+            share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / interval
+            gradient_steps = max(gradient_steps, int(share * self.num_timesteps))
         self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.ent_coef_optimizer is not None:
