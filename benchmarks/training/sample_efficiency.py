@@ -45,7 +45,7 @@ CHECKPOINTS_OF = {
     "InvertedPendulum-v5": (300, 400, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000),
 }
 BUDGETS = {"DynaSAC": 75_000, "SAC": 100_000, "CrossQ": 20_000}
-"""A step of CrossQ, whose critics are 1,024 units wide, takes a CPU core nine times as long as one of SAC."""
+"""A step of CrossQ, whose critics are 1,024 units wide, takes a CPU core many times as long as one of SAC."""
 PENDULUM_BUDGETS = {"DynaSAC": 500, "SAC": 5_000, "CrossQ": 1_500}
 QUICK_BUDGETS = {"DynaSAC": 1_250, "SAC": 1_000, "CrossQ": 300}
 RESUMES = ("DynaSAC",)
