@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from wmgym import sb3 as sb3
     from wmgym.agents.config import TrainConfig as TrainConfig
     from wmgym.agents.sb3 import train as train
-    from wmgym.app.recipes import CollectConfig as CollectConfig
-    from wmgym.app.recipes import EvaluateConfig as EvaluateConfig
-    from wmgym.app.recipes import Round as Round
+    from wmgym.app.config import CollectConfig as CollectConfig
+    from wmgym.app.config import EvaluateConfig as EvaluateConfig
+    from wmgym.app.config import Round as Round
     from wmgym.app.recipes import RunConfig as RunConfig
     from wmgym.app.recipes import recipe as recipe
     from wmgym.app.run import RunResult as RunResult
@@ -85,7 +85,8 @@ _NAMES = {
     "evaluation.score": ("score",),
     "evaluation.gap_report": ("GapReport",),
     # The whole procedure
-    "app.recipes": ("RunConfig", "CollectConfig", "EvaluateConfig", "Round", "recipe"),
+    "app.config": ("CollectConfig", "EvaluateConfig", "Round"),
+    "app.recipes": ("RunConfig", "recipe"),
     "app.run": ("RunResult", "run"),
 }
 """Each module that has public names, and these."""

@@ -177,6 +177,19 @@ def engines() -> str:
     return table(["task", *names, "robot-years a day", "break-even number of envs"], rows)
 
 
+def demo() -> str:
+    """One row a seed of ``make demo``: the mean and the worst episode of its policy, what it cost."""
+    head = ["seed", "real steps", "to calibrate", "real return", "worst episode", "imagined return",
+            "errors inside the 90 % bound", "minutes in all", "CPU minutes of the run"]  # fmt: skip
+    rows = [
+        [str(run["seed"]), f"{run['real_steps']:,}", f"{run['calibration_steps']:,}", interval(run, "real"),
+         f"{run['real_min']:,.0f}", interval(run, "imagined"), f"{run['coverage']:.0%}",
+         f"{run['wall_s'] / 60:.1f}", f"{run['cpu_s'] / 60:.1f}"]
+        for run in result_rows("end_to_end", section="demo")
+    ]  # fmt: skip
+    return table(head, rows) if rows else "Not measured yet."
+
+
 def training() -> str:
     """One row a run: returns of the policy trained in imagination, in the world and in MuJoCo."""
     rows = []

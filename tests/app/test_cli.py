@@ -234,6 +234,18 @@ def test_steps_go_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert seen[0].fit == replace(wmgym.recipe(ENV).fit, **FIT)
 
 
+def test_the_algorithm_goes_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[wmgym.RunConfig] = []
+    monkeypatch.setattr(run_module, "run", lambda config, *rest, **more: seen.append(config) or 1 / 0)
+    config = write(tmp_path / "c.json", {"train": {"algorithm": "PPO", "num_envs": 8}})
+    for arguments in ((), ("--algorithm", "SAC"), ("--algorithm", "SAC", "--config", config)):
+        call("run", "HalfCheetah-v5", "--out", tmp_path / "r", *arguments)
+    assert [each.train.algorithm for each in seen] == ["DynaSAC", "SAC", "SAC"]
+    assert [each.train.num_envs for each in seen] == [64, 128, 8]
+    assert seen[1] == wmgym.recipe("HalfCheetah-v5", train={"algorithm": "SAC"})
+    assert seen[1].rounds
+
+
 def test_flat_settings_of_version_0_1_run(finished: Path, tmp_path: Path) -> None:
     flat = {
         "rounds": RUN["rounds"], "calibration_steps": 100, "collect_limit": 50, "fit": FIT,
@@ -438,6 +450,9 @@ MISTAKES = {
     "run: missing budgets": (
         "run " + ENV + " --config {tmp}/part.json --out {tmp}/o",
         "rounds.0.fit_updates: Field required; rounds.0.imagined_steps: Field required",
+    ),
+    "run: DynaSAC without its readouts": (
+        "run Ant-v5 --out {tmp}/o", "contact_cost_weight=0",
     ),
     "run: too few steps": ("run " + ENV + " --steps 10 --out {tmp}/o", "real_steps=10"),
     "run: out is under a file": ("run " + ENV + " --out {tmp}/file/o", "cannot be written"),

@@ -8,10 +8,12 @@ import pytest
 
 import wmgym
 from wmgym.agents.config import TrainConfig
-from wmgym.app.recipes import OLD_KEYS, CollectConfig, EvaluateConfig, Round, RunConfig, recipe
+from wmgym.app.config import CollectConfig, EvaluateConfig, Round
+from wmgym.app.recipes import OLD_KEYS, RunConfig, recipe
 from wmgym.envs.trust import Trust
 from wmgym.models.config import FitConfig
 
+SAC = {"algorithm": "SAC"}
 ROUNDS = (Round(200, 20, 512), Round(100, 30, 1_024))
 
 
@@ -28,15 +30,31 @@ def test_rounds_are_cut_or_the_last_one_repeated_to_meet_the_real_steps(
 
 
 def test_the_targets_budgets_are_kept() -> None:
-    assert recipe("HalfCheetah-v5").real_steps == 10_000
-    assert recipe("InvertedPendulum-v5").real_steps == 1_000
+    assert recipe("HalfCheetah-v5").train.steps == 10_000
+    assert recipe("HalfCheetah-v5", train=SAC).real_steps == 10_000
+    assert recipe("InvertedPendulum-v5").real_steps <= 1_000
 
 
 @pytest.mark.parametrize(
-    ("env_id", "algorithm"), [("Hopper-v5", "SAC"), ("CartPole-v1", "PPO"), ("InvertedPendulum-v5", "PPO")]
-)
-def test_the_algorithm_can_act_in_the_env(env_id: str, algorithm: str) -> None:
-    assert recipe(env_id).train.algorithm == algorithm
+    ("env_id", "usual", "in_rounds"),
+    [
+        ("Hopper-v5", "DynaSAC", "SAC"), ("HalfCheetah-v5", "DynaSAC", "SAC"), ("CartPole-v1", "PPO", "PPO"),
+        ("InvertedPendulum-v5", "PPO", "PPO"),
+    ],
+)  # fmt: skip
+def test_the_algorithm_can_act_in_the_env(env_id: str, usual: str, in_rounds: str) -> None:
+    assert recipe(env_id).train.algorithm == usual
+    assert recipe(env_id, rounds=ROUNDS).train.algorithm == in_rounds
+
+
+def test_dyna_sac_learns_from_real_steps_and_has_no_rounds() -> None:
+    config = recipe("Hopper-v5", real_steps=7_000, collect={"calibration_steps": 1_500})
+    assert (config.online, config.rounds, config.train.steps, config.real_steps) == (True, (), 5_500, 7_000)
+    assert not recipe("Hopper-v5", train=SAC).online
+    assert RunConfig("Hopper-v5", train={"steps": 300}).train == TrainConfig("DynaSAC", steps=300)
+    assert RunConfig("Hopper-v5", train=TrainConfig("DynaSAC", steps=300)).train.steps == 300
+    assert RunConfig("InvertedPendulum-v5", train={"algorithm": "DynaSAC"}).real_steps == 1_000
+    assert not RunConfig("Hopper-v5", train=TrainConfig()).online  # SB3's default, as before
 
 
 def test_another_algorithm_does_not_inherit_hyperparameters() -> None:
@@ -52,12 +70,12 @@ def test_another_algorithm_does_not_inherit_hyperparameters() -> None:
 def test_a_config_is_the_recipe(env_id: str) -> None:
     config = RunConfig(env_id)
     assert config == recipe(env_id) == wmgym.recipe(env_id)
-    assert config.train.hyperparameters
+    assert config.online or config.train.hyperparameters
     assert (config.seed, config.evaluate.episodes) == (0, 20)
 
 
-def test_the_half_cheetahs_recipe() -> None:
-    config = RunConfig("HalfCheetah-v5", 3)
+def test_the_half_cheetahs_recipe_in_rounds() -> None:
+    config = RunConfig("HalfCheetah-v5", 3, train=SAC)
     assert config.seed == 3
     assert config.fit == FitConfig(learning_rate=8e-3)
     assert (config.train.algorithm, config.train.num_envs, config.train.max_episode_steps) == (
@@ -72,9 +90,9 @@ def test_the_half_cheetahs_recipe() -> None:
 
 
 def test_what_is_given_goes_on_top_of_the_recipe() -> None:
-    base = RunConfig("HalfCheetah-v5")
+    base = RunConfig("HalfCheetah-v5", train=SAC)
     changed = RunConfig(
-        "HalfCheetah-v5", fit={"members": 2}, train={"num_envs": 4, "trust": {"penalty": 2.0}}
+        "HalfCheetah-v5", fit={"members": 2}, train={**SAC, "num_envs": 4, "trust": {"penalty": 2.0}}
     )
     assert changed.fit == FitConfig(members=2, learning_rate=8e-3)
     assert changed.train.num_envs == 4
@@ -87,9 +105,10 @@ def test_what_is_given_goes_on_top_of_the_recipe() -> None:
 
 
 def test_hyperparameters_go_on_top_of_the_recipes_one_by_one() -> None:
-    base = RunConfig("HalfCheetah-v5").train.hyperparameters
-    for algorithm in ({}, {"algorithm": "SAC"}):
-        changed = RunConfig("HalfCheetah-v5", train={**algorithm, "hyperparameters": {"gamma": 0.9}})
+    base = RunConfig("HalfCheetah-v5", train=SAC).train.hyperparameters
+    for given in ({}, {"rounds": ROUNDS}):
+        algorithm = {} if given else SAC
+        changed = RunConfig("HalfCheetah-v5", train={**algorithm, "hyperparameters": {"gamma": 0.9}}, **given)
         assert changed.train.hyperparameters == {**base, "gamma": 0.9}
         assert RunConfig(**json.loads(json.dumps(changed.to_dict()))) == changed
     whole = RunConfig("HalfCheetah-v5", train=TrainConfig("SAC", hyperparameters={"gamma": 0.9}))
@@ -98,10 +117,12 @@ def test_hyperparameters_go_on_top_of_the_recipes_one_by_one() -> None:
 
 
 def test_settings_survive_json() -> None:
-    config = recipe(
-        "InvertedPendulum-v5", seed=3, train={"trust": Trust("truncate", 0.5)}, env_kwargs={"a": 1}
-    )
-    assert RunConfig(**json.loads(json.dumps(config.to_dict()))) == config
+    learns = {"steps": 500, "hyperparameters": {"world_kwargs": {"updates": 9}}}
+    for config in (
+        recipe("InvertedPendulum-v5", seed=3, train={"trust": Trust("truncate", 0.5)}, env_kwargs={"a": 1}),
+        recipe("HalfCheetah-v5", seed=3, train=learns, collect={"calibration_steps": 9}),
+    ):
+        assert RunConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 
 FLAT = {
@@ -144,6 +165,10 @@ def test_flat_settings_of_version_0_1_still_work(make: type[RunConfig]) -> None:
         ({"collect": {"max_episode_steps": 0}}, "max_episode_steps must be at least 1"),
         ({"env_kwargs": {"a": object()}}, "env_kwargs is not JSON"),
         ({"env_kwargs": 3}, "^env_kwargs: Input"),
+        ({"train": {"num_envs": 8}}, "^train.num_envs: DynaSAC learns online.*train.algorithm to 'SAC'"),
+        ({"fit": {"members": 2}, "branch": False}, "^fit, branch: DynaSAC learns online"),
+        ({"rounds": ROUNDS, "train": {"algorithm": "DynaSAC"}}, "^rounds: DynaSAC learns online"),
+        ({"real_steps": 4_000}, "calibration_steps=4000 is nothing to learn from"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused(changes: dict[str, object], message: str) -> None:

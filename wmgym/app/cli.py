@@ -253,13 +253,20 @@ def run(
     steps: Annotated[
         int | None, Option(min=1, help="Real env steps in all.", show_default="the env's recipe's")
     ] = None,
+    algorithm: Annotated[
+        str | None,
+        Option(
+            help="DynaSAC learns while it collects; others of Stable-Baselines3, such as SAC, in rounds.",
+            show_default="DynaSAC, or PPO for Discrete actions",
+        ),
+    ] = None,
     config: options.RunFile = None,
     env_kwargs: options.EnvKwargs = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: Annotated[int, Option(min=0, max=4_000_000, help="Seed of everything random.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Collect, fit and train in rounds, then calibrate and score. A killed run goes on where it stopped.
+    """Learn a world and a policy in it, calibrate and score. A killed run goes on where it stopped.
 
     Example: wmgym run HalfCheetah-v5 --out runs/demo
     """
@@ -272,6 +279,8 @@ def run(
             raise ValueError(f"{config}: pass ENV, --seed and --steps on the command line")
         given = {"env_kwargs": env_kwargs, "max_episode_steps": max_episode_steps}
         changes |= {name: value for name, value in given.items() if value is not None}
+        if algorithm is not None:
+            changes["train"] = {**changes.get("train", {}), "algorithm": algorithm}
         settings = recipes.recipe(env, seed=seed, real_steps=steps, **changes)
         say = None if as_json else (lambda text: typer.echo(text, err=True))
         done = run_module.run(settings, out, progress=not as_json, say=say)

@@ -9,11 +9,15 @@ from typing import Any, get_type_hints
 from gymnasium import spaces
 
 from wmgym.agents.config import TrainConfig
+from wmgym.app.config import CollectConfig, EvaluateConfig, Round
 from wmgym.io.deprecation import renamed
-from wmgym.io.schema import STRICT, read_settings, to_json
+from wmgym.io.schema import read_settings, to_json
 from wmgym.models.config import FitConfig
 from wmgym.tasks.schema import rebuild_kwargs, record_kwargs
 from wmgym.tasks.task import make_task
+
+ONLINE = "DynaSAC"
+"""The algorithm that learns from real steps while it takes them; others learn in rounds."""
 
 OLD_KEYS = {
     "calibration_steps": "collect.calibration_steps",
@@ -30,69 +34,6 @@ OLD_KEYS = {
 """Settings of version 0.1, when ``RunConfig`` was flat, and where they are now."""
 
 
-@dataclass(frozen=True)
-class Round:
-    """Budgets of one round: collect, fit to all data so far, train.
-
-    Attributes:
-        real_steps: real env steps, random ones in the first round, by the policy so far in later ones.
-        fit_updates: gradient steps of the fit at most; every round fits a fresh world.
-        imagined_steps: imagined env steps; the agent continues from the round before.
-    """
-
-    __pydantic_config__ = STRICT
-
-    real_steps: int
-    fit_updates: int
-    imagined_steps: int
-
-    def __post_init__(self) -> None:
-        """Refuse a round without work."""
-        if min(self.real_steps, self.fit_updates, self.imagined_steps) < 1:
-            raise ValueError(f"a round needs at least 1 of each of its budgets, got {self}")
-
-
-@dataclass(frozen=True)
-class CollectConfig:
-    """How a run takes steps in the real env.
-
-    Attributes:
-        max_episode_steps: end real episodes after this many steps, so that few steps hold several episodes;
-            None takes the env's time limit. Episodes of the policy alternate between its exploration noise
-            and none, since a policy can get stuck where its noisy self does not.
-        calibration_steps: real steps at the end, by the final policy, that only calibrate.
-    """
-
-    __pydantic_config__ = STRICT
-
-    max_episode_steps: int | None = 125
-    calibration_steps: int = 1_000
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves nothing to calibrate on."""
-        limit = self.max_episode_steps
-        if self.calibration_steps < 1 or (limit is not None and limit < 1):
-            raise ValueError("calibration_steps and max_episode_steps must be at least 1")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How a run scores its final policy.
-
-    Attributes:
-        episodes: real episodes, and as many imagined ones.
-    """
-
-    __pydantic_config__ = STRICT
-
-    episodes: int = 20
-
-    def __post_init__(self) -> None:
-        """Refuse what gives no interval."""
-        if self.episodes < 2:
-            raise ValueError(f"an interval needs at least 2 episodes, got {self.episodes}")
-
-
 _FROM_RECIPE: Any = None
 
 
@@ -104,16 +45,18 @@ class RunConfig:
     Attributes:
         env_id: the real env.
         seed: decides everything random.
-        rounds: collect, fit and train, in this order. Early rounds only lead the data towards what the policy
-            will do and can be short; later ones pay for a good fit and a long training, and the data in
-            between corrects the world where the policy learned to exploit it.
+        rounds: collect, fit and train, in this order, for algorithms other than DynaSAC. Early rounds only
+            lead the data towards what the policy will do and can be short; later ones pay for a good fit and
+            a long training, and the data in between corrects the world where the policy learned to exploit
+            it. Where rounds are given and no algorithm, it is SAC, or PPO for Discrete actions.
         collect: real steps; a mapping of some of its fields goes on top of the recipe's, here and below.
-        fit: how each world is fitted; a round's ``fit_updates`` takes the place of its ``max_updates``.
+        fit: how the world of each round is fitted; ``fit_updates`` takes the place of its ``max_updates``.
         train: how the agent is trained; ``hyperparameters`` of the recipe's own algorithm go on top of the
-            recipe's, one by one. A round's ``imagined_steps`` takes the place of its ``steps``;
-            ``propagation`` also holds for the final score.
+            recipe's, one by one. DynaSAC, the default for Box actions, learns online from ``steps`` real
+            steps, without rounds. Others train in rounds, whose ``imagined_steps`` take the place of
+            ``steps``. ``propagation`` also holds for the final score.
         evaluate: the final score.
-        branch: start imagined episodes from all real states seen so far, not from start states alone.
+        branch: start a round's imagined episodes from all real states so far, not from start states alone.
         env_kwargs: keywords for ``gym.make``; JSON values and infinite numbers only.
         max_episode_steps: time limit of the env, real and imagined; None takes its own.
 
@@ -136,24 +79,34 @@ class RunConfig:
         """Fill in the recipe, and refuse a run that leaves nothing to do."""
         hints = get_type_hints(RunConfig)
         env_kwargs = rebuild_kwargs(read_settings(hints["env_kwargs"], self.env_kwargs, "env_kwargs"))
-        base = {**_DEFAULTS, **_RECIPES.get(self.env_id, {})}
-        if self.env_id not in _RECIPES and not isinstance(self.train, TrainConfig):
-            base["train"] = _general(self.env_id, env_kwargs)
+        base = _base(self, env_kwargs)
         for name, kind in hints.items():
             given = getattr(self, name)
             if name in base and (given is None or isinstance(given, Mapping)):
                 given = _changed(base[name], given or {})
             object.__setattr__(self, name, read_settings(kind, given, name))
         object.__setattr__(self, "env_kwargs", env_kwargs)
-        if not self.rounds:
+        if self.online:
+            if unused := _unused(self):
+                raise ValueError(
+                    f"{', '.join(unused)}: DynaSAC learns online, where this has no meaning; leave it out, "
+                    "or set train.algorithm to 'SAC' to train in rounds"
+                )
+        elif not self.rounds:
             raise ValueError("rounds must hold at least one round")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
 
     @property
+    def online(self) -> bool:
+        """Whether the agent learns while it collects; others train in rounds."""
+        return self.train.algorithm == ONLINE
+
+    @property
     def real_steps(self) -> int:
         """Real env steps in all, calibration included, scoring not."""
-        return sum(each.real_steps for each in self.rounds) + self.collect.calibration_steps
+        learned = self.train.steps if self.online else sum(each.real_steps for each in self.rounds)
+        return learned + self.collect.calibration_steps
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; ``RunConfig(**config.to_dict())`` is equal to ``config``."""
@@ -167,13 +120,13 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
     Args:
         env_id: the real env.
         seed: decides everything random.
-        real_steps: real env steps in all; rounds are left out from the end, or the last one is repeated, to
-            meet it. None keeps the recipe's.
+        real_steps: real env steps in all, calibration included. DynaSAC learns from the rest; rounds are
+            left out from the end, or the last one is repeated, to meet it. None keeps the recipe's.
         changes: fields of ``RunConfig``; ``collect``, ``fit``, ``train``, ``evaluate`` and each of ``rounds``
             may be dictionaries of their fields.
 
     Raises:
-        ValueError: an unknown field, or fewer real steps than the first round and the calibration take.
+        ValueError: an unknown field, or too few real steps for the calibration and something to learn from.
     """
     unknown = changes.keys() - get_type_hints(RunConfig).keys()
     if unknown:
@@ -181,24 +134,47 @@ def recipe(env_id: str, *, seed: int = 0, real_steps: int | None = None, **chang
     config = RunConfig(env_id, seed, **changes)
     if real_steps is None:
         return config
-    return replace(config, rounds=_meeting(config, real_steps))
-
-
-def _general(env_id: str, env_kwargs: Mapping[str, Any]) -> TrainConfig:
-    """SAC as it works on HalfCheetah, and PPO where SAC cannot act."""
-    if isinstance(make_task(env_id, env_kwargs=env_kwargs).action_space, spaces.Discrete):
-        return replace(_TRAIN, algorithm="PPO", hyperparameters=_PPO)
-    return _TRAIN
-
-
-def _meeting(config: RunConfig, real_steps: int) -> tuple[Round, ...]:
-    """The rounds that collect ``real_steps`` less the calibration's."""
-    least = config.rounds[0].real_steps + config.collect.calibration_steps
-    if real_steps < least:
+    learned = real_steps - config.collect.calibration_steps
+    least = 1 if config.online else config.rounds[0].real_steps
+    if learned < least:
+        first = "nothing to learn from" if config.online else "less than the first round takes"
         raise ValueError(
-            f"real_steps={real_steps} is less than the first round and calibration_steps take = {least}"
+            f"real_steps={real_steps} less calibration_steps={config.collect.calibration_steps} is {first}"
         )
-    left, rounds = real_steps - config.collect.calibration_steps, list[Round]()
+    if config.online:
+        return replace(config, train=replace(config.train, steps=learned))
+    return replace(config, rounds=_meeting(config, learned))
+
+
+def _base(config: RunConfig, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that the given settings go on top of: that of the env and of the algorithm."""
+    train: Any = config.train
+    in_rounds = {**_ROUNDS, **_IN_ROUNDS.get(config.env_id, {})}
+    online = {**_ONLINE, **_RECIPES.get(config.env_id, {})}
+    if isinstance(train, TrainConfig):
+        return online if train.algorithm == ONLINE else in_rounds
+    if config.env_id not in _IN_ROUNDS:
+        space = make_task(config.env_id, env_kwargs=env_kwargs).action_space
+        if isinstance(space, spaces.Discrete):
+            in_rounds["train"] = replace(_TRAIN, algorithm="PPO", hyperparameters=_PPO)
+    usual = ONLINE if config.rounds is None and in_rounds["train"] == _TRAIN else None
+    asked = train.get("algorithm", usual) if isinstance(train, Mapping) else usual
+    return online if asked == ONLINE else in_rounds
+
+
+def _unused(config: RunConfig) -> list[str]:
+    """Settings that only training in rounds reads, and that are not at their defaults."""
+    named: dict[str, tuple[Any, Any]] = {
+        "rounds": (config.rounds, ()), "fit": (config.fit, FitConfig()), "branch": (config.branch, True),
+    }  # fmt: skip
+    for name in ("num_envs", "max_episode_steps", "learning_starts", "divergence_is_terminal"):
+        named[f"train.{name}"] = getattr(config.train, name), getattr(TrainConfig(), name)
+    return [name for name, (given, default) in named.items() if given != default]
+
+
+def _meeting(config: RunConfig, left: int) -> tuple[Round, ...]:
+    """The rounds that collect so many real steps."""
+    rounds = list[Round]()
     while left > 0:
         each = config.rounds[min(len(rounds), len(config.rounds) - 1)]
         rounds.append(replace(each, real_steps=min(each.real_steps, left)))
@@ -223,8 +199,18 @@ def _changed(record: Any, values: Mapping[str, Any]) -> Any:
     return merged
 
 
+_ONLINE: dict[str, Any] = {
+    "rounds": (), "collect": CollectConfig(calibration_steps=4_000), "fit": FitConfig(),
+    "train": TrainConfig(ONLINE, steps=10_000), "evaluate": EvaluateConfig(),
+}  # fmt: skip
+_RECIPES: dict[str, dict[str, Any]] = {
+    "InvertedPendulum-v5": {
+        "collect": CollectConfig(max_episode_steps=50, calibration_steps=500),
+        "train": TrainConfig(ONLINE, steps=500),
+    },
+}
 _EARLY, _LATE = Round(500, 400, 48_000), Round(1_500, 1_500, 130_000)
-_ROUNDS = (
+_ALL_ROUNDS = (
     replace(_EARLY, real_steps=1_000),
     *[_EARLY] * 7,
     *[_LATE] * 2,
@@ -242,11 +228,11 @@ _SAC: dict[str, Any] = {
 }
 _PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 1_024, "n_epochs": 8, "learning_rate": 1e-3}
 _TRAIN = TrainConfig("SAC", num_envs=128, max_episode_steps=100, learning_starts=5_120, hyperparameters=_SAC)
-_DEFAULTS: dict[str, Any] = {
-    "rounds": _ROUNDS, "collect": CollectConfig(), "fit": FitConfig(), "train": _TRAIN,
+_ROUNDS: dict[str, Any] = {
+    "rounds": _ALL_ROUNDS, "collect": CollectConfig(), "fit": FitConfig(), "train": _TRAIN,
     "evaluate": EvaluateConfig(),
 }  # fmt: skip
-_RECIPES: dict[str, dict[str, Any]] = {
+_IN_ROUNDS: dict[str, dict[str, Any]] = {
     "HalfCheetah-v5": {"fit": FitConfig(learning_rate=8e-3)},
     "InvertedPendulum-v5": {
         "rounds": (Round(300, 400, 300_000), *[Round(200, 400, 300_000)] * 2, Round(200, 400, 600_000)),

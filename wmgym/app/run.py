@@ -1,4 +1,4 @@
-"""From data to a scored policy in one call: collect, fit, train in rounds, calibrate, score; resumable."""
+"""From nothing to a scored policy in one call: learn online or in rounds, calibrate, score; resumable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.app.recipes import Round, RunConfig
+from wmgym.app.config import Round
+from wmgym.app.recipes import RunConfig
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
@@ -35,8 +36,8 @@ class RunResult:
     """What a run leaves behind.
 
     Attributes:
-        world: the last round's, calibrated.
-        policy: the last round's.
+        world: the last one, calibrated.
+        policy: the last one.
         report: its real and imagined returns.
         ledger: real and imagined steps, wall-clock and CPU seconds, summed over all stages.
     """
@@ -54,24 +55,26 @@ def run(
     progress: bool = False,
     say: Say | None = None,
 ) -> RunResult:
-    """Collect, fit and train in rounds, then calibrate and score; see ``RunConfig``.
+    """Learn a world and a policy in it, calibrate and score; see ``RunConfig``.
 
-    Leaves in ``out``: ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and one
-    folder for each round. Killed anywhere, the same call goes on from the last finished stage and ends with
+    Leaves in ``out``: ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and what
+    it needs to continue. Killed anywhere, the same call goes on from the last finished stage and ends with
     the same result.
 
     Args:
         config: settings, or the id of an env, whose recipe they are then.
         out: the directory to write.
         progress: show bars on a terminal.
-        say: called with one line of text after each round.
+        say: called with one line of text every 1,000 real steps that DynaSAC takes, or after each round.
 
     Raises:
         ValueError: ``out`` holds a run with other settings, the env has no time limit and none is given, or
-            SB3 refuses the agent's settings; all before any work.
+            the agent refuses its settings or the env; all before any work.
     """
     config = RunConfig(config) if isinstance(config, str) else config
     work = _Run(config, Path(out), progress, say or (lambda text: None))
+    if config.online:
+        work.learn_online()
     for index, budgets in enumerate(config.rounds):
         work.round(index, budgets)
     return work.finish()
@@ -82,16 +85,21 @@ class _Run:
 
     def __init__(self, config: RunConfig, out: Path, progress: bool, say: Say) -> None:
         from wmgym.agents import sb3  # an optional dependency, asked for before any work is done
+        from wmgym.agents.sb3 import online
 
-        self.sb3, self.config, self.out, self.progress, self.say = sb3, config, out, progress, say
+        self.sb3, self.online = sb3, online
+        self.config, self.out, self.progress, self.say = config, out, progress, say
         task = make_task(config.env_id, env_kwargs=config.env_kwargs)
         self.task = replace(task, max_episode_steps=config.max_episode_steps or task.max_episode_steps)
         if self.task.max_episode_steps is None:
             raise ValueError(f"{config.env_id} has no time limit; set max_episode_steps")
         if config.train.trust is not None:
             raise ValueError("train.trust needs a calibrated world, and a run calibrates last; leave it out")
-        with closing(self.task.make()) as env:
-            sb3.check_agent(env, config.train)
+        if config.online:
+            online.check(self.task, config.train)
+        else:
+            with closing(self.task.make()) as env:
+                sb3.check_agent(env, config.train)
         out.mkdir(parents=True, exist_ok=True)
         settings = out / "config.json"
         if settings.exists() and (other := _different(artifacts.read_json(settings), config.to_dict())):
@@ -103,14 +111,28 @@ class _Run:
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
         self.data: list[Transitions] = []
         self.world: WorldModel | None = None
+        self.policies: dict[str, PolicyFn] = {}
         self.agent: dict[str, np.ndarray] | None = None
+
+    def learn_online(self) -> None:
+        """Train DynaSAC, which collects and fits by itself."""
+        folder = self.out / "online"
+        with self._stage(folder / "learn.json") as noted:
+            if noted is not None:
+                config, seed = self.config.train, self.config.seed * 1_000
+                noted |= self.online.learn(
+                    self.task, config, seed, folder, progress=self.progress, say=self.say
+                )
+        self.world = saving.load(folder / "world")
+        kept = [load_policy(path) for path in sorted((folder / "policies").iterdir())]
+        self.policy, self.policies = kept[-1], {policy.name: policy for policy in kept}
 
     def round(self, index: int, budgets: Round) -> None:
         """Collect with the agent so far, fit to all data, train on."""
         folder, seed = self.out / f"round-{index:02d}", self.config.seed * 1_000 + index
         with self._stage(folder / "collect.json") as noted:
             if noted is not None:
-                self._collect(budgets.real_steps, seed).save(folder / "data")
+                self._collect(budgets.real_steps, seed, self._policies(seed)).save(folder / "data")
                 noted["real_steps"] = budgets.real_steps
         self.data.append(Transitions.load(folder / "data"))
         with self._stage(folder / "fit.json") as noted:
@@ -125,12 +147,13 @@ class _Run:
             if noted is not None:
                 noted["imagined_steps"] = self._train(folder, seed, budgets.imagined_steps)
         self.agent, _ = artifacts.read_directory(folder / "agent", kind="agent")
+        self.policy = load_policy(folder / "policy")
         self.say(f"round {index + 1}/{len(self.config.rounds)}: {sum(map(len, self.data)):,} real steps")
 
-    def _collect(self, steps: int, seed: int) -> Transitions:
+    def _collect(self, steps: int, seed: int, policies: dict[str, PolicyFn] | None) -> Transitions:
         return collect(
             self.task,
-            self._policies(seed),
+            policies,
             steps=steps,
             seed=seed,
             max_episode_steps=self.config.collect.max_episode_steps,
@@ -145,7 +168,7 @@ class _Run:
             warnings.simplefilter("ignore")  # SB3 compares batch_size with this one env, which only acts
             model = self.sb3.new_agent(env, self.config.train, seed)
         self.sb3.load_agent(model, self.agent)
-        return {
+        return {  # a policy can get stuck where its noisy self does not
             "explore": lambda obs: model.predict(obs, deterministic=False),
             "greedy": lambda obs: model.predict(obs, deterministic=True),
         }
@@ -164,14 +187,13 @@ class _Run:
         return int(model.num_timesteps)
 
     def finish(self) -> RunResult:
-        """Calibrate on fresh episodes of the final policy, then score it on both sides."""
-        last = self.out / f"round-{len(self.config.rounds) - 1:02d}"
-        policy = load_policy(last / "policy")
-        seed = self.config.seed * 1_000 + 999
+        """Calibrate on fresh episodes, then score the final policy on both sides."""
+        policy, seed = self.policy, self.config.seed * 1_000 + 999
         with self._stage(self.out / "calibrate.json") as noted:
             if noted is not None:
                 assert self.world is not None
-                fresh = self._collect(self.config.collect.calibration_steps, seed)
+                policies = self.policies or self._policies(seed)
+                fresh = self._collect(self.config.collect.calibration_steps, seed, policies)
                 fresh.save(self.out / "calibration-data")
                 calibrate(self.world, fresh, seed=seed, progress=self.progress).save(self.out / "world")
                 policy.save(self.out / "policy")
@@ -203,7 +225,8 @@ class _Run:
             noted: dict[str, float] = {}
             wall, cpu = time.perf_counter(), cpu_seconds()
             yield noted
-            noted |= {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}
+            for key, spent in {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}.items():
+                noted[key] = noted.get(key, 0.0) + spent
             artifacts.write_json(record, noted)
         for key, value in artifacts.read_json(record).items():
             if key != "rollout_error":

@@ -82,6 +82,7 @@ class DynaSAC(ResumableSAC):
 
     Attributes:
         world: the world model as of the last refit, or the imagined env's own; None before any training.
+        imagined_steps: steps taken in it, one for each state of a batch.
 
     Raises:
         ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without ``StateReader``, or a
@@ -114,6 +115,7 @@ class DynaSAC(ResumableSAC):
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
         self._by_budget = [name for name in _BY_BUDGET if kwargs.get(name) is None]
         kwargs = {name: value for name, value in kwargs.items() if name not in self._by_budget}
+        self.imagined_steps = 0
         super().__init__(
             policy, env, replay_buffer_class=StateBuffer, **(_DEFAULTS | kwargs | {"device": "cpu"})
         )

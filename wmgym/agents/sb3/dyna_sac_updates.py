@@ -29,6 +29,7 @@ class ImaginedUpdates(SAC):
         task: its task.
         imagination: how it imagines.
         penalty: of steps that the world is unsure of; None for none.
+        imagined_steps: steps of the world so far, one for each state of a batch.
     """
 
     policy: DynaSACPolicy
@@ -38,6 +39,7 @@ class ImaginedUpdates(SAC):
     task: Task
     imagination: Imagination
     penalty: DisagreementPenalty | None = None
+    imagined_steps: int
     _generator: torch.Generator
     _rollouts: deque[Tensor]
     _starts: Tensor
@@ -58,6 +60,7 @@ class ImaginedUpdates(SAC):
         falls at the smallest error of the model falls in the env.
         """
         assert self.world is not None
+        self.imagined_steps += len(state)
         start = self.world.init(state, self._generator)
         action = torch.addcmul(self._action_middle, action, self._action_scale)
         if self.penalty is not None:

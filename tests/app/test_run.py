@@ -1,0 +1,128 @@
+"""Runs that learn online; those in rounds are tested where the command line is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wmgym
+from wmgym.agents.sb3 import online
+from wmgym.app import run as run_module
+from wmgym.io import artifacts
+
+ENV = "InvertedPendulum-v5"
+QUICK: dict[str, Any] = {
+    "learning_starts": 100, "train_freq": 50, "batch_size": 16, "gradient_steps": 5,
+    "imagination_kwargs": {"rollout_batch": 16, "rollout_steps": 3},
+    "world_kwargs": {"members": 2, "width": 16, "depth": 1, "batch_size": 32, "first_updates": 20,
+                     "updates": 5},
+    "policy_kwargs": {"net_arch": [16]},
+}  # fmt: skip
+
+
+def config(env_id: str = ENV, **train: Any) -> wmgym.RunConfig:
+    return wmgym.RunConfig(
+        env_id,
+        seed=1,
+        train={"algorithm": "DynaSAC", "steps": 400, "hyperparameters": QUICK, **train},
+        collect={"calibration_steps": 200, "max_episode_steps": 50},
+        evaluate={"episodes": 2},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, wmgym.RunResult, list[str]]:
+    """An uninterrupted run: its folder, what it returned and said."""
+    out, said = tmp_path_factory.mktemp("run") / "out", list[str]()
+    return out, wmgym.run(config(), out, say=said.append), said
+
+
+def test_it_leaves_a_calibrated_world_a_policy_and_a_report(
+    finished: tuple[Path, wmgym.RunResult, list[str]],
+) -> None:
+    out, result, _ = finished
+    world = wmgym.load(out / "world")
+    assert world.calibration is not None
+    assert world.provenance.steps == 400
+    policy = wmgym.load_policy(out / "policy")
+    assert (
+        result.report[policy.name].real_mean
+        == wmgym.GapReport.load(out / "report.json")[policy.name].real_mean
+    )
+    assert policy.name == result.policy.name == "DynaSAC after 400 real steps"
+    ledger = artifacts.read_json(out / "run.json")["ledger"]
+    assert ledger == result.ledger
+    assert ledger["real_steps"] == 400 + 200
+    updates = 7 * 5  # after 100, 150, ... 400 steps
+    assert ledger["imagined_steps"] >= updates * 16 * 5
+    assert min(ledger["wall_s"], ledger["cpu_s"]) > 0
+
+
+def test_it_calibrates_on_fresh_episodes_of_several_policies(
+    finished: tuple[Path, wmgym.RunResult, list[str]],
+) -> None:
+    out, result, _ = finished
+    fresh = wmgym.Transitions.load(out / "calibration-data")
+    expected = [f"DynaSAC after {steps} real steps" for steps in range(100, 401, 50)]
+    assert len(fresh) == 200
+    assert set(fresh.episode_policy) <= set(expected)
+    assert len(set(fresh.episode_policy)) > 1
+    kept = [wmgym.load_policy(path) for path in sorted((out / "online/policies").iterdir())]
+    assert [policy.name for policy in kept] == expected
+    assert result.world.calibration is not None
+    assert not set(fresh.fingerprints()) & set(result.world.provenance.fingerprints)
+
+
+def test_it_says_how_it_does(finished: tuple[Path, wmgym.RunResult, list[str]]) -> None:
+    _, _, said = finished
+    assert [line.partition(" of 400 real steps: ")[0] for line in said] == [
+        str(steps) for steps in range(50, 401, 50)
+    ]
+    for part in ("return ", "reward a step ", " real, ", " imagined", "model error ", "minutes left"):
+        assert part in said[-1]
+    assert "imagined" not in said[0]
+
+
+def test_killed_anywhere_it_ends_the_same(
+    finished: tuple[Path, wmgym.RunResult, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, result, _ = finished
+
+    def killed(watch: Any, *args: Any, **kwargs: Any) -> bool:
+        if (
+            getattr(watch, "num_timesteps", 230) == 230
+        ):  # an episode is running, the agent has been saved twice
+            raise KeyboardInterrupt
+        return True
+
+    for module, name in [(online._Watch, "_on_step"), (run_module, "calibrate"), (run_module, "score")]:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                wmgym.run(config(), tmp_path / "out")
+    again = wmgym.run(config(), tmp_path / "out")
+    assert again.report.to_dict() == result.report.to_dict()
+    for name in ("report.json", "world/manifest.json", "policy/manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
+    counted = ("real_steps", "imagined_steps")
+    assert [again.ledger[key] for key in counted] == [result.ledger[key] for key in counted]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (config("Ant-v5"), "include_cfrc_ext_in_observation=False"),
+        (config("CartPole-v1"), "DynaSAC takes no Discrete actions"),
+        (config(steps=100), "learning_starts=100 random steps come first, so of 100 real steps none"),
+        (config(hyperparameters={"hue": 1}), "hue"),
+    ],
+)
+def test_what_cannot_learn_online_is_refused_before_any_work(
+    settings: wmgym.RunConfig, match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        wmgym.run(settings, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
