@@ -94,7 +94,7 @@ def test_a_plan_is_found_by_the_state_it_led_to() -> None:
     expected = torch.tensor([[0.0, 3.1, 5.0], [0.0, 0.0, 5.0]])
     plans = Plans(mean, mean[:, None], expected, torch.tensor([[1.0, 1.0, 0.0]]).expand(2, 3))
     # The second number is an angle, the third one nothing moves.
-    seen = torch.tensor([[0.1, 0.1, 5.0], [0.0, -3.1, 5.0], [0.0, 0.0, 5.1], [1.0, 0.5, 5.0]])
+    seen = torch.tensor([[0.1, 0.1, 5.0], [0.0, -3.1, 5.0], [0.0, 0.0, 5.1], [2.0, 0.5, 5.0]])
     resumed, best, found = plans.resumed(seen, (1,))
     assert found.tolist() == [True, True, False, False]
     assert resumed[1].tolist() == [[2, 3], [4, 5], [0, 0]]
