@@ -76,7 +76,7 @@ def goals(rows: list[Row]) -> list[Row]:
     for env_id, aim in AIMS.items():
         mine = [r["return"] for r in rows if (r["env"], r["planner"]) == (env_id, "MPPI")]
         if mine:
-            what = f"MPPI in the shipped world, return in MuJoCo, mean of {len(mine)} episodes, {env_id}"
+            what = f"MPPI in the shipped world, mean return in MuJoCo, episodes: {len(mine)}, {env_id}"
             mean = float(np.mean(mine))
             found.append(target(what, f">= {aim:,}", round(mean, 2), mean >= aim))
     for env_id in AIMS:
