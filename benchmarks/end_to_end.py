@@ -31,7 +31,7 @@ from wmgym.calibration.open_loop import open_loop_errors
 from wmgym.models.dynamics import PROPAGATIONS
 
 SEEDS = (0, 1, 2)
-DEMO_SEEDS = (100, 101, 102, 103, 104)
+DEMO_SEEDS = (102, 103, 104, 105, 106)  # 100 and 101 were looked at while settings were chosen
 IN_ROUNDS = {"HalfCheetah-v5": "SAC", "InvertedPendulum-v5": "PPO"}
 ENVS = tuple(IN_ROUNDS)
 SECTIONS = ("throughput", "run", "sac", "coverage", "demo", "suite")
