@@ -206,6 +206,21 @@ def training() -> str:
     return table(head, rows)
 
 
+def offline() -> str:
+    """One row a run in a shipped world alone: returns in MuJoCo and in the world, and the best reference."""
+    found = sorted(result_rows("offline"), key=lambda r: (r["env"], r["algorithm"], r["seed"]))
+    rows = [
+        [short(r["env"]), r["algorithm"], str(r["seed"]), f"{r['updates']:,}", f"{r['real']:,.0f}",
+         f"{r['real_min']:,.0f}", f"{r['imagined']:,.0f}", f"{r['gap']:+.0%}",
+         f"{r['best']:,.0f} ({r['best_policy']})", f"{r['real'] / r['best']:.0%}",
+         f"{r['cpu_s'] / 60:.1f} min"]
+        for r in found
+    ]  # fmt: skip
+    head = ["task", "algorithm", "seed", "updates", "real return", "worst episode", "imagined return", "gap",
+            "best reference policy", "share of it", "CPU time"]  # fmt: skip
+    return table(head, rows)
+
+
 def planning() -> str:
     """One row a task and planner: returns of all episodes, and what a real step costs."""
     rows = []

@@ -209,7 +209,7 @@ def test_steps_that_members_disagree_about_cost_reward(pendulum_world: WorldMode
         paid.append(step.reward - left)
         rewards.append(float(step.reward.mean()))
         assert (left <= step.reward).all()
-        excess = penalty.disagreement(step) - penalty.typical
+        excess = penalty.disagreement(step) - penalty.free
         assert ((paid[-1] > 0) == (excess > 0)).all()
     assert paid[1].mean() > 1.5 * paid[0].mean() > 0
     report = penalty.report()

@@ -165,7 +165,11 @@ def train(
     world: options.World,
     out: options.Out,
     algorithm: Annotated[
-        str | None, Option(help="Stable-Baselines3 class.", show_default="SAC, or PPO for Discrete actions")
+        str | None,
+        Option(
+            help="Class of Stable-Baselines3 or sb3-contrib, or DynaSAC.",
+            show_default="SAC, or PPO for Discrete actions",
+        ),
     ] = None,
     steps: Annotated[int, Option(min=1, help="Imagined env steps, over all envs.")] = 200_000,
     envs: Annotated[int, Option(min=1, help="Imagined episodes side by side.")] = 64,

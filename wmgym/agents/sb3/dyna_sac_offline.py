@@ -14,6 +14,8 @@ from torch import Tensor
 from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
 
+_FREE = 0.8  # share of real transitions that no penalty would touch
+
 
 def imagined_world(env: Any) -> WorldModel | None:
     """The world of an imagined env or ``VecEnv``; None of a real one."""
@@ -75,12 +77,13 @@ class ImaginedReader(VecEnvWrapper):
 class DisagreementPenalty:
     """Takes reward from steps about which the world is less sure than about its data (arXiv:2005.13239).
 
-    What counts is how far the predictions of two ensemble members are apart, beyond the median over the
-    sample of real transitions that the world keeps. An excess of one such median costs ``pessimism`` standard
-    deviations of the reward over that sample. Differentiable in state and action.
+    What counts is how far the predictions of two ensemble members are apart, beyond what they are for most of
+    the real transitions that the world keeps. An excess of their median costs ``pessimism`` standard
+    deviations of their reward. Differentiable in state and action.
 
     Attributes:
-        typical: the median, in standard deviations of the calibration data.
+        typical: that median, in standard deviations of the calibration data.
+        free: up to where disagreement costs nothing.
     """
 
     def __init__(self, world: WorldModel, pessimism: float, generator: torch.Generator) -> None:
@@ -90,7 +93,8 @@ class DisagreementPenalty:
         with torch.no_grad():
             state = world.init(torch.tensor(world.support.core), generator)
             step = world.step(state, torch.tensor(world.support.action), trust=True)
-            self.typical = float(self.disagreement(step).median())
+            found = self.disagreement(step)
+            self.typical, self.free = found.quantile(torch.tensor([0.5, _FREE])).tolist()
             self._price = pessimism * float(step.reward.std()) / self.typical
         self._totals = torch.zeros(3)
 
@@ -103,7 +107,7 @@ class DisagreementPenalty:
         """The step with what is left of its reward."""
         found = self.disagreement(step)
         self._totals += torch.stack([step.reward.detach().mean(), found.detach().mean(), torch.tensor(1.0)])
-        return replace(step, reward=step.reward - self._price * (found - self.typical).relu())
+        return replace(step, reward=step.reward - self._price * (found - self.free).relu())
 
     def report(self) -> dict[str, float]:
         """Means since the last report: reward before the penalty, disagreement in units of ``typical``."""
