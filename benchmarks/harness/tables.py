@@ -218,7 +218,7 @@ def offline() -> str:
     ]  # fmt: skip
     head = ["task", "algorithm", "seed", "updates", "real return", "worst episode", "imagined return", "gap",
             "best reference policy", "share of it", "CPU time"]  # fmt: skip
-    return table(head, rows)
+    return table(head, rows) if rows else ""
 
 
 def planning() -> str:

@@ -55,7 +55,7 @@ def measure(env_id: str, algorithm: str, seed: int, updates: int, setup: Setup) 
     name, best = best_reference(env_id)
     return [
         {
-            "env": env_id, "algorithm": algorithm, "seed": seed, "updates": agent._n_updates,
+            "env": env_id, "algorithm": algorithm, "seed": seed, "updates": updates,
             "imagined_steps": agent.num_timesteps, "real": round(found.real_mean, 2),
             "real_min": round(min(found.real_returns), 2), "imagined": round(found.imagined_mean, 2),
             "gap": round(found.gap, 4), "diverged": round(found.diverged, 3),
