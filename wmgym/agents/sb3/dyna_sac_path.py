@@ -49,7 +49,7 @@ class Imagination:
     low_value_share: float = 0.2
     disagreement_ratio: float = 2.0
     range_rate: float = 1e-3
-    pessimism: float = 1.0
+    pessimism: float = 5.0
     averaging_rate: float = 1e-3
 
 
