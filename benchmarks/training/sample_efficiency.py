@@ -199,6 +199,7 @@ def configuration(model: Any) -> Row:
     for name in ("imagination", "world_config"):
         if hasattr(model, name):
             values |= {f"{name}.{key}": value for key, value in vars(getattr(model, name)).items()}
+    values.pop("imagination.pessimism", None)  # acts in a world that is not refitted alone
     for name in ("net_arch", "activation_fn", "optimizer_class", "optimizer_kwargs"):
         values[f"policy.{name}"] = getattr(model.policy, name, None)
     values["critics"] = model.critic.n_critics
