@@ -31,11 +31,13 @@ class Derivatives:
         core: ``(n, k, m, m)``, of the core by the first core.
         action: ``(n, k, m, steps, action_dim)``, of the core by every action; zero past the horizon.
         returns: ``(n, k, steps, action_dim)``, of the sum of rewards by every action; likewise.
+        steered: the part of it that passes through the states; see ``with_steered``.
     """
 
     core: np.ndarray
     action: np.ndarray
     returns: np.ndarray
+    steered: np.ndarray | None = None
 
 
 class Path(Protocol):
@@ -209,6 +211,25 @@ def of_world(
             by_core, by_action = (np.stack(part, 1) for part in zip(*rows, strict=True))
             found.append((by_core, by_action, returns.numpy()))
     return Derivatives(*(np.stack(part, 1).astype(np.float64) for part in zip(*found, strict=True)))
+
+
+def with_steered(
+    found: Derivatives, task: wmgym.Task, actions: np.ndarray, units: Units, horizons: Sequence[int]
+) -> Derivatives:
+    """``steered`` filled in: ``returns`` without what the reward owes to the action itself, its cost.
+
+    A known reward holds that cost as a formula, so a world has it right whatever its dynamics. It is a sum of
+    squares in every task of the table, which central differences of any width get exactly.
+    """
+    assert task.reward is not None
+    rest, unobserved = np.zeros(task.core.state_dim), np.zeros(task.core.unobserved_dim)
+    cost = np.zeros(actions.shape)
+    for j, unit in enumerate(units.action):
+        ends = [task.reward(rest, actions + sign * unit * np.eye(len(units.action))[j], rest, unobserved)
+                for sign in (1, -1)]  # fmt: skip
+        cost[..., j] = (ends[0] - ends[1]) / 2
+    counts = np.arange(actions.shape[1]) < np.array(horizons)[:, None]  # (k, steps)
+    return dataclasses.replace(found, steered=found.returns - cost[:, None] * counts[..., None])
 
 
 def transition_differences(
