@@ -2,6 +2,7 @@
 
 A physics engine gives no gradient of the return with respect to the actions; a world model does. Here 25
 actions of Reacher-v5 are improved by Adam through 25 imagined steps, for several starts at once.
+docs/benchmarks/gradients.md says for which tasks, and how many steps, such gradients point the right way.
 """
 
 import argparse

@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import cards, learning_tables, tables
+from benchmarks.harness import cards, gradients, learning_tables, tables
 from benchmarks.harness.results import ROOT
 from wmgym.models.saving import SHIPPED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCS, README = ROOT / "docs", ROOT / "README.md"
-PAGES = ("index", "fidelity", "trust", "speed", "training", "sample_efficiency", "ablation")
+PAGES = ("index", "fidelity", "gradients", "trust", "speed", "training", "sample_efficiency", "ablation")
 BLOCKS: dict[str, Callable[..., str]] = {
     made.__name__: made
     for made in (
@@ -26,6 +26,9 @@ BLOCKS: dict[str, Callable[..., str]] = {
         tables.offline, tables.ablation,
         learning_tables.return_targets, learning_tables.other_targets, learning_tables.aggregates,
         learning_tables.race, learning_tables.by_minutes, learning_tables.all_seeds, learning_tables.recipes,
+        gradients.return_gradients, gradients.gradients_by_contact, gradients.core_gradients,
+        gradients.gradient_lengths, gradients.member_gradients, gradients.gradient_checks,
+        gradients.gradient_trust,
     )
 }  # fmt: skip
 """What a template may ask for, by name; words after the name are arguments."""

@@ -70,6 +70,21 @@ def open_loop(axis: Any, env_id: str) -> None:
     axis.set(xscale="log", yscale="log", xlabel="steps ahead", ylabel="error / std", ylim=(1e-3, 20))
 
 
+def gradients(axis: Any, env_id: str) -> None:
+    """Cosine of the return's gradient with MuJoCo's by horizon, with contact and without."""
+    for group, color in (("contact", "C1"), ("flight", "C0")):
+        mine = rows("jacobians", section="cosine", env=env_id, propagation="mean", group=group)
+        steps = [r["h"] for r in mine]
+        axis.plot(steps, [r["steered_median"] for r in mine], "-o", ms=3, lw=1.2, color=color,
+                  label=f"{group}, median")  # fmt: skip
+        axis.plot(steps, [r["steered_p10"] for r in mine], ":", lw=1.2, color=color,
+                  label=f"{group}, 10th percentile")  # fmt: skip
+    axis.axhline(0, color="0.6", lw=0.7)
+    axis.set(xscale="log", xlim=(0.9, 18), ylim=(-0.6, 1.05), xlabel="steps", ylabel="cosine")
+    axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    axis.set_xticks([], minor=True)
+
+
 def coverage(axis: Any, env_id: str) -> None:
     """Coverage by horizon, of all policies together and of each."""
     mine = rows("coverage", section="bound", env=env_id, propagation="member")
@@ -209,6 +224,11 @@ PUBLISHED = {
 """Colour and line of every published curve."""
 GRIDS: dict[str, tuple[str, Callable[[Any, str], None], str]] = {
     "open_loop": ("open_loop", open_loop, "Open-loop error in episodes of held-out policies"),
+    "gradients": (
+        "jacobians",
+        gradients,
+        "Gradient of the return with respect to the actions, world and MuJoCo",
+    ),
     "coverage": ("coverage", coverage, "Coverage of the 90 % bound by horizon"),
     "bound_against_error": ("coverage", bound_against_error, "Bound and error, held-out windows"),
     "risk": ("coverage", risk, "Error of the steps whose distrust is within a threshold"),

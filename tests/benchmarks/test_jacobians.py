@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import wmgym
+from benchmarks.harness import gradients, pages
 from benchmarks.harness.derivatives import (
+    Derivatives,
     MujocoPath,
     Units,
     cosine,
@@ -19,7 +21,10 @@ from benchmarks.harness.derivatives import (
     ratio,
     transition_differences,
     units_of,
+    with_steered,
 )
+from benchmarks.harness.results import result_rows
+from benchmarks.harness.worlds import TASKS
 from tests import toy
 from wmgym.models.coordinates import Coordinates
 from wmgym.tasks import ground_truth
@@ -114,9 +119,47 @@ def test_a_run_from_the_paths_own_cores_is_the_path() -> None:
             assert rewards.shape == (3 - at,)
 
 
+def test_steered_leaves_out_the_cost_of_actions() -> None:
+    task, rng = wmgym.make_task("HalfCheetah-v5"), np.random.default_rng(0)
+    units, actions = Units(np.ones(17), np.ones(6)), rng.uniform(-0.9, 0.9, (2, 3, 6))
+    whole = rng.normal(size=(2, 2, 3, 6))
+    found = with_steered(Derivatives(whole, whole, whole), task, actions, units, HORIZONS)
+    assert found.steered is not None
+    cost = found.steered - whole  # 0.1 |a|^2 of every action up to the horizon
+    np.testing.assert_allclose(cost[:, 1], 0.2 * actions, atol=1e-12)
+    np.testing.assert_allclose(cost[:, 0, 0], 0.2 * actions[:, 0], atol=1e-12)
+    np.testing.assert_array_equal(cost[:, 0, 1:], 0)
+
+
 def test_cosine_and_ratio_of_what_is_zero_are_undefined() -> None:
     some, none = np.ones((2, 3)), np.zeros((2, 3))
     np.testing.assert_allclose(cosine(-2 * some, some), -1)
     np.testing.assert_allclose(ratio(2 * some, some), 2)
     assert np.isnan(cosine(some, none)).all()
     assert np.isnan(ratio(some, none)).all()
+
+
+def test_the_page_shows_every_task() -> None:
+    assert {row["env"] for row in result_rows("jacobians")} == set(TASKS)
+    text = pages.filled("gradients", pages.BLOCKS)
+    for env_id in TASKS:
+        assert f"| {env_id.removesuffix('-v5')} |" in text
+
+
+@pytest.mark.parametrize(
+    ("medians", "tenths", "horizon"),
+    [
+        ([0.9, 0.8, 0.7], [0.5, 0.4, 0.1], 4),
+        ([0.9, 0.8, 0.7], [0.5, -0.1, 0.1], 1),
+        ([0.9, 0.4, 0.7], [0.5, 0.1, 0.1], 1),
+        ([0.3, 0.9, 0.9], [0.1, 0.5, 0.5], 0),
+    ],
+)
+def test_trust_ends_at_the_first_horizon_that_fails(
+    medians: list[float], tenths: list[float], horizon: int
+) -> None:
+    rows = [
+        {"h": h, "steered_median": m, "steered_p10": p}
+        for h, m, p in zip((1, 2, 4), medians, tenths, strict=True)
+    ]
+    assert gradients.trusted(rows) == horizon
