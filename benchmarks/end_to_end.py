@@ -99,13 +99,7 @@ def run_sac(env_id: str, seed: int) -> list[Row]:
     model = SAC("MlpPolicy", env_id, seed=seed, device="cpu")
     model.learn(steps)
     wall = time.perf_counter() - began
-    scored = wmgym.collect(
-        env_id,
-        lambda obs: model.predict(obs, deterministic=True),
-        episodes=20,
-        seed=seed * 1_000 + 999,
-        workers=1,
-    )
+    scored = wmgym.collect(env_id, model, episodes=20, seed=seed * 1_000 + 999, workers=1)
     return [
         {
             "section": "sac", "env": env_id, "seed": seed, "policy": "SB3 SAC on the real env",
@@ -311,8 +305,7 @@ def targets(rows: list[Row]) -> list[Row]:
                    mean >= 2_000 and len(lines) == len(sac) == len(SEEDS)
                    and all(r["real_steps"] <= 10_000 for r in lines))
         )  # fmt: skip
-    poles = pick("run", "InvertedPendulum-v5")
-    if poles:
+    if poles := pick("run", "InvertedPendulum-v5"):
         found.append(
             target("InvertedPendulum-v5", "1,000 with <= 1,000 real steps, 3 seeds",
                    ", ".join(f"{r['real_mean']:.0f} after {r['real_steps']:.0f} steps" for r in poles),
