@@ -76,7 +76,10 @@ class Units:
         seeds: tuple[int, ...],
         keep: bool = True,
     ) -> Row:
-        """Write the units of this run into the result file; ``keep`` the others that it holds."""
+        """Write the units of this run into the result file; ``keep`` the others that it holds.
+
+        ``seeds`` are those of rows that name none.
+        """
         with locked(self.folder.with_suffix(".lock")):
             units = self.done
             if keep and path.exists():
@@ -88,7 +91,7 @@ class Units:
                 "commit": commit(),
                 "versions": {**library_versions(), "python": platform.python_version()},
                 "hardware": hardware(),
-                "seeds": list(seeds),
+                "seeds": sorted({row["seed"] for row in rows if "seed" in row}) or list(seeds),
                 "wall_s": round(sum(unit["wall_s"] for unit in every), 1),
                 "cpu_s": round(sum(unit["cpu_s"] for unit in every), 1),
                 "units": [{key: value for key, value in unit.items() if key != "rows"} for unit in every],

@@ -40,7 +40,7 @@ class Benchmark:
         collects: what a run makes before it measures; with ``fits``, only when asked to by ``--fit``.
         envs: tasks to choose from.
         fits: whether worlds can be fitted anew.
-        seeds: of all runs.
+        seeds: of all runs, where rows name none.
         arguments: adds options of its own to the parser.
         threads: for torch; None leaves its default.
         grows: the units show rows as they measure them and go on where an earlier run stopped.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from scipy.optimize import lsq_linear
 import wmgym
 from tests import toy
 from wmgym.agents.planning.search import Plans, Search
+from wmgym.models.dynamics import Prediction
 from wmgym.models.world import WorldModel
 from wmgym.plan import CEM, MPPI
 
@@ -111,6 +114,16 @@ def test_the_seed_decides_everything(planner: Any) -> None:
     assert first == again != other
 
 
+@dataclass
+class Integrator(toy.LinearGaussian):
+    """Moves the first two numbers by 0.3 of the action."""
+
+    def _predict(self, core: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> Prediction:
+        mean = torch.cat([0.3 * action, torch.zeros_like(action[..., :1])], -1)
+        mean = mean.expand(*member.shape, 3)
+        return Prediction(mean, torch.zeros_like(mean), None)
+
+
 def scores(world: WorldModel, sequences: list[list[list[float]]], start: float = 0.0) -> list[float]:
     plans = torch.tensor([sequences])
     search = Search(world, plans.shape[2], 2, 1, 0.5, 0, torch.clone)
@@ -142,6 +155,39 @@ def test_sequences_are_judged_by_all_members() -> None:
     world = toy.world(toy.LinearGaussian(sigma=0.0, offset=(0.0, 0.0, 0.0, 1.0)))
     found = scores(world, [[[0.0, 0.0]]] * 8)
     assert found == [0, 0, 0, -3] * 2
+
+
+def test_ties_for_the_best_return_go_to_what_ends_nearer_to_the_middle() -> None:
+    search = Search(toy.world(toy.Stub([0.0] * 3), low=-1.0, high=3.0), 1, 2, 1, 0.5, 0, torch.clone)
+    returns = torch.tensor([[5.0, 2.0, 5.0, 5.0, -math.inf], [1.0, 2.0, 3.0, 4.0, 5.0], [7.0] * 5])
+    ends = torch.tensor([3.0, 1.0, 1.5, -0.5, 1.0])[:, None].expand(3, 5, 3)
+    found = search.untied(returns, ends)
+    assert found[0].argsort(descending=True).tolist() == [2, 3, 0, 1, 4]
+    assert found[0, [0, 1, 4]].tolist() == [5, 2, -math.inf]  # what tied is raised from its farthest on
+    assert torch.equal(found[1], returns[1])
+    assert found[2, 1] == found[2, 4] > found[2, 2] > found[2, 3] > found[2, 0] == 7
+    unbounded = Search(exact(), 1, 2, 1, 0.5, 0, torch.clone)
+    assert torch.equal(unbounded.untied(returns, ends), returns)
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_where_all_survivors_earn_the_same_it_stays_in_the_middle(planner: Any) -> None:
+    """Paid for each step within 1.9 of the origin: every plan that survives returns its horizon."""
+
+    def survives(core: torch.Tensor) -> torch.Tensor:
+        return core[..., 0].abs() < 1.9
+
+    heads = {
+        "reward_fn": lambda obs, action, next_obs: survives(next_obs).float(),
+        "terminated_fn": lambda obs, action, next_obs: ~survives(next_obs),
+    }
+    still = toy.world(toy.Stub([0.0] * 3), toy.task(**heads), low=-2.0, high=2.0)
+    plan = planner(replace(still, dynamics=Integrator()), 5, 32, iterations=2)
+    x, farthest = np.array([1.5, 0.0, 0.0]), 0.0
+    for step in range(60):
+        x = x + 0.3 * np.append(plan(x), 0.0)
+        farthest = max(farthest, float(np.abs(x[:2]).max())) if step > 8 else 0.0
+    assert farthest < 0.8
 
 
 def test_learned_rewards_and_actions_of_any_range(pendulum_world: WorldModel) -> None:

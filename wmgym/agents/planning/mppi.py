@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.agents.planning.search import Search
+from wmgym.agents.planning.search import Search, spread
 from wmgym.models.world import WorldModel
 
 
@@ -22,7 +22,8 @@ class MPPI:
     anew elsewhere: for that the planner keeps the plans of its last call.
 
     The members of the ensemble judge sequences in turn. What terminates earns no more, and a sequence that
-    diverges is not followed as long as another one does not.
+    diverges is not followed as long as another one does not. Of sequences that tie for the best return, as
+    where reward is for staying alive, those count more that end nearer to the middle of the world's range.
 
     Random numbers follow from ``seed`` and the observation: the same calls after ``reset`` give the same
     actions, and an observation without a plan gets the same action whenever it is seen.
@@ -80,5 +81,4 @@ class MPPI:
 
     def _weights(self, scores: Tensor) -> Tensor:
         best = scores.amax(1, keepdim=True)
-        spread = torch.where(scores.isfinite(), scores, best).std(1, keepdim=True)
-        return torch.softmax((scores - best) / (self.temperature * spread).clamp_min(1e-6), 1)
+        return torch.softmax((scores - best) / (self.temperature * spread(scores)).clamp_min(1e-6), 1)
