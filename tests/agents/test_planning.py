@@ -234,6 +234,15 @@ def test_bad_numbers_are_refused(keywords: dict[str, float], said: str) -> None:
 def test_bad_observations_are_refused() -> None:
     with pytest.raises(ValueError, match=r"have shape \(3,\) or \(n, 3\), got \(4,\)"):
         MPPI(exact())(np.zeros(4))
+    with pytest.raises(ValueError, match="must be finite"):
+        MPPI(exact())(np.array([[0.0, 0, 0], [np.nan, 0, 0]]))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_no_rows_need_no_plan_and_whole_floats_are_counts(planner: Any) -> None:
+    plan = planner(exact(), 3.0, 8.0, iterations=1.0)
+    assert plan(np.zeros((0, 3))).shape == (0, 2)
+    assert plan(START).shape == (2,)
 
 
 def test_planning_needs_no_sb3() -> None:

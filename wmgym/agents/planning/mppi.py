@@ -66,7 +66,7 @@ class MPPI:
         """Plan for observations ``(n, *obs_shape)``, or for one alone: ``(n, *action_shape)``, or one action.
 
         Raises:
-            ValueError: observations of another shape.
+            ValueError: observations of another shape, or that are not finite.
         """
         return self._search.act(obs)
 

@@ -97,7 +97,7 @@ class Search:
                 f"planners draw real-valued actions and this world takes {space}; train a policy in it: "
                 "wmgym.train(world, wmgym.TrainConfig(algorithm='PPO'))"
             )
-        self.horizon, self.samples, self.iterations = horizon, samples, iterations
+        self.horizon, self.samples, self.iterations = int(horizon), int(samples), int(iterations)
         self.noise, self.seed, self.weigh = noise, seed, weigh
         self.action_shape = space.shape
         sides = (torch.tensor(side, device=self.world.device).flatten() for side in (space.low, space.high))
@@ -121,13 +121,17 @@ class Search:
             ``(n, *action_shape)`` float32, or one action alone.
 
         Raises:
-            ValueError: observations of another shape.
+            ValueError: observations of another shape, or that are not finite.
         """
         task, array = self.world.task, np.asarray(obs, np.float64)
         shape = task.observation_space.shape
         if shape not in (array.shape, array.shape[1:]):
             batch = ", ".join(map(str, ("n", *shape)))
             raise ValueError(f"observations here have shape {shape} or ({batch}), got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError("observations must be finite to plan from; these hold NaN or infinity")
+        if not array.size:
+            return np.zeros((0, *self.action_shape), np.float32)
         rows = array.reshape(-1, task.obs_dim)
         state = torch.tensor(np.asarray(task.core.from_obs(rows), np.float32), device=self.world.device)
         start = self.world.init(state, torch.Generator(device=state.device).manual_seed(0))
