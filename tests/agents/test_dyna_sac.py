@@ -346,6 +346,7 @@ def test_random_steps_refits_and_updates_follow_the_budget(
         def _on_step(self) -> bool:
             return False
 
+    model.learn(0)  # decides nothing
     for total in (budget, 9_000):  # the first budget decides
         model.learn(total, callback=Stop())
         assert isinstance(model.train_freq, TrainFreq)
@@ -360,6 +361,12 @@ def test_nothing_acts_before_it_has_learned_from_the_random_steps(starts: int) -
     random = small(learning_starts=200).learn(150).transitions()
     np.testing.assert_array_equal(model.transitions().action[:100], random.action[:100])
     assert not np.array_equal(model.transitions().action[100:], random.action[100:])
+
+
+def test_the_first_refit_waits_for_a_second_transition() -> None:
+    model = small(learning_starts=1, train_freq=1, gradient_steps=1).learn(4)
+    assert model._n_updates == 4
+    assert all(value.isfinite().all() for value in model.policy.state_dict().values())
 
 
 # Stable-Baselines3

@@ -168,6 +168,8 @@ class DynaSAC(ResumableSAC):
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         """As SB3's; the budget of the first call decides what was not given of ``_BY_BUDGET``."""
+        if total_timesteps < 1:
+            return super()._setup_learn(total_timesteps, *args, **kwargs)
         if "learning_starts" in self._by_budget:
             self.learning_starts = max(1, min(max(total_timesteps // 10, 200), total_timesteps // 2, 1_000))
         if "train_freq" in self._by_budget:
@@ -191,7 +193,7 @@ class DynaSAC(ResumableSAC):
             env.env_method("limit_episodes", self.random_episode_steps)
         else:
             env.env_method("limit_episodes", self.episode_steps)
-            if self._n_updates == 0 and self.replay_buffer.size():
+            if self._n_updates == 0:
                 self.train(0, self.batch_size)
         return super().collect_rollouts(env, *args, **kwargs)
 
@@ -209,7 +211,7 @@ class DynaSAC(ResumableSAC):
         self._deterministic = np.zeros(n_envs, bool)
         if self.num_timesteps >= learning_starts:
             assert isinstance(self._last_obs, np.ndarray)
-            value = self._value(torch.tensor(self._last_obs).float().flatten(1))
+            value = self._value(torch.tensor(self._last_obs).float().reshape(n_envs, -1))
             rows = self._deterministic = (self._episodes_begun % 2 == 0) & (value > self._low_value).numpy()
             action[rows] = self.predict(self._last_obs, deterministic=True)[0][rows]
             scaled[rows] = self.policy.scale_action(action[rows])
@@ -303,6 +305,8 @@ class DynaSAC(ResumableSAC):
 
         The first time with as many updates as later ones will make for that many steps.
         """
+        if (~self.replay_buffer.held_out).sum() < 2:
+            return  # nothing has a standard deviation yet
         if self._n_updates == 0:
             assert isinstance(self.train_freq, TrainFreq)
             interval = self.train_freq.frequency * self.n_envs

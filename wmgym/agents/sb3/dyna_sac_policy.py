@@ -29,7 +29,7 @@ class Normaliser(BaseFeaturesExtractor):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalised observations ``(batch, obs_dim)``."""
-        return (obs.flatten(1) - self.mean) / self.std
+        return (obs.reshape(len(obs), -1) - self.mean) / self.std
 
 
 class BoundedCritic(ContinuousCritic):
