@@ -369,6 +369,19 @@ def test_the_first_refit_waits_for_a_second_transition() -> None:
     assert all(value.isfinite().all() for value in model.policy.state_dict().values())
 
 
+def test_a_new_env_brings_its_own_reward() -> None:
+    model = small().learn(150)
+    doubled = {"reward_fn": lambda obs, action, next_obs: 2 * toy.paid(obs, action, next_obs)}
+    model.set_env(vec(toy_env(**doubled)))
+    state, action = torch.randn(8, 3), torch.zeros(8, 2)
+    for _ in range(2):
+        step = model._step(state, action)
+        torch.testing.assert_close(step.reward, 2 * toy.paid(state, action, step.state.core))
+        model.learn(50, reset_num_timesteps=False)
+    with pytest.raises(ValueError, match="does not fit"):
+        model.set_env(vec(StateReader(gym.make(toy.ENV_ID))))
+
+
 # Stable-Baselines3
 
 

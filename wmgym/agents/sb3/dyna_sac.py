@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from wmgym.agents.sb3.dyna_sac_offline import (
     ImaginedReader,
     imagined_world,
     kept_states,
+    task_of,
 )
 from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
@@ -91,7 +93,6 @@ class DynaSAC(ResumableSAC):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
     offline = False
-    _kept_states: Tensor | None = None
     _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value")
 
     def __init__(
@@ -146,9 +147,7 @@ class DynaSAC(ResumableSAC):
     def _setup_model(self) -> None:
         if self.env is not None:
             self.offline = isinstance(self.env, ImaginedReader)
-            self.task: Task = (
-                self.env.task if isinstance(self.env, ImaginedReader) else self.env.get_attr("task")[0]
-            )
+            self.task: Task = task_of(self.env)
         core = self.task.core
         self.replay_buffer_kwargs = {
             "core_dim": core.dim, "unobserved_dim": core.unobserved_dim, "seed": self.seed or 0,
@@ -248,7 +247,7 @@ class DynaSAC(ResumableSAC):
         else:
             for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, taken).items():
                 self.logger.record(f"world/{name}", value)
-            self.world = self.world_fit.world(data)
+            self.world = replace(self.world_fit.world(data), task=self.task)
         self._real_states = states
         obs = self.task.core.observe(self._real_states)
         self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))

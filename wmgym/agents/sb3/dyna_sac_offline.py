@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task
 
 _FREE = 0.8  # share of real transitions that no penalty would touch
 
@@ -72,6 +73,28 @@ class ImaginedReader(VecEnvWrapper):
         if method_name == "read_episode":
             return [{"state": None, "limit": None} for _ in range(self.num_envs)]
         return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
+
+
+def task_of(env: VecEnv) -> Task:
+    """What is known of an env, imagined or with a ``StateReader``."""
+    task: Task = env.task if isinstance(env, ImaginedReader) else env.get_attr("task")[0]
+    return task
+
+
+def check_same_kind(old: Task, new: Task) -> None:
+    """Check that a world learned for one task can be used for another one.
+
+    Raises:
+        ValueError: states of another layout, or a reward or termination that is known of one alone.
+    """
+    kinds = [
+        (t.core.geometry, t.core.unobserved_dim, t.reward is None, t.terminated is None) for t in (old, new)
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"the agent's world was learned for {old.env_id or 'another env'} and does not fit "
+            f"{new.env_id or 'this env'}; begin with a new agent"
+        )
 
 
 class DisagreementPenalty:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer
 from wmgym.agents.sb3.dyna_sac_file import Run, append_run, read_run
+from wmgym.agents.sb3.dyna_sac_offline import check_same_kind, task_of
 from wmgym.agents.sb3.dyna_sac_updates import ImaginedUpdates
 from wmgym.io import files
 from wmgym.io.files import StoreError
@@ -46,7 +48,17 @@ class ResumableSAC(ImaginedUpdates):
     replay_buffer: StateBuffer
     _steps_collected = 0  # since the last training
     _episodes_collected = 0
+    _kept_states: Tensor | None = None  # of the imagined env's world
     _loaded: Run | None = None  # what of a file has to wait for the next ``learn``
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As SB3's; rewards and terminations that are known are those of the new env from now on."""
+        super().set_env(env, force_reset)
+        assert self.env is not None
+        check_same_kind(self.task, task := task_of(self.env))
+        self.task, self._kept_states = task, None
+        if self.world is not None:
+            self.world = replace(self.world, task=task)
 
     def save(
         self,
@@ -70,8 +82,8 @@ class ResumableSAC(ImaginedUpdates):
             open_path(path, "w").write(file.getvalue())
             return
         target = Path(path) if Path(path).suffix else Path(f"{path}.zip")
-        with files.write_errors(target), files.writing(target.parent) as replace:
-            replace(target.name, file.getvalue())
+        with files.write_errors(target), files.writing(target.parent) as write:
+            write(target.name, file.getvalue())
 
     @classmethod
     def load(
