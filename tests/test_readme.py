@@ -55,6 +55,18 @@ def test_the_returns_it_admits_are_those_measured() -> None:
     assert list(said) == [f"{value:,.0f}" for value in measured]
 
 
+def test_the_returns_it_is_proud_of_are_those_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "sample_efficiency.json").read_text())["rows"]
+    unit = {"algorithm": "DynaSAC", "env": "HalfCheetah-v5", "step": 10_000}
+    found = [row for row in rows if unit.items() <= row.items()]
+    returns = sorted(row["mean"] for row in found)
+    (mean,) = re.findall(r"mean return of ([\d,]+) over five seeds", README)
+    (least, most) = re.findall(r"DynaSAC ([\d,]+) to ([\d,]+)", README)[0]
+    assert len(returns) == 5
+    assert [mean, least, most] == [f"{x:,.0f}" for x in (sum(returns) / 5, returns[0], returns[-1])]
+    assert max(row["wall_s"] for row in found) < 360
+
+
 def test_the_film_shows_what_its_caption_says() -> None:
     (share,) = re.findall(r"(\d+) % of the errors here are inside", README)
     world = wmgym.load(make_gif.ENV)
