@@ -88,9 +88,9 @@ class OnlineFit(nn.Module):
         if task.core.readout_dim:
             raise ValueError(
                 f"{task.env_id or 'this task'} shows or rewards {task.core.readout_dim} quantities beside "
-                "positions and velocities, such as contact forces, which are not learned online yet; leave them "
-                "out, Ant-v5's by include_cfrc_ext_in_observation=False and contact_cost_weight=0, or train in a "
-                "shipped world: wmgym.train(env_id, algorithm='DynaSAC')"
+                "positions and velocities, such as contact forces, which are not learned online yet; leave "
+                "them out, Ant-v5's by include_cfrc_ext_in_observation=False and contact_cost_weight=0, or "
+                "train in a shipped world: wmgym.train(env_id, algorithm='DynaSAC')"
             )
         self.task, self.config, self.generator = task, config, generator
         shape = EnsembleConfig(
