@@ -39,11 +39,13 @@ def test_one_string_changed_trains_an_agent_that_works_in_mujoco() -> None:
     assert min(map(float, returns)) > 50  # random actions hold the pole for about 7 steps
 
 
+@pytest.mark.slow
 def test_cleanrl_learns_in_imagination() -> None:
     (found,) = re.findall(r"imagined return: ([\d.]+)", run("cleanrl_ppo.py"))
     assert float(found) > 30
 
 
+@pytest.mark.slow
 def test_torchrl_takes_the_id_like_any_other() -> None:
     said = run("torchrl_env.py")
     assert "steps: 100" in said
@@ -51,6 +53,7 @@ def test_torchrl_takes_the_id_like_any_other() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_planning_by_gradient_beats_doing_nothing_in_mujoco() -> None:
     said = {
         name.strip(): float(value)
@@ -60,6 +63,7 @@ def test_planning_by_gradient_beats_doing_nothing_in_mujoco() -> None:
     assert abs(said["imagined return of the plans"] - said["real return of the plans"]) < 0.5
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_goes_the_whole_way_and_is_scored() -> None:
     said = run("own_dynamics.py")
     assert "observation: [" in said
