@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.agents.planning.search import Search
+from wmgym.agents.planning.search import Planner, Search
 from wmgym.models.world import WorldModel
 
 
-class CEM:
+class CEM(Planner):
     """Planning by the cross-entropy method, as in PETS (Chua et al. 2018, arXiv:1805.12114).
 
     Like ``MPPI``, but the plan becomes the plain mean of the best sequences, and each iteration draws with
@@ -49,23 +48,6 @@ class CEM:
             raise ValueError(f"elites must be a share above 0 and at most 1, got {elites}")
         self.elites = max(2, round(elites * samples))
         self._search = Search(world, horizon, samples, iterations, noise, seed, self._weights)
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Plan for observations ``(n, *obs_shape)``, or for one alone: ``(n, *action_shape)``, or one action.
-
-        Raises:
-            ValueError: observations of another shape, or that are not finite.
-        """
-        return self._search.act(obs)
-
-    @property
-    def imagined_steps(self) -> int:
-        """Steps imagined for each observation of a call."""
-        return self._search.iterations * self._search.horizon * self._search.samples
-
-    def reset(self) -> None:
-        """Forget the plans of the last call."""
-        self._search.plans = None
 
     def _weights(self, scores: Tensor) -> Tensor:
         chosen = torch.zeros_like(scores).scatter_(1, scores.topk(self.elites, 1).indices, 1.0)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.agents.planning.search import Search, spread
+from wmgym.agents.planning.search import Planner, Search, spread
 from wmgym.models.world import WorldModel
 
 
-class MPPI:
+class MPPI(Planner):
     """Model predictive path integral control (Williams et al. 2017, arXiv:1509.01149): a policy by planning.
 
     Each call draws action sequences around a plan and imagines them from the state that the observation
@@ -61,23 +60,6 @@ class MPPI:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
         self._search = Search(world, horizon, samples, iterations, noise, seed, self._weights)
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Plan for observations ``(n, *obs_shape)``, or for one alone: ``(n, *action_shape)``, or one action.
-
-        Raises:
-            ValueError: observations of another shape, or that are not finite.
-        """
-        return self._search.act(obs)
-
-    @property
-    def imagined_steps(self) -> int:
-        """Steps imagined for each observation of a call."""
-        return self._search.iterations * self._search.horizon * self._search.samples
-
-    def reset(self) -> None:
-        """Forget the plans of the last call."""
-        self._search.plans = None
 
     def _weights(self, scores: Tensor) -> Tensor:
         best = scores.amax(1, keepdim=True)

@@ -216,6 +216,29 @@ class Search:
         return torch.where(tied, scores + gain, scores)
 
 
+class Planner:
+    """A policy that plans by a ``Search``, which its subclass makes."""
+
+    _search: Search
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Plan for observations ``(n, *obs_shape)``, or for one alone: ``(n, *action_shape)``, or one action.
+
+        Raises:
+            ValueError: observations of another shape, or that are not finite.
+        """
+        return self._search.act(obs)
+
+    @property
+    def imagined_steps(self) -> int:
+        """Steps imagined for each observation of a call."""
+        return self._search.iterations * self._search.horizon * self._search.samples
+
+    def reset(self) -> None:
+        """Forget the plans of the last call."""
+        self._search.plans = None
+
+
 def spread(scores: Tensor) -> Tensor:
     """Standard deviation of each row of scores ``(n, samples)``, -inf counted as the best: ``(n, 1)``."""
     return torch.where(scores.isfinite(), scores, scores.amax(1, keepdim=True)).std(1, keepdim=True)

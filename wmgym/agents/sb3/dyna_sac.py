@@ -176,7 +176,7 @@ class DynaSAC(ResumableSAC):
             self.train_freq = TrainFreq(frequency, TrainFrequencyUnit.STEP)  # type: ignore[assignment]
         if "gradient_steps" in self._by_budget:
             assert isinstance(self.train_freq, TrainFreq)
-            more = 1 if self.offline else max(1, round(_LEAST_UPDATES / max(1, total_timesteps)))
+            more = 1 if self.offline else max(1, round(_LEAST_UPDATES / total_timesteps))
             by_step = self.train_freq.unit == TrainFrequencyUnit.STEP
             self.gradient_steps = self.train_freq.frequency * self.n_envs * more if by_step else -1
         self._by_budget = []
