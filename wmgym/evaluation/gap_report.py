@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from wmgym.evaluation.agreement import Agreement
 from wmgym.io import artifacts
 from wmgym.io.schema import STRICT, from_json
 
@@ -36,6 +37,13 @@ class PolicyScore:
         stale: whether that share is too small to be chance, so that the bounds do not hold for this policy.
         real_returns: each real episode's return.
         imagined_returns: each imagined episode's return, in the same order.
+        more_imagined_returns: returns of imagined episodes from further start states.
+        estimate: prediction-powered estimate of the real mean return, from both; None in old reports.
+        estimate_interval: its 95 % interval.
+        failed: share of real episodes that ended before the time limit; None in old reports.
+        failed_imagined: share of the imagined ones from the same start states.
+        trained_in_world: whether it was trained in this world, so that it may exploit its errors: such
+            policies are left out of the agreement.
     """
 
     __pydantic_config__ = STRICT
@@ -54,6 +62,12 @@ class PolicyScore:
     stale: bool
     real_returns: tuple[float, ...] = field(repr=False)
     imagined_returns: tuple[float, ...] = field(repr=False)
+    more_imagined_returns: tuple[float, ...] = field(default=(), repr=False)
+    estimate: float | None = None
+    estimate_interval: tuple[float, float] | None = None
+    failed: float | None = None
+    failed_imagined: float | None = None
+    trained_in_world: bool = False
 
     @property
     def advice(self) -> str | None:
@@ -67,17 +81,40 @@ class PolicyScore:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a report comes from.
+
+    Attributes:
+        world: fingerprint of the world that was judged.
+        versions: of the libraries, by name.
+        wall_s: seconds that scoring took.
+        cpu_s: processor seconds that it took, all processes together.
+    """
+
+    __pydantic_config__ = STRICT
+
+    world: str
+    versions: dict[str, str]
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
 class GapReport:
     """How far returns in imagination are from real ones.
 
     Attributes:
         env_id: the real env.
-        episodes: episodes for each policy, on either side.
+        episodes: real episodes for each policy, and imagined ones from the same start states.
         seed: decided start states and everything random.
         scores: one entry for each policy, best real mean first; the random policy is always among them.
         real_steps: real env steps that this took.
         imagined_steps: imagined env steps that this took.
         max_episode_steps: steps after which episodes ended at the latest; None in old reports: the env's own.
+        imagined_episodes: imagined episodes for each policy; None in old reports: as many as real ones.
+        agreement: how well imagination ranks the policies; None where there are fewer than three beside the
+            random one, and in old reports.
+        origin: what was judged, with which libraries, at what cost; None in old reports.
     """
 
     __pydantic_config__ = STRICT
@@ -89,6 +126,9 @@ class GapReport:
     real_steps: int
     imagined_steps: int
     max_episode_steps: int | None = None
+    imagined_episodes: int | None = None
+    agreement: Agreement | None = None
+    origin: Origin | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> PolicyScore:
         """The score of one policy; ``KeyError`` where there is none of that name."""

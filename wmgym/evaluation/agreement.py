@@ -1,0 +1,200 @@
+"""How well imagined returns rank policies, judged by real ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import stats
+
+from wmgym.io.schema import STRICT
+
+LEAST = 3
+"""Policies without which there is no agreement to speak of: the correlation of two points is 1 or -1."""
+
+_RESAMPLES = 2_000
+_CHECKPOINT = re.compile(r"(.+?)[-_ ]?\d+(?:\.\d+)?(?:[km]|[-_ ]?steps)(?:[-_ ].*)?", re.I)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number computed over policies, and how far it depends on which ones these are.
+
+    Attributes:
+        value: over all policies.
+        interval: 95 % percentile bootstrap interval, policies resampled.
+        drop_one: its smallest and largest value with any one policy left out.
+    """
+
+    __pydantic_config__ = STRICT
+
+    value: float
+    interval: tuple[float, float]
+    drop_one: tuple[float, float]
+
+    def __str__(self) -> str:
+        """Value, interval and drop-one range."""
+        ends = (*self.interval, *self.drop_one)
+        return "{:.3f} [{:.3f}, {:.3f}], drop-one {:.3f} to {:.3f}".format(self.value, *ends)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Real beside imagined mean returns over policies.
+
+    Returns are in shares of ``scale``, the range of real mean returns, so 0.02 is 2 % of the range.
+
+    Attributes:
+        policies: number of policies.
+        lineages: how many of them are independent; checkpoints of one training run count once.
+        pearson: linear correlation of the mean returns; correlations are 0 where one side is constant.
+        spearman: correlation of their ranks.
+        kendall: Kendall's tau-b.
+        mmrv: mean maximum rank violation (SIMPLER, arXiv:2405.05941): for each policy, the largest difference
+            of real returns to a policy that imagination puts on the other side of it; mean over policies. 0
+            is a perfect ranking.
+        pairwise_accuracy: share of pairs that both order alike; pairs of equal real returns do not count,
+            and a tie in imagination counts one half.
+        regret_at_1: real return lost by deploying the policy with the best imagined return.
+        regret_at_3: real return lost by deploying the best of the three with the best imagined returns.
+        bias: mean imagined minus real return; positive is optimistic.
+        absolute_error: mean absolute difference of imagined and real return.
+    """
+
+    __pydantic_config__ = STRICT
+
+    policies: int
+    lineages: int
+    pearson: Statistic
+    spearman: Statistic
+    kendall: Statistic
+    mmrv: Statistic
+    pairwise_accuracy: Statistic
+    regret_at_1: Statistic
+    regret_at_3: Statistic
+    bias: Statistic
+    absolute_error: Statistic
+
+    def __str__(self) -> str:
+        """One line for each statistic."""
+        names = [name for name in self.__dataclass_fields__ if name not in ("policies", "lineages")]
+        lines = [f"{name.replace('_', ' ')}: {getattr(self, name)}" for name in names]
+        return "\n".join([f"{self.policies} policies, {self.lineages} independent", *lines])
+
+
+def agreement(
+    real: Sequence[float] | np.ndarray,
+    imagined: Sequence[float] | np.ndarray,
+    *,
+    scale: float | None = None,
+    lineages: int | None = None,
+    seed: int = 0,
+) -> Agreement:
+    """Compare the real and imagined mean returns of several policies.
+
+    Args:
+        real: ``(policies,)`` real mean returns.
+        imagined: ``(policies,)`` imagined mean returns, in the same order.
+        scale: the return that counts as 1; None takes the range of ``real``.
+        lineages: how many of the policies are independent; None takes all of them.
+        seed: decides the bootstrap.
+
+    Raises:
+        ValueError: shapes that do not match, fewer than 3 policies, or a value that is not finite.
+    """
+    pairs = [np.asarray(side, np.float64) for side in (real, imagined)]
+    if pairs[0].ndim != 1 or pairs[0].shape != pairs[1].shape:
+        raise ValueError(f"one real and one imagined mean for each policy, got {[p.shape for p in pairs]}")
+    count = len(pairs[0])
+    if count < LEAST:
+        raise ValueError(f"agreement needs at least {LEAST} policies, got {count}")
+    if not all(np.isfinite(side).all() for side in pairs):
+        raise ValueError("mean returns must be finite")
+    unit = float(np.ptp(pairs[0])) if scale is None else scale
+    shares = np.stack(pairs) / (unit if unit > 0 else 1.0)  # (2, policies)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(count, size=(_RESAMPLES, count))
+    drawn = drawn[[len(np.unique(rows)) >= LEAST for rows in drawn]]
+    kept = [np.delete(np.arange(count), left_out) for left_out in range(count)]
+
+    def measured(statistic: _Function) -> Statistic:
+        over = np.array([statistic(*shares[:, rows]) for rows in drawn])
+        low, high = np.quantile(over, [0.025, 0.975])
+        without = [statistic(*shares[:, rows]) for rows in kept]
+        value = statistic(*shares)
+        return Statistic(float(value), (float(low), float(high)), (float(min(without)), float(max(without))))
+
+    found = {name: measured(statistic) for name, statistic in _STATISTICS.items()}
+    return Agreement(policies=count, lineages=count if lineages is None else lineages, **found)
+
+
+def count_lineages(policies: Mapping[str, Any]) -> int:
+    """How many policies are independent: checkpoints of one training run count once.
+
+    A policy's card names its run by algorithm and seed. Without a card, names that differ only in a number of
+    steps, such as "ppo-50k" and "ppo-200k", or "model_1000_steps" and "model_2000_steps", are one run.
+    """
+    return len({_lineage(name, policy) for name, policy in policies.items()})
+
+
+def _lineage(name: str, policy: Any) -> tuple[str, ...]:
+    card = getattr(policy, "card", None)
+    if card is not None:
+        return card.algorithm, str(card.seed)
+    checkpoint = _CHECKPOINT.fullmatch(name)
+    return (checkpoint[1].rstrip("-_ ") if checkpoint else name,)
+
+
+def mmrv(real: np.ndarray, imagined: np.ndarray) -> float:
+    """Mean maximum rank violation, in the unit of ``real``; see ``Agreement``."""
+    gaps = np.abs(real[:, None] - real)
+    violated = (imagined[:, None] > imagined) != (real[:, None] > real)
+    return float((gaps * violated).max(1).mean())
+
+
+def regret(real: np.ndarray, imagined: np.ndarray, k: int = 1) -> float:
+    """Best real return minus the best among the ``k`` policies that imagination prefers."""
+    preferred = np.argsort(-imagined, kind="stable")[:k]
+    return float(real.max() - real[preferred].max())
+
+
+def pairwise_accuracy(real: np.ndarray, imagined: np.ndarray) -> float:
+    """Share of pairs of unlike real returns in the same order; 1/2 for a tie in imagination."""
+    above, below = np.triu_indices(len(real), 1)
+    signs = [np.sign(side[above] - side[below]) for side in (real, imagined)]
+    counted = signs[0] != 0
+    return float(((1 + signs[0] * signs[1]) / 2)[counted].mean()) if counted.any() else 1.0
+
+
+def _pearson(real: np.ndarray, imagined: np.ndarray) -> float:
+    sides = [side - side.mean() for side in (real, imagined)]
+    norm = float(np.sqrt((sides[0] ** 2).sum() * (sides[1] ** 2).sum()))
+    return float(np.clip((sides[0] * sides[1]).sum() / norm, -1, 1)) if norm > 0 else 0.0
+
+
+def _spearman(real: np.ndarray, imagined: np.ndarray) -> float:
+    return _pearson(stats.rankdata(real), stats.rankdata(imagined))
+
+
+def _kendall(real: np.ndarray, imagined: np.ndarray) -> float:
+    above, below = np.triu_indices(len(real), 1)
+    signs = [np.sign(side[above] - side[below]) for side in (real, imagined)]
+    norm = float(np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
+    return float((signs[0] * signs[1]).sum()) / norm if norm > 0 else 0.0
+
+
+_Function: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
+_STATISTICS: dict[str, _Function] = {
+    "pearson": _pearson,
+    "spearman": _spearman,
+    "kendall": _kendall,
+    "mmrv": mmrv,
+    "pairwise_accuracy": pairwise_accuracy,
+    "regret_at_1": regret,
+    "regret_at_3": lambda real, imagined: regret(real, imagined, 3),
+    "bias": lambda real, imagined: float((imagined - real).mean()),
+    "absolute_error": lambda real, imagined: float(np.abs(imagined - real).mean()),
+}
