@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+import typer
+from typer import Argument, Option
 
 from wmgym.app import console, options
 
@@ -42,5 +44,45 @@ def score(
         )
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (score,)
+def gate(
+    report: Annotated[Path, Argument(metavar="REPORT", help="report.json that `score` wrote.")],
+    min_rank: Annotated[
+        float | None,
+        Option(min=-1, max=1, help="Least Spearman correlation between real and imagined returns."),
+    ] = None,
+    max_gap: Annotated[
+        float | None,
+        Option(min=0, help="Largest mean absolute gap, as a share of the range of real returns."),
+    ] = None,
+    coverage: Annotated[
+        str | None, Option(metavar="LOW:HIGH", help="Range for the share of errors inside the error bounds.")
+    ] = None,
+    junit: Annotated[Path | None, Option(help="JUnit XML file to write.", show_default="none")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Pass or fail a report by limits; exit status 1 where one is not kept.
+
+    Example: wmgym gate runs/score/report.json --min-rank 0.9 --max-gap 0.05 --coverage 0.87:0.93
+    """
+    if min_rank is None and max_gap is None and coverage is None:
+        raise typer.BadParameter("pass at least one of --min-rank, --max-gap and --coverage")
+    inside = None if coverage is None else options.shares(coverage)
+    with console.plain_errors():
+        from wmgym.evaluation import gate as gate_module
+        from wmgym.evaluation.gap_report import GapReport
+
+        found = GapReport.load(report)
+        checks = gate_module.gate(found, min_rank=min_rank, max_gap=max_gap, coverage=inside)
+        if junit is not None:
+            gate_module.write_junit(junit, checks, found.env_id)
+    passed = all(check.passed for check in checks)
+    if as_json:
+        console.show({"command": "gate", "ok": passed, "checks": [dataclasses.asdict(c) for c in checks]})
+    else:
+        rows = [(check.name, "passed" if check.passed else "failed", check.detail) for check in checks]
+        console.show(console.table(None, ("check", "status", "detail"), rows))
+    raise typer.Exit(0 if passed else 1)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (score, gate)
 """In the order of the list of commands."""

@@ -75,7 +75,7 @@ def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iter
         as_json: print one JSON object instead of tables.
         kind: the artifact that ``out`` itself will be.
     """
-    with _plain_errors(), _plain_warnings(), contextlib.redirect_stdout(sys.stderr):
+    with plain_errors(), _plain_warnings(), contextlib.redirect_stdout(sys.stderr):
         from wmgym.io import artifacts
 
         work = Job(command, out)
@@ -85,7 +85,7 @@ def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """Turn mistakes in the input into one line and an exit status; a bug in wmgym keeps its traceback."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,15 @@ def json_object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{text!r} is not a JSON object, such as '{{\"key\": 1}}'")
     return found
+
+
+def shares(text: str) -> tuple[float, float]:
+    """The two ends of a range of shares on the command line, such as 0.87:0.93."""
+    with contextlib.suppress(ValueError):
+        low, high = (float(end) for end in text.split(":"))
+        if 0 <= low <= high <= 1:
+            return low, high
+    raise typer.BadParameter(f"{text!r} is no range of shares, such as 0.87:0.93")
 
 
 def read(path: Path | None) -> dict[str, Any]:

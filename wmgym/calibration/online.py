@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, spread_starts, stacked
+from wmgym.calibration.open_loop_rows import OpenLoopRow, open_loop_rows
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.error_bounds import Calibration
@@ -29,11 +30,15 @@ class Freshness:
         episodes: number of episodes compared.
         stale: coverage is significantly below ``level``: one-sided test at 5 %, an episode's errors taken as
             all inside or all outside.
+        level: probability with which each bound is to hold.
+        by_steps: errors and bounds after 1, 2, 4, ... steps and after the last.
     """
 
     coverage: float
     episodes: int
     stale: bool
+    level: float
+    by_steps: tuple[OpenLoopRow, ...]
 
 
 def check(
@@ -51,11 +56,13 @@ def check(
         ValueError: the world has no bounds.
     """
     table = _table(world)
-    episodes = _episodes(world, data, propagation, seed)
+    starts, every = _replayed(world, data, propagation, seed)
+    episodes = _by_episode(data, starts, every)
     shares = [np.mean(1 - _missed(table, propagation, each)[0][1]) for each in episodes]
     coverage = float(np.mean(shares))
     chance = 1.645 * float(np.sqrt(table.level * (1 - table.level) / len(shares)))
-    return Freshness(coverage, len(shares), coverage < table.level - chance)
+    rows = open_loop_rows(table, data, starts, every, propagation)
+    return Freshness(coverage, len(shares), coverage < table.level - chance, table.level, rows)
 
 
 def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
@@ -78,7 +85,7 @@ def update(world: WorldModel, data: Transitions, seed: int = 0) -> WorldModel:
     """
     table = _table(world)
     for propagation in PROPAGATIONS:
-        coverage, episodes = [], _episodes(world, data, propagation, seed)
+        coverage, episodes = [], _by_episode(data, *_replayed(world, data, propagation, seed))
         for n, replays in enumerate(episodes, start=1):
             (alone, given), _ = _missed(table, propagation, replays)
             shares = {"half_width": alone, "per_disagreement": given, "distrust": given.mean(1)}
@@ -110,18 +117,22 @@ def _table(world: WorldModel) -> Calibration:
     return world.calibration
 
 
-def _episodes(
+def _replayed(
     world: WorldModel, data: Transitions, propagation: Propagation, seed: int
-) -> list[OpenLoopStep]:
-    """The windows of every episode, in the data's order, each up to its last step."""
+) -> tuple[np.ndarray, OpenLoopStep]:
+    """Windows of every episode, each up to its last step: the rows they start from, and what came of them."""
     starts = spread_starts(data, _MAX_WINDOWS)
     horizon = min(_table(world).horizon, int(data.lengths.max()))
-    every = stacked(open_loop_steps(world, data, starts, horizon, propagation, seed, trust=True))
+    return starts, stacked(open_loop_steps(world, data, starts, horizon, propagation, seed, trust=True))
+
+
+def _by_episode(data: Transitions, starts: np.ndarray, every: OpenLoopStep) -> list[OpenLoopStep]:
+    """The windows of every episode, in the data's order."""
     there, found = ~np.isnan(every.error[..., 0]), []
     for episode in np.unique(data.episode[starts]):
         own = data.episode[starts] == episode
         rows = np.ix_(there[:, own].any(1), own)
-        found.append(OpenLoopStep(every.error[rows], every.core[rows], every.disagreement[rows]))
+        found.append(OpenLoopStep(*(getattr(every, part.name)[rows] for part in fields(OpenLoopStep))))
     return found
 
 

@@ -25,11 +25,13 @@ class OpenLoopStep:
         core: ``(n, core_dim)`` imagined, raw units.
         disagreement: ``(n, core_dim)`` of each episode so far, see ``WorldModel.disagreement``; zeros without
             ``trust``.
+        reward: ``(n,)`` imagined for that step.
     """
 
     error: np.ndarray
     core: np.ndarray
     disagreement: np.ndarray
+    reward: np.ndarray
 
 
 def open_loop_errors(
@@ -75,19 +77,21 @@ def open_loop_steps(
             mask = torch.tensor(keep, device=device)
             state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
         error, core, disagreement = (np.full(shape, np.nan, np.float32) for _ in range(3))
+        reward = np.full(shape[0], np.nan, np.float32)
         if len(going):
             rows = starts[going] + h
             action = given_actions(world, real.action[rows])
             with torch.no_grad():
-                state = world.step(state, action, propagation, generator, trust).state
+                step = world.step(state, action, propagation, generator, trust)
+            state, reward[going] = step.state, step.reward.cpu().numpy()
             core[going] = state.core.cpu().numpy()
             error[going] = np.abs(core[going] - real.next_core[rows])
             disagreement[going] = world.disagreement(state, np.full(len(going), h + 1)) if trust else 0.0
-        yield OpenLoopStep(error, core, disagreement)
+        yield OpenLoopStep(error, core, disagreement, reward)
 
 
 def stacked(steps: Iterable[OpenLoopStep]) -> OpenLoopStep:
-    """All steps of ``open_loop_steps`` at once: arrays ``(horizon, n, core_dim)``."""
+    """All steps of ``open_loop_steps`` at once: arrays ``(horizon, n, ...)``."""
     every = list(steps)
     return OpenLoopStep(*(np.stack([getattr(s, part.name) for s in every]) for part in fields(OpenLoopStep)))
 

@@ -30,8 +30,13 @@ def branch(
         return fork(task, at, [actions])
     restore(env, at)
     unwrapped: Any = env.unwrapped
+    return record(task, env, unwrapped._get_obs(), actions)
+
+
+def record(task: Task, env: gym.Env[Any, Any], obs: Any, actions: np.ndarray) -> Transitions:
+    """What a live env, which has just returned ``obs``, does given actions; ends early where the env does."""
     recorder = Recorder(task, env)
-    recorder.look(unwrapped._get_obs())
+    recorder.look(obs)
     steps: list[Step] = []
     for action in actions:
         steps.append(recorder.step(action))

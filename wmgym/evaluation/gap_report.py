@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.agreement import Agreement
+from wmgym.evaluation.findings import Counterfactual, Verdict
 from wmgym.io import artifacts
 from wmgym.io.schema import STRICT, from_json
 
@@ -114,6 +116,12 @@ class GapReport:
         imagined_episodes: imagined episodes for each policy; None in old reports: as many as real ones.
         agreement: how well imagination ranks the policies; None where there are fewer than three beside the
             random one, and in old reports.
+        level: probability with which each error bound is to hold; None where the world has no bounds, and in
+            old reports.
+        open_loop: errors and bounds by the number of steps when the real episodes' actions are replayed open
+            loop in the world, mean over policies; empty where the world has no bounds, and in old reports.
+        counterfactual: errors under other actions than the real episodes'; None in old reports.
+        verdict: whether to believe the world; None in old reports.
         origin: what was judged, with which libraries, at what cost; None in old reports.
     """
 
@@ -128,6 +136,10 @@ class GapReport:
     max_episode_steps: int | None = None
     imagined_episodes: int | None = None
     agreement: Agreement | None = None
+    level: float | None = None
+    open_loop: tuple[OpenLoopRow, ...] = ()
+    counterfactual: Counterfactual | None = None
+    verdict: Verdict | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> PolicyScore:

@@ -10,9 +10,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from scipy import stats
 
-from wmgym.evaluation.gap_report import RANDOM, GapReport
+from wmgym.evaluation.exploitation import bystanders
+from wmgym.evaluation.gap_report import GapReport
 from wmgym.io import files
 
 
@@ -38,7 +38,9 @@ def gate(
     max_gap: float | None = None,
     coverage: tuple[float, float] | None = None,
 ) -> tuple[Check, ...]:
-    """Hold a report against limits; of policies, the random one is left out.
+    """Hold a report against limits.
+
+    The random policy, and those trained in the world, are left out.
 
     Args:
         report: what ``score`` returned.
@@ -90,29 +92,24 @@ def write_junit(path: str | os.PathLike[str], checks: Sequence[Check], name: str
 
 
 def _rank(report: GapReport, least: float) -> Check:
-    scored = [entry for entry in report.scores if entry.name != RANDOM]
-    real, imagined = ([entry.real_mean for entry in scored], [entry.imagined_mean for entry in scored])
-    if len(set(real)) < 2 or len(set(imagined)) < 2:
-        return Check("rank", False, "no rank correlation: score at least 2 policies with different returns")
-    rank = float(stats.spearmanr(real, imagined).statistic)
-    detail = f"Spearman correlation {rank:.3f} over {len(scored)} policies, at least {least:g} is asked for"
-    return Check("rank", rank >= least, detail)
+    if report.agreement is None:
+        return Check("rank", False, "no rank correlation: the report holds too few policies")
+    rank = report.agreement.spearman
+    detail = f"Spearman correlation {rank.value:.3f} [{rank.interval[0]:.3f}, {rank.interval[1]:.3f}]"
+    return Check("rank", rank.value >= least, f"{detail}, at least {least:g} is asked for")
 
 
 def _gap(report: GapReport, largest: float) -> Check:
-    scored = [entry for entry in report.scores if entry.name != RANDOM]
+    scored = bystanders(report)
     if not scored:
         return Check("gap", False, "no gap: no policy was scored")
     mean, worst = np.mean([abs(e.gap) for e in scored]), max(scored, key=lambda entry: abs(entry.gap))
-    detail = (
-        f"mean absolute gap {mean:.3f} over {len(scored)} policies, at most {largest:g} is asked for;"
-        f" widest {worst.gap:+.3f} ({worst.name})"
-    )
-    return Check("gap", bool(mean <= largest), detail)
+    detail = f"mean absolute gap {mean:.3f}, at most {largest:g} is asked for"
+    return Check("gap", bool(mean <= largest), f"{detail}; widest {worst.gap:+.3f} ({worst.name})")
 
 
 def _coverage(report: GapReport, least: float, largest: float) -> Check:
-    shares = [e.coverage for e in report.scores if e.name != RANDOM and e.coverage is not None]
+    shares = [entry.coverage for entry in bystanders(report) if entry.coverage is not None]
     if not shares:
         return Check("coverage", False, "no coverage: the world has no error bounds, or no policy was scored")
     mean = float(np.mean(shares))

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
 
-from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
+from wmgym.evaluation.exploitation import bystanders, exploitation, optimism
+from wmgym.evaluation.findings import Level, Reason, Verdict
+from wmgym.evaluation.gap_report import GapReport
 
-Level: TypeAlias = Literal["trust", "trust for ranking only", "do not trust"]
-
-MIN_POLICIES, MIN_EPISODES = 5, 10
-MIN_RANK = 0.9
-MEAN_GAP, WIDEST_GAP = 0.05, 0.1
-UNDERCOVERAGE = 0.05
-
-
-@dataclass(frozen=True)
-class Reason:
-    """What one rule says of a report.
-
-    Attributes:
-        rule: the rule's name.
-        passed: None where the report holds too little to say; that counts as not passed.
-        text: why, in a sentence with its numbers.
-    """
-
-    rule: str
-    passed: bool | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a world's returns may be believed, and why.
-
-    Attributes:
-        level: "trust" where every rule passed; "trust for ranking only" where those did that the order of
-            policies depends on; else "do not trust".
-        reasons: one for each rule: failed ones first, then those that nothing is known of, then passed ones.
-    """
-
-    level: Level
-    reasons: tuple[Reason, ...]
-
-    def __str__(self) -> str:
-        """The level, then a line for each reason."""
-        marks = {False: "-", None: "?", True: "+"}
-        return "\n".join([self.level, *(f"{marks[each.passed]} {each.text}" for each in self.reasons)])
+MIN_POLICIES, MIN_LINEAGES, MIN_EPISODES = 5, 3, 10
+MIN_RANK, MIN_RANK_LOW = 0.9, 0.6  # Spearman correlation, and the lower limit of its interval
+MEAN_GAP, WIDEST_GAP = 0.05, 0.1  # shares of the range of real returns
+REWARD_ERROR = 0.05  # of one step, relative
+UNDERCOVERAGE, OVERCOVERAGE = 0.05, 0.08  # of error bounds, against their level
+SKILL, SKILL_STEPS = 0.5, 8  # open-loop error relative to the constant-state baseline
+MIN_COSINE, ERROR_RATIO, SMALL_ERROR = 0.8, 2.0, 0.05  # under other actions; the last one in std
+MIN_FORESEEN = 0.8  # of the policies that fail
 
 
 def verdict(report: GapReport) -> Verdict:
@@ -67,62 +35,139 @@ def verdict(report: GapReport) -> Verdict:
 _Finding: TypeAlias = tuple[bool | None, str]
 
 
-def _scored(report: GapReport) -> list[PolicyScore]:
-    return [entry for entry in report.scores if entry.name != RANDOM]
-
-
 def _evidence(report: GapReport) -> _Finding:
-    found = f"{_count(_scored(report))} scored, in {report.episodes} real episodes each"
-    if len(_scored(report)) >= MIN_POLICIES and report.episodes >= MIN_EPISODES:
-        return True, f"There are enough data: {found}."
-    need = f"{MIN_POLICIES} policies and {MIN_EPISODES} episodes are the least for a verdict"
-    return None, f"Too few data: {found}; {need}."
+    count, runs = _count(report), report.agreement.lineages if report.agreement else 0
+    found = f"{count}, of {runs} independent trainings, in {report.episodes} real episodes each"
+    enough = len(bystanders(report)) >= MIN_POLICIES and runs >= MIN_LINEAGES
+    if enough and report.episodes >= MIN_EPISODES:
+        return True, f"There is enough evidence: {found}."
+    return None, (
+        f"There is too little evidence: {found}; a verdict takes {MIN_POLICIES} policies of {MIN_LINEAGES}"
+        f" trainings and {MIN_EPISODES} episodes."
+    )
 
 
 def _ranking(report: GapReport) -> _Finding:
-    scored = _scored(report)
-    if len(scored) < MIN_POLICIES:
-        return None, f"Whether the world ranks policies correctly is unknown: {_count(scored)} scored."
-    real, imagined = np.array([(entry.real_mean, entry.imagined_mean) for entry in scored]).T
-    rank = float(stats.spearmanr(real, imagined).statistic) if np.ptp(real) and np.ptp(imagined) else 0.0
-    passed = rank >= MIN_RANK
-    return passed, (
-        f"The world ranks policies {'correctly' if passed else 'wrongly'}: the Spearman correlation of"
-        f" imagined and real returns is {rank:.2f} over {_count(scored)} ({MIN_RANK:g} is the least)."
+    if report.agreement is None:
+        return None, f"Whether the world ranks policies correctly is unknown: only {_count(report)} scored."
+    rank = report.agreement.spearman
+    low, high = rank.interval
+    text = (
+        f"the Spearman correlation of imagined and real returns is {rank.value:.2f} [{low:.2f}, {high:.2f}]"
+        f" over {_count(report)} (at least {MIN_RANK:g}, and {MIN_RANK_LOW:g} at the lower limit)."
     )
+    if rank.value < MIN_RANK:
+        return False, f"The world ranks policies wrongly: {text}"
+    if low < MIN_RANK_LOW:
+        return None, f"Too few policies to say whether the world ranks them correctly: {text}"
+    return True, f"The world ranks policies correctly: {text}"
 
 
-def _gaps(report: GapReport) -> _Finding:
-    scored = _scored(report)
+def _returns(report: GapReport) -> _Finding:
+    scored = bystanders(report)
     if not scored:
-        return None, "How far imagined returns are off is unknown: no policy scored."
+        return None, "How far imagined returns are off is unknown: no policy was scored."
     mean = float(np.mean([abs(entry.gap) for entry in scored]))
     worst = max(scored, key=lambda entry: max(np.abs(entry.gap_interval)))
-    low, high = worst.gap_interval
     text = (
-        f"imagined returns are off by {mean:.1%} of the range of real returns on average, at worst by"
-        f" {worst.gap:+.1%} [{low:+.1%}, {high:+.1%}] for {worst.name} (limits {MEAN_GAP:.0%} and"
+        f"they are off by {mean:.1%} of the range of real returns on average and at worst by"
+        f" {_signed(worst.gap, worst.gap_interval)}, for {worst.name} (at most {MEAN_GAP:.0%} and"
         f" {WIDEST_GAP:.0%})."
     )
-    if mean > MEAN_GAP or any(not _reaches(entry.gap_interval, WIDEST_GAP) for entry in scored):
-        return False, f"Returns are wrong: {text}"
-    if max(abs(low), abs(high)) > WIDEST_GAP:
-        return None, f"Too few episodes to say whether returns are right: {text}"
-    return True, f"Returns are right: {text}"
+    if mean > MEAN_GAP or not all(_reaches(entry.gap_interval, WIDEST_GAP) for entry in scored):
+        return False, f"Imagined returns are wrong: {text}"
+    if max(np.abs(worst.gap_interval)) > WIDEST_GAP:
+        return None, f"Too few episodes to say whether imagined returns are right: {text}"
+    return True, f"Imagined returns are right: {text}"
+
+
+def _rewards(report: GapReport) -> _Finding:
+    first = next(iter(report.open_loop), None)
+    if first is None or first.reward_error is None or first.reward_size is None:
+        return None, "Whether rewards of single steps are right is unknown: they were not compared."
+    off = first.reward_error / max(first.reward_size, 1e-9)
+    text = f"imagined ones are {off:+.1%} off after one step from a real state (at most {REWARD_ERROR:.0%})."
+    passed = abs(off) <= REWARD_ERROR
+    return passed, f"Rewards of single steps are {'right' if passed else 'wrong'}: {text}"
 
 
 def _bounds(report: GapReport) -> _Finding:
     shares = [entry.coverage for entry in report.scores if entry.coverage is not None]
     if not shares:
         return None, "How sure the world is of a step is unknown: it has no error bounds; calibrate it."
+    level = 0.9 if report.level is None else report.level
+    least, most, mean = level - UNDERCOVERAGE, level + OVERCOVERAGE, float(np.mean(shares))
+    text = f"{mean:.0%} of errors lie inside, and bounds of {level:.0%} take {least:.0%} to {most:.0%}"
     stale = [entry.name for entry in report.scores if entry.stale]
-    least = 0.9 - UNDERCOVERAGE
-    text = f"{np.mean(shares):.0%} of errors lie inside the error bounds ({least:.0%} is the least)"
-    if stale:
-        return False, f"Error bounds do not hold: {text}, and significantly too few for {', '.join(stale)}."
-    if np.mean(shares) < least:
-        return False, f"Error bounds do not hold: {text}."
-    return True, f"Error bounds hold: {text}."
+    if mean > most:
+        return False, f"The error bounds are too wide to say much: {text}."
+    if mean < least or stale:
+        named = f"; significantly too few for {', '.join(stale)}" if stale else ""
+        return False, f"The error bounds do not hold: {text}{named}."
+    return True, f"The error bounds hold: {text}."
+
+
+def _prediction(report: GapReport) -> _Finding:
+    rows = [row for row in report.open_loop if row.steps <= SKILL_STEPS]
+    if not rows:
+        return None, "How well the world predicts states is unknown: no real episode was replayed in it."
+    row = rows[-1]
+    share = row.error / max(row.constant_state, 1e-9)
+    passed = share <= SKILL
+    return passed, (
+        f"The world predicts states {'well' if passed else 'badly'}: after {row.steps} steps its error is"
+        f" {share:.0%} of that of keeping the state constant (at most {SKILL:.0%})."
+    )
+
+
+def _counterfactual(report: GapReport) -> _Finding:
+    found = report.counterfactual
+    if found is None or len(found.alternatives) < 2:
+        why = found.skipped if found is not None and found.skipped else "this was not tested"
+        return None, f"Whether the world knows what other actions would have done is unknown: {why}."
+    logged, *others = found.alternatives
+    worst = max(others, key=lambda each: each.error)
+    least = min(others, key=lambda each: each.cosine or 0.0)
+    cosine = least.cosine or 0.0
+    limit = max(ERROR_RATIO * logged.error, SMALL_ERROR)
+    passed = worst.error <= limit and cosine >= MIN_COSINE
+    return passed, (
+        f"The world {'knows' if passed else 'does not know'} what other actions would have done: after"
+        f" {found.steps} steps states are {worst.error:.3f} std off under actions of the kind"
+        f" {worst.actions!r} (at most {limit:.3f}; {logged.error:.3f} under the logged ones), and the"
+        f" difference that actions make has a cosine of {cosine:.2f} with the real one (at least"
+        f" {MIN_COSINE:g}; {least.actions})."
+    )
+
+
+def _optimism(report: GapReport) -> _Finding:
+    found = optimism(report)
+    if not found.failing:
+        return None, "Whether the world predicts failure is unknown: no scored policy fails."
+    foreseen = 1 - len(found.missed) / len(found.failing)
+    passed = foreseen >= MIN_FORESEEN
+    named = f", not that of {', '.join(found.missed)}" if found.missed else ""
+    return passed, (
+        f"The world {'predicts' if passed else 'does not predict'} failure: of {len(found.failing)} policies"
+        f" that fail it foresees that of {foreseen:.0%}{named} (at least {MIN_FORESEEN:.0%})."
+    )
+
+
+def _exploitation(report: GapReport) -> _Finding:
+    found = exploitation(report)
+    if found is None:
+        return None, "Whether training exploits the world is unknown: no policy trained in it was scored."
+    low, high = found.worst_interval
+    text = (
+        f"of {len(found.policies)} trained in it, {found.worst} earns"
+        f" {_signed(found.worst_gap, found.worst_interval)} of the range more than in reality (at most"
+        f" {WIDEST_GAP:.0%}); {found.mean_gap:+.1%} on average."
+    )
+    if low > WIDEST_GAP:
+        return False, f"Policies exploit the world: {text}"
+    if high > WIDEST_GAP:
+        return None, f"Too few episodes to say whether policies exploit the world: {text}"
+    return True, f"Policies do not exploit the world: {text}"
 
 
 def _reaches(interval: tuple[float, float], limit: float) -> bool:
@@ -130,10 +175,23 @@ def _reaches(interval: tuple[float, float], limit: float) -> bool:
     return interval[0] <= limit and interval[1] >= -limit
 
 
-def _count(scored: list[PolicyScore]) -> str:
-    return "1 policy" if len(scored) == 1 else f"{len(scored)} policies"
+def _signed(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:+.1%} [{interval[0]:+.1%}, {interval[1]:+.1%}]"
+
+
+def _count(report: GapReport) -> str:
+    number = len(bystanders(report))
+    return "1 policy" if number == 1 else f"{number} policies"
 
 
 _Rules: TypeAlias = dict[str, Callable[[GapReport], _Finding]]
 RANKING_RULES: _Rules = {"evidence": _evidence, "ranking": _ranking}
-OTHER_RULES: _Rules = {"returns": _gaps, "error bounds": _bounds}
+OTHER_RULES: _Rules = {
+    "returns": _returns,
+    "rewards": _rewards,
+    "prediction": _prediction,
+    "error bounds": _bounds,
+    "counterfactual": _counterfactual,
+    "optimism": _optimism,
+    "exploitation": _exploitation,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Mapping
@@ -35,13 +36,15 @@ def cpu_seconds() -> float:
 
 def library_versions() -> dict[str, str]:
     """Versions that decide what a trajectory looks like."""
-    found = {}
-    for name in ("wmgym", "gymnasium", "mujoco", "numpy", "torch"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return {name: _version(name) for name in ("wmgym", "gymnasium", "mujoco", "numpy", "torch")}
+
+
+@functools.cache  # reading one takes milliseconds, and every recorded episode asks for all
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 @dataclass(frozen=True)
