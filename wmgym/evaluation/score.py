@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import stats
 
 from wmgym.calibration import online
+from wmgym.calibration.open_loop_rows import mean_rows
 from wmgym.data.collect import collect
 from wmgym.data.pool import as_policies
+from wmgym.data.transitions import Transitions
 from wmgym.envs.rollout import rollout
+from wmgym.evaluation.counterfactual import counterfactual
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
+from wmgym.evaluation.verdict import verdict
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
@@ -49,7 +54,7 @@ def score(
 
     Returns:
         Real and imagined returns of every policy with bootstrap intervals, and of the random one, which
-        anchors the scale of the gap.
+        anchors the scale of the gap; what the world predicts open loop and under other actions; the verdict.
 
     Raises:
         ValueError: no policies, a policy of the reserved name "random", fewer than 2 episodes, or an env
@@ -68,6 +73,7 @@ def score(
         raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     limit = min(limits)
     runs: dict[str, _Run] = {}
+    episodes: dict[str, Transitions] = {}
     for name, policy in {**candidates, RANDOM: None}.items():
         real = collect(
             world.task,
@@ -89,12 +95,14 @@ def score(
         )
         bounded = world.calibration is not None
         freshness = online.check(world, real, propagation, seed) if bounded else None
+        episodes[name] = real
         runs[name] = (real.returns, real.lengths, *imagined, freshness)
     random_mean = runs[RANDOM][0].mean()
     spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
     scores = [_compare(name, run, scale, seed) for name, run in runs.items()]
-    return GapReport(
+    checked = [freshness for *_, freshness in runs.values() if freshness is not None]
+    report = GapReport(
         env_id=world.task.env_id,
         episodes=real_episodes,
         seed=seed,
@@ -102,7 +110,11 @@ def score(
         real_steps=int(sum(run[1].sum() for run in runs.values())),
         imagined_steps=int(sum(run[3].sum() for run in runs.values())),
         max_episode_steps=limit,
+        level=checked[0].level if checked else None,
+        open_loop=mean_rows([freshness.by_steps for freshness in checked]),
+        counterfactual=counterfactual(world, episodes, propagation, seed),
     )
+    return replace(report, verdict=verdict(report))
 
 
 _Run: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, online.Freshness | None]
