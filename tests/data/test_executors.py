@@ -178,6 +178,30 @@ def test_no_child_is_left_a_second_after_its_parent(end: int, before: str) -> No
         assert errors.count(b"Traceback") == (end == signal.SIGINT), errors.decode()
 
 
+STUCK = """
+import ctypes, os
+from wmgym.data.executors import ForkExecutor
+
+def work(item, advance):
+    os.write(1, b"up\\n")
+    ctypes.PyDLL(None).sleep(30)  # C code that keeps every Python thread of its process from running
+
+ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not end children")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_not_even_a_child_stuck_in_c_code_is_left(end: int) -> None:
+    with parent_of_two(STUCK) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.read(6) == b"up\nup\n"
+        os.kill(parent.pid, end)
+        parent.wait(5)
+        time.sleep(1.0)
+        assert not alive(parent.pid)
+
+
 def test_children_that_collect_end_with_their_parent() -> None:
     collecting = (
         "import wmgym; wmgym.collect('HalfCheetah-v5', steps=40_000, workers=2, max_episode_steps=100)"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import re
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +15,14 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
-from tests.data.envs import CountingEnv, Kick
+from tests.data.envs import CountingEnv, Kick, assert_equal
 from wmgym.data.collect import collect
 from wmgym.data.rollout_worker import MUJOCO_WARNINGS, CollectError
+from wmgym.tasks.layout import identity_core
+from wmgym.tasks.task import make_task
 
 # Spaces
 
@@ -65,7 +73,8 @@ def test_an_env_that_goes_wrong_is_named(
         collect(env, {"mine": None}, episodes=4, seed=0, max_episode_steps=9, workers=workers)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith("episode 0 (reset seed ")
+    # Of two processes either may be the first to meet it.
+    assert re.match(rf"episode [{'0' if workers == 1 else '02'}] \(reset seed ", message)
     assert f"policy 'mine'), step {step}: " in message
 
 
@@ -141,3 +150,166 @@ def test_a_discrete_policy_must_answer_one_integer_a_row(action: Any) -> None:
             steps=5,
             seed=0,
         )
+
+
+# What is recorded is what happened
+
+
+class Own(CountingEnv):
+    """Returns what it is told to, whatever Gymnasium asks for."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def step(self, action: Any) -> Any:
+        return self.answer(super().step(action))
+
+
+def outcome(**changes: Any) -> Callable[[Any], Any]:
+    names = ("obs", "reward", "terminated", "truncated", "info")
+    return lambda found: tuple((dict(zip(names, found, strict=True)) | changes).values())
+
+
+def test_an_action_that_the_env_changes_in_place_is_recorded_as_it_was_asked() -> None:
+    class Halving(CountingEnv):
+        def step(self, action: Any) -> Any:
+            action *= 0.5
+            return super().step(action)
+
+    asked = np.full((1, 2), 0.8, np.float32)
+    for steps, workers in ((3, 1), (40, 2)):
+        env = Halving(length=5)
+        data = collect(lambda env=env: env, lambda obs: asked[[0] * len(obs)], steps=steps, workers=workers)  # type: ignore[misc]
+        assert (data.action == asked).all()
+    assert (env.actions[0] == 0.4).all() if env.actions else True
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_one_array_for_all_steps_is_copied(dtype: type) -> None:
+    class Same(CountingEnv):
+        def _look(self) -> np.ndarray:
+            self.buffer = self.buffer.astype(dtype, copy=False)
+            return super()._look()
+
+    data = collect(lambda: Same(length=5), steps=10, seed=0)
+    assert data.obs[:, 0].tolist() == data.core[:, 0].tolist() == [0, 1, 2, 3, 4] * 2
+    assert data.next_obs[:, 0].tolist() == data.next_core[:, 0].tolist() == [1, 2, 3, 4, 5] * 2
+
+
+def test_a_reading_of_the_live_simulator_is_copied() -> None:
+    env = CountingEnv(length=5)
+    core = replace(identity_core(1), unobserved_dim=1, read_unobserved=lambda env: env.buffer)  # type: ignore[attr-defined]
+    task = make_task(lambda: env, core=core)
+    read = task.read_unobserved(env), task.read_core(env, env.buffer)
+    env.buffer[:] = 7
+    assert [float(each[0]) for each in read] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("wrap", [np.array, lambda x: np.array([x]), np.float32, lambda x: torch.tensor([x])])
+def test_arrays_of_one_element_and_ints_are_numbers(wrap: Callable[[Any], Any]) -> None:
+    env = Own(outcome(reward=wrap(2.0), terminated=wrap(0), truncated=wrap(False)))
+    data = collect(lambda: env, steps=5, seed=0)
+    assert (data.reward, data.terminated.tolist()) == (pytest.approx([2.0] * 5), [False] * 5)
+    ends = collect(lambda: Own(outcome(reward=3, terminated=wrap(1))), steps=2, seed=0)
+    assert (ends.terminated.tolist(), ends.num_episodes) == ([True, True], 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (outcome(reward=None), "the reward is None, not a number"),
+        (outcome(reward="much"), "the reward is 'much', not a number"),
+        (outcome(reward=np.zeros(2)), r"the reward is array\(\[0., 0.\]\), not a number"),
+        (outcome(reward=1j), "the reward is 1j, not a number"),
+        (outcome(reward=torch.zeros(1, requires_grad=True)), "the reward is tensor.*, not a number"),
+        (outcome(terminated=np.nan), "terminated is nan, neither true nor false"),
+        (outcome(terminated=0.5), "terminated is 0.5, neither true nor false"),
+        (outcome(truncated=None), "truncated is None, not a number"),
+        (outcome(obs=None), "the observation is None, not numbers of .* shape"),
+        (outcome(obs=np.array([1.0], object)), r"the observation is array\(\[1.0\], dtype=object\), not"),
+        (outcome(obs=[[1.0], [1.0, 2.0]]), "the observation is "),
+        (outcome(obs=np.ones((1, 1), np.float32)), r"the observation is of shape \(1, 1\), not numbers of"),
+        (outcome(obs=np.float32(1)), r"the observation is of shape \(\), not"),
+        (lambda found: found[:4], "step returned 4 values where .* belong, as in the old Gym API"),
+        (lambda found: None, "step returned a NoneType where"),
+    ],
+)
+def test_what_is_no_step_of_gymnasium_is_one_line(answer: Callable[[Any], Any], why: str) -> None:
+    with pytest.raises(CollectError, match=f"^episode 0 .*, step 0: {why}") as caught:
+        collect(lambda: Own(answer), steps=5, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_envs_of_the_old_gym_api_are_one_line() -> None:
+    class Start(CountingEnv):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return super().reset(seed=seed)[0]
+
+    class NoSeed(CountingEnv):
+        def reset(self) -> Any:  # type: ignore[override]
+            return super().reset()
+
+    class Four(CountingEnv):
+        def step(self, action: Any) -> Any:
+            return super().step(action)[:4]
+
+    for kind in (Start, NoSeed, Four):
+        for make in (kind, lambda kind=kind: gym.wrappers.TimeLimit(kind(), 5)):
+            with pytest.raises(CollectError, match=r"old Gym API; .*Shimmy") as caught:
+                collect(make, steps=5, seed=0)
+            assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_envs_own_tells_the_episode_and_step() -> None:
+    def fails(found: Any) -> Any:
+        raise ValueError("gripper is open")
+
+    with pytest.raises(ValueError, match="gripper is open") as caught:
+        collect(lambda: Own(fails), steps=5, seed=3)
+    assert any(
+        note.startswith("The env raised it in episode 0 (reset seed ") for note in caught.value.__notes__
+    )
+
+
+# Envs that hang
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("how", [time.sleep, ctypes.PyDLL(None).sleep], ids=["python", "c"])
+def test_an_env_that_hangs_is_named(workers: int, how: Callable[[int], Any]) -> None:
+    class Hangs(CountingEnv):
+        def step(self, action: Any) -> Any:
+            if self.count == 3:
+                how(30)
+            return super().step(action)
+
+    began = time.monotonic()
+    with pytest.raises(CollectError, match=r"step 3: the env has not returned for step_timeout=0.5 seconds"):
+        collect(lambda: Hangs(length=9), steps=80, seed=0, workers=workers, step_timeout=0.5)
+    assert time.monotonic() - began < 10
+    assert not multiprocessing.active_children()
+
+
+def test_a_reset_that_hangs_is_named_and_a_slow_policy_is_not() -> None:
+    class Hangs(CountingEnv):
+        def reset(self, **kwargs: Any) -> Any:
+            if hasattr(self, "count"):
+                time.sleep(30)
+            return super().reset(**kwargs)
+
+    with pytest.raises(CollectError, match=r"^episode [0-9]+, step 0: the env has not returned"):
+        collect(lambda: Hangs(length=2), steps=8, seed=0, step_timeout=0.3)
+
+    def slow(obs: np.ndarray) -> np.ndarray:
+        time.sleep(0.4)
+        return np.zeros((len(obs), 2))
+
+    patient = collect(lambda: CountingEnv(length=9), slow, steps=3, seed=0, step_timeout=0.3)
+    assert_equal(patient, collect(lambda: CountingEnv(length=9), slow, steps=3, seed=0))
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, np.nan])
+def test_a_step_timeout_is_a_time(seconds: float) -> None:
+    with pytest.raises(ValueError, match="step_timeout must be above 0"):
+        collect(CountingEnv, steps=3, step_timeout=seconds)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.executors import executor
+from wmgym.data.executors import ForkExecutor, can_fork, executor
 from wmgym.data.pool import as_policies, is_pool
-from wmgym.data.rollout_worker import Rollout, run_group
+from wmgym.data.rollout_worker import Rollout, Watch, run_group
 from wmgym.data.steps import Episode, from_episodes
 from wmgym.data.transitions import Transitions
-from wmgym.io.progress import track
+from wmgym.io.progress import Advance, track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 
 _STREAMS = 8  # envs side by side
@@ -34,6 +34,7 @@ def collect(
     switch_every: int | None = None,
     max_episode_steps: int | None = None,
     workers: int | None = None,
+    step_timeout: float | None = None,
     progress: bool = False,
 ) -> Transitions:
     """Run policies in the real env for exactly ``steps`` steps, or for ``episodes`` whole episodes.
@@ -60,10 +61,13 @@ def collect(
         workers: processes; None uses every core where the job is long enough to pay for starting them. They
             are forked: where other threads of yours compute with torch meanwhile, a lock that one of them
             holds stays locked in a process for ever. Pass 1 there.
+        step_timeout: seconds that one ``reset`` or ``step`` of the env may take; None waits for ever. The env
+            then runs in a forked process whatever ``workers`` says, which is killed where it hangs.
         progress: show a bar on a terminal.
 
     Raises:
-        CollectError: a MuJoCo warning, a value that is not finite, or an observation outside its space.
+        CollectError: a MuJoCo warning, a value that is not finite or of another type than Gymnasium asks for,
+            an observation outside its space, or an env that hangs; names the episode and the step.
         ValueError: a bad argument.
     """
     task = env if isinstance(env, Task) else make_task(env)
@@ -75,6 +79,8 @@ def collect(
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+    if step_timeout is not None and not (step_timeout > 0 and can_fork()):
+        raise ValueError(f"step_timeout must be above 0, on a system that can fork, got {step_timeout}")
     limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
     if episodes is not None and limit is None:
         raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
@@ -86,13 +92,30 @@ def collect(
     if workers is None:
         workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
     with track("collect", expected, show=progress) as advance:
-        found = executor(workers, len(groups)).map(run_group, groups, advance)
+        found = _run(groups, workers, step_timeout, advance)
     names = list(policies)
 
     def place(episode: Episode) -> tuple[int, int]:
         return names.index(episode.policy) if apart else 0, episode.index
 
     return from_episodes(task, sorted(itertools.chain.from_iterable(found), key=place))
+
+
+def _run(
+    groups: list[Rollout], workers: int, step_timeout: float | None, advance: Advance
+) -> list[list[Episode]]:
+    """The episodes of each group."""
+    if step_timeout is None:
+        return executor(workers, len(groups)).map(run_group, groups, advance)
+    watches = [Watch(step_timeout) for _ in groups]
+
+    def looking(amount: int, note: str = "") -> None:  # called in this process, while the others work
+        advance(amount, note)
+        for watch in watches:
+            watch.check()
+
+    watched = [replace(group, watch=watch) for group, watch in zip(groups, watches, strict=True)]
+    return ForkExecutor(min(workers, len(groups))).map(run_group, watched, looking)
 
 
 def _shares(whole: Rollout) -> list[Rollout]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
@@ -25,6 +26,7 @@ Work: TypeAlias = Callable[[Item, Advance], Result]
 """What is done to an item; tells ``advance`` of its progress."""
 
 _LOOK_SECONDS = 0.1  # how often a parent looks at its children's progress, and they at whether it lives
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 class Executor(Protocol):
@@ -71,7 +73,8 @@ class ForkExecutor:
                     receiver, sender = fork.Pipe(duplex=False)
                     child = fork.Process(target=_run, args=(work, item, counts, index, sender, os.getpid()))
                     running[receiver] = index, child
-                    with warnings.catch_warnings():  # the child uses none of its parent's threads
+                    with warnings.catch_warnings(), _ctrl_c_later():
+                        # The child uses none of its parent's threads.
                         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork.*")
                         child.start()
                     sender.close()  # so that the pipe ends with the child
@@ -83,19 +86,26 @@ class ForkExecutor:
                 seen, before = sum(counts), seen
                 advance(seen - before)
         finally:
-            for receiver, (_, child) in running.items():
+            started = [child for _, child in running.values() if child.pid is not None]
+            for child in started:  # all of them first, for a second Ctrl-C may cut the waiting short
+                child.kill()
+            for child in started:
+                child.join()
+            for receiver in running:
                 receiver.close()
-                if child.pid is not None:  # else the system could not start it
-                    child.kill()
-                    child.join()
         return [results[index] for index in range(len(items))]
 
 
 def executor(workers: int, items: int) -> Executor:
     """Processes where there is work for two and the system can fork, else this process alone."""
-    if min(workers, items) < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    if min(workers, items) < 2 or not can_fork():
         return SerialExecutor()
     return ForkExecutor(min(workers, items))
+
+
+def can_fork() -> bool:
+    """Whether this system can copy a process; Windows cannot."""
+    return "fork" in multiprocessing.get_all_start_methods()
 
 
 def _receive(receiver: Any) -> Any:
@@ -112,8 +122,9 @@ def _receive(receiver: Any) -> Any:
 
 def _run(work: Work[Any, Any], item: Any, counts: Any, index: int, sender: Any, parent: int) -> None:
     """In a child: do one item and send its result, or what went wrong."""
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # never enter the parent's thread pool
 
@@ -133,8 +144,30 @@ def _run(work: Work[Any, Any], item: Any, counts: Any, index: int, sender: Any, 
         sender.send_bytes(outcome)
 
 
-def _end_with(parent: int) -> None:
-    """In a child: end it as soon as its parent is gone."""
+def end_with(parent: int) -> None:
+    """In a child: have it killed as soon as its parent is gone, whatever it is doing then.
+
+    The kernel sees to it on Linux, where not even C code that never returns can hold it up; elsewhere a
+    thread of the child looks.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None or prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        threading.Thread(target=_look_for, args=(parent,), daemon=True).start()
+    elif os.getppid() != parent:  # it was gone before the kernel knew
+        os._exit(1)
+
+
+def _look_for(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back: no child meets it before it ignores it, no parent before it knows the child."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

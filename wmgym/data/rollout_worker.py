@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
-from wmgym.data.steps import Episode, Recorder, Step, columns
+from wmgym.data.steps import Episode, Recorder, Step, StepError, columns
 from wmgym.io.progress import Advance
 from wmgym.tasks.task import Task
 
@@ -24,6 +26,31 @@ MUJOCO_WARNINGS = (
 
 class CollectError(RuntimeError):
     """The real env returned data that no model should be fitted to; names the episode and the step."""
+
+
+class Watch:
+    """Lets a parent see how long an env in a forked child has been busy with one call."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._call = multiprocessing.get_context("fork").RawArray("d", 3)  # when it began or 0, episode, step
+
+    def begin(self, episode: int, step: int) -> None:
+        """In the child: the env is called next."""
+        self._call[:] = time.monotonic(), episode, step
+
+    def end(self) -> None:
+        """In the child: it has returned."""
+        self._call[0] = 0.0
+
+    def check(self) -> None:
+        """In the parent: raise ``CollectError`` where the call takes longer than allowed."""
+        began, episode, step = self._call
+        if began and time.monotonic() - began > self.seconds:
+            raise CollectError(
+                f"episode {episode:.0f}, step {step:.0f}: the env has not returned for step_timeout="
+                f"{self.seconds:g} seconds; mend it, or allow more"
+            )
 
 
 @dataclass(frozen=True)
@@ -41,6 +68,7 @@ class Rollout:
         switch_every: mean number of steps that a policy acts for; None for the whole episode.
         streams: envs stepped side by side.
         group: those of them that share policy calls and are stepped in one process.
+        watch: told of every call of an env; None where none may hang.
     """
 
     task: Task
@@ -53,6 +81,7 @@ class Rollout:
     switch_every: int | None
     streams: int = 1
     group: tuple[int, ...] = (0,)
+    watch: Watch | None = None
 
 
 def run_group(rollout: Rollout, advance: Advance) -> list[Episode]:
@@ -92,21 +121,37 @@ class _Stream:
         self.acting = names[index % len(names)]
         self.policy = self.acting if rollout.switch_every is None else "switching"
         self.steps: list[Step] = []
-        self.recorder.look(self.env.reset(seed=self.seed)[0])
+        self._call(self.recorder.reset, self.seed)
         self._check(0.0)
         return True
 
     def step(self, action: Any) -> None:
         """One env step; at an episode's end, record it and reset for the next."""
-        step = self.recorder.step(action)
+        step: Step = self._call(self.recorder.step, action)
         self.steps.append(step)
-        self._check(float(step.reward))
+        self._check(step.reward)
         self.left = None if self.left is None else self.left - 1
         cut = step.truncated or self.left == 0 or len(self.steps) == self.rollout.max_episode_steps
         if step.terminated or cut:
             self.steps[-1] = step._replace(truncated=not step.terminated)
             self.finished.append(Episode(self.index, self.policy, self.seed, columns(self.steps)))
             self.active = self._start(self.index + self.rollout.streams)
+
+    def _call(self, method: Callable[[Any], Any], argument: Any) -> Any:
+        """A call of the env; what goes wrong there names the episode and the step."""
+        watch = self.rollout.watch
+        if watch is not None:
+            watch.begin(self.index, len(self.steps))
+        try:
+            return method(argument)
+        except StepError as error:
+            raise CollectError(f"{self._here}: {error}") from error
+        except Exception as error:
+            error.add_note(f"The env raised it in {self._here}.")
+            raise
+        finally:
+            if watch is not None:
+                watch.end()
 
     def _check(self, reward: float) -> None:
         """Refuse what no model should be fitted to."""
@@ -124,10 +169,12 @@ class _Stream:
             self._stop("the observation is outside observation_space")
 
     def _stop(self, why: str) -> None:
-        raise CollectError(
-            f"episode {self.index} (reset seed {self.seed}, policy {self.policy!r}), step {len(self.steps)}: "
-            f"{why}; limit the actions or mend the env before fitting to it"
-        )
+        raise CollectError(f"{self._here}: {why}; limit the actions or mend the env before fitting to it")
+
+    @property
+    def _here(self) -> str:
+        seed = f"reset seed {self.seed}, policy {self.policy!r}"
+        return f"episode {self.index} ({seed}), step {len(self.steps)}"
 
 
 def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:

@@ -89,11 +89,13 @@ class Task:
         if self.core.from_mujoco is not None:
             data: Any = env.unwrapped.data  # type: ignore[attr-defined]
             return self.core.from_mujoco(data.qpos, data.qvel)
-        return np.asarray(self.core.from_obs(np.asarray(obs, np.float64).reshape(-1)))[: self.core.dim]
+        # A copy: envs may write into the array that they hand out.
+        return np.asarray(self.core.from_obs(np.array(obs, np.float64).reshape(-1)))[: self.core.dim]
 
     def read_unobserved(self, env: gym.Env[Any, Any]) -> np.ndarray:
         """World positions whose change is the displacement, then readouts: ``(unobserved_dim,)`` float64."""
-        return self.core.read_unobserved(env) if self.core.read_unobserved is not None else np.zeros(0)
+        read = self.core.read_unobserved
+        return np.zeros(0) if read is None else np.array(read(env), np.float64)
 
     def unobserved_over(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Unobserved quantities of a step, from two readings: the displacement, then the later readouts."""
