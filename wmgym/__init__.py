@@ -40,8 +40,17 @@ if TYPE_CHECKING:
     from wmgym.envs.env import ImaginedEnv as ImaginedEnv
     from wmgym.envs.trust import Trust as Trust
     from wmgym.envs.vector_env import ImaginedVectorEnv as ImaginedVectorEnv
+    from wmgym.evaluation.agreement import Agreement as Agreement
+    from wmgym.evaluation.agreement import agreement as agreement
+    from wmgym.evaluation.compare import Comparison as Comparison
+    from wmgym.evaluation.compare import compare as compare
     from wmgym.evaluation.gap_report import GapReport as GapReport
+    from wmgym.evaluation.intervals import prediction_powered as prediction_powered
+    from wmgym.evaluation.ranking import Ranking as Ranking
+    from wmgym.evaluation.ranking import rank as rank
     from wmgym.evaluation.score import score as score
+    from wmgym.evaluation.select import Selection as Selection
+    from wmgym.evaluation.select import select as select
     from wmgym.io.files import StoreError as StoreError
     from wmgym.models.config import FitConfig as FitConfig
     from wmgym.models.dynamics import Dynamics as Dynamics
@@ -84,6 +93,11 @@ _NAMES = {
     "agents.sb3": ("train",),
     "evaluation.score": ("score",),
     "evaluation.gap_report": ("GapReport",),
+    "evaluation.agreement": ("Agreement", "agreement"),
+    "evaluation.intervals": ("prediction_powered",),
+    "evaluation.ranking": ("Ranking", "rank"),
+    "evaluation.compare": ("Comparison", "compare"),
+    "evaluation.select": ("Selection", "select"),
     # The whole procedure
     "app.config": ("CollectConfig", "EvaluateConfig", "Round"),
     "app.recipes": ("RunConfig", "recipe"),

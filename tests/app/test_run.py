@@ -103,8 +103,8 @@ def test_killed_anywhere_it_ends_the_same(
             with pytest.raises(KeyboardInterrupt):
                 wmgym.run(config(), tmp_path / "out")
     again = wmgym.run(config(), tmp_path / "out")
-    assert again.report.to_dict() == result.report.to_dict()
-    for name in ("report.json", "world/manifest.json", "policy/manifest.json"):
+    assert again.report == result.report == wmgym.GapReport.load(tmp_path / "out/report.json")
+    for name in ("world/manifest.json", "policy/manifest.json"):
         assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
     counted = ("real_steps", "imagined_steps")
     assert [again.ledger[key] for key in counted] == [result.ledger[key] for key in counted]

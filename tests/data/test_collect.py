@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from tests.data.envs import CountingEnv, assert_equal, linear, still
-from wmgym.data.collect import collect
+from wmgym.data.collect import collect, collect_each
 from wmgym.data.policy import MLPPolicy, PolicyCard
 from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import make_task
@@ -256,3 +256,13 @@ def test_noise_on_discrete_actions_and_episodes_without_end_are_refused() -> Non
         collect("CartPole-v1", steps=5, seed=0, noise=0.1)
     with pytest.raises(ValueError, match="time limit"):
         collect(CountingEnv, episodes=5, seed=0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_policies_side_by_side_are_each_what_they_are_alone(workers: int) -> None:
+    task, both = make_task("Hopper-v5"), {"still": still, "random": None}
+    found = collect_each(task, both, episodes=3, seed=5, max_episode_steps=9, workers=workers)
+    assert list(found) == ["still", "random"]
+    for name, policy in both.items():
+        assert_equal(found[name], collect(task, {name: policy}, episodes=3, seed=5, max_episode_steps=9))
+    assert found["still"].episode_seed == found["random"].episode_seed

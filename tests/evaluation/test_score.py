@@ -16,7 +16,7 @@ from wmgym.calibration.calibrate import calibrate
 from wmgym.data.policy import MLPPolicy
 from wmgym.evaluation import score as score_module
 from wmgym.evaluation.gap_report import GapReport
-from wmgym.evaluation.score import mean_interval, score
+from wmgym.evaluation.score import score
 from wmgym.io import artifacts
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -159,32 +159,6 @@ def test_a_foreign_report_is_refused(report: GapReport, tmp_path: Path, change: 
         GapReport.load(tmp_path / "report.json")
 
 
-# Intervals
-
-
-def test_interval_of_a_normal_sample() -> None:
-    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    low, high = mean_interval(values, 0)
-    half = 1.96 * values.std() / np.sqrt(400)
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
-    assert mean_interval(values, 0) == (low, high)
-
-
-def test_interval_covers_the_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    inside = []
-    for seed in range(200):
-        low, high = mean_interval(rng.exponential(size=60), seed)
-        inside.append(low <= 1.0 <= high)
-    assert 0.88 < np.mean(inside) < 0.98
-
-
-@pytest.mark.parametrize("values", [[5.0] * 4, [0.0, 0.0], [1.0, 2.0], [1e100, -1e100]])
-def test_interval_of_odd_samples(values: list[float]) -> None:
-    low, high = mean_interval(np.array(values), 0)
-    assert min(values) <= low <= high <= max(values)
-
-
 def test_constant_returns_are_no_trouble() -> None:
     world = toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0))
     free = replace(
@@ -265,7 +239,7 @@ def test_an_interval_needs_two_episodes() -> None:
 
 
 def test_a_task_without_a_limit_asks_for_one_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_module, "collect", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(score_module, "collect_each", lambda *args, **kwargs: 1 / 0)
     world = toy.world(described=replace(toy.task(), max_episode_steps=None))
     with pytest.raises(ValueError, match="no time limit; pass max_episode_steps="):
         score(world, {"damp": damp}, 2)

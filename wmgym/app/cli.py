@@ -73,7 +73,7 @@ def collect(
         how: dict[str, Any] = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
         how["max_episode_steps"] = max_episode_steps
         task = make_task(env, env_kwargs=env_kwargs)
-        data = collect_module.collect(task, options.policies(policy), **how, progress=not as_json)
+        data = collect_module.collect(task, options.policies(policy, task), **how, progress=not as_json)
         data.save(out)
         named: dict[str, Any] = {"env_id": env, "policy": [str(p) for p in policy or ()]}
         named["env_kwargs"] = record_kwargs(env_kwargs or {})

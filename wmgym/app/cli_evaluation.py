@@ -16,11 +16,11 @@ from wmgym.app import console, options
 def score(
     world: options.World,
     out: options.Out,
-    policy: Annotated[
-        list[Path] | None,
-        Option(help="Saved policy or directory of them; repeat for several.", show_default="random actions"),
+    policy: options.Judged = None,
+    episodes: Annotated[int, Option(min=2, help="Real episodes per policy.")] = 20,
+    imagined_episodes: Annotated[
+        int | None, Option(min=2, help="Imagined episodes per policy.", show_default="as many as real ones")
     ] = None,
-    episodes: Annotated[int, Option(min=2, help="Episodes per policy, real and imagined.")] = 20,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -31,9 +31,13 @@ def score(
     """
     with console.job("score", out, as_json) as job:
         from wmgym.evaluation import score as score_module
+        from wmgym.models import saving
 
+        judged = saving.load(world)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
-        report = score_module.score(world, options.policies(policy), episodes, **how, progress=not as_json)
+        how["imagined_episodes"] = imagined_episodes
+        found = options.policies(policy, judged.task)
+        report = score_module.score(judged, found, episodes, **how, progress=not as_json)
         report.save(out / "report.json")
         job.done(
             {"world": str(world), "policy": [str(p) for p in policy or ()], "episodes": episodes, **how},
@@ -42,6 +46,96 @@ def score(
             real_steps=report.real_steps,
             imagined_steps=report.imagined_steps,
         )
+
+
+def rank(
+    world: options.World,
+    out: options.Out,
+    policy: options.Judged = None,
+    episodes: options.ImaginedEpisodes = 100,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Rank policies in imagination, without a real step; writes OUT/ranking.json.
+
+    Example: wmgym rank HalfCheetah-v5 --policy policies/HalfCheetah-v5 --out runs/rank
+    """
+    with console.job("rank", out, as_json) as job:
+        from wmgym.evaluation import ranking
+        from wmgym.io import artifacts
+        from wmgym.models import saving
+
+        judged = saving.load(world)
+        how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps, "episodes": episodes}
+        found = ranking.rank(judged, options.policies(policy, judged.task), **how, progress=not as_json)
+        result = dataclasses.asdict(found)
+        artifacts.write_json(out / "ranking.json", result)
+        named = {"world": str(world), "policy": [str(p) for p in policy or ()]}
+        job.done({**named, **how}, result, console.plain(found), imagined_steps=found.imagined_steps)
+
+
+def compare(
+    world: options.World,
+    first: Annotated[Path, Argument(metavar="FIRST", help="A policy, as --policy of `score` names one.")],
+    second: Annotated[Path, Argument(metavar="SECOND", help="Another policy.")],
+    out: options.Out,
+    episodes: Annotated[int, Option(min=6, help="Real episodes of each.")] = 20,
+    imagined_episodes: options.ImaginedEpisodes = 1_000,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Is SECOND better than FIRST in the real env? From the same start states; writes OUT/comparison.json.
+
+    Example: wmgym compare Hopper-v5 runs/ppo/policy runs/sac/policy --out runs/compare
+    """
+    with console.job("compare", out, as_json) as job:
+        from wmgym.evaluation import compare as compare_module
+        from wmgym.io import artifacts
+        from wmgym.models import saving
+
+        judged = saving.load(world)
+        how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
+        how["imagined_episodes"] = imagined_episodes
+        pair = [options.policies([path], judged.task) for path in (first, second)]
+        found = compare_module.compare(judged, pair[0], pair[1], episodes, **how, progress=not as_json)
+        result = dataclasses.asdict(found)
+        artifacts.write_json(out / "comparison.json", result)
+        named = {"world": str(world), "first": str(first), "second": str(second), "episodes": episodes}
+        steps = {"real_steps": found.real_steps, "imagined_steps": found.imagined_steps}
+        job.done({**named, **how}, result, console.plain(found), **steps)
+
+
+def select(
+    world: options.World,
+    out: options.Out,
+    policy: options.Judged = None,
+    budget: Annotated[int, Option(min=1, help="Real episodes in all.")] = 30,
+    imagined_episodes: options.ImaginedEpisodes = 100,
+    max_episode_steps: options.MaxEpisodeSteps = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Pick the best policy with few real episodes, spent where they decide most; writes OUT/selection.json.
+
+    Example: wmgym select HalfCheetah-v5 --policy policies/HalfCheetah-v5 --out runs/select
+    """
+    with console.job("select", out, as_json) as job:
+        from wmgym.evaluation import select as select_module
+        from wmgym.io import artifacts
+        from wmgym.models import saving
+
+        judged = saving.load(world)
+        how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
+        how["imagined_episodes"] = imagined_episodes
+        given = options.policies(policy, judged.task)
+        found = select_module.select(judged, given, budget, **how, progress=not as_json)
+        result = dataclasses.asdict(found)
+        artifacts.write_json(out / "selection.json", result)
+        named = {"world": str(world), "policy": [str(p) for p in policy or ()], "budget": budget}
+        steps = {"real_steps": found.real_steps, "imagined_steps": found.imagined_steps}
+        job.done({**named, **how}, result, console.plain(found), **steps)
 
 
 def gate(
@@ -84,5 +178,5 @@ def gate(
     raise typer.Exit(0 if passed else 1)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (score, gate)
+COMMANDS: tuple[Callable[..., None], ...] = (score, rank, compare, select, gate)
 """In the order of the list of commands."""

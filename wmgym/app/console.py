@@ -135,23 +135,28 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Ren
     return made
 
 
-def score_table(report: GapReport) -> Table:
-    """Real beside imagined returns, a row for each policy."""
+def score_table(report: GapReport) -> RenderableType:
+    """Real beside imagined returns, a row for each policy; how well imagination ranks them."""
     from wmgym.evaluation.gap_report import with_interval
 
     title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
-    columns = "policy", "real return", "imagined return", "gap %", "diverged", "errors inside bounds"
-    rows = []
+    columns = (
+        "policy", "real return", "estimate from both", "imagined return", "gap %", "diverged",
+        "errors inside bounds",
+    )  # fmt: skip
+    rows: list[list[RenderableType]] = []
     for s in report.scores:
         low, high = s.gap_interval
         cells = [
             with_interval(s.real_mean, s.real_interval),
+            "-" if s.estimate is None else with_interval(s.estimate, s.estimate_interval or s.real_interval),
             with_interval(s.imagined_mean, s.imagined_interval),
             with_interval(100 * s.gap, (100 * low, 100 * high)),
         ]
         inside = "-" if s.coverage is None else f"{s.coverage:.0%}{', stale' if s.stale else ''}"
-        rows.append([s.name, *cells, f"{s.diverged:.0%}", inside])
-    return table(title, columns, rows)
+        rows.append([Text(s.name), *cells, f"{s.diverged:.0%}", inside])
+    shown = table(title, columns, rows)
+    return shown if report.agreement is None else Group(shown, plain(report.agreement))
 
 
 def bounds(found: Calibration) -> list[dict[str, Any]]:
@@ -190,6 +195,11 @@ def bounds_table(
             cells += [f"{row['half_width'][way]:.3f}", "-" if share is None else f"{share:.0%}"]
         shown.append(cells)
     return table(title, columns, shown)
+
+
+def plain(value: object) -> Text:
+    """What a value says of itself; names in it stay text."""
+    return Text(str(value))
 
 
 def facts(named: Mapping[str, Any]) -> Table:

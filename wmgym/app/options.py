@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from wmgym.tasks.task import Task
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -39,17 +43,38 @@ def read(path: Path | None) -> dict[str, Any]:
     return {} if path is None else artifacts.read_json(path)
 
 
-def policies(paths: Sequence[Path] | None) -> Any:
-    """What ``--policy`` named, or None: several by their own name, or by directory where two share one."""
+def policies(given: Sequence[Path] | None, task: Task) -> Any:
+    """What ``--policy`` named, or None: several by their own name, or as given where two share one."""
+    if not given:
+        return None
+    if len(set(map(str, given))) < len(given):
+        raise ValueError("a --policy is given twice; give each once")
+    if len(given) == 1 and given[0].is_dir():
+        return given[0]
+    loaded = {str(path): _policy(str(path), task) for path in given}
+    names = [getattr(policy, "name", text) for text, policy in loaded.items()]
+    found = zip(names, loaded.items(), strict=True)
+    return {name if names.count(name) == 1 else text: policy for name, (text, policy) in found}
+
+
+def _policy(text: str, task: Task) -> Any:
+    """A saved policy, the policy of a Stable-Baselines3 zip, or a function named as ``module:function``."""
     from wmgym.data.policy import load_policy
 
-    if not paths or len(paths) < 2:
-        return paths[0] if paths else None
-    loaded = {str(path): load_policy(path) for path in paths}
-    if len(loaded) < len(paths):
-        raise ValueError("a --policy is given twice; give each once")
-    names = [policy.name for policy in loaded.values()]
-    return {p.name if names.count(p.name) == 1 else path: p for path, p in loaded.items()}
+    module, colon, name = text.partition(":")
+    if colon and not Path(text).exists():
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError as error:
+            raise ValueError(f"--policy {text}: cannot import {module}: {error}") from None
+        if not callable(found):
+            raise ValueError(f"--policy {text}: {module} has no function {name!r}")
+        return found
+    if text.endswith(".zip"):
+        from wmgym.agents.sb3 import import_sb3
+
+        return import_sb3(text, task)
+    return load_policy(text)
 
 
 Env = Annotated[
@@ -76,6 +101,15 @@ Policies = Annotated[
         show_default="random actions",
     ),
 ]
+Judged = Annotated[
+    list[Path] | None,
+    Option(
+        "--policy",
+        help="Saved policy, directory of them, Stable-Baselines3 zip, or module:function; repeatable.",
+        show_default="random actions",
+    ),
+]
+ImaginedEpisodes = Annotated[int, Option(min=2, help="Imagined episodes per policy.")]
 Noise = Annotated[
     float, Option(min=0, help="Standard deviation of action noise, as a share of half the action range.")
 ]

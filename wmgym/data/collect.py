@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 from gymnasium import spaces
 
 from wmgym.data.executors import ForkExecutor, can_fork, executor
+from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies, is_pool
 from wmgym.data.rollout_worker import Rollout, Watch, run_group
 from wmgym.data.steps import Episode, from_episodes
 from wmgym.data.transitions import Transitions
-from wmgym.io.progress import Advance, track
+from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 
 _STREAMS = 8  # envs side by side
@@ -89,10 +91,7 @@ def collect(
     apart = is_pool(policy) and switch_every is None
     groups = [group for part in (_shares(whole) if apart else [whole]) for group in _groups(part)]
     expected = steps if steps is not None else (episodes or 0) * (limit or 0)
-    if workers is None:
-        workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
-    with track("collect", expected, show=progress) as advance:
-        found = _run(groups, workers, step_timeout, advance)
+    found = _run(groups, expected, workers, step_timeout, progress)
     names = list(policies)
 
     def place(episode: Episode) -> tuple[int, int]:
@@ -101,21 +100,67 @@ def collect(
     return from_episodes(task, sorted(itertools.chain.from_iterable(found), key=place))
 
 
+def collect_each(
+    task: Task,
+    policies: Mapping[str, PolicyFn | None],
+    *,
+    episodes: int,
+    seed: int = 0,
+    max_episode_steps: int | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> dict[str, Transitions]:
+    """Run every policy for whole episodes from the same start states, all policies side by side.
+
+    Episode ``i`` of every policy starts where episode ``i`` of ``collect(..., seed=seed)`` does.
+
+    Args:
+        task: the real env.
+        policies: by name; None draws actions uniformly.
+        episodes: how many for each policy.
+        seed: decides resets and random actions.
+        max_episode_steps: cut episodes after this many steps; needed where the env has no limit.
+        workers: processes; see ``collect``.
+        progress: show a bar on a terminal.
+
+    Raises:
+        CollectError: see ``collect``.
+        ValueError: no time limit.
+    """
+    limits = [steps for steps in (max_episode_steps, task.max_episode_steps) if steps is not None]
+    if not limits:
+        raise ValueError(f"{task.env_id or 'the task'} has no time limit; pass max_episode_steps=")
+    groups = {
+        name: _groups(Rollout(task, {name: policy}, None, episodes, min(limits), seed, 0.0, None))
+        for name, policy in policies.items()
+    }
+    every = list(itertools.chain.from_iterable(groups.values()))
+    found = iter(_run(every, len(policies) * episodes * min(limits), workers, None, progress))
+    made = {}
+    for name, own in groups.items():
+        mine = itertools.chain.from_iterable(itertools.islice(found, len(own)))
+        made[name] = from_episodes(task, sorted(mine, key=lambda episode: episode.index))
+    return made
+
+
 def _run(
-    groups: list[Rollout], workers: int, step_timeout: float | None, advance: Advance
+    groups: list[Rollout], expected: int, workers: int | None, step_timeout: float | None, progress: bool
 ) -> list[list[Episode]]:
-    """The episodes of each group."""
-    if step_timeout is None:
-        return executor(workers, len(groups)).map(run_group, groups, advance)
-    watches = [Watch(step_timeout) for _ in groups]
+    """The episodes of each group; ``expected`` steps in all decide whether processes pay."""
+    if workers is None:
+        workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
+    with track("collect", expected, show=progress) as advance:
+        if step_timeout is None:
+            return executor(workers, len(groups)).map(run_group, groups, advance)
+        watches = [Watch(step_timeout) for _ in groups]
 
-    def looking(amount: int, note: str = "") -> None:  # called in this process, while the others work
-        advance(amount, note)
-        for watch in watches:
-            watch.check()
+        def looking(amount: int, note: str = "") -> None:  # called in this process, while the others work
+            advance(amount, note)
+            for watch in watches:
+                watch.check()
 
-    watched = [replace(group, watch=watch) for group, watch in zip(groups, watches, strict=True)]
-    return ForkExecutor(min(workers, len(groups))).map(run_group, watched, looking)
+        watched = [replace(group, watch=watch) for group, watch in zip(groups, watches, strict=True)]
+        return ForkExecutor(min(workers, len(groups))).map(run_group, watched, looking)
 
 
 def _shares(whole: Rollout) -> list[Rollout]:

@@ -84,6 +84,11 @@ class Rollout:
     watch: Watch | None = None
 
 
+def reset_seed(seed: int, index: int) -> int:
+    """The seed that episode ``index`` of a rollout is reset with."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+
+
 def run_group(rollout: Rollout, advance: Advance) -> list[Episode]:
     """All episodes of a rollout's group, from its first reset to its last step."""
     streams: list[_Stream] = []
@@ -115,7 +120,7 @@ class _Stream:
         if self.left == 0 or (rollout.episodes is not None and index >= rollout.episodes):
             return False
         source = np.random.SeedSequence((rollout.seed, index))
-        self.index, self.seed = index, int(source.generate_state(1)[0])
+        self.index, self.seed = index, reset_seed(rollout.seed, index)
         self.rng = np.random.default_rng(source.spawn(1)[0])
         names = list(rollout.policies)
         self.acting = names[index % len(names)]

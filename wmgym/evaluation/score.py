@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from wmgym.calibration import online
 from wmgym.calibration.open_loop_rows import mean_rows
-from wmgym.data.collect import collect
+from wmgym.data.collect import collect_each
 from wmgym.data.pool import as_policies
 from wmgym.data.transitions import Transitions
-from wmgym.envs.rollout import rollout
+from wmgym.evaluation.agreement import LEAST, agreement, count_lineages
 from wmgym.evaluation.counterfactual import counterfactual
-from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
+from wmgym.evaluation.gap_report import RANDOM, GapReport, Origin, PolicyScore
+from wmgym.evaluation.imagined import Imagined, divide, further_seeds, imagine, over_policies, start_states
+from wmgym.evaluation.intervals import mean_interval, prediction_powered
 from wmgym.evaluation.verdict import verdict
 from wmgym.io.deprecation import renamed
+from wmgym.io.provenance import cpu_seconds, library_versions
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -31,6 +36,8 @@ def score(
     real_episodes: int = 20,
     seed: int = 0,
     *,
+    imagined_episodes: int | None = None,
+    trained_in_world: Collection[str] = (),
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
@@ -44,107 +51,161 @@ def score(
         policies: one policy or a mapping of names to policies: functions of a batch of observations, models
             with ``predict`` such as SB3's, or paths of saved policies; or the path of a directory of saved
             policies, all of which are scored.
-        real_episodes: episodes for each policy on either side; imagined ones start where the real ones did.
+        real_episodes: real episodes for each policy.
         seed: decides start states and everything random.
+        imagined_episodes: imagined episodes for each policy: up to four from the start state of each real
+            one, the others from further resets of the real env, which takes no step for them. More of them
+            sharpen the estimate of the real return. None is one for each real episode.
+        trained_in_world: names of policies that were trained in this very world and may exploit its errors;
+            they are scored, and left out of the agreement.
         max_episode_steps: end episodes after this many steps, on both sides, where that is earlier than the
             env's own time limit; needed where the env has none.
         propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
-        workers: processes for the real env; None uses every core where that pays.
+        workers: processes, for the real env and for imagination; None uses every core where that pays.
         progress: show a bar on a terminal.
 
     Returns:
-        Real and imagined returns of every policy with bootstrap intervals, and of the random one, which
-        anchors the scale of the gap; what the world predicts open loop and under other actions; the verdict.
+        Real and imagined returns of every policy with intervals, a prediction-powered estimate of the real
+        return from both, and the score of the random policy, which anchors the scale of the gap; how well
+        imagination ranks the policies, what the world predicts open loop and under other actions, the
+        verdict.
 
     Raises:
-        ValueError: no policies, a policy of the reserved name "random", fewer than 2 episodes, or an env
-            without a time limit and no ``max_episode_steps``.
+        ValueError: no policies, a policy of the reserved name "random", fewer than 2 episodes, fewer imagined
+            than real ones, or an env without a time limit and no ``max_episode_steps``.
     """
+    wall, cpu = time.perf_counter(), cpu_seconds()
     candidates = as_policies(policies, split=None)
     if candidates.get(RANDOM) is not None:
         raise ValueError(f"the name {RANDOM!r} is reserved for uniform random actions; rename the policy")
+    if unknown := sorted(set(trained_in_world) - set(candidates)):
+        raise ValueError(f"trained_in_world names {unknown}, which are none of the policies")
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
+    total = real_episodes if imagined_episodes is None else imagined_episodes
+    if total < real_episodes:
+        raise ValueError(
+            f"imagined_episodes={total} is less than real_episodes={real_episodes}; imagine at least as many"
+        )
     world = world if isinstance(world, WorldModel) else load(world)
-    limits = [steps for steps in (max_episode_steps, world.task.max_episode_steps) if steps is not None]
-    if not limits:
-        raise ValueError(f"{world.task.env_id or 'the task'} has no time limit; pass max_episode_steps=")
-    if min(limits) < 1:
-        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
-    limit = min(limits)
-    runs: dict[str, _Run] = {}
-    episodes: dict[str, Transitions] = {}
-    for name, policy in {**candidates, RANDOM: None}.items():
-        real = collect(
-            world.task,
-            {name: policy},
-            episodes=real_episodes,
-            seed=seed,
-            max_episode_steps=limit,
-            workers=workers,
-            progress=progress,
-        )
-        imagined = rollout(
-            world,
-            policy,
-            real.state[real.first],
-            seed,
-            max_episode_steps=limit,
-            propagation=propagation,
-            progress=progress,
-        )
+    limit = time_limit(world, max_episode_steps)
+    everyone = {**candidates, RANDOM: None}
+    real = collect_each(
+        world.task,
+        everyone,
+        episodes=real_episodes,
+        seed=seed,
+        max_episode_steps=limit,
+        workers=workers,
+        progress=progress,
+    )
+    draws, further = divide(real_episodes, total)
+    more = start_states(world.task, further_seeds(seed, further))
+
+    def judge(name: str) -> tuple[Imagined, online.Freshness | None]:
+        mine = real[name]
+        imagined = imagine(
+            world, everyone[name], mine.state[mine.first], more, seed,
+            draws=draws, limit=limit, propagation=propagation,
+        )  # fmt: skip
         bounded = world.calibration is not None
-        freshness = online.check(world, real, propagation, seed) if bounded else None
-        episodes[name] = real
-        runs[name] = (real.returns, real.lengths, *imagined, freshness)
-    random_mean = runs[RANDOM][0].mean()
-    spread = max(returns.mean() for returns, *_ in runs.values()) - random_mean
+        return imagined, online.check(world, mine, propagation, seed) if bounded else None
+
+    judged = over_policies(
+        judge, everyone, world, len(everyone) * total * limit, workers=workers, progress=progress
+    )
+    random_mean = real[RANDOM].returns.mean()
+    spread = max(data.returns.mean() for data in real.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
-    scores = [_compare(name, run, scale, seed) for name, run in runs.items()]
-    checked = [freshness for *_, freshness in runs.values() if freshness is not None]
+    scores = [
+        _score(name, real[name], *judged[name], scale, limit, seed, name in trained_in_world)
+        for name in everyone
+    ]
+    ranked = [entry for entry in scores if entry.name != RANDOM and not entry.trained_in_world]
+    agreed = None
+    if len(ranked) >= LEAST:
+        means = np.array([(entry.real_mean, entry.imagined_mean) for entry in ranked]).T
+        lineages = count_lineages({entry.name: candidates[entry.name] for entry in ranked})
+        agreed = agreement(*means, scale=scale, lineages=lineages, seed=seed)
+    checked = [freshness for _, freshness in judged.values() if freshness is not None]
     report = GapReport(
         env_id=world.task.env_id,
         episodes=real_episodes,
         seed=seed,
         scores=tuple(sorted(scores, key=lambda entry: -entry.real_mean)),
-        real_steps=int(sum(run[1].sum() for run in runs.values())),
-        imagined_steps=int(sum(run[3].sum() for run in runs.values())),
+        real_steps=sum(len(data) for data in real.values()),
+        imagined_steps=sum(imagined.steps for imagined, _ in judged.values()),
         max_episode_steps=limit,
+        imagined_episodes=total,
+        agreement=agreed,
         level=checked[0].level if checked else None,
         open_loop=mean_rows([freshness.by_steps for freshness in checked]),
-        counterfactual=counterfactual(world, episodes, propagation, seed),
+        counterfactual=counterfactual(world, real, propagation, seed),
     )
-    return replace(report, verdict=verdict(report))
+    spent = time.perf_counter() - wall, cpu_seconds() - cpu
+    origin = Origin(_fingerprint(world), library_versions(), *spent)
+    return replace(report, verdict=verdict(report), origin=origin)
 
 
-_Run: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, online.Freshness | None]
-"""Real returns and lengths, imagined ones and ``diverged``, ``(episodes,)`` each; how bounds did."""
+def time_limit(world: WorldModel, max_episode_steps: int | None) -> int:
+    """Steps after which episodes end on both sides.
+
+    Raises:
+        ValueError: neither the task nor the caller gives any, or less than 1.
+    """
+    limits = [steps for steps in (max_episode_steps, world.task.max_episode_steps) if steps is not None]
+    if not limits:
+        raise ValueError(f"{world.task.env_id or 'the task'} has no time limit; pass max_episode_steps=")
+    if min(limits) < 1:
+        raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+    return min(limits)
 
 
-def _compare(name: str, run: _Run, scale: float, seed: int) -> PolicyScore:
-    real, real_lengths, imagined, imagined_lengths, diverged, freshness = run
-    difference = (imagined - real) / scale
+def _score(
+    name: str,
+    data: Transitions,
+    imagined: Imagined,
+    freshness: online.Freshness | None,
+    scale: float,
+    limit: int,
+    seed: int,
+    trained_in_world: bool,
+) -> PolicyScore:
+    real = data.returns
+    difference = (imagined.returns - real) / scale
+    every = np.concatenate([imagined.returns, imagined.more])
+    estimate = prediction_powered(real, imagined.returns, imagined.more)
     return PolicyScore(
         name=name,
         real_mean=float(real.mean()),
         real_interval=mean_interval(real, seed),
-        imagined_mean=float(imagined.mean()),
-        imagined_interval=mean_interval(imagined, seed),
+        imagined_mean=float(every.mean()),
+        imagined_interval=mean_interval(every, seed),
         gap=float(difference.mean()),
         gap_interval=mean_interval(difference, seed),
-        real_length=float(real_lengths.mean()),
-        imagined_length=float(imagined_lengths.mean()),
-        diverged=float(diverged.mean()),
+        real_length=float(data.lengths.mean()),
+        imagined_length=float(imagined.lengths.mean()),
+        diverged=float(imagined.diverged.mean()),
         coverage=None if freshness is None else freshness.coverage,
         stale=freshness is not None and freshness.stale,
         real_returns=tuple(real.tolist()),
-        imagined_returns=tuple(imagined.tolist()),
+        imagined_returns=tuple(imagined.returns.tolist()),
+        more_imagined_returns=tuple(imagined.more.tolist()),
+        estimate=estimate.mean,
+        estimate_interval=estimate.interval,
+        failed=float((data.lengths < limit).mean()),
+        failed_imagined=float(imagined.failed.mean()),
+        trained_in_world=trained_in_world,
     )
 
 
-def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``values`` ``(n,)``, with 2,000 resamples."""
-    found = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=2_000, rng=np.random.default_rng(seed)
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+def _fingerprint(world: WorldModel) -> str:
+    """A hash of all that a world is made of; of one that cannot be saved, empty."""
+    try:
+        arrays, _ = world.pack()
+    except ValueError:
+        return ""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

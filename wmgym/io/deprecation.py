@@ -38,7 +38,7 @@ OLD_MODULES = {
     "records": "tasks.schema io.schema io.provenance",
     "replaying": "calibration.open_loop",
     "rules": "calibration.scoring_rules",
-    "scoring": "evaluation.score evaluation.gap_report",
+    "scoring": "evaluation.score evaluation.gap_report evaluation.intervals",
     "store": "io.artifacts io.files",
     "streams": "data.rollout_worker data.policy",
     "support": "models.support",

@@ -1,0 +1,122 @@
+"""Returns of the reference policies in MuJoCo and in the shipped worlds, collected once under ``runs/``.
+
+Returns alone are wanted, so envs are stepped without Gymnasium's wrappers and nothing else is recorded:
+faster than ``wmgym.collect``, whose seeds they share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import wmgym
+from benchmarks.harness.results import ROOT, RUNS
+from wmgym.data.policy import PolicyFn, apply_policy, random_actions
+from wmgym.data.pool import load_pool
+from wmgym.envs.rollout import rollout
+
+SEED, BATCH = 2026, 50
+
+
+@dataclass(frozen=True)
+class Returns:
+    """Episodes of one policy, ``(n,)`` each, by start state ``(n, state_dim)``."""
+
+    state: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+def everyone(env_id: str) -> dict[str, PolicyFn | None]:
+    """Every reference policy of a task, held-out ones too, and uniform random actions."""
+    return {**load_pool(ROOT / "policies" / env_id, split=None), "random": None}
+
+
+def held_out(env_id: str) -> set[str]:
+    """Names of those that no fit and no calibration of the shipped world saw."""
+    return set(load_pool(ROOT / "policies" / env_id, split="held-out"))
+
+
+def real(env_id: str, name: str, episodes: int) -> Returns:
+    """Whole episodes in MuJoCo."""
+
+    def make() -> Returns:
+        task, policy, parts = wmgym.make_task(env_id), everyone(env_id)[name], []
+        for first in range(0, episodes, BATCH):
+            parts.append(_play(task, policy, _seeds(SEED, range(first, min(first + BATCH, episodes)))))
+        return _joined(parts)
+
+    return _once(f"{env_id}/{name}/real-{episodes}", make)
+
+
+def starts(env_id: str, count: int) -> np.ndarray:
+    """Start states ``(count, state_dim)`` from resets of the real env, other than those of ``real``."""
+    task = wmgym.make_task(env_id)
+    env = task.make()
+    return np.concatenate([_reset(task, env, seed)[1] for seed in _seeds(SEED + 1, range(count))])
+
+
+def imagined(env_id: str, name: str, state: np.ndarray, label: str) -> Returns:
+    """Whole imagined episodes from given start states ``(n, state_dim)``."""
+
+    def make() -> Returns:
+        returns, lengths, _ = rollout(wmgym.load(env_id), everyone(env_id)[name], state, seed=SEED)
+        return Returns(state, returns, lengths)
+
+    return _once(f"{env_id}/{name}/{label}", make)
+
+
+def _play(task: wmgym.Task, policy: PolicyFn | None, seeds: list[int]) -> Returns:
+    envs: list[Any] = [task.make() for _ in seeds]
+    begun = [_reset(task, env, seed) for env, seed in zip(envs, seeds, strict=True)]
+    obs = np.stack([first for first, _ in begun])
+    rng, space, limit = np.random.default_rng(seeds[0]), task.action_space, task.max_episode_steps
+    returns, lengths, going = np.zeros(len(envs)), np.zeros(len(envs), np.int64), np.arange(len(envs))
+    while len(going):
+        chosen = random_actions(space, rng, len(going)) if policy is None else apply_policy(policy, obs)
+        action = np.clip(chosen, space.low, space.high).astype(space.dtype)
+        rows, over = [], []
+        for env, each in zip(going, action, strict=True):
+            after, reward, terminated, _, _ = envs[env].unwrapped.step(each)
+            returns[env] += float(reward)
+            rows.append(after)
+            over.append(terminated)
+        lengths[going] += 1
+        left = ~np.array(over) & (lengths[going] < (limit or 0))
+        going, obs = going[left], np.stack(rows)[left]
+    for env in envs:
+        env.close()
+    return Returns(np.concatenate([state for _, state in begun]), returns, lengths)
+
+
+def _reset(task: wmgym.Task, env: gym.Env[Any, Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    obs, _ = env.reset(seed=seed)
+    obs = np.array(obs)
+    return obs, task.state(task.read_core(env, obs)[None], obs[None])
+
+
+def _seeds(seed: int, indices: range) -> list[int]:
+    """As ``wmgym.collect`` draws them."""
+    return [int(np.random.SeedSequence((seed, index)).generate_state(1)[0]) for index in indices]
+
+
+def _joined(parts: list[Returns]) -> Returns:
+    return Returns(*(np.concatenate([getattr(p, f) for p in parts]) for f in Returns.__dataclass_fields__))
+
+
+def _once(name: str, make: Callable[[], Returns]) -> Returns:
+    path: Path = RUNS / "returns" / f"{name}.npz"
+    if not path.exists():
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(temporary, **vars(made))
+        temporary.replace(path)
+    with np.load(path) as found:
+        return Returns(**found)
