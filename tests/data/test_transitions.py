@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from tests import toy
 from wmgym.data.collect import collect
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions, concat
@@ -444,3 +445,40 @@ def test_short_descriptions() -> None:
     assert repr(data.task) == "Task(Hopper-v5, obs 11, core 11, action 3, reward table, termination table)"
     pendulum = make_task("Pendulum-v1", reward_fn=lambda obs, action, next_obs: obs[..., 0])
     assert repr(pendulum) == ("Task(Pendulum-v1, obs 3, core 3, action 1, reward given, termination learned)")
+
+
+def test_a_log_of_other_than_numbers_is_one_line() -> None:
+    data = toy.episodes(2, 0, steps=5)
+    columns = {
+        name: getattr(data, name) for name in ("obs", "action", "next_obs", "episode", "terminated", "reward")
+    }
+    for name, column in columns.items():
+        for wrong in (
+            column.astype(object),
+            column.astype(str),
+            column * 1j,
+            column[:3],
+            column[0],
+            [[1], [1, 2]],
+        ):
+            with pytest.raises(ValueError, match=f"^{name} |expected|episode has") as caught:
+                from_arrays(data.task, **{**columns, name: wrong})
+            assert "\n" not in str(caught.value)
+    for name in ("obs", "next_obs", "action"):
+        far = columns[name].astype(np.float64)
+        far[3, 0] = 1e300
+        with pytest.raises(ValueError, match=f"^{name} is not finite in row 3"):
+            from_arrays(data.task, **{**columns, name: far})
+
+
+def test_logged_actions_in_other_units_are_named() -> None:
+    """DSRL issue 5, NeoRL issue 8: they were taken, and the effect of actions came out far too small."""
+    data = toy.episodes(2, 0, steps=5)
+    columns = {name: getattr(data, name) for name in ("obs", "next_obs", "episode", "terminated", "reward")}
+    action = np.clip(data.action, -1, 1)
+    action[:4] = 50.0
+    with pytest.warns(
+        UserWarning, match=r"^40.0% of the actions are outside action_space \(up to 50 in size\)"
+    ):
+        from_arrays(data.task, action=action, **columns)
+    from_arrays(data.task, action=action.clip(-1, 1) * 1.00001, **columns)  # rounding

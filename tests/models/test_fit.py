@@ -301,3 +301,42 @@ def test_unknown_setting() -> None:
 def test_bad_settings(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         FitConfig(**bad)
+
+
+# Finite is not yet sane
+
+
+@pytest.mark.parametrize("column", ["obs", "next_obs", "core", "next_core", "reward"])
+@pytest.mark.parametrize("value", [1e19, -2e15])
+def test_numbers_on_which_float32_overflows_are_refused_with_the_row(
+    train: Transitions, column: str, value: float
+) -> None:
+    changed = getattr(train, column).copy()
+    changed.reshape(len(train), -1)[17, -1] = value
+    data = replace(train, **{column: changed})
+    for use in (lambda: fit(data, TINY), lambda: calibrate(fit(train, TINY), data)):
+        with pytest.raises(ValueError, match=rf"^{column} is beyond 1e\+15 in row 17, which") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_largest_numbers_that_are_taken_give_a_finite_world(train: Transitions) -> None:
+    columns = {
+        name: getattr(train, name).copy() for name in ("obs", "next_obs", "core", "next_core", "reward")
+    }
+    for array in columns.values():
+        array[::2] = 1e15
+        array[1::2] = -1e15
+    data = replace(train, **columns, task=replace(train.task, reward=None))
+    world = fit(data, TINY)
+    assert all(value.isfinite().all() for value in weights(world).values())
+    env = ImaginedVectorEnv(world, 4)
+    env.reset(seed=0)
+    assert np.isfinite(env.step(np.zeros((4, 2)))[1]).all()
+
+
+def test_starts_have_to_be_numbers(train: Transitions) -> None:
+    for starts in (np.full((2, 3), 1e300), np.full((2, 3), np.nan), np.full((2, 3), None, object)):
+        with pytest.raises(ValueError, match=r"^starts must be ") as caught:
+            fit(train, TINY, starts=starts)
+        assert "\n" not in str(caught.value)

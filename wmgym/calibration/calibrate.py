@@ -11,6 +11,7 @@ from wmgym.calibration import online
 from wmgym.calibration.conformal import error_bounds, groups, marginal_calibration
 from wmgym.calibration.noise_scale import noise_scale
 from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked
+from wmgym.data.columns import refuse_overflow
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
@@ -96,6 +97,7 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
         raise ValueError(f"horizon must be at least 1, got {horizon}")
     if calib.source != "real":
         raise ValueError("calibration needs real episodes; these are imagined")
+    refuse_overflow(calib.arrays())
     imagined, real = _name(world.task), _name(calib.task)
     if imagined != real or calib.core.shape[1] != world.task.core.dim:
         raise ValueError(f"the world imagines {imagined}, the data is of {real}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -14,6 +15,55 @@ PER_STEP = (
     "episode",
 )  # fmt: skip
 """The columns of transitions, in order."""
+
+
+LARGEST = 1e15
+"""Squares of numbers up to this can be summed over a hundred million rows before float32 overflows."""
+
+
+def real_numbers(name: str, given: Any) -> np.ndarray:
+    """What was given as an array of real numbers, not copied where it is one.
+
+    Raises:
+        ValueError: it is of objects, text or complex numbers, or ragged.
+    """
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {str(error).splitlines()[0]}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, got an array of dtype {array.dtype}")
+    return array
+
+
+def bounded_numbers(name: str, given: Any) -> np.ndarray:
+    """Likewise, of finite numbers that float32 arithmetic can work with.
+
+    Raises:
+        ValueError: as before, or a number that is not finite or beyond ``LARGEST``.
+    """
+    array = real_numbers(name, given)
+    if not (np.abs(array) <= LARGEST).all():  # true of NaN
+        raise ValueError(f"{name} must be finite and at most {LARGEST:g} in size; check what made them")
+    return array
+
+
+def refuse_overflow(arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns that float32 arithmetic cannot work with, though they are finite.
+
+    Raises:
+        ValueError: names the column and the row.
+    """
+    for name, array in arrays.items():
+        if (
+            array.dtype.kind == "f"
+            and not (sound := (np.abs(array) <= LARGEST).reshape(len(array), -1)).all()
+        ):
+            row = int(np.argmin(sound.all(1)))
+            raise ValueError(
+                f"{name} is beyond {LARGEST:g} in row {row}, which float32 arithmetic overflows on; drop "
+                "that episode, or mend the env"
+            )
 
 
 def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
@@ -50,7 +100,7 @@ def store_action(task: Task, action: np.ndarray) -> np.ndarray:
     """Actions as stored: ``(n, action_dim)`` float32, or ``(n,)`` int64 counted from 0 for Discrete."""
     space = task.action_space
     if not isinstance(space, spaces.Discrete):
-        return np.array(action, np.float32).reshape(len(action), -1)
+        return in_float32(action).reshape(len(action), -1)
     counted = action.astype(np.int64) - int(space.start)
     if (
         action.dtype.kind not in "iu"
@@ -59,3 +109,9 @@ def store_action(task: Task, action: np.ndarray) -> np.ndarray:
     ):
         raise ValueError(f"actions must be one integer a row, inside {space}")
     return counted.reshape(len(action))
+
+
+def in_float32(array: np.ndarray) -> np.ndarray:
+    """A copy in float32, infinite where it does not reach, so that checks find it."""
+    with np.errstate(over="ignore"):
+        return np.array(array, np.float32)

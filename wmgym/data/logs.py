@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
 import numpy as np
+from gymnasium import spaces
 
-from wmgym.data.columns import store_action
+from wmgym.data.columns import in_float32, real_numbers, store_action
 from wmgym.data.transitions import Transitions
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import library_versions
@@ -44,12 +46,14 @@ def from_arrays(
         ValueError: wrong shapes, values that are not finite, or no ``unobserved`` where the reward has inputs
             absent from the observation.
     """
-    ids = np.array(episode, np.int64)  # copies all: nothing of the caller's is kept or frozen
-    n = len(ids)
+    ids = real_numbers("episode", episode).astype(np.int64)  # copies all: nothing of the caller's is frozen
+    n = ids.size
     if n == 0:
         raise ValueError("no transitions; the log has no rows")
-    flat_obs = _copied("obs", obs, n, np.float32).reshape(n, -1)
-    flat_next = _copied("next_obs", next_obs, n, np.float32).reshape(n, -1)
+    if ids.shape != (n,):
+        raise ValueError(f"episode has shape {ids.shape}, expected one number a row")
+    flat_obs = in_float32(_column("obs", obs, n)).reshape(n, -1)
+    flat_next = in_float32(_column("next_obs", next_obs, n)).reshape(n, -1)
     if flat_obs.shape[1] != task.obs_dim or flat_next.shape[1] != task.obs_dim:
         raise ValueError(f"obs has {flat_obs.shape[1]} values a row, the task's space has {task.obs_dim}")
     if unobserved is None and task.core.unobserved_dim:
@@ -57,30 +61,50 @@ def from_arrays(
             f"{task.env_id} has reward inputs absent from the observation; pass unobserved= with "
             f"{task.core.unobserved_dim} columns, {task.core.displacement_dim} of displacement"
         )
-    ended = _copied("terminated", terminated, n, bool)
+    ended = np.array(_column("terminated", terminated, n), bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0
     count = int(ids[-1]) + 1
-    return Transitions(
+    data = Transitions(
         task=task,
         obs=flat_obs,
-        action=store_action(task, _copied("action", action, n, None)),
-        reward=None if reward is None else np.array(reward, np.float64),
+        action=store_action(task, _column("action", action, n)),
+        reward=None if reward is None else np.array(_column("reward", reward, n), np.float64),
         next_obs=flat_next,
         terminated=ended,
         truncated=last & ~ended,
-        core=np.array(task.core.from_obs(flat_obs)[:, : task.core.dim], np.float32),
-        next_core=np.array(task.core.from_obs(flat_next)[:, : task.core.dim], np.float32),
-        unobserved=np.zeros((n, 0)) if unobserved is None else np.array(unobserved, np.float64),
+        core=in_float32(task.core.from_obs(flat_obs)[:, : task.core.dim]),
+        next_core=in_float32(task.core.from_obs(flat_next)[:, : task.core.dim]),
+        unobserved=np.zeros((n, 0))
+        if unobserved is None
+        else np.array(_column("unobserved", unobserved, n), np.float64),
         episode=ids,
         episode_seed=(-1,) * count,
         episode_policy=(policy_name,) * count,
         source=source,
         versions=library_versions(),
     )
+    _warn_of_actions(task, data.action)
+    return data
 
 
-def _copied(name: str, array: np.ndarray, n: int, dtype: type | None) -> np.ndarray:
-    copy = np.array(array, dtype)
-    if len(copy) != n:
-        raise ValueError(f"{name} has {len(copy)} rows, episode has {n}")
-    return copy
+def _column(name: str, array: Any, n: int) -> np.ndarray:
+    column = real_numbers(name, array)
+    if column.shape[:1] != (n,):
+        raise ValueError(f"{name} has shape {column.shape}, episode has {n} rows")
+    return column
+
+
+def _warn_of_actions(task: Task, action: np.ndarray) -> None:
+    """Say what share of the actions the env cannot have taken: they may be in other units."""
+    space = task.action_space
+    if isinstance(space, spaces.Discrete):
+        return
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    slack = 1e-4 * (high - low)  # rounding
+    outside = ((action < low - slack) | (action > high + slack)).any(1)
+    if outside.any():
+        warnings.warn(
+            f"{outside.mean():.1%} of the actions are outside action_space (up to "
+            f"{np.abs(action).max():.4g} in size) and count as clipped to it; are they in its units?",
+            stacklevel=4,
+        )

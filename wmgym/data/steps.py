@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from wmgym.data.columns import in_float32
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.task import Task
@@ -111,8 +112,8 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
     )
     return replace(
         data,
-        core=joined.core.astype(np.float32),
-        next_core=joined.next_core.astype(np.float32),
+        core=in_float32(joined.core),
+        next_core=in_float32(joined.next_core),
         episode_seed=tuple(episode.seed for episode in episodes),
         episode_policy=tuple(episode.policy for episode in episodes),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from wmgym.data.columns import bounded_numbers, real_numbers
 from wmgym.tasks.task import Task
 
 
@@ -28,15 +29,15 @@ def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.nd
     if set(options) not in ({"obs"}, {"state"}):
         raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
     ((name, given),) = options.items()
-    array, layout = np.asarray(given, np.float64), task.core
+    array, layout = bounded_numbers(f"options[{name!r}]", given), task.core
     shape: tuple[int, ...] = task.observation_space.shape or ()
     if name == "state":
         shape = (layout.dim,) if array.shape[-1:] == (layout.dim,) else (layout.state_dim,)
     if array.shape == shape:
         array = np.broadcast_to(array, (num_envs, *shape))
-    if array.shape != (num_envs, *shape) or not np.isfinite(array).all():
-        raise ValueError(f"options[{name!r}] must be finite, of shape {shape} or {(num_envs, *shape)}")
-    flat = array.reshape(num_envs, -1)
+    if array.shape != (num_envs, *shape):
+        raise ValueError(f"options[{name!r}] must be of shape {shape} or {(num_envs, *shape)}")
+    flat = array.astype(np.float64).reshape(num_envs, -1)
     return np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
 
 
@@ -44,7 +45,7 @@ def reset_mask(given: Any, num_envs: int) -> np.ndarray:
     """Episodes to start ``(num_envs,)`` bool: those asked for, or all where nothing is given."""
     if given is None:
         return np.ones(num_envs, bool)
-    mask = np.asarray(given)
+    mask = real_numbers("options['reset_mask']", given)
     if mask.shape != (num_envs,) or mask.dtype != bool or not mask.any():
         raise ValueError(f"options['reset_mask'] must be bool, of shape ({num_envs},), and true somewhere")
     return mask
@@ -64,7 +65,7 @@ def action_tensor(
     actions: Any, space: spaces.Space[Any], num_envs: int, device: torch.device
 ) -> torch.Tensor:
     """Actions ``(num_envs, *action_shape)`` float32, or ``(num_envs,)`` int64 of a Discrete; no alias."""
-    array, need = np.asarray(actions), (num_envs, *(space.shape or ()))
+    array, need = real_numbers("actions", actions), (num_envs, *(space.shape or ()))
     if array.shape != need:
         raise ValueError(
             f"Action dimension mismatch: actions have shape {array.shape}, need (num_envs, ...) = {need}"
@@ -73,9 +74,7 @@ def action_tensor(
         if array.dtype.kind not in "iu" or ((array < space.start) | (array >= space.start + space.n)).any():
             raise ValueError(f"actions must be integers of {space}")
         return torch.as_tensor(array.astype(np.int64), device=device)
-    if not np.isfinite(array).all():
-        raise ValueError("actions are not finite; check the policy that made them")
-    return torch.from_numpy(array.astype(np.float32)).to(device)
+    return torch.from_numpy(bounded_numbers("actions", array).astype(np.float32)).to(device)
 
 
 def named(infos: dict[str, Any]) -> list[tuple[str, np.ndarray]]:

@@ -12,6 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from wmgym.data.columns import bounded_numbers
 from wmgym.envs import conventions
 from wmgym.envs.episodes import EnvSnapshot, Episodes
 from wmgym.envs.trust import OLD_TRUST, Trust
@@ -112,7 +113,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.trust is not None and self.world.calibration is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         task = self.world.task
-        bank = np.asarray(self.world.starts if starts is None else starts, np.float32)
+        bank = bounded_numbers("starts", self.world.starts if starts is None else starts).astype(np.float32)
         if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
             raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
         self.num_envs, self.propagation, self.precision = num_envs, propagation, precision
@@ -122,6 +123,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
         self.observation_space = batch_space(task.observation_space, num_envs)
         self.action_space = batch_space(task.action_space, num_envs)
+        sides = task.observation_space.low, task.observation_space.high
+        self._bounds = sides if np.isfinite(sides).any() else None  # a prediction knows nothing of them
         self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._episodes = Episodes(self.world, num_envs, bank, propagation, self.trust is not None)
         self._renderer: Renderer | None = None
@@ -214,7 +217,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _observe(self) -> np.ndarray:
         flat = self.world.task.core.observe(self._episodes.state.full.cpu().numpy())
-        return np.array(flat, self.observation_space.dtype).reshape(self.observation_space.shape)
+        obs = np.array(flat, self.observation_space.dtype).reshape(self.observation_space.shape)
+        return obs if self._bounds is None else np.clip(obs, *self._bounds)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture ``(height, width, 3)`` uint8 an env; None unless ``render_mode`` is "rgb_array"."""

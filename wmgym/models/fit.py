@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wmgym.data.columns import bounded_numbers, refuse_overflow
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import EnsembleConfig, FitConfig
@@ -62,8 +63,9 @@ def fit(
 
     Raises:
         TypeError: ``train`` is a path, a list or something else that is no ``Transitions``.
-        ValueError: the task has no reward formula and the data no reward, or too little data; a reward_fn or
-            terminated_fn does not return one value a row.
+        ValueError: the task has no reward formula and the data no reward, or too little data; numbers so
+            large that float32 arithmetic overflows; a reward_fn or terminated_fn does not return one value a
+            row.
     """
     if not isinstance(train, Transitions):
         raise TypeError(
@@ -79,6 +81,7 @@ def fit(
         )
     if len(train) < 10:
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
+    refuse_overflow(train.arrays())
     _try_functions(train)
     generator = torch.Generator().manual_seed(seed)
     rows, held = _hold_out(train, config, seed)
@@ -91,7 +94,11 @@ def fit(
         made_by: Any = dynamics
         model = getattr(made_by, "fit", made_by)(train, config, seed)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
-    bank = train.state[train.first] if starts is None else np.array(starts, np.float32)
+    bank = (
+        train.state[train.first]
+        if starts is None
+        else np.array(bounded_numbers("starts", starts), np.float32)
+    )
     low, high = data_range(train, config.margin, task.core.joint_limits)
     provenance = Provenance(
         fingerprints=train.fingerprints(),

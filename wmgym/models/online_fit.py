@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wmgym.data.columns import refuse_overflow
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import EnsembleConfig
@@ -123,7 +124,11 @@ class OnlineFit(nn.Module):
         Returns:
             Root mean squared errors of the predicted mean, in units of the targets' standard deviation, as
             ``train_error`` and ``held_out_error`` (NaN where nothing is held out).
+
+        Raises:
+            ValueError: numbers so large that float32 arithmetic overflows.
         """
+        refuse_overflow(data.arrays())
         rows = np.arange(len(data)) if taken is None else taken.argsort(kind="stable")
         learn = torch.tensor(rows[~held_out[rows]])
         inputs, labels = self._normalise(data, learn)
