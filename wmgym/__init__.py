@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from wmgym.evaluation.intervals import prediction_powered as prediction_powered
     from wmgym.evaluation.ranking import Ranking as Ranking
     from wmgym.evaluation.ranking import rank as rank
+    from wmgym.evaluation.report.page import write_report as write_report
     from wmgym.evaluation.score import score as score
     from wmgym.evaluation.select import Selection as Selection
     from wmgym.evaluation.select import select as select
@@ -98,6 +99,7 @@ _NAMES = {
     "evaluation.ranking": ("Ranking", "rank"),
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.select": ("Selection", "select"),
+    "evaluation.report.page": ("write_report",),
     # The whole procedure
     "app.config": ("CollectConfig", "EvaluateConfig", "Round"),
     "app.recipes": ("RunConfig", "recipe"),

@@ -44,8 +44,16 @@ def write_json(path: StrPath, document: Mapping[str, Any]) -> Path:
     Raises:
         StoreError: The path cannot be written, or the document is not JSON.
     """
+    return write_bytes(path, encode_json(Path(path), document))
+
+
+def write_bytes(path: StrPath, payload: bytes) -> Path:
+    """Replace one file atomically and durably; its directory is created with its parents when missing.
+
+    Raises:
+        StoreError: The path cannot be written.
+    """
     target = Path(path)
-    payload = encode_json(target, document)
     with write_errors(target), writing(target.parent) as replace:
         replace(target.name, payload)
     return target

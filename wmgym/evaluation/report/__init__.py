@@ -1,0 +1,1 @@
+"""A gap report as one self-contained HTML page."""

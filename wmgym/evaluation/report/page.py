@@ -1,0 +1,181 @@
+"""The page: a gap report, and what else is known of its world, as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wmgym import __version__
+from wmgym.evaluation.gap_report import RANDOM, GapReport
+from wmgym.evaluation.verdict import verdict
+from wmgym.io import files
+
+if TYPE_CHECKING:
+    from wmgym.models.world import WorldModel
+
+_HEADLINES = {
+    "trust": ("Trust it", "good"),
+    "trust for ranking only": ("Trust it for ranking only", "fair"),
+    "do not trust": ("Do not trust it", "bad"),
+}
+_WORST = 5
+
+
+def write_report(
+    report: GapReport,
+    path: str | os.PathLike[str],
+    *,
+    world: WorldModel | None = None,
+    learning: Sequence[Mapping[str, float]] = (),
+    cost: Mapping[str, float] | None = None,
+    made_by: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a report as one HTML file that needs no network, no server and no script.
+
+    Args:
+        report: what ``score`` returned.
+        path: the file to write.
+        world: the world that was scored, for the width of its error bounds.
+        learning: rows of a learning curve, see ``wmgym.sb3.train``.
+        cost: real and imagined steps, wall and CPU seconds of all that led here; None takes the report's own.
+        made_by: further provenance by name, such as the command.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ImportError: jinja2 or matplotlib is missing.
+        StoreError: the file cannot be written.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+
+        from wmgym.evaluation.report import figures
+    except ModuleNotFoundError as error:
+        raise ImportError(f"a page needs {error.name}: pip install 'wmgym[report]'") from error
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"number": number, "percent": percent, "signed": signed}
+    found = verdict(report)
+    headline, tone = _HEADLINES[found.level]
+    calibration = None if world is None else world.calibration
+    level = None if calibration is None else calibration.level
+    page = environment.from_string(_read("template.html.j2")).render(
+        env=report.env_id or "an env without an id",
+        version=__version__,
+        style=_read("style.css"),
+        verdict=found,
+        headline=headline,
+        tone=tone,
+        facts=_facts(report),
+        level=level,
+        scores=report.scores,
+        worst=_worst(report),
+        coverage=figures.coverage(report, level),
+        bounds=None if calibration is None else figures.bounds(calibration),
+        returns=figures.returns(report),
+        learning=figures.learning(learning),
+        videos=(),
+        no_video="There is no video: the policies were not at hand.",
+        why=_why(report),
+        cost=_cost(report, cost),
+        provenance=_provenance(report, world, made_by or {}),
+    )
+    return files.write_bytes(path, page.encode())
+
+
+def number(value: float) -> str:
+    """Three or more significant digits, thousands apart, a true minus sign."""
+    digits = 0 if abs(value) >= 100 or value == 0 else min(3, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def percent(value: float) -> str:
+    """A share as a whole percentage."""
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    """A share as a percentage with its sign."""
+    return f"{100 * value:+.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+
+
+def _read(name: str) -> str:
+    return resources.files("wmgym.evaluation.report").joinpath(name).read_text("utf-8")
+
+
+def _facts(report: GapReport) -> list[dict[str, str]]:
+    own = [s for s in report.scores if s.name != RANDOM]
+    found = [{"name": "Policies", "value": str(len(own)), "note": f"{report.episodes} episodes each"}]
+    if own:
+        best = max(own, key=lambda s: s.imagined_mean)
+        gaps = [abs(s.gap) for s in own]
+        found += [
+            {"name": "Best in imagination", "value": _clipped(best.name), "note": f"real return {number(best.real_mean)}"},
+            {"name": "Mean gap", "value": percent(sum(gaps) / len(gaps)), "note": f"at most {percent(max(gaps))}"},
+        ]
+    inside = [s.coverage for s in report.scores if s.coverage is not None]
+    if inside:
+        value = percent(sum(inside) / len(inside))
+        found.append({"name": "Inside error bounds", "value": value, "note": f"at least {percent(min(inside))}"})
+    return found
+
+
+def _worst(report: GapReport) -> list[dict[str, Any]]:
+    """Single episodes whose returns differ most, as shares of the range of real returns."""
+    means = {s.name: s.real_mean for s in report.scores}
+    scale = max(means.values()) - means.get(RANDOM, min(means.values())) or 1.0
+    cases = [
+        {"name": s.name, "episode": i, "real": real, "imagined": imagined, "share": (imagined - real) / scale}
+        for s in report.scores
+        for i, (real, imagined) in enumerate(zip(s.real_returns, s.imagined_returns, strict=False), 1)
+    ]
+    return sorted(cases, key=lambda case: -abs(case["share"]))[:_WORST]
+
+
+def _why(report: GapReport) -> str:
+    return (
+        "Why not just use the physics engine? Where it is at hand and fast, do. A learned world pays where real "
+        f"steps cost robot time: these scores took {report.real_steps:,} real steps, and ranking the same "
+        "policies in imagination alone takes none."
+    )
+
+
+def _cost(report: GapReport, cost: Mapping[str, float] | None) -> list[tuple[str, str]]:
+    spent = cost or {"real_steps": report.real_steps, "imagined_steps": report.imagined_steps}
+    names = {
+        "real_steps": "Real steps", "imagined_steps": "Imagined steps", "scored_real_steps": "Real steps to score",
+        "scored_imagined_steps": "Imagined steps to score", "wall_s": "Wall-clock time", "cpu_s": "CPU time",
+    }  # fmt: skip
+    return [
+        (title, duration(spent[key]) if key.endswith("_s") else f"{spent[key]:,.0f}")
+        for key, title in names.items()
+        if key in spent
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _provenance(
+    report: GapReport, world: WorldModel | None, made_by: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    found = [("Env", report.env_id), ("Seed", str(report.seed))]
+    if report.max_episode_steps is not None:
+        found.append(("Episode limit", f"{report.max_episode_steps:,} steps"))
+    if world is not None:
+        versions = ", ".join(f"{name} {version}" for name, version in world.provenance.versions.items())
+        found += [("World fitted to", f"{world.provenance.steps:,} steps"), ("World made by", versions)]
+    return found + list(made_by.items())
+
+
+def _clipped(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:39]}…"
