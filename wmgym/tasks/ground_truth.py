@@ -1,6 +1,6 @@
 """Exact MuJoCo: snapshot and restore a live env, branch from it, run many action sequences at once, render.
 
-The only module that imports mujoco. A snapshot holds what MuJoCo integrates from (``mjSTATE_INTEGRATION``,
+A snapshot holds what MuJoCo integrates from (``mjSTATE_INTEGRATION``,
 warm start included), the env's elapsed steps, and the quantities that an env reads between two steps and
 MuJoCo computes only during one; so whatever follows a ``restore`` is equal to the last bit.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import mujoco
 import numpy as np
 
 from wmgym.tasks.ground_truth import to_mujoco
@@ -13,16 +14,25 @@ from wmgym.tasks.task import Task
 class Renderer:
     """Draws cores with the real env's own camera: for videos of imagined episodes, or in a window."""
 
-    def __init__(self, task: Task, render_mode: str = "rgb_array", **options: Any) -> None:
-        """Open the real env for drawing only; ``options`` are its keywords, as ``width`` and ``height``.
+    def __init__(
+        self, task: Task, render_mode: str = "rgb_array", *, fast: bool = False, **options: Any
+    ) -> None:
+        """Open the real env for drawing only.
 
-        In mode "human" a frame goes to a window and what ``frame`` returns is empty.
+        Args:
+            task: of a MuJoCo env.
+            render_mode: in mode "human" a frame goes to a window and what ``frame`` returns is empty.
+            fast: without shadows, reflections and antialiasing: several times the frames a second where a
+                processor draws them.
+            options: keywords of the env, such as ``width`` and ``height``.
         """
         if task.core.to_mujoco is None:
             raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
         self.task = task
         self._env = task.make(render_mode=render_mode, **options)
         self._env.reset(seed=0)
+        if fast:
+            self._draw_fast()
 
     def frame(self, core: np.ndarray, place: np.ndarray | None = None) -> np.ndarray:
         """Picture ``(height, width, 3)`` uint8 of one core ``(core_dim,)``.
@@ -35,6 +45,13 @@ class Renderer:
         qpos, qvel = to_mujoco(self.task, np.asarray(core, np.float64), place)
         unwrapped.set_state(qpos, qvel)
         return np.asarray(self._env.render())
+
+    def _draw_fast(self) -> None:
+        unwrapped: Any = self._env.unwrapped
+        unwrapped.model.vis.quality.offsamples = 0  # read where the first frame opens the context
+        unwrapped.render()
+        scene = unwrapped.mujoco_renderer.viewer.scn
+        scene.flags[[int(mujoco.mjtRndFlag.mjRND_SHADOW), int(mujoco.mjtRndFlag.mjRND_REFLECTION)]] = 0
 
     def close(self) -> None:
         """Release the drawing context."""

@@ -29,7 +29,7 @@ _VARIABLES = {
 }  # fmt: skip
 _WIDTH = 5.0  # inches of 72 CSS pixels: a phone shows the text in its own size
 _LONGEST_NAME = 18
-_STYLE: Mapping[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "wmgym", "font.size": 11, "text.parse_math": False,
     "axes.edgecolor": LINE, "axes.labelcolor": MUTED, "axes.labelsize": 11, "text.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
@@ -38,6 +38,7 @@ _STYLE: Mapping[str, Any] = {
     "xtick.labelsize": 10, "ytick.labelsize": 10, "xtick.major.size": 0, "ytick.major.size": 0,
     "lines.linewidth": 2, "lines.solid_capstyle": "round", "axes.unicode_minus": True,
 }  # fmt: skip
+_BESIDE: Any = {"textcoords": "offset points", "fontsize": 10}
 
 
 def returns(report: GapReport) -> str:
@@ -71,10 +72,9 @@ def returns(report: GapReport) -> str:
                 _short(entry.name),
                 (entry.real_mean, entry.imagined_mean),
                 xytext=(8 if left else -8, -12 if left else 8),
-                textcoords="offset points",
                 ha="left" if left else "right",
                 color=MUTED,
-                fontsize=10,
+                **_BESIDE,
             )
         return _svg(figure, titles)
 
@@ -89,13 +89,11 @@ def coverage(report: GapReport, level: float | None) -> str | None:
         rows = np.arange(len(shown))[::-1]
         if level is not None:
             axes.axvline(level, color=MUTED, linewidth=1, dashes=(4, 4))
-            axes.text(
-                level, len(shown) - 0.3, f"promised: {level:.0%}", ha="right", color=MUTED, fontsize=10
-            )
+            axes.text(level, len(shown) - 0.3, f"promised: {level:.0%}", ha="right", color=MUTED, fontsize=10)
         for row, s in zip(rows, shown, strict=True):
-            axes.plot(s.coverage, row, "o", color=BAD if s.stale else IMAGINED, markersize=7)
+            axes.plot([s.coverage or 0.0], [row], "o", color=BAD if s.stale else IMAGINED, markersize=7)
         axes.set_yticks(rows, [_short(s.name) for s in shown])
-        axes.set(xlim=(min(0.5, *(s.coverage or 0.0 for s in shown)) - 0.02, 1.01), ylim=(-0.6, len(shown)))
+        axes.set(xlim=(min(0.78, *(s.coverage or 0.0 for s in shown)) - 0.02, 1.01), ylim=(-0.6, len(shown)))
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -108,19 +106,26 @@ def bounds(table: Calibration, propagation: Propagation = "member") -> str:
     with rc_context(_STYLE):
         figure, (above, below) = _figure(4.2, rows=2)
         width = (table.half_width[propagation] / table.data_std).mean(1)
-        above.plot(step, width, color=MUTED, linewidth=1.5)
+        reach = float((table.reach / table.data_std).mean())
+        above.axhline(reach, color=MUTED, linewidth=1, dashes=(1, 3))
+        above.annotate("range of the data", (1, reach), xytext=(4, 4), color=MUTED, **_BESIDE)
+        above.plot(step, width, color=MUTED, linewidth=1.2)
         above.plot(step, table.distrust[propagation], color=IMAGINED)
-        above.axhline((table.reach / table.data_std).mean(), color=MUTED, linewidth=1, dashes=(1, 3))
-        above.set_ylim(0, None)
-        above.set_ylabel("half-width, std")
+        above.set(ylim=(0, 1.2 * max(reach, width.max())), ylabel="half-width, std")
         below.axhline(table.level, color=MUTED, linewidth=1, dashes=(4, 4))
-        below.plot(step, table.coverage[propagation][1], color=IMAGINED)
-        below.set(ylim=(0.5, 1.01), xlabel="steps from the start")
-        below.set_ylabel("coverage")
+        below.annotate("promised", (1, table.level), xytext=(4, 4), color=MUTED, **_BESIDE)
+        share = table.coverage[propagation][1]
+        measured = np.isfinite(share)
+        style = "o-" if measured.sum() < 30 else "-"
+        below.plot(step[measured], share[measured], style, color=IMAGINED, markersize=5, linewidth=1.5)
+        lowest = min(0.75, *share[measured]) if measured.any() else 0.75
+        below.set(ylim=(lowest - 0.02, 1.01), xlabel="steps from the start", ylabel="coverage")
         below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        _label_ends(above, step[-1], [(width[-1], "by step alone", MUTED)])
         for axes in (above, below):
-            axes.set_xlim(1, table.horizon)
+            axes.set_xlim(1, max(2, table.horizon))
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(_number))
+            axes.tick_params(which="minor", length=0)
             axes.yaxis.set_major_locator(MaxNLocator(4))
         return _svg(figure)
 
@@ -167,11 +172,6 @@ def _labelled(report: GapReport) -> list[PolicyScore]:
     own = [s for s in report.scores if s.name != RANDOM] or list(report.scores)
     worst = max(own, key=lambda s: abs(s.gap))
     return [own[0]] if worst is own[0] else [own[0], worst]
-
-
-def _label_ends(axes: Axes, x: float, entries: Sequence[tuple[float, str, str]]) -> None:
-    for y, text, color in entries:
-        axes.annotate(text, (x, y), xytext=(-2, 5), textcoords="offset points", ha="right", color=color)
 
 
 def _number(value: float, position: int | None = None) -> str:

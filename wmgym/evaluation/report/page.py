@@ -74,6 +74,8 @@ def write_report(
         facts=_facts(report),
         level=level,
         scores=report.scores,
+        estimates=any(s.estimate is not None for s in report.scores),
+        failures=any(s.failed is not None for s in report.scores),
         worst=_worst(report),
         coverage=figures.coverage(report, level),
         bounds=None if calibration is None else figures.bounds(calibration),
@@ -110,26 +112,31 @@ def _read(name: str) -> str:
 
 def _facts(report: GapReport) -> list[dict[str, str]]:
     own = [s for s in report.scores if s.name != RANDOM]
-    found = [{"name": "Policies", "value": str(len(own)), "note": f"{report.episodes} episodes each"}]
+    found = [("Policies", str(len(own)), f"{report.episodes} real episodes each")]
     if own:
         best = max(own, key=lambda s: s.imagined_mean)
+        found.append(("Best in imagination", _clipped(best.name), f"real return {number(best.real_mean)}"))
+    if report.agreement is not None:
+        rank = report.agreement.spearman
+        value, ends = number(rank.value), " to ".join(map(number, rank.interval))
+        found.append(("Rank correlation", value, f"Spearman, 95 % interval {ends}"))
+    if own:
         gaps = [abs(s.gap) for s in own]
-        found += [
-            {"name": "Best in imagination", "value": _clipped(best.name), "note": f"real return {number(best.real_mean)}"},
-            {"name": "Mean gap", "value": percent(sum(gaps) / len(gaps)), "note": f"at most {percent(max(gaps))}"},
-        ]
+        found.append(
+            ("Mean gap", percent(sum(gaps) / len(gaps)), f"at most {percent(max(gaps))} of the range")
+        )
     inside = [s.coverage for s in report.scores if s.coverage is not None]
     if inside:
         value = percent(sum(inside) / len(inside))
-        found.append({"name": "Inside error bounds", "value": value, "note": f"at least {percent(min(inside))}"})
-    return found
+        found.append(("Inside error bounds", value, f"at least {percent(min(inside))}, of any policy"))
+    return [dict(zip(("name", "value", "note"), fact, strict=True)) for fact in found]
 
 
 def _worst(report: GapReport) -> list[dict[str, Any]]:
     """Single episodes whose returns differ most, as shares of the range of real returns."""
     means = {s.name: s.real_mean for s in report.scores}
     scale = max(means.values()) - means.get(RANDOM, min(means.values())) or 1.0
-    cases = [
+    cases: list[dict[str, Any]] = [
         {"name": s.name, "episode": i, "real": real, "imagined": imagined, "share": (imagined - real) / scale}
         for s in report.scores
         for i, (real, imagined) in enumerate(zip(s.real_returns, s.imagined_returns, strict=False), 1)
@@ -139,17 +146,20 @@ def _worst(report: GapReport) -> list[dict[str, Any]]:
 
 def _why(report: GapReport) -> str:
     return (
-        "Why not just use the physics engine? Where it is at hand and fast, do. A learned world pays where real "
-        f"steps cost robot time: these scores took {report.real_steps:,} real steps, and ranking the same "
-        "policies in imagination alone takes none."
+        "Why not just use the physics engine? Where it is at hand and fast, do. A learned world pays where "
+        f"real steps cost robot time: these scores took {report.real_steps:,} real steps, and ranking the "
+        "same policies in imagination alone takes none."
     )
 
 
 def _cost(report: GapReport, cost: Mapping[str, float] | None) -> list[tuple[str, str]]:
-    spent = cost or {"real_steps": report.real_steps, "imagined_steps": report.imagined_steps}
+    spent = dict(cost or {"real_steps": report.real_steps, "imagined_steps": report.imagined_steps})
+    if cost is None and report.origin is not None:
+        spent |= {"wall_s": report.origin.wall_s, "cpu_s": report.origin.cpu_s}
     names = {
-        "real_steps": "Real steps", "imagined_steps": "Imagined steps", "scored_real_steps": "Real steps to score",
-        "scored_imagined_steps": "Imagined steps to score", "wall_s": "Wall-clock time", "cpu_s": "CPU time",
+        "real_steps": "Real steps", "imagined_steps": "Imagined steps",
+        "scored_real_steps": "Real steps to score", "scored_imagined_steps": "Imagined steps to score",
+        "wall_s": "Wall-clock time", "cpu_s": "CPU time",
     }  # fmt: skip
     return [
         (title, duration(spent[key]) if key.endswith("_s") else f"{spent[key]:,.0f}")
@@ -172,9 +182,16 @@ def _provenance(
     if report.max_episode_steps is not None:
         found.append(("Episode limit", f"{report.max_episode_steps:,} steps"))
     if world is not None:
-        versions = ", ".join(f"{name} {version}" for name, version in world.provenance.versions.items())
-        found += [("World fitted to", f"{world.provenance.steps:,} steps"), ("World made by", versions)]
+        found.append(("World fitted to", f"{world.provenance.steps:,} {world.provenance.source} steps"))
+        found.append(("World fitted with", _versions(world.provenance.versions)))
+    if report.origin is not None:
+        found.append(("World's fingerprint", report.origin.world))
+        found.append(("Scored with", _versions(report.origin.versions)))
     return found + list(made_by.items())
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _clipped(name: str) -> str:

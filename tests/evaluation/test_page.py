@@ -1,0 +1,113 @@
+"""The page of a report: whole in one file, whatever policies are named."""
+
+from __future__ import annotations
+
+import importlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import wmgym
+from tests.evaluation.reports import report
+from wmgym.evaluation.report import page as page_module
+from wmgym.evaluation.verdict import verdict
+
+HOSTILE = (
+    "<script>alert(1)</script>", "\"><img src=x onerror='alert(1)'>", "$x_1^2$ {{ 7 * 7 }} </svg></style>",
+    "name " * 60, "x" * 300, "策略 \N{ROBOT FACE} \u202eδ",
+)  # fmt: skip
+VOID = {"meta", "link", "img", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """Elements, the text of table headers, and whether all that opened was closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.headers: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+            if tag == "th":
+                self.headers.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "th" in self.open:
+            self.headers[-1] += data
+
+
+def written(tmp_path: Path, **changes: object) -> str:
+    return wmgym.write_report(report(**changes), tmp_path / "page.html").read_text("utf-8")  # type: ignore[arg-type]
+
+
+def test_it_needs_nothing_but_itself(tmp_path: Path, pendulum_world: wmgym.WorldModel) -> None:
+    rows = [{"real_steps": 10.0 * n, "return": 5.0 * n} for n in range(3)]
+    text = wmgym.write_report(
+        report(), tmp_path / "page.html", world=pendulum_world, learning=rows
+    ).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "iframe", "object", "base", "form"} & {tag for tag, _ in page.elements}
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href", "poster"):
+            target = attributes.get(name) or ""
+            assert not target or target.startswith(("data:", "#")), (tag, target)
+    assert text.count("url(") == text.count("url(#")
+    assert text.count("<svg") == 4
+    assert len(text) < 500_000
+
+
+def test_it_is_the_same_for_the_same_report(tmp_path: Path) -> None:
+    assert written(tmp_path) == written(tmp_path)
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    text = written(tmp_path, names=HOSTILE, env_id="</title><script>alert(2)</script>", stale=HOSTILE[:1])
+    page = Page(text)
+    assert page.open == []
+    assert {name.strip() for name in HOSTILE} <= {header.strip() for header in page.headers}
+    assert not {"script", "img"} & {tag for tag, _ in page.elements}
+    assert "49" not in page.headers[0]
+
+
+def test_the_verdict_comes_first(tmp_path: Path) -> None:
+    good, bad = written(tmp_path), written(tmp_path, gaps=(0.5, -0.5, 0.5, -0.5, 0.5, -0.5))
+    assert "Trust it</h1>" in good
+    assert "Do not trust it</h1>" in bad
+    assert all(reason.text in good for reason in verdict(report()).reasons)
+
+
+def test_a_report_of_one_policy_without_bounds(tmp_path: Path) -> None:
+    text = written(tmp_path, names=("only",), real=(5.0,), gaps=(0.1,), coverage=None)
+    assert "no error bounds" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0"), (1234567.8, "1,234,568"), (-99.5, "\N{MINUS SIGN}99.5"), (0.01234, "0.012"), (5.5, "5.50")],
+)
+def test_numbers_read_well(value: float, said: str) -> None:
+    assert page_module.number(value) == said
+
+
+def test_without_its_libraries_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(importlib.import_module("sys").modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"pip install 'wmgym\[report\]'"):
+        written(tmp_path)
