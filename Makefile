@@ -19,7 +19,7 @@ help: ## Show this list
 	@echo 'Usage: make TARGET [PYTHON=python3]'
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo ## HalfCheetah, 10,000 real steps: a world, a policy, both scored: runs/demo [SEED=0]
+demo: $(VENV)/.installed-demo ## HalfCheetah, 10,000 real steps: a world, a policy, and a page on both: runs/demo [SEED=0]
 	$(BIN)/wmgym run HalfCheetah-v5 --seed $(SEED) --out runs/demo
 
 test: $(VENV)/.installed-all ## Run the tests that take less than 5 minutes together
@@ -45,7 +45,7 @@ clean: ## Remove the virtual environment, builds and caches, but not runs/
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml constraints.txt
-	$(INSTALL) '.[sb3]'
+	$(INSTALL) '.[sb3,report]'
 	touch $@
 
 $(VENV)/.installed-all: $(VENV)/.created pyproject.toml constraints.txt

@@ -126,3 +126,16 @@ def test_what_cannot_learn_online_is_refused_before_any_work(
         wmgym.run(settings, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_it_ends_with_a_page_that_draws_how_it_learned(
+    finished: tuple[Path, wmgym.RunResult, list[str]],
+) -> None:
+    out, result, said = finished
+    rows = artifacts.read_json(out / "online/learning.json")["rows"]
+    assert [row["real_steps"] for row in rows] == list(range(50, 401, 50))
+    assert result.page == out / "report.html"
+    page = result.page.read_text()
+    assert "Learning curve" in page
+    assert "data:video/mp4;base64," in page
+    assert len(rows) == len(said)

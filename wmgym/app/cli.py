@@ -15,7 +15,7 @@ from rich.text import Text
 from typer import Option
 
 from wmgym import __version__
-from wmgym.app import cli_evaluation, console, options
+from wmgym.app import cli_evaluation, cli_report, console, options
 
 app = typer.Typer(
     add_completion=False,
@@ -180,7 +180,7 @@ def train(
     as_json: options.AsJson = False,
     horizon: Annotated[int | None, Option(hidden=True)] = None,
 ) -> None:
-    """Train a policy in imagination and save it as OUT/policy.
+    """Train a policy in imagination and save it as OUT/policy; logs to OUT/learning.json and TensorBoard.
 
     Example: wmgym train worlds/cheetah --data data/cheetah --max-episode-steps 20 --out runs/sac
     """
@@ -207,7 +207,7 @@ def train(
             raise ValueError(f"{data} is of {real.task.env_id}, the world of {simulator.task.env_id}")
         sb3.check_agent(sb3.ImaginedVecEnv(simulator, envs), settings)
         starts = None if real is None else real.state
-        model = sb3.train(simulator, settings, seed, starts=starts, progress=not as_json)
+        model = sb3.train(simulator, settings, seed, starts=starts, log=out, progress=not as_json)
         policy = sb3.to_policy(model, f"{type(model).__name__} in imagination").save(out / "policy")
         recent = [episode["r"] for episode in model.ep_info_buffer or ()]
         mean = sum(recent) / len(recent) if recent else None
@@ -218,7 +218,7 @@ def train(
         job.done(config, result, console.facts(shown), imagined_steps=model.num_timesteps)
 
 
-for command in cli_evaluation.COMMANDS:
+for command in (*cli_evaluation.COMMANDS, *cli_report.COMMANDS):
     app.command()(command)
 
 
@@ -260,7 +260,7 @@ def run(
         settings = recipes.recipe(env, seed=seed, real_steps=steps, **changes)
         say = None if as_json else (lambda text: typer.echo(text, err=True))
         done = run_module.run(settings, out, progress=not as_json, say=say)
-        job.answer(done.report.to_dict(), done.ledger, console.score_table(done.report))
+        job.answer(done.report.to_dict(), done.ledger, console.score_table(done.report), page=done.page)
 
 
 @app.command()

@@ -56,13 +56,21 @@ class Job:
         self.answer(result, ledger, shown)
 
     def answer(
-        self, result: Mapping[str, Any], ledger: Mapping[str, float], shown: RenderableType | None = None
+        self,
+        result: Mapping[str, Any],
+        ledger: Mapping[str, float],
+        shown: RenderableType | None = None,
+        page: Path | None = None,
     ) -> None:
-        """Keep what to print once all is done."""
+        """Keep what to print once all is done; last the page to open, where there is one."""
         self.spoken = {
             "command": self.command, "out": str(self.out), "result": dict(result), "ledger": dict(ledger),
         }  # fmt: skip
-        self.shown = Group(shown or facts(result), facts(ledger), f"saved to {self.out}")
+        lines = [f"saved to {self.out}"]
+        if page is not None:
+            self.spoken["page"] = str(page)
+            lines.append(f"open {page}")
+        self.shown = Group(shown or facts(result), facts(ledger), *lines)
 
 
 @contextlib.contextmanager

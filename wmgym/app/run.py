@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wmgym.app.config import Round
+from wmgym.app.page import write_page
 from wmgym.app.recipes import RunConfig
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
@@ -40,12 +41,14 @@ class RunResult:
         policy: the last one.
         report: its real and imagined returns.
         ledger: real and imagined steps, wall-clock and CPU seconds, summed over all stages.
+        page: ``report.html``; None where the libraries that write it are not installed.
     """
 
     world: WorldModel
     policy: MLPPolicy
     report: GapReport
     ledger: dict[str, float]
+    page: Path | None = None
 
 
 def run(
@@ -57,9 +60,9 @@ def run(
 ) -> RunResult:
     """Learn a world and a policy in it, calibrate and score; see ``RunConfig``.
 
-    Leaves in ``out``: ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``run.json`` and what
-    it needs to continue. Killed anywhere, the same call goes on from the last finished stage and ends with
-    the same result.
+    Leaves in ``out``: ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``report.html``,
+    ``run.json`` and what it needs to continue. Killed anywhere, the same call goes on from the last finished
+    stage and ends with the same result.
 
     Args:
         config: settings, or the id of an env, whose recipe they are then.
@@ -178,7 +181,7 @@ class _Run:
         starts = np.concatenate([part.state for part in self.data]) if self.config.branch else None
         settings = replace(self.config.train, steps=steps)
         model = self.sb3.train(
-            self.world, settings, seed, starts=starts, agent=self.agent, progress=self.progress
+            self.world, settings, seed, starts=starts, agent=self.agent, log=folder, progress=self.progress
         )
         artifacts.write_directory(
             folder / "agent", kind="agent", arrays=self.sb3.agent_arrays(model), document={"seed": seed}
@@ -214,7 +217,14 @@ class _Run:
                 noted["scored_imagined_steps"] = report.imagined_steps
         report = GapReport.load(self.out / "report.json")
         write_run_json(self.out, "run", self.config.to_dict(), self.ledger)
-        return RunResult(world, policy, report, self.ledger)
+        return RunResult(world, policy, report, self.ledger, self._page())
+
+    def _page(self) -> Path | None:
+        try:
+            return write_page(self.out, self.out / "report.html")
+        except ImportError as error:
+            self.say(f"no page: {error}")
+            return None
 
     @contextmanager
     def _stage(self, record: Path) -> Iterator[dict[str, float] | None]:

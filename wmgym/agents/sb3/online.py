@@ -19,6 +19,7 @@ from wmgym.agents.sb3.dyna_sac_data import StateReader
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.train import check_agent, new_agent
 from wmgym.io import artifacts
+from wmgym.io.learning_log import LearningLog
 from wmgym.io.progress import Advance, track
 from wmgym.io.provenance import cpu_seconds
 from wmgym.tasks.task import Task
@@ -64,7 +65,8 @@ def learn(
     """Train DynaSAC; leaves ``out/world`` and, named by their real steps, ``out/policies``.
 
     Every 1,000 real steps, or after each tenth of them where that is sooner, the agent is saved as
-    ``out/agent.zip``. Called again, it goes on from there, and ends with the same world and policies.
+    ``out/agent.zip`` and ``out/learning.json`` gets a row. Called again, it goes on from there, and ends with
+    the same world and policies.
 
     Args:
         task: the real env.
@@ -87,12 +89,14 @@ def learn(
         else:
             model = new_agent(env, config, seed)
         advance(model.num_timesteps)
+        log = LearningLog(out, "real_steps", model.num_timesteps)
         model.learn(
             max(0, config.steps - model.num_timesteps),
-            callback=_Watch(config.steps, out, spent, advance, say),
+            callback=_Watch(config.steps, out, spent, advance, say, log),
             log_interval=None,
             reset_num_timesteps=not begun,
         )
+        log.close()
     model.world.save(out / "world")
     return {"real_steps": model.num_timesteps, "imagined_steps": model.imagined_steps, **spent}
 
@@ -107,9 +111,11 @@ class _Watch(BaseCallback):
         spent: Mapping[str, float],
         advance: Advance,
         say: Callable[[str], None],
+        log: LearningLog,
     ) -> None:
         super().__init__()
         self.steps, self.out, self.spent, self.advance, self.say = steps, out, spent, advance, say
+        self.log = log
         self.wall, self.cpu = time.perf_counter(), cpu_seconds()
         self.steps_a_line = min(_STEPS_A_LINE, -(-steps // POLICIES_KEPT))
         self.began: tuple[float, int] | None = None
@@ -131,7 +137,8 @@ class _Watch(BaseCallback):
 
     def _look(self) -> None:
         model: Any = self.model
-        line = self._line()
+        numbers = self._numbers()
+        line = self._line(numbers)
         self.advance(0, line)
         if (tenths := self.num_timesteps * POLICIES_KEPT // self.steps) > self.kept:
             self.kept = tenths
@@ -142,22 +149,35 @@ class _Watch(BaseCallback):
             self.said = lines
             spent = {"wall_s": time.perf_counter() - self.wall, "cpu_s": cpu_seconds() - self.cpu}
             artifacts.write_json(self.out / _SPENT, {key: spent[key] + self.spent[key] for key in spent})
+            self.log.add(numbers)
             model.save(self.out / _AGENT)
             self.say(f"{self.num_timesteps:,} of {self.steps:,} real steps: {line}")
 
-    def _line(self) -> str:
+    def _numbers(self) -> dict[str, float]:
+        """What is known by now: of the last real episodes, the last real steps and the world."""
         model: Any = self.model
-        seen, parts = model.logger.name_to_value, []
+        seen = model.logger.name_to_value
+        found = {"real_steps": float(self.num_timesteps), "imagined_steps": float(model.imagined_steps)}
         episodes = list(model.ep_info_buffer or ())[-_EPISODES:]
         if episodes:
-            paid, length = (sum(each[key] for each in episodes) / len(episodes) for key in "rl")
-            parts.append(f"return {paid:,.0f} in {length:,.0f} steps")
-        if "world/imagined_reward" in seen:
-            paid, said = (seen[f"world/{kind}_reward"] for kind in ("real", "imagined"))
+            found["return"], found["length"] = (
+                float(sum(each[key] for each in episodes) / len(episodes)) for key in "rl"
+            )
+        for name in ("real_reward", "imagined_reward", "held_out_error"):
+            if math.isfinite(value := seen.get(f"world/{name}", math.nan)):
+                found[name] = float(value)
+        return found
+
+    def _line(self, numbers: Mapping[str, float]) -> str:
+        parts = []
+        if "return" in numbers:
+            parts.append(f"return {numbers['return']:,.0f} in {numbers['length']:,.0f} steps")
+        if "real_reward" in numbers and "imagined_reward" in numbers:
+            paid, said = numbers["real_reward"], numbers["imagined_reward"]
             parts.append(f"reward a step {paid:.2f} real, {said:.2f} imagined")
-        if math.isfinite(error := seen.get("world/held_out_error", math.nan)):
-            parts.append(f"model error {error:.3f} std")
-        if model.world is not None and self.began is not None:
+        if "held_out_error" in numbers:
+            parts.append(f"model error {numbers['held_out_error']:.3f} std")
+        if self.model.world is not None and self.began is not None:  # type: ignore[attr-defined]
             elapsed, done = time.perf_counter() - self.began[0], self.num_timesteps - self.began[1]
             if done:
                 parts.append(f"{elapsed / done * (self.steps - self.num_timesteps) / 60:.1f} minutes left")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,10 @@ from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
+from wmgym.io.learning_log import LearningLog
 from wmgym.io.progress import Advance, track
+
+_ROWS = 100
 
 
 def train(
@@ -33,6 +39,7 @@ def train(
     *,
     starts: np.ndarray | None = None,
     agent: Mapping[str, np.ndarray] | None = None,
+    log: str | os.PathLike[str] | None = None,
     progress: bool = False,
     **changes: Any,
 ) -> BaseAlgorithm:
@@ -49,6 +56,8 @@ def train(
             cover all of it (branched rollouts, Janner et al. 2019, arXiv:1906.08253). None takes the start
             states that the world keeps.
         agent: arrays of ``agent_arrays`` to continue from.
+        log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
+            TensorBoard is installed, ``tensorboard/``.
         progress: show a bar on a terminal.
         changes: fields of ``TrainConfig``, put in place of the config's: ``algorithm="TQC", steps=50_000``.
 
@@ -75,7 +84,7 @@ def train(
         load_agent(model, agent)
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     with track("train", config.steps, show=progress) as advance:
-        report = _Progress(advance, config.num_envs)
+        report = _Progress(advance, config, None if log is None else LearningLog(Path(log), "imagined_steps"))
         if wait:
             # A trained agent that updates on a nearly empty buffer forgets what it knew.
             updates, model.gradient_steps = model.gradient_steps, 0  # type: ignore[attr-defined]
@@ -83,6 +92,7 @@ def train(
             model.gradient_steps = updates  # type: ignore[attr-defined]
         if config.steps > model.num_timesteps:
             _learn(model, config.steps - model.num_timesteps, report)
+        report.close()
     return model
 
 
@@ -165,10 +175,30 @@ def check_agent(env: Any, config: TrainConfig) -> None:
 
 
 class _Progress(BaseCallback):
-    def __init__(self, advance: Advance, num_envs: int) -> None:
+    """Moves the bar, and logs returns and what SB3 says of losses 100 times in all."""
+
+    def __init__(self, advance: Advance, config: TrainConfig, log: LearningLog | None) -> None:
         super().__init__()
-        self._advance, self._num_envs = advance, num_envs
+        self._advance, self._num_envs, self._log = advance, config.num_envs, log
+        self._every, self._logged = max(1, config.steps // _ROWS), 0
 
     def _on_step(self) -> bool:
         self._advance(self._num_envs)
+        if self._log is not None and self.num_timesteps // self._every > self._logged:
+            self._logged = self.num_timesteps // self._every
+            self._log.add(self._row())
         return True
+
+    def _row(self) -> dict[str, float]:
+        row = {"imagined_steps": float(self.num_timesteps)}
+        if episodes := list(self.model.ep_info_buffer or ()):
+            means = (float(sum(each[key] for each in episodes) / len(episodes)) for key in "rl")
+            row |= zip(("return", "length"), means, strict=True)
+        for name, value in self.model.logger.name_to_value.items():
+            if isinstance(value, (int, float, np.floating)) and math.isfinite(value):
+                row[name] = float(value)
+        return row
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()

@@ -19,9 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
-from wmgym.models.dynamics import Propagation
-from wmgym.models.error_bounds import Calibration
 
 INK, MUTED, LINE, REAL, IMAGINED, BAD = ("#00f0f" + digit for digit in "123456")
 _VARIABLES = {
@@ -38,6 +37,7 @@ _STYLE: Any = {
     "xtick.labelsize": 10, "ytick.labelsize": 10, "xtick.major.size": 0, "ytick.major.size": 0,
     "lines.linewidth": 2, "lines.solid_capstyle": "round", "axes.unicode_minus": True,
 }  # fmt: skip
+_PERCENT = PercentFormatter(1, decimals=0, symbol="\N{NO-BREAK SPACE}%")
 _BESIDE: Any = {"textcoords": "offset points", "fontsize": 10}
 
 
@@ -57,8 +57,8 @@ def returns(report: GapReport) -> str:
             axes.plot(s.real_interval, (at[1], at[1]), color=REAL, linewidth=1.5, alpha=0.8)
             axes.plot((at[0], at[0]), s.imagined_interval, color=IMAGINED, linewidth=1.5, alpha=0.8)
             fill = "none" if s.name == RANDOM else INK
-            name = f"point-{index}"
-            axes.plot(*at, "o", color=INK, markerfacecolor=fill, markersize=6, gid=name)
+            mark, name = "^" if s.trained_in_world else "o", f"point-{index}"
+            axes.plot([at[0]], [at[1]], mark, color=INK, markerfacecolor=fill, markersize=6, gid=name)
             titles[name] = f"{s.name}: real {s.real_mean:,.0f}, imagined {s.imagined_mean:,.0f}"
         axes.set(xlim=ends, ylim=ends, aspect="equal")
         axes.set_xlabel("real mean return", color=REAL)
@@ -79,7 +79,7 @@ def returns(report: GapReport) -> str:
         return _svg(figure, titles)
 
 
-def coverage(report: GapReport, level: float | None) -> str | None:
+def coverage(report: GapReport) -> str | None:
     """Share of errors inside the bounds for each policy, beside the level that they promise."""
     shown = [s for s in report.scores if s.coverage is not None]
     if not shown:
@@ -87,47 +87,62 @@ def coverage(report: GapReport, level: float | None) -> str | None:
     with rc_context(_STYLE):
         figure, (axes,) = _figure(0.75 + 0.24 * len(shown))
         rows = np.arange(len(shown))[::-1]
-        if level is not None:
-            axes.axvline(level, color=MUTED, linewidth=1, dashes=(4, 4))
-            axes.text(level, len(shown) - 0.3, f"promised: {level:.0%}", ha="right", color=MUTED, fontsize=10)
+        if report.level is not None:
+            axes.axvline(report.level, color=MUTED, linewidth=1, dashes=(4, 4))
         for row, s in zip(rows, shown, strict=True):
             axes.plot([s.coverage or 0.0], [row], "o", color=BAD if s.stale else IMAGINED, markersize=7)
         axes.set_yticks(rows, [_short(s.name) for s in shown])
         axes.set(xlim=(min(0.78, *(s.coverage or 0.0 for s in shown)) - 0.02, 1.01), ylim=(-0.6, len(shown)))
         axes.grid(axis="y", visible=False)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.xaxis.set_major_formatter(_PERCENT)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         return _svg(figure)
 
 
-def bounds(table: Calibration, propagation: Propagation = "member") -> str:
-    """Width of the error bounds and their coverage on held-out episodes, by step."""
-    step = np.arange(1, table.horizon + 1)
+def bounds(rows: Sequence[OpenLoopRow], level: float | None) -> str | None:
+    """How wide the error bounds are, and the share of errors inside, by steps from a real state."""
+    if len(rows) < 2:
+        return None
+    steps = [row.steps for row in rows]
     with rc_context(_STYLE):
         figure, (above, below) = _figure(4.2, rows=2)
-        width = (table.half_width[propagation] / table.data_std).mean(1)
-        reach = float((table.reach / table.data_std).mean())
-        above.axhline(reach, color=MUTED, linewidth=1, dashes=(1, 3))
-        above.annotate("range of the data", (1, reach), xytext=(4, 4), color=MUTED, **_BESIDE)
-        above.plot(step, width, color=MUTED, linewidth=1.2)
-        above.plot(step, table.distrust[propagation], color=IMAGINED)
-        above.set(ylim=(0, 1.2 * max(reach, width.max())), ylabel="half-width, std")
-        below.axhline(table.level, color=MUTED, linewidth=1, dashes=(4, 4))
-        below.annotate("promised", (1, table.level), xytext=(4, 4), color=MUTED, **_BESIDE)
-        share = table.coverage[propagation][1]
-        measured = np.isfinite(share)
-        style = "o-" if measured.sum() < 30 else "-"
-        below.plot(step[measured], share[measured], style, color=IMAGINED, markersize=5, linewidth=1.5)
-        lowest = min(0.75, *share[measured]) if measured.any() else 0.75
-        below.set(ylim=(lowest - 0.02, 1.01), xlabel="steps from the start", ylabel="coverage")
-        below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        above.plot(steps, [row.bound for row in rows], "o-", color=IMAGINED, markersize=5)
+        above.set(ylim=(0, 1.15 * max(row.bound for row in rows)), ylabel="half-width, std")
+        if level is not None:
+            below.axhline(level, color=MUTED, linewidth=1, dashes=(4, 4))
+        shares = [row.coverage for row in rows]
+        below.plot(steps, shares, "o-", color=IMAGINED, markersize=5)
+        below.set(ylim=(min(0.75, *shares) - 0.02, 1.01), ylabel="inside")
+        below.yaxis.set_major_formatter(_PERCENT)
+        _by_steps(below, steps)
         for axes in (above, below):
-            axes.set_xlim(1, max(2, table.horizon))
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(_number))
-            axes.tick_params(which="minor", length=0)
             axes.yaxis.set_major_locator(MaxNLocator(4))
         return _svg(figure)
+
+
+def open_loop(rows: Sequence[OpenLoopRow]) -> str | None:
+    """Error by steps from a real state, with the bound and, as a ceiling, the constant-state baseline."""
+    if len(rows) < 2:
+        return None
+    steps = [row.steps for row in rows]
+    with rc_context(_STYLE):
+        figure, (axes,) = _figure(4.3)
+        axes.plot(steps, [row.constant_state for row in rows], color=MUTED, linewidth=1.5, dashes=(4, 3))
+        axes.fill_between(steps, [row.bound for row in rows], color=IMAGINED, alpha=0.14, linewidth=0)
+        axes.plot(steps, [row.bound for row in rows], color=IMAGINED, linewidth=1.2)
+        axes.plot(steps, [row.error_90 for row in rows], color=INK, linewidth=1, dashes=(2, 2))
+        axes.plot(steps, [row.error for row in rows], color=INK)
+        axes.set(ylabel="error, std of the data")
+        axes.set_ylim(0, 1.08 * max(max(row.constant_state, row.bound, row.error_90) for row in rows))
+        _by_steps(axes, steps)
+        return _svg(figure)
+
+
+def _by_steps(axes: Axes, steps: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.set(xlim=(steps[0], steps[-1]), xlabel="steps from a real state")
+    axes.xaxis.set_major_formatter(FuncFormatter(_number))
+    axes.tick_params(which="minor", length=0, labelbottom=False)
 
 
 def learning(rows: Sequence[Mapping[str, float]]) -> str | None:

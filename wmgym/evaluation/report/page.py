@@ -9,12 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wmgym import __version__
 from wmgym.evaluation.gap_report import RANDOM, GapReport
 from wmgym.evaluation.verdict import verdict
 from wmgym.io import files
+from wmgym.io.provenance import library_versions
 
 if TYPE_CHECKING:
+    from wmgym.data.policy import PolicyFn
     from wmgym.models.world import WorldModel
 
 _HEADLINES = {
@@ -30,6 +31,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     world: WorldModel | None = None,
+    policies: Mapping[str, PolicyFn | None] | None = None,
     learning: Sequence[Mapping[str, float]] = (),
     cost: Mapping[str, float] | None = None,
     made_by: Mapping[str, str] | None = None,
@@ -39,8 +41,10 @@ def write_report(
     Args:
         report: what ``score`` returned.
         path: the file to write.
-        world: the world that was scored, for the width of its error bounds.
-        learning: rows of a learning curve, see ``wmgym.sb3.train``.
+        world: the world that was scored, to film the policies in.
+        policies: the policies that were scored, by name; a video shows the one that does best in imagination
+            and the one with the largest gap. Without them or the world there is none.
+        learning: rows of a learning curve, as training in imagination or a run logs them.
         cost: real and imagined steps, wall and CPU seconds of all that led here; None takes the report's own.
         made_by: further provenance by name, such as the command.
 
@@ -60,34 +64,58 @@ def write_report(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"number": number, "percent": percent, "signed": signed}
-    found = verdict(report)
+    found = report.verdict or verdict(report)
     headline, tone = _HEADLINES[found.level]
-    calibration = None if world is None else world.calibration
-    level = None if calibration is None else calibration.level
+    videos, no_video = _videos(report, world, policies)
     page = environment.from_string(_read("template.html.j2")).render(
+        report=report,
         env=report.env_id or "an env without an id",
-        version=__version__,
+        version=library_versions()["wmgym"],
         style=_read("style.css"),
         verdict=found,
         headline=headline,
         tone=tone,
         facts=_facts(report),
-        level=level,
-        scores=report.scores,
+        worst=_worst(report),
         estimates=any(s.estimate is not None for s in report.scores),
         failures=any(s.failed is not None for s in report.scores),
-        worst=_worst(report),
-        coverage=figures.coverage(report, level),
-        bounds=None if calibration is None else figures.bounds(calibration),
-        returns=figures.returns(report),
-        learning=figures.learning(learning),
-        videos=(),
-        no_video="There is no video: the policies were not at hand.",
-        why=_why(report),
+        trained=any(s.trained_in_world for s in report.scores),
+        charts={
+            "coverage": figures.coverage(report),
+            "bounds": figures.bounds(report.open_loop, report.level),
+            "returns": figures.returns(report),
+            "open_loop": figures.open_loop(report.open_loop),
+            "learning": figures.learning(learning),
+        },
+        videos=videos,
+        no_video=no_video,
         cost=_cost(report, cost),
         provenance=_provenance(report, world, made_by or {}),
     )
     return files.write_bytes(path, page.encode())
+
+
+def _videos(
+    report: GapReport, world: WorldModel | None, policies: Mapping[str, PolicyFn | None] | None
+) -> tuple[list[dict[str, Any]], str]:
+    """What to show of each video, and why there is none."""
+    own = [s for s in report.scores if s.name in (policies or {})]
+    if world is None or policies is None or not own:
+        return [], "There is no video: the world and its policies were not at hand when this page was made."
+    from wmgym.evaluation.report.video import record
+
+    best, worst = max(own, key=lambda s: s.imagined_mean), max(own, key=lambda s: abs(s.gap))
+    shown = {best.name: "The best in imagination"}
+    shown.setdefault(worst.name, "The largest gap")
+    videos: list[dict[str, Any]] = []
+    for name, title in shown.items():
+        try:
+            made = record(world, policies[name], report.seed)
+        except RuntimeError as error:  # a second try could end the process where there is no OpenGL
+            return videos, f"There is no video: {error}"
+        label = f"{title}, {name}: MuJoCo beside what the world imagines, with error and bound below"
+        videos.append({"title": title, "policy": name, "label": label, "made": made})
+    return videos, ""
 
 
 def number(value: float) -> str:
@@ -142,14 +170,6 @@ def _worst(report: GapReport) -> list[dict[str, Any]]:
         for i, (real, imagined) in enumerate(zip(s.real_returns, s.imagined_returns, strict=False), 1)
     ]
     return sorted(cases, key=lambda case: -abs(case["share"]))[:_WORST]
-
-
-def _why(report: GapReport) -> str:
-    return (
-        "Why not just use the physics engine? Where it is at hand and fast, do. A learned world pays where "
-        f"real steps cost robot time: these scores took {report.real_steps:,} real steps, and ranking the "
-        "same policies in imagination alone takes none."
-    )
 
 
 def _cost(report: GapReport, cost: Mapping[str, float] | None) -> list[tuple[str, str]]:

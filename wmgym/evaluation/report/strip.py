@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, GAP = 320, 240, 8  # pixels of a picture, and between two
-_STRIP, _HEADING = 136, 28
+_STRIP, _HEADING = 160, 36
 _PAPER, _FAINT, _REAL, _IMAGINED = "#14181d", "#8e99a6", "#ff9f63", "#7cb6ff"
 
 
@@ -41,22 +41,22 @@ class Strip:
     def __init__(self, episode: Episode, steps: int, dt: float) -> None:
         figure, heading = _canvas(_HEADING)
         for x, text, color in ((0.25, "MuJoCo", _REAL), (0.75, "imagined", _IMAGINED)):
-            figure.text(x, 0.5, text, ha="center", va="center", color=color, fontsize=9, fontweight="bold")
+            figure.text(x, 0.5, text, ha="center", va="center", color=color, fontsize=12, fontweight="bold")
         self.heading = _drawn(heading)
         figure, strip = _canvas(_STRIP)
-        axes = figure.add_axes((0.055, 0.18, 0.925, 0.62), facecolor=_PAPER)
+        axes = figure.add_axes((0.055, 0.18, 0.92, 0.6), facecolor=_PAPER)
         both = [episode.error] if episode.bound is None else [episode.error, episode.bound]
         axes.set(xlim=(0, max(1, steps - 1) * dt), ylim=(0, 1.05 * max(1e-9, *(c.max() for c in both))))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color("#3a434d")
-        axes.tick_params(colors=_FAINT, labelsize=7, length=0)
+        axes.tick_params(colors=_FAINT, labelsize=9, length=0)
         axes.grid(axis="y", color="#2a3139", linewidth=0.7)
         axes.locator_params(axis="y", nbins=3)
         axes.xaxis.set_major_formatter(lambda value, position: f"{value:g} s")
         labels = [("error in data std", _REAL)] + [("bound", _IMAGINED)] * (episode.bound is not None)
         for index, (text, color) in enumerate(labels):
-            style: Any = {"color": color, "fontsize": 7.5, "transform": figure.transFigure}
-            axes.text(0.055 + 0.155 * index, 0.86, text, **style)
+            style: Any = {"color": color, "fontsize": 10, "transform": figure.transFigure}
+            axes.text(0.055 + 0.21 * index, 0.86, text, **style)
         self.bare = _drawn(strip)
         if episode.bound is not None:
             axes.fill_between(episode.seconds, episode.bound, color=_IMAGINED, alpha=0.16, linewidth=0)
