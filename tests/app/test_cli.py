@@ -354,6 +354,35 @@ def test_shipped_worlds_and_directories_of_policies_are_scored(line: Path, tmp_p
     assert report["max_episode_steps"] == 5
 
 
+def test_a_score_and_a_world_become_a_page(line: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a <b> & ü.html"
+    assert answer("report", line / "scored", "--out", out)["page"] == str(out)
+    page = out.read_text()
+    assert "wmgym score" in page
+    assert "data:video/mp4;base64," in page  # the world and the policy are still where they were
+    short = ("--episodes", 2, "--max-episode-steps", 5)
+    said = call("report", line / "world", "--policy", line / "trained", *short, "--out", tmp_path / "w.html")
+    assert said.exit_code == 0
+    assert said.stdout.splitlines()[-1] == f"open {tmp_path / 'w.html'}"
+    assert artifacts.read_json(tmp_path / "w.json")["episodes"] == 2
+
+
+def test_a_policy_is_filmed(line: Path, tmp_path: Path) -> None:
+    policy = line / "trained/policy"
+    answer("video", line / "world", "--policy", policy, "--seconds", 0.2, "--out", tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes()[4:8] == b"ftyp"
+    refused = call("video", line / "world", "--seconds", 0.2, "--out", tmp_path / "v.gif")
+    assert refused.exit_code == 1
+    assert "must end in .mp4" in refused.stderr
+
+
+def test_training_is_logged(line: Path) -> None:
+    rows = artifacts.read_json(line / "trained/learning.json")["rows"]
+    assert rows[-1]["imagined_steps"] >= 500
+    assert {"return", "length"} <= rows[-1].keys()
+    assert list((line / "trained").glob("events.*"))
+
+
 def test_without_policies_random_actions_are_scored(line: Path, tmp_path: Path) -> None:
     report = answer("score", line / "world", "--episodes", 2, "--out", tmp_path / "o")["result"]
     assert [entry["name"] for entry in report["scores"]] == ["random"]
@@ -438,6 +467,15 @@ MISTAKES = {
     "score: damaged arrays": (_score("{tmp}/damaged-arrays"), "is damaged"),
     "score: damaged document": (_score("{tmp}/damaged-document"), "is damaged"),
     "score: damaged manifest": (_score("{tmp}/damaged-manifest"), "is damaged"),
+    "report: no world": ("report {tmp}/x --out {tmp}/o.html", "x is missing"),
+    "report: of a world, without a name": ("report {line}/world", "pass --out FILE.html"),
+    "report: scored already": (
+        "report {line}/scored --policy {line}/trained/policy --out {tmp}/o.html", "goes with a world",
+    ),
+    "video: no world": ("video {tmp}/x --out {tmp}/o.mp4", "x is missing"),
+    "video: of several policies": (
+        "video {line}/world --policy policies/InvertedPendulum-v5 --out {tmp}/o.mp4", "name one",
+    ),
     "run: unknown env": ("run Foo-v0 --out {tmp}/o", "Foo"),
     "run: unknown key": ("run " + ENV + " --config {tmp}/unknown.json --out {tmp}/o", "settings ['hue']"),
     "run: unknown nested key": ("run " + ENV + " --config {tmp}/nested.json --out {tmp}/o", "fit.hue: "),

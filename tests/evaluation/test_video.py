@@ -65,5 +65,5 @@ def test_h264_and_webp_hold_every_picture(
 
 
 def test_a_task_that_mujoco_does_not_know_is_not_drawn(cartpole_world: wmgym.WorldModel) -> None:
-    with pytest.raises(RuntimeError, match="CartPole-v1 cannot be drawn here"):
+    with pytest.raises(video.DrawingError, match="CartPole-v1 cannot be drawn here"):
         video.record(cartpole_world, None, seconds=3)

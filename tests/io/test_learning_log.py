@@ -19,7 +19,7 @@ def test_rows_stand_in_json_and_in_tensorboard(tmp_path: Path) -> None:
         log.add(row)
     log.close()
     assert read_log(tmp_path) == ROWS
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("return")
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("return")
     assert [(event.step, event.value) for event in events] == [(10, 1), (20, 2), (30, 3)]
 
 

@@ -19,61 +19,68 @@ def report(
             help="Directory that `run` or `score` wrote; or a world, or the id of one that ships, to score.",
         ),
     ],
-    out: Annotated[Path, Option(help="HTML file to write.", show_default="RUN/report.html")] = Path(),
-    policy: Annotated[
-        list[Path] | None,
-        Option(help="Of a WORLD: saved policy or directory of them; repeat.", show_default="random actions"),
-    ] = None,
-    episodes: Annotated[int, Option(min=2, help="Of a WORLD: real episodes per policy.")] = 20,
+    out: Annotated[Path | None, Option(help="HTML file to write.", show_default="RUN/report.html")] = None,
+    policy: options.Judged = None,
+    episodes: Annotated[int, Option(min=2, help="Real episodes per policy, of a WORLD.")] = 20,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Write one HTML file that says whether to trust a world, and shows why.
 
-    Example: wmgym report runs/demo
+    Example: wmgym report HalfCheetah-v5 --policy policies/HalfCheetah-v5 --out cheetah.html
     """
-    from wmgym.app import page
-
-    finished = (source / page.REPORT).exists()
-    folder = source if finished else out.parent if out.suffix else Path("runs/report")
-    path = out if out.suffix else folder / "report.html"
+    path = source / "report.html" if out is None else out
     with console.job("report", path.parent, as_json) as job:
-        if finished and policy:
-            raise ValueError(f"{source} has been scored; --policy goes with a world")
-        if not finished:
-            from wmgym.evaluation import score as score_module
+        from wmgym.app.page import REPORT, write_page
+        from wmgym.data.pool import as_policies
+        from wmgym.evaluation.report.page import write_report
+        from wmgym.evaluation.score import score
+        from wmgym.models import saving
 
-            how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
-            found = score_module.score(
-                source, options.policies(policy), episodes, **how, progress=not as_json
-            )
-            found.save(folder / page.REPORT)
-            given = {"world": str(source), "policy": [str(p) for p in policy or ()], "episodes": episodes}
-            job.done({**given, **how}, {}, real_steps=found.real_steps, imagined_steps=found.imagined_steps)
-        page.write_page(folder, path)
-        job.answer({"page": str(path)}, {}, page=path)
+        if (source / REPORT).exists():
+            if policy:
+                raise ValueError(f"{source} is scored already; --policy goes with a world")
+            job.answer({"page": str(write_page(source, path))}, {}, page=path)
+            return
+        if out is None:
+            raise ValueError(f"{source} has no {REPORT}; to score it as a world, pass --out FILE.html")
+        world = saving.load(source)
+        named = as_policies(options.policies(policy, world.task), split=None)
+        how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
+        found = score(world, named, episodes, **how, progress=not as_json)
+        numbers = found.save(out.with_suffix(".json"))
+        command = f"wmgym report {source} --episodes {episodes} --seed {seed}"
+        write_report(found, out, world=world, policies=named, made_by={"Command": command})
+        job.answer({"page": str(out), "report": str(numbers)}, {}, console.score_table(found), page=out)
 
 
 def video(
     world: options.World,
     out: Annotated[Path, Option(help="File to write; .mp4, or .webp without imageio-ffmpeg.")],
-    policy: Annotated[Path | None, Option(help="Saved policy.", show_default="random actions")] = None,
+    policy: Annotated[
+        Path | None, Option(help="As --policy of `score` names one.", show_default="random actions")
+    ] = None,
     seconds: Annotated[float, Option(min=0.1, help="Seconds of simulated time at most.")] = 10.0,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Film a policy in MuJoCo beside what the world imagines of it, with error and bound below.
 
-    Example: wmgym video HalfCheetah-v5 --policy runs/demo/policy --out cheetah.mp4
+    Example: wmgym video HalfCheetah-v5 --policy policies/HalfCheetah-v5/sac-120k --out cheetah.mp4
     """
     with console.job("video", out.parent, as_json) as job:
-        from wmgym.data.policy import load_policy
+        from wmgym.data.pool import as_policies
         from wmgym.evaluation.report.video import record
         from wmgym.models import saving
 
-        made = record(saving.load(world), None if policy is None else load_policy(policy), seed, seconds)
-        made.save(out)
+        simulator = saving.load(world)
+        named = as_policies(
+            options.policies(None if policy is None else [policy], simulator.task), split=None
+        )
+        if len(named) > 1:
+            raise ValueError(f"{policy} holds {len(named)} policies; name one")
+        record(simulator, next(iter(named.values())), seed, seconds).save(out)
         job.answer({"video": str(out)}, {}, page=out)
 
 

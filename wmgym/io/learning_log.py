@@ -8,11 +8,11 @@ from typing import Any
 
 from wmgym.io import files
 
-_FILE, _TENSORBOARD = "learning.json", "tensorboard"
+_FILE = "learning.json"
 
 
 class LearningLog:
-    """Rows of numbers by the number of steps, in ``folder/learning.json`` and ``folder/tensorboard``."""
+    """Rows of numbers by steps, in ``folder/learning.json`` and in TensorBoard's event files there."""
 
     def __init__(self, folder: Path, axis: str, begun_at: float = 0) -> None:
         """Go on with what the folder holds.
@@ -31,7 +31,7 @@ class LearningLog:
         self.rows.append(dict(row))
         files.write_json(self.folder / _FILE, {"rows": self.rows})
         if self._writer is None:
-            self._writer = _tensorboard(self.folder / _TENSORBOARD)
+            self._writer = _tensorboard(self.folder)
         for name, value in row.items():
             if self._writer and name != self.axis:
                 self._writer.add_scalar(name, value, int(row[self.axis]))

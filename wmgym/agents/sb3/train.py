@@ -57,7 +57,7 @@ def train(
             states that the world keeps.
         agent: arrays of ``agent_arrays`` to continue from.
         log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
-            TensorBoard is installed, ``tensorboard/``.
+            TensorBoard is installed, its event files.
         progress: show a bar on a terminal.
         changes: fields of ``TrainConfig``, put in place of the config's: ``algorithm="TQC", steps=50_000``.
 

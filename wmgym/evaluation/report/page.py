@@ -102,7 +102,7 @@ def _videos(
     own = [s for s in report.scores if s.name in (policies or {})]
     if world is None or policies is None or not own:
         return [], "There is no video: the world and its policies were not at hand when this page was made."
-    from wmgym.evaluation.report.video import record
+    from wmgym.evaluation.report.video import DrawingError, record
 
     best, worst = max(own, key=lambda s: s.imagined_mean), max(own, key=lambda s: abs(s.gap))
     shown = {best.name: "The best in imagination"}
@@ -111,7 +111,7 @@ def _videos(
     for name, title in shown.items():
         try:
             made = record(world, policies[name], report.seed)
-        except RuntimeError as error:  # a second try could end the process where there is no OpenGL
+        except DrawingError as error:  # a second try could end the process where there is no OpenGL
             return videos, f"There is no video: {error}"
         label = f"{title}, {name}: MuJoCo beside what the world imagines, with error and bound below"
         videos.append({"title": title, "policy": name, "label": label, "made": made})

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise ImportError("a video needs matplotlib: pip install 'wmgym[report]'") from error
 
 WIDTH, HEIGHT, GAP = 320, 240, 8  # pixels of a picture, and between two
 _STRIP, _HEADING = 160, 36

@@ -26,6 +26,10 @@ from wmgym.tasks.rendering import Renderer
 SECONDS, FPS = 10.0, 30.0
 
 
+class DrawingError(ValueError):
+    """MuJoCo cannot draw this task, or not on this machine."""
+
+
 @dataclass(frozen=True)
 class Video:
     """An encoded video.
@@ -76,7 +80,7 @@ def record(world: WorldModel, policy: PolicyFn | None, seed: int = 0, seconds: f
         seconds: simulated time at most; the video runs in real time.
 
     Raises:
-        RuntimeError: the task cannot be drawn, or there is no OpenGL to draw with.
+        DrawingError: the task cannot be drawn, or there is no OpenGL to draw with.
     """
     episode = run_both(world, policy, seed, max(1, round(seconds / world.task.dt)))
     return encode(pictures(world, episode), _rate(world)[1])
@@ -124,7 +128,7 @@ def pictures(world: WorldModel, episode: Episode) -> Iterator[np.ndarray]:
     try:
         camera = Renderer(world.task, fast=True, width=WIDTH, height=HEIGHT, camera_name="track")
     except Exception as error:  # each GL back end fails in its own way
-        raise RuntimeError(f"{world.task.env_id or 'this task'} cannot be drawn here: {error}") from error
+        raise DrawingError(f"{world.task.env_id or 'this task'} cannot be drawn here: {error}") from error
     strip = Strip(episode, longest, world.task.dt)
     try:
         for step in range(0, longest, stride):
