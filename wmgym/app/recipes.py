@@ -19,6 +19,9 @@ from wmgym.tasks.task import make_task
 ONLINE = "DynaSAC"
 """The algorithm that learns from real steps while it takes them; others learn in rounds."""
 
+MAX_SEED = 4_000_000
+"""A thousand times this, which stages count on from, is a seed that NumPy's global generator still takes."""
+
 OLD_KEYS = {
     "calibration_steps": "collect.calibration_steps",
     "collect_limit": "collect.max_episode_steps",
@@ -94,6 +97,8 @@ class RunConfig:
                 )
         elif not self.rounds:
             raise ValueError("rounds must hold at least one round")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed must lie in 0..{MAX_SEED}, got {self.seed}")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
 

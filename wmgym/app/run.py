@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from wmgym.app.checks import changed_settings, check_run
 from wmgym.app.config import Round
 from wmgym.app.page import write_page
 from wmgym.app.recipes import RunConfig
@@ -62,7 +62,8 @@ def run(
 
     Leaves in ``out``: ``world/`` (fitted and calibrated), ``policy/``, ``report.json``, ``report.html``,
     ``run.json`` and what it needs to continue. Killed anywhere, the same call goes on from the last finished
-    stage and ends with the same result.
+    stage and ends with the same result. A call with other settings goes on as well where no finished stage
+    has read them.
 
     Args:
         config: settings, or the id of an env, whose recipe they are then.
@@ -71,8 +72,9 @@ def run(
         say: called with one line of text every 1,000 real steps that DynaSAC takes, or after each round.
 
     Raises:
-        ValueError: ``out`` holds a run with other settings, the env has no time limit and none is given, or
-            the agent refuses its settings or the env; all before any work.
+        ValueError: ``out`` holds a run whose finished stages had other settings, the env has no time limit
+            and none is given, or the agent refuses its settings or the env; all before any work.
+        StoreError: ``out`` cannot be written, or what the run will leave there does not fit on the disk.
     """
     config = RunConfig(config) if isinstance(config, str) else config
     work = _Run(config, Path(out), progress, say or (lambda text: None))
@@ -88,24 +90,24 @@ class _Run:
 
     def __init__(self, config: RunConfig, out: Path, progress: bool, say: Say) -> None:
         from wmgym.agents import sb3  # an optional dependency, asked for before any work is done
-        from wmgym.agents.sb3 import online
+        from wmgym.agents.sb3 import online, trial
 
         self.sb3, self.online = sb3, online
         self.config, self.out, self.progress, self.say = config, out, progress, say
         task = make_task(config.env_id, env_kwargs=config.env_kwargs)
         self.task = replace(task, max_episode_steps=config.max_episode_steps or task.max_episode_steps)
-        if self.task.max_episode_steps is None:
-            raise ValueError(f"{config.env_id} has no time limit; set max_episode_steps")
-        if config.train.trust is not None:
-            raise ValueError("train.trust needs a calibrated world, and a run calibrates last; leave it out")
+        artifacts.check_place(out)
+        check_run(config, self.task, out)
         if config.online:
             online.check(self.task, config.train)
         else:
             with closing(self.task.make()) as env:
                 sb3.check_agent(env, config.train)
-        out.mkdir(parents=True, exist_ok=True)
+            trial.try_training(self.task, config.train)
         settings = out / "config.json"
-        if settings.exists() and (other := _different(artifacts.read_json(settings), config.to_dict())):
+        if settings.exists() and (
+            other := changed_settings(out, artifacts.read_json(settings), config.to_dict())
+        ):
             raise ValueError(
                 f"{out} holds a run with other settings: {', '.join(other)}; "
                 "choose another --out or remove it"
@@ -241,11 +243,3 @@ class _Run:
         for key, value in artifacts.read_json(record).items():
             if key != "rollout_error":
                 self.ledger[key] = self.ledger.get(key, 0) + value
-
-
-def _different(first: Any, second: Any, name: str = "") -> list[str]:
-    """Dotted names of the settings in which two JSON values differ."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = sorted(first.keys() | second.keys())
-        return [d for key in keys for d in _different(first.get(key), second.get(key), f"{name}.{key}")]
-    return [] if first == second else [name.removeprefix(".")]

@@ -51,6 +51,7 @@ def std_scale(z: np.ndarray) -> np.ndarray:
 def _sampled_coverage(world: WorldModel, calib: Transitions, starts: np.ndarray, seed: int) -> float:
     """One-sigma coverage of the truth by samples from each start, mean over 1, 8 and 32 steps."""
     many, moving, covered = starts.repeat(_COPIES), calib.core.std(0) > 1e-8, []
+    moving |= not moving.any()  # of a single transition, say
     for h, step in enumerate(open_loop_steps(world, calib, many, 32, "sample", seed), start=1):
         there = ~np.isnan(step.error[::_COPIES, 0])
         if h in (1, 8, 32) and there.any():

@@ -215,7 +215,7 @@ def _normalise(
 
 def _hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
     """Rows to train on, and rows of the held-out episodes (the tail of the data when it is one episode)."""
-    want = max(1, round(config.validation * len(train)))
+    want = min(max(1, round(config.validation * len(train))), len(train) // 2)  # something is left to fit to
     if train.num_episodes == 1:
         held = np.arange(len(train)) >= len(train) - want
     else:
