@@ -20,6 +20,7 @@ from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
 from wmgym.data.transitions import Transitions, concat
+from wmgym.evaluation.card import write_card
 from wmgym.evaluation.gap_report import GapReport
 from wmgym.evaluation.score import score
 from wmgym.io import artifacts
@@ -211,10 +212,12 @@ class _Run:
                     {policy.name: policy},
                     self.config.evaluate.episodes,
                     seed,
+                    trained_in_world={policy.name},
                     propagation=self.config.train.propagation,
                     progress=self.progress,
                 )
                 report.save(self.out / "report.json")
+                write_card(report, self.out / "world")
                 noted["scored_real_steps"] = report.real_steps
                 noted["scored_imagined_steps"] = report.imagined_steps
         report = GapReport.load(self.out / "report.json")

@@ -16,10 +16,7 @@ MIN_RANK, MIN_RANK_LOW = 0.9, 0.6  # Spearman correlation, and the lower limit o
 MEAN_GAP, WIDEST_GAP = 0.05, 0.1  # shares of the range of real returns
 REWARD_ERROR = 0.05  # of one step, relative
 UNDERCOVERAGE, OVERCOVERAGE = 0.05, 0.08  # of error bounds, against their level
-SKILL, SKILL_STEPS = (
-    0.9,
-    8,
-)  # open-loop error relative to the constant-state baseline; noisy envs allow no less
+SKILL, SKILL_STEPS = 0.9, 8  # open-loop error relative to the constant-state baseline; noise leaves some
 MIN_COSINE, ERROR_RATIO, SMALL_ERROR = 0.8, 2.0, 0.05  # under other actions; the last one in std
 MIN_FORESEEN = 0.8  # of the policies that fail
 
