@@ -289,7 +289,7 @@ def test_an_optimistic_world_is_caught() -> None:
     model.world = toy.world(
         Halving(), toy.task(reward_fn=lambda obs, action, next_obs: 0 * obs[..., 0] + 9.0)
     )
-    for _ in range(2):
+    for _ in range(5):
         model._measure_exploitation()
     with pytest.warns(UserWarning, match="the policy exploits the model"):
         model._measure_exploitation()
@@ -374,7 +374,7 @@ def test_a_new_env_brings_its_own_reward() -> None:
     doubled = {"reward_fn": lambda obs, action, next_obs: 2 * toy.paid(obs, action, next_obs)}
     model.set_env(vec(toy_env(**doubled)))
     state, action = torch.randn(8, 3), torch.zeros(8, 2)
-    for _ in range(2):
+    for _ in range(5):
         step = model._step(state, action)
         torch.testing.assert_close(step.reward, 2 * toy.paid(state, action, step.state.core))
         model.learn(50, reset_num_timesteps=False)

@@ -41,7 +41,7 @@ _BY_BUDGET = ("learning_starts", "train_freq", "gradient_steps")
 _LEAST_UPDATES = 2_000  # of a budget of less real steps
 _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
-_PATIENCE = 3  # refits in a row that exploit the model before it warns
+_PATIENCE = 6  # refits in a row that exploit the model before it warns: the first few always do a little
 
 
 class DynaSAC(ResumableSAC):
