@@ -13,6 +13,7 @@ from markupsafe import escape
 import wmgym
 from tests.evaluation.reports import report
 from wmgym.evaluation.report import page as page_module
+from wmgym.evaluation.report import video
 from wmgym.evaluation.verdict import verdict
 
 HOSTILE = (
@@ -96,6 +97,21 @@ def test_the_verdict_comes_first(tmp_path: Path) -> None:
     assert "Trust it</h1>" in good
     assert "Do not trust it</h1>" in bad
     assert all(escape(reason.text) in good for reason in verdict(report()).reasons)
+
+
+def test_what_cannot_be_drawn_is_said_in_a_line(
+    tmp_path: Path, pendulum_world: wmgym.WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise video.DrawingError("no <OpenGL>")
+
+    monkeypatch.setattr(video, "record", refuse)
+    policies = {"a": None}
+    path = wmgym.write_report(report(), tmp_path / "page.html", world=pendulum_world, policies=policies)
+    text = path.read_text("utf-8")
+    assert "There is no video: no &lt;OpenGL&gt;" in text
+    assert "<video" not in text
+    assert "not at hand" in written(tmp_path)
 
 
 def test_a_report_of_one_policy_without_bounds(tmp_path: Path) -> None:

@@ -128,7 +128,10 @@ def pictures(world: WorldModel, episode: Episode) -> Iterator[np.ndarray]:
     try:
         camera = Renderer(world.task, fast=True, width=WIDTH, height=HEIGHT, camera_name="track")
     except Exception as error:  # each GL back end fails in its own way
-        raise DrawingError(f"{world.task.env_id or 'this task'} cannot be drawn here: {error}") from error
+        hint = "" if os.environ.get("MUJOCO_GL") else "; without a display, export MUJOCO_GL=egl may help"
+        raise DrawingError(
+            f"{world.task.env_id or 'this task'} cannot be drawn here: {error}{hint}"
+        ) from error
     strip = Strip(episode, longest, world.task.dt)
     try:
         for step in range(0, longest, stride):
