@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wmgym.app.run import run as run
     from wmgym.calibration.calibrate import calibrate as calibrate
     from wmgym.data.collect import collect as collect
+    from wmgym.data.importers.from_log import from_log as from_log
     from wmgym.data.logs import from_arrays as from_arrays
     from wmgym.data.policy import MLPPolicy as MLPPolicy
     from wmgym.data.policy import PolicyCard as PolicyCard
@@ -74,6 +75,7 @@ _NAMES = {
     "data.rollout_worker": ("CollectError",),
     "data.transitions": ("Transitions", "concat"),
     "data.logs": ("from_arrays",),
+    "data.importers.from_log": ("from_log",),
     "data.policy": ("MLPPolicy", "PolicyCard", "load_policy"),
     "data.pool": ("load_pool",),
     # Worlds and their error bounds

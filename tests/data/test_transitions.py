@@ -48,10 +48,11 @@ def log(
 ) -> Transitions:
     """A log with random values and episodes of the given lengths."""
     rng, n = np.random.default_rng(seed), sum(lengths)
+    paths = [rng.normal(size=(steps + 1, 3)) for steps in lengths]
     arrays: dict[str, Any] = {
-        "obs": rng.normal(size=(n, 3)),
+        "obs": np.concatenate([path[:-1] for path in paths]),
         "action": rng.uniform(-1, 1, (n, 2)),
-        "next_obs": rng.normal(size=(n, 3)),
+        "next_obs": np.concatenate([path[1:] for path in paths]),
         "episode": np.repeat(np.arange(len(lengths)), lengths),
         "terminated": np.zeros(n, bool),
         "reward": rng.normal(size=n),

@@ -6,8 +6,8 @@ import warnings
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium import spaces
 
+from wmgym.data.checks import actions_outside, refuse_torn
 from wmgym.data.columns import in_float32, real_numbers, store_action
 from wmgym.data.transitions import Transitions
 from wmgym.io.deprecation import renamed
@@ -43,8 +43,8 @@ def from_arrays(
         source: "real" or "imagined".
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, or no ``unobserved`` where the reward has inputs
-            absent from the observation.
+        ValueError: wrong shapes, values that are not finite, ``next_obs`` that contradicts the rows that
+            follow, or no ``unobserved`` where the reward has inputs absent from the observation.
     """
     ids = real_numbers("episode", episode).astype(np.int64)  # copies all: nothing of the caller's is frozen
     n = ids.size
@@ -83,7 +83,9 @@ def from_arrays(
         source=source,
         versions=library_versions(),
     )
-    _warn_of_actions(task, data.action)
+    refuse_torn(data)
+    if (outside := actions_outside(data)) is not None:
+        warnings.warn(outside, stacklevel=3)
     return data
 
 
@@ -92,19 +94,3 @@ def _column(name: str, array: Any, n: int) -> np.ndarray:
     if column.shape[:1] != (n,):
         raise ValueError(f"{name} has shape {column.shape}, episode has {n} rows")
     return column
-
-
-def _warn_of_actions(task: Task, action: np.ndarray) -> None:
-    """Say what share of the actions the env cannot have taken: they may be in other units."""
-    space = task.action_space
-    if isinstance(space, spaces.Discrete):
-        return
-    low, high = space.low.reshape(-1), space.high.reshape(-1)
-    slack = 1e-4 * (high - low)  # rounding
-    outside = ((action < low - slack) | (action > high + slack)).any(1)
-    if outside.any():
-        warnings.warn(
-            f"{outside.mean():.1%} of the actions are outside action_space (up to "
-            f"{np.abs(action).max():.4g} in size) and count as clipped to it; are they in its units?",
-            stacklevel=4,
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from gymnasium import spaces
 from pydantic import JsonValue
 
 from wmgym.io.schema import Record
-from wmgym.tasks.layout import identity_core
+from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.task import Task
 
@@ -51,7 +52,10 @@ class DiscreteRecord(Record):
 
 
 class TaskRecord(Record):
-    """All of a ``Task`` but functions; an infinite keyword is ``{"float": "inf"}``, as JSON has none."""
+    """All of a ``Task`` but functions; an infinite keyword is ``{"float": "inf"}``, as JSON has none.
+
+    ``names`` are those of the observation's numbers where it is the state and they have some of their own.
+    """
 
     env_id: str
     env_kwargs: dict[str, JsonValue]
@@ -61,6 +65,7 @@ class TaskRecord(Record):
     max_episode_steps: int | None
     reward: Origin
     terminated: Origin
+    names: list[str] | None = None
 
 
 def record_task(task: Task) -> TaskRecord:
@@ -84,6 +89,7 @@ def record_task(task: Task) -> TaskRecord:
         max_episode_steps=task.max_episode_steps,
         reward=_origin(task, task.reward),
         terminated=_origin(task, task.terminated),
+        names=list(task.core.names) if _names_alone(task) else None,
     )
 
 
@@ -119,11 +125,15 @@ def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
         action_space=action_space,
         dt=record.dt,
         max_episode_steps=record.max_episode_steps,
-        core=known.core if known else identity_core(int(np.prod(observation_space.shape))),
+        core=known.core if known else _observed_core(record, int(np.prod(observation_space.shape))),
         reward=known.reward if known else None,
         terminated=known.terminated if known else None,
         from_table=known is not None,
     )
+
+
+def _observed_core(record: TaskRecord, dim: int) -> Core:
+    return replace(identity_core(dim), names=tuple(record.names or ()))
 
 
 def record_kwargs(env_kwargs: Mapping[str, Any]) -> dict[str, JsonValue]:
@@ -140,9 +150,16 @@ def _origin(task: Task, function: Any) -> Origin:
     """Where a head comes from; a core of the caller's own makes all of them given."""
     if task.from_table:
         return "table"
-    if function is None and task.core == identity_core(task.obs_dim):
+    if function is None and (task.core == identity_core(task.obs_dim) or _names_alone(task)):
         return "learned"
     return "given"
+
+
+def _names_alone(task: Task) -> bool:
+    """Whether the observation is the state and only the names of its numbers are the caller's own."""
+    plain = identity_core(task.obs_dim)
+    named = len(task.core.names) == len(plain.names) and task.core.names != plain.names
+    return named and replace(task.core, names=plain.names) == plain
 
 
 def _record_value(key: str, value: Any) -> JsonValue:

@@ -165,10 +165,8 @@ def make_task(
             dt=known.dt if known else float(getattr(env.unwrapped, "dt", 1.0)),
             max_episode_steps=min((each._max_episode_steps for each in time_limits(env)), default=own_limit),
             core=core,
-            reward=reward if reward_fn is None else _on_core(core, reward_fn, "reward_fn"),
-            terminated=terminated
-            if terminated_fn is None
-            else _on_core(core, terminated_fn, "terminated_fn"),
+            reward=reward if reward_fn is None else on_core(core, reward_fn, "reward_fn"),
+            terminated=terminated if terminated_fn is None else on_core(core, terminated_fn, "terminated_fn"),
             from_table=known is not None and reward_fn is None and terminated_fn is None,
             factory=factory,
         )
@@ -187,8 +185,10 @@ def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
     return found
 
 
-def _on_core(core: Core, function: UserRewardFn, name: str) -> RewardFn:
-    def on_core(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+def on_core(core: Core, function: UserRewardFn, name: str) -> RewardFn:
+    """A caller's function of observations as one of states; ``name`` is the argument that it came as."""
+
+    def on_states(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         answer = function(core.observe(state), action, core.observe(next_state))
         found, need = tuple(getattr(answer, "shape", ())), tuple(next_state.shape[:-1])
         if found != need:
@@ -197,7 +197,7 @@ def _on_core(core: Core, function: UserRewardFn, name: str) -> RewardFn:
             raise ValueError(f"{name} returned {answer.dtype} of shape {found}, expected bool")
         return answer
 
-    return on_core
+    return on_states
 
 
 def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:

@@ -1,0 +1,180 @@
+"""CSV files and NumPy archives become transitions, and what is wrong with them is said."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import wmgym
+from tests.data.importers.pendulums import HEADER, PERIOD, run, swing, write_csv
+from wmgym.data.importers.from_log import from_log
+from wmgym.data.transitions import Transitions
+
+
+def read(*args: Any, **kwargs: Any) -> Transitions:
+    """Without the summary and the warnings of small clean logs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no episode terminates|there (is|are) only")
+        return from_log(*args, quiet=True, **kwargs)
+
+
+def refused(match: str, *args: Any, **kwargs: Any) -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        read(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    """A regular run in a folder of its own."""
+    return write_csv(tmp_path / "run.csv", run(0))
+
+
+def test_a_csv_gives_every_step_as_it_is(clean: Path) -> None:
+    data, rows = read(clean), run(0)
+    assert (len(data), data.num_episodes, data.task.dt) == (119, 1, PERIOD)
+    assert data.task.core.names == ("q1", "dq1")
+    np.testing.assert_allclose(data.obs, rows[:-1, 1:3], rtol=1e-6)
+    np.testing.assert_allclose(data.next_obs, rows[1:, 1:3], rtol=1e-6)
+    np.testing.assert_allclose(data.action[:, 0], rows[:-1, 3], rtol=1e-6)
+    np.testing.assert_allclose(data.reward, rows[:-1, 4])
+    assert data.task.action_space == spaces.Box(*(np.float32([f(rows[:-1, 3])]) for f in (np.min, np.max)))
+    assert not data.terminated.any()
+
+
+def test_the_summary_says_what_is_what(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="no episode terminates"), pytest.warns(UserWarning, match="only 1"):
+        from_log(clean, obs="*q1")
+    said = capsys.readouterr().out
+    assert "1 recording, 120 rows: 119 steps of 0.02 s in 1 episode" in said
+    assert "obs        q1, dq1" in said
+    assert "time       t (50 Hz)" in said
+
+
+def test_gaps_and_a_clock_that_is_set_split_episodes(tmp_path: Path) -> None:
+    rows = run(1)
+    rows[40:, 0] += 3.0  # a gap
+    rows[80:, 0] -= 60.0  # the clock is set back
+    rows = np.delete(rows, 100, 0)  # a lost row
+    data = read(write_csv(tmp_path / "run.csv", rows))
+    assert data.lengths.tolist() == [39, 39, 19, 18]
+
+
+def test_late_and_repeated_rows_are_left_out(tmp_path: Path) -> None:
+    rows = run(1)
+    late = rows.copy()
+    late[[50, 51]] = late[[51, 50]]
+    assert read(write_csv(tmp_path / "late.csv", late)).lengths.sum() >= 116
+    data = read(write_csv(tmp_path / "twice.csv", np.insert(rows, 50, rows[50], 0)))
+    np.testing.assert_allclose(data.obs, rows[:-1, 1:3], rtol=1e-6)
+    refused(
+        "too coarse", write_csv(tmp_path / "coarse.csv", np.column_stack([rows[:, 0].round(1), rows[:, 1:]]))
+    )
+
+
+def test_jittered_sampling_is_interpolated(tmp_path: Path) -> None:
+    data = read(write_csv(tmp_path / "run.csv", run(2, jitter=0.1)))
+    assert data.task.dt == PERIOD
+    for row in range(len(data)):  # the pendulum itself says where each step leads
+        expected = swing(data.obs[row].astype(float), float(data.action[row, 0]), PERIOD)
+        np.testing.assert_allclose(data.next_obs[row], expected, atol=1e-3)
+
+
+def test_jitter_of_stamps_alone_is_no_jitter_of_the_data(tmp_path: Path) -> None:
+    rows, rng = run(3), np.random.default_rng(0)
+    rows[:, 0] += rng.uniform(-0.1, 0.1, len(rows)) * PERIOD
+    data = read(write_csv(tmp_path / "run.csv", rows), dt=PERIOD)
+    np.testing.assert_allclose(data.obs, rows[:-1, 1:3], rtol=1e-6)
+
+
+def test_another_dt_keeps_time_and_reward(clean: Path) -> None:
+    data, rows = read(clean, dt=0.04), run(0)
+    assert len(data) == 59
+    np.testing.assert_allclose(data.obs, rows[0:118:2, 1:3], rtol=1e-5)
+    np.testing.assert_allclose(data.reward, rows[0:118, 4].reshape(-1, 2).sum(1), rtol=1e-5)
+
+
+def test_words_dates_and_empty_cells(tmp_path: Path) -> None:
+    rows = [
+        (
+            f"2026-01-01T00:00:{i * PERIOD:06.3f}Z",
+            0.01 * i,
+            "" if i == 5 else 0.5 + 0.1 * (i % 3),
+            "b" if i < 8 else "a",
+        )
+        for i in range(16)
+    ]
+    data = read(write_csv(tmp_path / "run.csv", rows, "time,q,u,trial"))
+    assert data.lengths.tolist() == [5, 1, 7]  # no step from the row without an action
+    assert data.task.dt == pytest.approx(PERIOD)
+
+
+def test_units(clean: Path) -> None:
+    data = read(clean, scale={"q1": 180 / np.pi, "dq1": (1.0, 3.0)})
+    np.testing.assert_allclose(data.obs, run(0)[:-1, 1:3] * [180 / np.pi, 1] + [0, 3], rtol=1e-5)
+    refused("scale names 'q9'", clean, scale={"q9": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("header", "kwargs", "match"),
+    [
+        (HEADER, {"obs": ["q1", "dqq1"]}, "Did you mean 'dq1'"),
+        (HEADER, {"time": []}, ""),
+        ("t,a,b,c,d", {}, "which columns are the obs"),
+        ("t,q,q,u,r", {}, "two columns are called 'q'"),
+        ("0,1,2,3,4", {}, "must name the columns"),
+        (HEADER, {"obs": ["q1"], "action": ["q1"]}, "two roles"),
+        (HEADER, {"observation_space": spaces.Box(-1, 1, (3,))}, "has 3 numbers, the data 2"),
+        (HEADER, {"action_space": spaces.Box(-np.inf, np.inf, (1,))}, "must be bounded"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(
+    tmp_path: Path, header: str, kwargs: dict[str, Any], match: str
+) -> None:
+    path = write_csv(tmp_path / "run.csv", run(0), header)
+    if match:
+        refused(match, path, **kwargs)
+    else:
+        assert read(path, **kwargs).task.dt == 1.0
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    refused("no file matches", tmp_path / "*.csv")
+    refused("is no file or folder", tmp_path / "nothing")
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    refused("bad.npz: it is no NumPy archive", tmp_path / "bad.npz")
+    np.savez(tmp_path / "objects.npz", obs=np.array([{}], object))
+    refused("objects.npz: .*allow_pickle", tmp_path / "objects.npz")
+    refused("more memory than max_gigabytes", write_csv(tmp_path / "a.csv", run(0)), max_gigabytes=0.05)
+
+
+def test_an_archive_of_arrays(tmp_path: Path) -> None:
+    rows = run(4)
+    actions = (rows[:-1, 3] > 0).astype(np.int64)
+    np.savez(tmp_path / "run.npz", observations=rows[:, 1:3], actions=actions, dt=0.05)
+    data = read(tmp_path / "run.npz")
+    assert (len(data), data.task.dt, data.task.action_space) == (119, 0.05, spaces.Discrete(2))
+    np.testing.assert_allclose(data.next_obs[-1], rows[-1, 1:3], rtol=1e-6)
+    assert data.task.core.names == ("observations_0", "observations_1")
+
+
+def test_from_a_folder_to_an_imagined_env(tmp_path: Path) -> None:
+    """Fit, calibrate, save, load and imagine; no env anywhere."""
+    for seed in range(6):
+        write_csv(tmp_path / f"run{seed}.csv", run(seed, jitter=0.05))
+    log = read(tmp_path)
+    train, calib = log.split((0.7, 0.3))
+    config = wmgym.FitConfig(members=2, width=16, depth=2, max_updates=20, eval_every=20)
+    world = wmgym.calibrate(wmgym.fit(train, config), calib)
+    world.save(tmp_path / "world")
+    loaded = wmgym.load(tmp_path / "world")
+    assert loaded.core_names == ("q1", "dq1")
+    env = wmgym.ImaginedEnv(loaded)
+    env.reset(seed=0)
+    assert env.step(env.action_space.sample())[0].shape == (2,)
+    assert loaded.task.max_episode_steps == log.lengths.max()

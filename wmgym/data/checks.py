@@ -1,0 +1,198 @@
+"""What contradicts itself in transitions, which is refused, and what is odd, which is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.data import odd_columns
+from wmgym.data.lags import out_of_step
+from wmgym.data.transitions import Transitions
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a fit should not meet unnoticed.
+
+    Attributes:
+        about: what was looked at, in a word or two.
+        text: one line: what was found, where, and what to do.
+    """
+
+    about: str
+    text: str
+
+
+def refuse_torn(data: Transitions) -> None:
+    """Refuse transitions whose ``next_obs`` contradicts the rows that follow.
+
+    Raises:
+        ValueError: inside an episode ``next_obs`` is not the next row's ``obs``, or where episodes end it is
+            the first observation of the next one.
+    """
+    if len(data) < 2:
+        return
+    after, first = data.next_obs[:-1], data.obs[1:]
+    inside = np.diff(data.episode) == 0
+    differ = after != first
+    if (inside & differ.any(1)).any():  # perhaps by rounding alone
+        off = np.abs(after - first) > 1e-4 * data.obs.std(0) + 1e-5 * np.abs(first)
+        torn = inside & off.any(1)
+        if torn.any():
+            raise ValueError(
+                f"next_obs of row {int(np.argmax(torn))} is not the obs of the next row of its episode, "
+                f"and so it is in {torn.sum() / inside.sum():.1%} of the rows inside episodes; are rows in "
+                "order of time, and does episode change where the robot was reset?"
+            )
+    ends = ~inside
+    carried = ends & ~differ.any(1) & (after != data.obs[:-1]).any(1)
+    if carried.sum() > 0.5 * ends.sum():
+        raise ValueError(
+            f"next_obs of row {int(np.argmax(carried))}, where an episode ends, is the first obs of the next "
+            "episode; store the last observation before the reset, or leave these rows out"
+        )
+
+
+def check(data: Transitions) -> tuple[Finding, ...]:
+    """Look for what is odd in transitions: what a log may be wrong in without contradicting itself.
+
+    Actions and observations outside their spaces; rewards and terminations that the task's formulas do not
+    give; rewards and columns that never change; no termination, or terminations that look like a time limit;
+    one-step jumps, angles that wrap, values that repeat from row to row or lose their digits in float32;
+    actions that are a row out of step with what they do; an episode that is there twice; too few episodes.
+    """
+    return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
+
+
+def actions_outside(data: Transitions) -> str | None:
+    """A line about actions that the env cannot have taken; None where there are none."""
+    space = data.task.action_space
+    if isinstance(space, spaces.Discrete):
+        return None
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    slack = 1e-4 * (high - low)  # rounding
+    outside = ((data.action < low - slack) | (data.action > high + slack)).any(1)
+    if not outside.any():
+        return None
+    return (
+        f"{outside.mean():.1%} of the actions are outside action_space (up to "
+        f"{np.abs(data.action).max():.4g} in size) and count as clipped to it; are they in its units?"
+    )
+
+
+def _observations(data: Transitions) -> str | None:
+    low, high = (side.reshape(-1) for side in _ends(data.task.observation_space))
+    slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))
+    slack[~np.isfinite(slack)] = 0
+    outside = (data.obs < low - slack) | (data.obs > high + slack)
+    if not outside.any():
+        return None
+    names = [odd_columns.column_name(data, int(k)) for k in np.flatnonzero(outside.any(0))]
+    return (
+        f"{outside.any(1).mean():.1%} of the observations are outside observation_space, in "
+        f"{', '.join(names[:5])}; are they in its units?"
+    )
+
+
+def _terminations(data: Transitions) -> str | None:
+    if data.task.terminated is None:
+        lengths = data.lengths[data.terminated[data.first + data.lengths - 1]]
+        if not len(lengths):
+            return (
+                "no episode terminates: imagined ones will only meet the time limit; if the robot can "
+                "fail, pass a terminated_fn or record how episodes end"
+            )
+        if len(lengths) >= 5 and len(set(lengths.tolist())) == 1:
+            return (
+                f"all {len(lengths)} terminated episodes have {lengths[0]} steps; is that a time limit? "
+                "Then they are truncated, not terminated"
+            )
+        return None
+    rows = np.union1d(odd_columns.some_rows(data), np.flatnonzero(data.terminated)[: odd_columns.LOOKED_AT])
+    told = _formula(data, data.task.terminated, rows).astype(bool)
+    wrong = told != data.terminated[rows]
+    return wrong.any() and (
+        f"the task's rule disagrees with terminated in {wrong.sum():,} of {len(rows):,} rows, first in "
+        f"row {rows[np.argmax(wrong)]}; imagined episodes follow the rule"
+    )
+
+
+def _rewards(data: Transitions) -> str | None:
+    if data.reward is None:
+        return None
+    if data.task.reward is None:
+        return data.reward.std() == 0 and f"the reward is {data.reward[0]:g} in every row"
+    rows = odd_columns.some_rows(data)
+    off = np.abs(_formula(data, data.task.reward, rows) - data.reward[rows])
+    wrong = off > 1e-3 * (data.reward.std() + np.abs(data.reward[rows])) + 1e-6
+    return wrong.mean() > 0.01 and (
+        f"the task's formula gives another reward in {wrong.mean():.1%} of the rows, off by up to "
+        f"{off.max():.3g}, first in row {rows[np.argmax(wrong)]}; imagined rewards follow the formula"
+    )
+
+
+def _lag(data: Transitions) -> str | None:
+    found = out_of_step(data)
+    return found and (
+        f"observations answer to the action of the row {found}, not to that of their own row; shift the "
+        "action columns"
+    )
+
+
+def _twice(data: Transitions) -> str | None:
+    seen: dict[str, int] = {}
+    for number, mark in enumerate(data.fingerprints()):
+        if mark in seen:
+            return (
+                f"episode {number} repeats episode {seen[mark]}: held out, it would be no new data; drop one"
+            )
+        seen[mark] = number
+    return None
+
+
+def _few(data: Transitions) -> str | None:
+    if data.num_episodes >= 5:
+        return None
+    there = "is only 1 episode" if data.num_episodes == 1 else f"are only {data.num_episodes} episodes"
+    return (
+        f"there {there}: error bounds come from some that the fit does not see, and twenty short ones are "
+        "better than two long ones"
+    )
+
+
+def _formula(data: Transitions, function: Callable[..., Any], rows: np.ndarray) -> np.ndarray:
+    """What a reward or termination of the task gives; the caller's own take tensors."""
+    arrays = data.state[rows], data.action[rows], data.next_state[rows], data.unobserved[rows]
+    if data.action.ndim == 1:
+        arrays = arrays[0], arrays[1] + int(data.task.action_space.start), *arrays[2:]  # type: ignore[union-attr]
+    if data.task.from_table:
+        return np.asarray(function(*arrays))
+    import torch
+
+    with torch.no_grad():
+        return np.asarray(function(*map(torch.tensor, arrays)))
+
+
+def _ends(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    return space.low.astype(np.float64), space.high.astype(np.float64)
+
+
+_Look: TypeAlias = Callable[[Transitions], Any]
+_LOOKS: dict[str, _Look] = {
+    "action space": actions_outside,
+    "observation space": _observations,
+    "terminations": _terminations,
+    "rewards": _rewards,
+    "constant columns": odd_columns.constant,
+    "repeated rows": odd_columns.repeats,
+    "float32 digits": odd_columns.digits,
+    "wrapped angles": odd_columns.wraps,
+    "jumps": odd_columns.jumps,
+    "action timing": _lag,
+    "repeated episodes": _twice,
+    "number of episodes": _few,
+}

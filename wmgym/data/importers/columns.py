@@ -1,0 +1,175 @@
+"""Which column of a table is what: observation, action, time, ..., by the caller's word or by its name."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from wmgym.data.importers.table import Table
+
+Names: TypeAlias = str | Sequence[str]
+"""Names of columns or patterns such as ``"q*"``; of a column of several numbers, all of them."""
+
+_BY_NAME = {
+    "next_obs": r"next_?(obs\w*|states?)(\W.*)?",
+    "obs": r"(obs|observations?|states?|qpos|qvel|q|qd|dq|pos|position|vel|velocity)([\W_\d].*)?",
+    "action": r"(actions?|act|u|ctrl|controls?|cmd|commands?)([\W_\d].*)?",
+    "reward": r"(next\.)?(rewards?|rew)",
+    "terminated": r"terminat(ed|ions?)|terminals?",
+    "truncated": r"truncat(ed|ions?)|timeouts?|next\.done",
+    "time": r"(t|time|timestamp|stamp|seconds?|secs?)(_(s|ms|us|ns))?",
+    "unobserved": r"unobserved|displacement",
+    "episode": r"ep|(episode|trial|trajectory|traj|run)(_?(id|index|idx|number))?",
+}
+_TIME_UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
+_SEVERAL = ("obs", "action", "next_obs", "unobserved")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Names of columns by what they are; None and empty where there are none."""
+
+    obs: tuple[str, ...]
+    action: tuple[str, ...]
+    next_obs: tuple[str, ...] = ()
+    unobserved: tuple[str, ...] = ()
+    reward: str | None = None
+    terminated: str | None = None
+    truncated: str | None = None
+    time: str | None = None
+    episode: str | None = None
+
+    def used(self) -> list[str]:
+        """Every column that has a role."""
+        values = [getattr(self, each.name) for each in fields(self)]
+        return [name for v in values for name in ((v,) if isinstance(v, str) else v or ())]
+
+
+def find_roles(tables: Sequence[Table], given: Mapping[str, Names | None]) -> Roles:
+    """Roles of columns: what the caller named, the rest by the names that such columns usually have.
+
+    Args:
+        tables: of one recording or several, which must all have the columns with a role.
+        given: by role the caller's names or patterns; None finds them, empty says that there are none.
+
+    Raises:
+        ValueError: a name that no column has, no observation or no action, or one column with two roles.
+    """
+    names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
+    if not names:
+        raise ValueError("the files have no column in common; import them one by one")
+    found: dict[str, Any] = {}
+    for role in _BY_NAME:
+        wanted = given.get(role)
+        if wanted is not None:
+            found[role] = _named(role, wanted, names, tables)
+    taken = {name for each in found.values() for name in each}
+    for role, pattern in _BY_NAME.items():
+        if role not in found:
+            matching = [n for n in names if n not in taken and re.fullmatch(pattern, n, re.IGNORECASE)]
+            found[role] = matching if role in _SEVERAL else matching[:1]
+            taken.update(found[role])
+    for role in ("obs", "action"):
+        if not found[role]:
+            raise ValueError(
+                f"which columns are the {role}? There are {_listed(names)}; name them with {role}=[...]"
+            )
+    every = [name for each in found.values() for name in each]
+    if twice := next((name for name in every if every.count(name) > 1), None):
+        raise ValueError(f"column {twice!r} has two roles; name each column once")
+    kept: dict[str, Any] = {
+        role: tuple(each) if role in _SEVERAL else next(iter(each), None) for role, each in found.items()
+    }
+    return Roles(**kept)
+
+
+def matrix(table: Table, names: Sequence[str], scale: Mapping[str, Any]) -> np.ndarray:
+    """Columns side by side ``(n, k)`` float64, in the caller's units.
+
+    Raises:
+        ValueError: columns of different lengths.
+    """
+    parts = [
+        _scaled(name, table.columns[name], scale).reshape(len(table.columns[name]), -1) for name in names
+    ]
+    lengths = {len(part) for part in parts}
+    if len(lengths) > 1:
+        raise ValueError(f"{table.name}: {_listed(names)} have different numbers of rows")
+    return np.concatenate(parts, 1)
+
+
+def vector(table: Table, name: str | None, rows: int, scale: Mapping[str, Any]) -> np.ndarray | None:
+    """A column ``(n,)``, also where it is stored as ``(n, 1)``; None where there is none of this role.
+
+    Raises:
+        ValueError: a column of another shape.
+    """
+    return None if name is None else _scaled(name, _single(table, name, rows), scale)
+
+
+def seconds(table: Table, name: str, rows: int, scale: Mapping[str, Any]) -> np.ndarray:
+    """A time column ``(n,)`` in seconds; names that end in ``_ms``, ``_us`` or ``_ns`` say their unit.
+
+    Raises:
+        ValueError: a column of another shape.
+    """
+    column = _single(table, name, rows)
+    if column.dtype.kind in "iu":  # nanoseconds since 1970 do not fit into a float
+        column = column.astype(np.int64) - np.int64(column[0])
+    unit = next((u for ending, u in _TIME_UNITS.items() if name.lower().endswith(ending)), 1.0)
+    return _scaled(name, column, {name: unit} | dict(scale))
+
+
+def column_names(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+    """A name for every number of these columns."""
+    found: list[str] = []
+    for name in names:
+        column = table.columns[name]
+        width = 1 if column.ndim == 1 else column.shape[1]
+        labels = table.facts.get("names", {}).get(name)
+        if labels is not None and len(labels) == width:
+            found += labels
+        else:
+            found += [name] if column.ndim == 1 else [f"{name}_{k}" for k in range(width)]
+    return tuple(found)
+
+
+def _single(table: Table, name: str, rows: int) -> np.ndarray:
+    column = table.columns[name]
+    if column.size != rows or len(column) != rows:
+        raise ValueError(f"{table.name}: column {name!r} has shape {column.shape}, expected ({rows},)")
+    return column.reshape(-1)
+
+
+def _scaled(name: str, column: np.ndarray, scale: Mapping[str, Any]) -> np.ndarray:
+    factor = scale.get(name, 1.0)
+    by, plus = factor if isinstance(factor, (tuple, list)) else (factor, 0.0)
+    scaled: np.ndarray = column.astype(np.float64) * by + plus
+    return scaled
+
+
+def _named(role: str, wanted: Names, names: Sequence[str], tables: Sequence[Table]) -> list[str]:
+    found: list[str] = []
+    for each in [wanted] if isinstance(wanted, str) else wanted:
+        matching = [each] if each in names else fnmatch.filter(names, each)
+        if not matching:
+            lacking = next((t.name for t in tables if each not in t.columns), "")
+            missing = f"{lacking} has" if any(each in t.columns for t in tables) else "there is"
+            close = difflib.get_close_matches(each, names, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" There are {_listed(names)}."
+            raise ValueError(f"{role}: {missing} no column {each!r}.{hint}")
+        found += [name for name in matching if name not in found]
+    if role not in _SEVERAL and len(found) > 1:
+        raise ValueError(f"{role} is one column, {each!r} matches {_listed(found)}")
+    return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(map(repr, shown[:12])) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")

@@ -1,0 +1,191 @@
+"""Transitions from files that robots and other programs have written."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.data.checks import check
+from wmgym.data.importers import clock
+from wmgym.data.importers.columns import Names, Roles, column_names, find_roles
+from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
+from wmgym.data.importers.rows import usable_rows, wrapped
+from wmgym.data.importers.runs import Run, cut
+from wmgym.data.importers.summary import Summary
+from wmgym.data.importers.table import Table
+from wmgym.data.importers.task import log_task
+from wmgym.data.logs import from_arrays
+from wmgym.data.transitions import Transitions
+from wmgym.io.files import StrPath
+from wmgym.tasks.task import Task, UserRewardFn
+
+_GAP = 1.5  # periods without a row after which a new run begins, so that no step of a run is made up
+
+
+def from_log(
+    paths: StrPath | Sequence[StrPath],
+    *,
+    obs: Names | None = None,
+    action: Names | None = None,
+    next_obs: Names | None = None,
+    reward: Names | None = None,
+    terminated: Names | None = None,
+    truncated: Names | None = None,
+    time: Names | None = None,
+    episode: Names | None = None,
+    unobserved: Names | None = None,
+    dt: float | None = None,
+    max_gap: float | None = None,
+    scale: Mapping[str, float | tuple[float, float]] | None = None,
+    task: Task | None = None,
+    observation_space: spaces.Box | None = None,
+    action_space: spaces.Box | spaces.Discrete | None = None,
+    reward_fn: UserRewardFn | None = None,
+    terminated_fn: UserRewardFn | None = None,
+    max_episode_steps: int | None = None,
+    max_seconds: float = MAX_SECONDS,
+    max_gigabytes: float = MAX_GIGABYTES,
+    quiet: bool = False,
+) -> Transitions:
+    """Transitions from recorded files; no env is made, and nothing in a file is executed.
+
+    Formats: CSV, NumPy archives (``.npz``), HDF5 in D4RL's layout, Minari data sets (HDF5), LeRobot data sets
+    (v3, without video) and MCAP (JSON and ROS 2 messages). A row holds an observation, the action taken then
+    and what that step paid. Where no ``next_obs`` is recorded, the next row's observation is where the step
+    led, and the last row of an episode is only that.
+
+    Each role takes the name of a column, several, or patterns such as ``"q*"``; None finds columns by their
+    usual names, and ``[]`` says that there is none. The printed summary says what was found.
+
+    With a time column, rows that are missing, late or stamped twice are noticed, gaps and a clock that is set
+    back begin a new episode, and irregular rows are interpolated to steps of ``dt``. Every warning names what
+    is wrong with the data; see ``wmgym.data.checks.check``.
+
+    Args:
+        paths: files, data sets, folders of files of one format, or patterns such as ``"logs/*.csv"``.
+        obs: observation columns, in this order.
+        action: action columns.
+        next_obs: columns with the observation after the step.
+        reward: column with what the step paid.
+        terminated: column that is not zero where the step ended the episode for good.
+        truncated: column that is not zero where the episode ended for another reason, such as a time limit.
+        time: column with seconds; ``_ms``, ``_us`` or ``_ns`` at the end of its name are understood.
+        episode: column with a number or label that differs from episode to episode. Files are always apart.
+        unobserved: columns of reward inputs that the observation lacks, where ``task`` has some.
+        dt: seconds a step; None takes the usual time between rows. Without a time column what it is, 1 s
+            unless the file says.
+        max_gap: longest time between two rows of one episode, seconds; None is 1.5 times the usual one.
+        scale: by column, the factor to its unit of choice, or the factor and what is then added.
+        task: describes spaces, reward and termination, as ``make_task`` does where there is an env.
+        observation_space: Box; None is unbounded.
+        action_space: None is the range of the data, or Discrete for a single integer column of an array file.
+        reward_fn: batched ``(obs, action, next_obs) -> (batch,)`` on torch tensors; None learns the reward.
+        terminated_fn: likewise, returning bool.
+        max_episode_steps: time limit of imagined episodes; None is the longest episode's length.
+        max_seconds: time that parsing may take.
+        max_gigabytes: memory that it may take.
+        quiet: print no summary.
+
+    Raises:
+        ValueError: files that cannot be parsed, columns that are missing or do not fit, data that contradict
+            themselves, or a task with other sizes.
+    """
+    named = {
+        "obs": obs, "action": action, "next_obs": next_obs, "reward": reward, "terminated": terminated,
+        "truncated": truncated, "time": time, "episode": episode, "unobserved": unobserved,
+    }  # fmt: skip
+    tables = read_tables(paths, max_seconds, max_gigabytes)
+    roles = find_roles(tables, named)
+    runs, step, told = _runs(tables, roles, dt, max_gap, scale or {}, discrete=_counts(tables, roles))
+    if task is None:
+        task = log_task(
+            runs,
+            facts=tables[0].facts,
+            names=column_names(tables[0], roles.obs),
+            dt=step,
+            counts=_counts(tables, roles),
+            observation_space=observation_space,
+            action_space=action_space,
+            reward_fn=reward_fn,
+            terminated_fn=terminated_fn,
+            max_episode_steps=max_episode_steps,
+        )
+    elif any(x is not None for x in (observation_space, action_space, reward_fn, terminated_fn)):
+        raise ValueError("task= has spaces, reward and termination already; pass either it or these")
+    data = _joined(task, runs)
+    if not quiet:
+        print(told.text(tables, roles, data))
+    for finding in check(data):
+        warnings.warn(finding.text, stacklevel=2)
+    return data
+
+
+def _runs(
+    tables: Sequence[Table],
+    roles: Roles,
+    dt: float | None,
+    max_gap: float | None,
+    scale: Mapping[str, Any],
+    discrete: bool,
+) -> tuple[list[Run], float, Summary]:
+    """All runs, on one grid of time where there is a clock; seconds a step; what was done to them."""
+    unknown = sorted(set(scale) - {name for table in tables for name in table.columns})
+    if unknown:
+        raise ValueError(f"scale names {unknown[0]!r}, which is no column")
+    rows = [usable_rows(table, roles, scale) for table in tables]
+    turns = wrapped(rows)
+    if roles.time is None:
+        if max_gap is not None:
+            raise ValueError("max_gap needs a time column; name it with time=")
+        step = dt or float(tables[0].facts.get("dt", 1.0))
+        runs = [run for each in rows for run in cut(each, None, None, turns)]
+        return runs, step, Summary(rows, turns)
+    parts = [part for each in rows for part in _stamps(each.time, each.begins)]
+    step = clock.period(parts)
+    runs = [run for each in rows for run in cut(each, step, max_gap or _GAP * step, turns)]
+    (off, drift), target = clock.irregularity(runs, step), dt or step
+    real = drift >= clock.REGULAR and clock.jitter_is_real(runs, step)
+    regular = not real
+    if abs(target - step) > clock.REGULAR * step or not regular:
+        if regular:
+            runs = [clock.straightened(run, step) for run in runs]
+        resampled = [clock.resample(run, target, step, held=discrete) for run in runs]
+        runs = [run for run in resampled if run is not None]
+    return runs, target, Summary(rows, turns, step, off, regular, target)
+
+
+def _stamps(time: np.ndarray | None, begins: np.ndarray) -> list[np.ndarray]:
+    assert time is not None
+    return np.split(time, np.flatnonzero(begins)[1:])
+
+
+def _counts(tables: Sequence[Table], roles: Roles) -> bool:
+    """Whether the action is one column of integers in a format that tells them from floats."""
+    columns = [table.columns[name] for table in tables for name in roles.action]
+    return len(roles.action) == 1 and all(c.dtype.kind in "iu" and c.size == len(c) for c in columns)
+
+
+def _joined(task: Task, runs: Sequence[Run]) -> Transitions:
+    if not runs:
+        raise ValueError("no two consecutive rows are left; is the time column right, or max_gap too short?")
+    lengths = [len(run.action) for run in runs]
+    terminated = np.zeros(sum(lengths), bool)
+    terminated[np.cumsum(lengths) - 1] = [run.terminated for run in runs]
+    action = np.concatenate([run.action for run in runs])
+    whole = isinstance(task.action_space, spaces.Discrete)
+    columns: dict[str, Any] = {
+        "obs": np.concatenate([run.obs[:-1] for run in runs]),
+        "action": action.astype(np.int64) if whole else action,
+        "next_obs": np.concatenate([run.obs[1:] for run in runs]),
+        "episode": np.repeat(np.arange(len(runs)), lengths),
+        "terminated": terminated,
+    }
+    wanted = {"reward": True, "unobserved": task.core.unobserved_dim > 0}
+    for name in (name for name in wanted if wanted[name] and getattr(runs[0], name) is not None):
+        columns[name] = np.concatenate([getattr(run, name) for run in runs])
+    with warnings.catch_warnings(action="ignore"):  # ``check`` finds the same and more
+        return from_arrays(task, **columns)

@@ -1,0 +1,164 @@
+"""Rows of a table that can be used, and where they do not follow each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wmgym.data.importers.columns import Roles, matrix, seconds, vector
+from wmgym.data.importers.table import Table
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The usable rows of one table.
+
+    Attributes:
+        source: the recording.
+        obs: ``(n, obs_dim)`` float64.
+        next_obs: likewise, or None where the next row is what follows.
+        action: ``(n, k)``; of rows in ``stops`` not to be used.
+        reward: ``(n,)`` or None.
+        unobserved: ``(n, unobserved_dim)`` or None.
+        terminated: ``(n,)`` bool.
+        time: ``(n,)`` seconds, or None.
+        begins: ``(n,)`` bool, the row does not follow the one before it.
+        stops: ``(n,)`` bool, nothing is known of the step from this row.
+        lost: number of rows dropped or odd, by why.
+    """
+
+    source: str
+    obs: np.ndarray
+    next_obs: np.ndarray | None
+    action: np.ndarray
+    reward: np.ndarray | None
+    unobserved: np.ndarray | None
+    terminated: np.ndarray
+    time: np.ndarray | None
+    begins: np.ndarray
+    stops: np.ndarray
+    lost: Counter[str]
+
+
+def usable_rows(table: Table, roles: Roles, scale: Mapping[str, Any]) -> Rows:
+    """Take the columns with a role, and drop rows that cannot be used.
+
+    Raises:
+        ValueError: columns of different lengths, or no usable row.
+    """
+    obs, action = matrix(table, roles.obs, scale), matrix(table, roles.action, scale)
+    following = matrix(table, roles.next_obs, scale) if roles.next_obs else None
+    n = len(action)
+    if len(obs) == n + 1 and following is None:  # one episode with the observation that it ends with
+        obs, following = obs[:-1], obs[1:]
+    if len(obs) != n or (following is not None and following.shape != obs.shape):
+        shapes = f"obs {obs.shape}, action {action.shape}" + (
+            "" if following is None else f", next_obs {following.shape}"
+        )
+        raise ValueError(f"{table.name}: columns do not fit together: {shapes}")
+    reward = vector(table, roles.reward, n, scale)
+    episode = vector(table, roles.episode, n, {})
+    ended, cut = (_flags(vector(table, name, n, {}), n) for name in (roles.terminated, roles.truncated))
+    time = None if roles.time is None else seconds(table, roles.time, n, scale)
+    begins, stops, lost = np.zeros(n, bool), np.zeros(n, bool), Counter[str]()
+    begins[:1] = True
+    if episode is not None:
+        begins[1:] |= np.diff(episode) != 0
+    ends = ended | cut
+    if following is None and episode is not None:  # a last row after the flagged one is where that step led
+        last = np.append(begins[1:], True)
+        shown = ends[:-1] & ~begins[1:] & last[1:]
+        begins[1:] |= ends[:-1] & ~shown
+    else:
+        shown = np.zeros(max(n - 1, 0), bool)
+        begins[1:] |= ends[:-1]
+    if following is None:
+        lost["end"] = int(ended.sum() - ended[:-1][shown].sum())
+        known = np.append(shown, False)
+        ended = ended & known
+        unknown = ~np.isfinite(action).all(1) | (False if reward is None else ~np.isfinite(reward))
+        stops |= unknown
+        bad = ~np.isfinite(obs).all(1)
+        lost["step"] = int((unknown & ~bad & ~np.append(begins[1:], True)).sum())
+    else:
+        bad = ~(np.isfinite(obs).all(1) & np.isfinite(action).all(1) & np.isfinite(following).all(1))
+        bad |= False if reward is None else ~np.isfinite(reward)
+    if time is not None:
+        bad |= ~np.isfinite(time)
+    lost["missing"] = int(bad.sum())
+    unobserved = matrix(table, roles.unobserved, scale) if roles.unobserved else None
+    rows = Rows(table.name, obs, following, action, reward, unobserved, ended, time, begins, stops, lost)
+    rows = _without(rows, bad, breaks=time is None)
+    return _with_running_clock(rows) if time is not None else rows
+
+
+def wrapped(tables: Sequence[Rows]) -> dict[int, float]:
+    """Observation columns that are angles wrapped into one turn, and that turn: 2 pi or 360."""
+    found: dict[int, float] = {}
+    low, high = (f([f(t.obs, axis=0) for t in tables], axis=0) for f in (np.min, np.max))
+    for k, span in enumerate(high - low):
+        for turn in (2 * np.pi, 360.0):
+            if 0.9 * turn < span <= 1.001 * turn:
+                change = np.concatenate([np.abs(np.diff(t.obs[:, k]))[~t.begins[1:]] for t in tables])
+                if len(change) and (change > 0.8 * turn).any() and np.median(change) < 0.1 * turn:
+                    found[k] = turn
+    return found
+
+
+def _with_running_clock(rows: Rows) -> Rows:
+    """Without rows that repeat a stamp or come late; a clock that is set back begins a new run."""
+    time = rows.time
+    assert time is not None
+    step = np.diff(time)
+    again = np.append(False, (step == 0) & ~rows.begins[1:])
+    if again.sum() > 0.05 * len(time):
+        raise ValueError(
+            f"{rows.source}: {again.mean():.0%} of the time stamps repeat the one before; they are too "
+            "coarse. Pass time=[] and dt=, the seconds from row to row"
+        )
+    rows.lost["repeated"] = int(again.sum())
+    rows = _without(rows, again, breaks=False)
+    time = rows.time
+    assert time is not None
+    back = np.append(False, (np.diff(time) < 0) & ~rows.begins[1:])
+    late = np.zeros(len(time), bool)
+    inner = np.flatnonzero(back[1:-1]) + 1
+    late[inner[time[inner + 1] > time[inner - 1]]] = True  # alone behind its neighbours
+    rows.lost["late"] = int(late.sum())
+    rows.lost["set back"] = int((back & ~late).sum())
+    return _without(replace(rows, begins=rows.begins | (back & ~late)), late, breaks=False)
+
+
+def _without(rows: Rows, bad: np.ndarray, breaks: bool) -> Rows:
+    """Without some rows; what began there begins at the next one, and with ``breaks`` a new run does."""
+    if not bad.any():
+        return rows
+    if bad.all():
+        raise ValueError(f"{rows.source}: no row has all its values; is a column empty?")
+    kept = np.flatnonzero(~bad)
+    begun = np.cumsum(rows.begins | bad if breaks else rows.begins)  # a change since the last kept row
+    begins = np.diff(begun[kept], prepend=-1) > 0
+
+    def take(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[kept]
+
+    return replace(
+        rows,
+        obs=rows.obs[kept],
+        next_obs=take(rows.next_obs),
+        action=rows.action[kept],
+        reward=take(rows.reward),
+        unobserved=take(rows.unobserved),
+        terminated=rows.terminated[kept],
+        time=take(rows.time),
+        begins=begins,
+        stops=rows.stops[kept],
+    )
+
+
+def _flags(values: np.ndarray | None, n: int) -> np.ndarray:
+    return np.zeros(n, bool) if values is None else np.not_equal(np.nan_to_num(values), 0)

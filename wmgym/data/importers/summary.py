@@ -1,0 +1,81 @@
+"""What an import found and did, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from wmgym.data.importers.columns import Roles
+from wmgym.data.importers.rows import Rows
+from wmgym.data.importers.table import Table
+from wmgym.data.transitions import Transitions
+
+_DONE = {
+    "missing": "rows without all values: left out",
+    "step": "rows without an action or reward: an episode ends before them",
+    "repeated": "rows with the time stamp of the row before: left out",
+    "late": "rows out of order: left out",
+    "set back": "times the clock was set back: a new episode begins there",
+    "gap": "gaps in time: a new episode begins after each",
+    "torn": "rows whose next_obs is not the next row's obs: a new episode begins after each",
+    "carried": "episodes whose last next_obs is the first obs of the next episode: that step is left out",
+    "end": "terminated steps whose next observation was not recorded: left out; log next_obs to keep them",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done to rows.
+
+    Attributes:
+        rows: of every table.
+        turns: of observation columns that wrap, by number.
+        step: usual seconds between rows, where there is a clock.
+        off: largest deviation of a duration from ``step``, as a share of it.
+        regular: the rows were sampled regularly, whatever their stamps say.
+        target: seconds a step.
+    """
+
+    rows: Sequence[Rows]
+    turns: Mapping[int, float]
+    step: float | None = None
+    off: float = 0.0
+    regular: bool = True
+    target: float | None = None
+
+    def text(self, tables: Sequence[Table], roles: Roles, data: Transitions) -> str:
+        """The lines."""
+        recordings = "1 recording" if len(tables) == 1 else f"{len(tables):,} recordings"
+        lines = [
+            f"{recordings}, {sum(len(next(iter(t.columns.values()))) for t in tables):,} rows: "
+            f"{len(data):,} steps of {data.task.dt:g} s in {data.num_episodes:,} episodes"
+        ]
+        for role in fields(roles):
+            value = getattr(roles, role.name)
+            if value:
+                lines.append(f"  {role.name:<11}{value if isinstance(value, str) else _few(value)}")
+        if self.step is not None:
+            lines[-1 - bool(roles.episode)] += f" ({self._clock()})"
+        unused = sorted({n for t in tables for n in [*t.columns, *t.facts.get("left_out", ())]})
+        if unused := [name for name in unused if name not in roles.used()]:
+            lines.append(f"  {'not used':<11}{_few(unused)}")
+        for k, turn in self.turns.items():
+            lines.append(f"  {data.task.core.names[k]} wraps at {turn:.4g}")
+        lost = sum((rows.lost for rows in self.rows), Counter[str]())
+        lines += [f"  {lost[why]:,} {what}" for why, what in _DONE.items() if lost[why]]
+        return "\n".join(lines)
+
+    def _clock(self) -> str:
+        assert self.step is not None
+        assert self.target is not None
+        said = f"{1 / self.step:.4g} Hz"
+        if self.off >= 0.01:
+            said += f", jitter of up to {self.off:.0%}"
+            said += " of the stamps alone" if self.regular else ""
+        changed = not self.regular or abs(self.target - self.step) > 1e-9
+        return said + (f"; interpolated to {1 / self.target:.4g} Hz" if changed else "")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

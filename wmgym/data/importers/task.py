@@ -1,0 +1,128 @@
+"""The task of a log: from what the caller says, what the file says of itself, and the range of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.data.importers.runs import Run
+from wmgym.tasks.described import describe_task
+from wmgym.tasks.registry import TABLE, lookup
+from wmgym.tasks.task import Task, UserRewardFn
+
+
+def log_task(
+    runs: Sequence[Run],
+    *,
+    facts: Mapping[str, Any],
+    names: Sequence[str],
+    dt: float,
+    counts: bool,
+    observation_space: spaces.Box | None,
+    action_space: spaces.Box | spaces.Discrete | None,
+    reward_fn: UserRewardFn | None,
+    terminated_fn: UserRewardFn | None,
+    max_episode_steps: int | None,
+) -> Task:
+    """Describe the robot that made these runs.
+
+    A data set that names one of the tasks known in code has its layout, its reward and its termination, as
+    far as the data hold what these need; the env is not made.
+
+    Args:
+        runs: at least one.
+        facts: what the first file says of itself.
+        names: of the observation's numbers.
+        dt: seconds a step.
+        counts: the action is an integer.
+        observation_space: the caller's, or None.
+        action_space: likewise.
+        reward_fn: likewise.
+        terminated_fn: likewise.
+        max_episode_steps: likewise.
+
+    Raises:
+        ValueError: an action that never changes, or a space of another size than the data.
+    """
+    if not runs:
+        raise ValueError("no two consecutive rows are left; is the time column right, or max_gap too short?")
+    observed, acted = runs[0].obs.shape[1], runs[0].action.shape[1]
+    observation_space = observation_space or _space(facts.get("observation_space"))
+    action_space = action_space or _space(facts.get("action_space"))
+    if observation_space is None:
+        observation_space = spaces.Box(-np.inf, np.inf, (observed,), np.float32)
+    if action_space is None:
+        action_space = _counted(runs) if counts else _range(runs)
+    for what, space, found in (("observation", observation_space, observed), ("action", action_space, acted)):
+        size = 1 if isinstance(space, spaces.Discrete) else int(np.prod(space.shape))
+        if size != found:
+            raise ValueError(f"{what}_space has {size} numbers, the data {found}; name the columns of one")
+    known = None
+    if facts.get("env_id") in TABLE and reward_fn is None and terminated_fn is None:
+        known = lookup(facts["env_id"], facts.get("env_kwargs", {}))
+    unobserved = runs[0].unobserved
+    shown = 0 if unobserved is None else unobserved.shape[1]
+    if known is not None and known.core.unobserved_dim == shown:
+        return Task(
+            env_id=facts["env_id"],
+            env_kwargs=dict(facts.get("env_kwargs", {})),
+            observation_space=observation_space,
+            action_space=action_space,
+            dt=known.dt,
+            max_episode_steps=max_episode_steps or facts.get("max_episode_steps"),
+            core=known.core,
+            reward=known.reward,
+            terminated=known.terminated,
+            from_table=True,
+        )
+    longest = max(len(run.action) for run in runs)
+    return describe_task(
+        observation_space,
+        action_space,
+        dt=dt,
+        max_episode_steps=max_episode_steps or facts.get("max_episode_steps") or longest,
+        names=names,
+        reward_fn=reward_fn,
+        terminated_fn=terminated_fn,
+    )
+
+
+def _range(runs: Sequence[Run]) -> spaces.Box:
+    low = np.min([run.action.min(0) for run in runs], axis=0).astype(np.float32)
+    high = np.max([run.action.max(0) for run in runs], axis=0).astype(np.float32)
+    if (low == high).any():
+        k = int(np.argmax(low == high))
+        raise ValueError(
+            f"action {k} is {low[k]:g} in every row: what it does cannot be learned; leave its column out"
+        )
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def _counted(runs: Sequence[Run]) -> spaces.Discrete:
+    low = int(min(run.action.min() for run in runs))
+    high = int(max(run.action.max() for run in runs))
+    if low == high:
+        raise ValueError(f"the action is {low} in every row: what it does cannot be learned")
+    return spaces.Discrete(high - low + 1, start=low)
+
+
+def _space(said: Mapping[str, Any] | None) -> Any:
+    """A space as Minari writes it, Dicts of Boxes as one Box; None for others."""
+    if said is None:
+        return None
+    if said.get("type") == "Discrete":
+        return spaces.Discrete(int(said["n"]), start=int(said.get("start", 0)))
+    if said.get("type") == "Dict":
+        parts = [_space(part) for _, part in sorted(said["subspaces"].items())]
+        if not parts or not all(isinstance(part, spaces.Box) for part in parts):
+            return None
+        low, high = (np.concatenate([getattr(p, end).ravel() for p in parts]) for end in ("low", "high"))
+        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+    if said.get("type") != "Box" or np.dtype(said["dtype"]).kind not in "fiu":
+        return None
+    shape = tuple(said["shape"])
+    low, high = (np.broadcast_to(np.array(said[end], said["dtype"]), shape) for end in ("low", "high"))
+    return spaces.Box(low.copy(), high.copy(), dtype=np.dtype(said["dtype"]).type)

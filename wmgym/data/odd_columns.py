@@ -1,0 +1,92 @@
+"""What is odd in the observation columns of transitions; each function gives one line about it, or None."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wmgym.data.transitions import Transitions
+
+LOOKED_AT = 100_000  # rows at most that a check looks at where it needs quantiles or formulas
+_TURNS = {2 * np.pi: "2 pi", 360.0: "360", 2.0: "2"}  # full turns in radians, degrees and half turns
+
+
+def constant(data: Transitions) -> str | None:
+    """Columns that never change."""
+    still = np.flatnonzero((data.obs == data.obs[0]).all(0))
+    if not len(still):
+        return None
+    named = ", ".join(column_name(data, int(k)) for k in still[:5])
+    verb = "changes" if len(still) == 1 else "change"
+    return f"{named} never {verb} in these data; is the sensor connected?"
+
+
+def repeats(data: Transitions) -> str | None:
+    """Observations that stay the same from row to row."""
+    share = float((data.next_obs == data.obs).all(1).mean())
+    if share <= 0.2:
+        return None
+    return (
+        f"the observation does not change in {share:.0%} of the steps; if the log is faster than the sensor, "
+        "import it again with a larger dt"
+    )
+
+
+def digits(data: Transitions) -> str | None:
+    """A column so far from zero that float32 keeps little of its changes."""
+    rows = some_rows(data)
+    step = np.abs(data.next_obs[rows] - data.obs[rows])
+    usual = np.array([np.median(each[each > 0]) if (each > 0).any() else np.inf for each in step.T])
+    lost = usual < 16 * np.spacing(np.abs(data.obs[rows]).max(0).astype(np.float32))
+    if not lost.any():
+        return None
+    k = int(np.argmax(lost))
+    middle = float(np.median(data.obs[rows, k]))
+    return (
+        f"{column_name(data, k)} is near {middle:.6g} and moves by {usual[k]:.2g} a step, of which float32 "
+        f"keeps few digits; subtract {middle:.6g} from it"
+    )
+
+
+def wraps(data: Transitions) -> str | None:
+    """A column that jumps by a full turn, and is not known as an angle."""
+    declared = data.task.core.geometry.angles
+    for k, span in enumerate(data.obs.max(0) - data.obs.min(0)):
+        turn = next((turn for turn in _TURNS if 0.9 * turn < span <= 1.001 * turn), None)
+        if turn is None or k in declared:
+            continue
+        change = np.abs(data.next_obs[:, k] - data.obs[:, k])
+        count = int((change > 0.8 * turn).sum())
+        if count and np.median(change) < 0.1 * turn:
+            return (
+                f"{column_name(data, k)} jumps by {_TURNS[turn]} in {count:,} rows: an angle that wraps; "
+                "record its sine and cosine instead"
+            )
+    return None
+
+
+def jumps(data: Transitions) -> str | None:
+    """A step far beyond what all but a few rows show."""
+    if len(data) < 200 or wraps(data):
+        return None
+    change = np.abs(data.next_obs - data.obs)
+    usual, rare = np.quantile(change[some_rows(data)], (0.5, 0.995), axis=0)
+    far = change > 20 * np.maximum(rare, 1e-12) + 100 * usual
+    if not far.any():
+        return None
+    row, k = (int(at) for at in np.argwhere(far)[0])
+    return (
+        f"{column_name(data, k)} jumps by {change[row, k]:.3g} in row {row}, where all but 0.5 % of the rows "
+        f"stay below {rare[k]:.3g}, and there are {far.any(1).sum():,} such rows; was the robot moved or "
+        "reset there, or is a reading wrong?"
+    )
+
+
+def some_rows(data: Transitions) -> np.ndarray:
+    """Rows spread evenly over the data."""
+    return np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(np.int64)
+
+
+def column_name(data: Transitions, k: int) -> str:
+    """The name of an observation's number."""
+    names = data.task.core.names
+    return names[k] if len(names) == data.obs.shape[1] else f"obs_{k}"
