@@ -143,7 +143,7 @@ def test_argmax_draws_from_the_softmax() -> None:
     ],
 )  # fmt: skip
 def test_a_deviation_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="log standard deviation"):
+    with pytest.raises(ValueError, match=r"'mine' does not fit together: .*log_std"):
         replace(policy(), **change)
 
 
@@ -209,7 +209,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, name: str, shape: tu
     ],
 )
 def test_layers_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="'mine': weights, biases and action bounds do not fit"):
+    with pytest.raises(ValueError, match="'mine' does not fit together"):
         replace(policy(), **change)
 
 

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the input is at fault (one line on stderr), 2 wrong usage
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,8 +45,18 @@ def _options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    modules: Annotated[
+        list[str] | None,
+        Option(
+            "--import", metavar="MODULE", help="Import a module first, such as one that registers an env."
+        ),
+    ] = None,
 ) -> None:
-    pass
+    for module in modules or ():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise typer.BadParameter(f"--import {module}: {error}") from None
 
 
 @app.command()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from wmgym.io.schema import ArraySpec, check_arrays
 from wmgym.tasks.task import Task
 
 PER_STEP = (
@@ -73,21 +75,29 @@ def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
         ValueError: names the column, and the row where there is one.
     """
     episode = arrays["episode"]
-    n = len(episode)
-    if n == 0:
+    if episode.ndim != 1 or not len(episode):
         raise ValueError("no transitions; collect at least one step")
-    core = task.core
+    n, core = len(episode), task.core
     widths = {"obs": task.obs_dim, "core": core.dim, "unobserved": core.unobserved_dim}
-    if not isinstance(task.action_space, spaces.Discrete):
+    dtypes = dict.fromkeys(("reward", "unobserved"), "float64") | {"episode": "int64"}
+    dtypes |= dict.fromkeys(("terminated", "truncated"), "bool")
+    discrete = isinstance(task.action_space, spaces.Discrete)
+    if discrete:
+        dtypes["action"] = "int64"
+    else:
         widths["action"] = task.action_dim
-    for name, array in arrays.items():
-        width = widths.get(name.removeprefix("next_"))
-        expected = (n,) if width is None else (n, width)
-        if array.shape != expected:
-            raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            row = int(np.argwhere(~np.isfinite(array.reshape(n, -1)).all(1))[0, 0])
+    for name in PER_STEP:
+        array = arrays.get(name)
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array.reshape(len(array), -1)).all(1))[0, 0])
             raise ValueError(f"{name} is not finite in row {row}; drop that episode before use")
+    specs = {}
+    for name in PER_STEP if "reward" in arrays else (each for each in PER_STEP if each != "reward"):
+        width = widths.get(name.removeprefix("next_"))
+        specs[name] = ArraySpec((n,) if width is None else (n, width), dtypes.get(name, "float32"))
+    if discrete:
+        specs["action"] = replace(specs["action"], low=0, high=task.action_dim - 1)
+    check_arrays(arrays, specs)
     steps = np.diff(episode)
     if episode[0] != 0 or not np.isin(steps, (0, 1)).all():
         raise ValueError("episode must count 0, 0, ..., 1, 1, ... without gaps; sort rows by episode")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from wmgym.io import artifacts
-from wmgym.io.schema import Record
+from wmgym.io.schema import ArraySpec, Count, Record, check_arrays, refusing
 
 Activation = Literal["relu", "tanh", "elu", "leaky_relu", "silu"]
 Head = Literal["squash", "clip", "argmax"]
@@ -39,12 +40,12 @@ class PolicyCard(Record):
     algorithm: str
     hyperparameters: dict[str, JsonValue]
     seed: int
-    real_steps: int
+    real_steps: Count
     versions: dict[str, str]
     env_id: str
     return_mean: float
-    return_std: float
-    episodes: int
+    return_std: Annotated[float, Field(ge=0)]
+    episodes: Count
     score_seed: int
     split: Literal["pool", "held-out"]
 
@@ -81,35 +82,49 @@ class MLPPolicy:
     card: PolicyCard | None = None
 
     def __post_init__(self) -> None:
-        """Refuse layers that do not fit each other or the actions."""
-        inner = [weight.shape[-1:] for weight in self.weights]
-        if not (
-            inner
-            and inner == [bias.shape for bias in self.biases]
-            and [weight.shape[:-1] for weight in self.weights[1:]] == inner[:-1]
-            and self.weights[0].ndim == 2
-            and self.low.shape == self.high.shape
-            and inner[-1] == (self._outputs,)
-        ):
-            raise ValueError(f"policy {self.name!r}: weights, biases and action bounds do not fit each other")
-        bias, weight = self.log_std_bias, self.log_std_weight
-        drawn = self.stochastic and self.head != "argmax"
-        if (
-            (bias is None) == drawn
-            or (bias is not None and bias.shape != inner[-1])
-            or (weight is not None and not (drawn and weight.shape == self.weights[-1].shape))
-        ):
-            raise ValueError(f"policy {self.name!r}: its log standard deviation does not fit the rest")
+        """Refuse layers that do not fit each other or the actions, and numbers that are not finite."""
+        try:
+            arrays = self._arrays()
+            check_arrays(arrays, self._specs(arrays))
+            if not (self.low <= self.high).all():
+                raise ValueError("low exceeds high")
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"policy {self.name!r} does not fit together: {error}") from error
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by the names under which they are stored."""
+        arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
+        arrays |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
+        return arrays | {key: getattr(self, key) for key in _ARRAYS if getattr(self, key) is not None}
+
+    def _specs(self, arrays: Mapping[str, np.ndarray]) -> dict[str, ArraySpec]:
+        """What they must be like; each layer takes what the one before gives."""
+        discrete = self.head == "argmax"
+        low, high = self.low, self.high
+        if discrete and (low.ndim or high.ndim or low.dtype.kind != "i" or high < low):
+            raise ValueError("an argmax policy has two integers as bounds, the first not above the second")
+        outputs = int(high) - int(low) + 1 if discrete else low.size
+        sizes = [len(self.weights[0]), *(weight.shape[-1] for weight in self.weights[:-1]), outputs]
+        shapes: dict[str, tuple[int, ...]] = {"low": low.shape, "high": low.shape}
+        shapes |= {f"weight.{i}": pair for i, pair in enumerate(itertools.pairwise(sizes))}
+        shapes |= {f"bias.{i}": (size,) for i, size in enumerate(sizes[1:])}
+        if self.stochastic and not discrete:
+            shapes["log_std_bias"] = (outputs,)
+            if self.log_std_weight is not None:
+                shapes["log_std_weight"] = (sizes[-2], outputs)
+        own = {name: array.dtype for name, array in arrays.items() if array.dtype.kind == "f"}  # of any width
+        if discrete:
+            own |= {"low": low.dtype, "high": high.dtype}
+        specs = {name: ArraySpec(shape, str(own.get(name, "float32"))) for name, shape in shapes.items()}
+        if self.head == "clip":  # there may be nothing to clip to
+            specs |= {name: replace(specs[name], low=-np.inf, high=np.inf) for name in ("low", "high")}
+        return specs
 
     def __repr__(self) -> str:
         """Name, layer sizes and head."""
         sizes = "-".join(str(size) for size in (len(self.weights[0]), *(len(bias) for bias in self.biases)))
         kind = "stochastic" if self.stochastic else "deterministic"
         return f"MLPPolicy({self.name!r}, {sizes}, {self.activation}, {self.head}, {kind})"
-
-    @property
-    def _outputs(self) -> int:
-        return int(self.high - self.low) + 1 if self.head == "argmax" and not self.low.ndim else self.low.size
 
     def __call__(self, obs: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
         """Actions for observations, drawn from ``generator`` where one is given.
@@ -163,13 +178,10 @@ class MLPPolicy:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a directory."""
-        arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
-        arrays |= {f"bias.{i}": bias for i, bias in enumerate(self.biases)}
-        arrays |= {key: getattr(self, key) for key in _ARRAYS if getattr(self, key) is not None}
         values = {key: getattr(self, key) for key in _PolicyRecord.model_fields if key != "layers"}
         record = _PolicyRecord(layers=len(self.weights), **values)
         return artifacts.write_directory(
-            path, kind="policy", arrays=arrays, document=record.model_dump(mode="json")
+            path, kind="policy", arrays=self._arrays(), document=record.model_dump(mode="json")
         )
 
 
@@ -185,16 +197,12 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
             "wmgym.sb3.import_sb3, or load it with Stable-Baselines3 and pass the model"
         )
     arrays, document = artifacts.read_directory(path, kind="policy")
-    try:
+    with refusing(os.fspath(path), "a policy", "export it again"):
         fields: dict[str, Any] = dict(_PolicyRecord.model_validate(document))
         layers = range(fields.pop("layers"))
         for name, key in (("weights", "weight"), ("biases", "bias")):
             fields[name] = tuple(arrays.pop(f"{key}.{i}") for i in layers)
         return MLPPolicy(**{**arrays, **fields})
-    except (ValueError, KeyError, TypeError) as error:
-        raise artifacts.StoreError(
-            f"{path}: not a policy of this version of wmgym; export it again"
-        ) from error
 
 
 def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +214,7 @@ def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.n
 
 class _PolicyRecord(Record):
     name: str
-    layers: int
+    layers: Annotated[int, Field(ge=1)]
     activation: Activation
     head: Head
     stochastic: bool = False

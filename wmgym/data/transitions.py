@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from wmgym.data.columns import PER_STEP, check_columns
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed, warn_old_file
-from wmgym.io.schema import Record
+from wmgym.io.schema import ArraySpec, Record, check_arrays, refusing
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
@@ -223,28 +223,30 @@ class Transitions:
 
         Raises:
             StoreError: no transitions are there, or a byte of them has changed.
+            ValueError: ``task`` is missing or describes other spaces.
         """
+        where = os.fspath(path)
         arrays, document = artifacts.read_directory(path, kind="transitions")
         if "hidden" in arrays:
             arrays["unobserved"] = arrays.pop("hidden")
-            warn_old_file(os.fspath(path))
-        try:
-            record = _TransitionsRecord.model_validate(document)
-            columns = {name: arrays[name] for name in PER_STEP if name != "reward"}
-            seeds = tuple(arrays["episode_seed"].tolist())
-        except (ValidationError, KeyError) as error:
-            raise artifacts.StoreError(
-                f"{path}: not a transitions document of this version of wmgym; collect again"
-            ) from error
-        return cls(
-            **columns,
-            task=rebuild_task(record.task, task),
-            reward=arrays.get("reward"),
-            episode_seed=seeds,
-            episode_policy=tuple(record.episode_policy),
-            source=record.source,
-            versions=record.versions,
-        )
+            warn_old_file(where)
+        with refusing(where, "a transitions document", "collect again"):
+            record = _TransitionsRecord.model_validate_json(json.dumps(document))
+        task = rebuild_task(record.task, task, where)
+        with refusing(where, "a transitions document", "collect again"):
+            seeds = arrays.pop("episode_seed")
+            episodes = ArraySpec((len(record.episode_policy),), "int64", low=-1)
+            check_arrays({"episode_seed": seeds}, {"episode_seed": episodes})
+            if odd := (arrays.keys() | {"reward"}) ^ set(PER_STEP):
+                raise ValueError(f"array {min(odd)} is missing or unknown")
+            return cls(
+                **{"reward": None, **arrays},  # type: ignore[arg-type]
+                task=task,
+                episode_seed=tuple(seeds.tolist()),
+                episode_policy=tuple(record.episode_policy),
+                source=record.source,
+                versions=record.versions,
+            )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every column by name, but for the reward where there is none."""

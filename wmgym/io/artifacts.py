@@ -15,21 +15,22 @@ it parses them.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pydantic_core
 import safetensors.numpy
 from pydantic import Field, ValidationError
 
 from wmgym.io import files
 from wmgym.io.files import StoreError, StrPath, read_json, write_json
-from wmgym.io.schema import Record
+from wmgym.io.schema import Count, Record
 
 __all__ = [
     "MANIFEST",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"  # there exactly where an artifact is
+_LARGEST_MANIFEST = 1 << 16  # bytes
+_LEAST_SPACE = 1 << 24  # bytes on a disk that is not full
 _PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")
 _EXTENSION = {"arrays": "safetensors", "document": "json"}
 
@@ -50,7 +53,7 @@ _EXTENSION = {"arrays": "safetensors", "document": "json"}
 class _File(Record):
     name: str
     sha256: str
-    size: int
+    size: Count
 
     @classmethod
     def of(cls, role: str, payload: bytes) -> _File:
@@ -109,7 +112,7 @@ def write_directory(
                 replace(described[role].name, payload)
             replace(MANIFEST, files.encode_json(directory, manifest.model_dump()))
         finally:
-            _sweep_payloads(directory)
+            _sweep_payloads(directory, replace)
     return directory
 
 
@@ -146,7 +149,7 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
                 raise
             failed = manifest
         else:
-            return _decode_arrays(directory, arrays), pydantic_core.from_json(document)
+            return _decode_arrays(directory, arrays), files.decode_json(directory, document)
 
 
 def exists(path: StrPath, *, kind: str) -> bool:
@@ -165,26 +168,40 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
         kind: What `write_directory` will be asked to write there; None where it is other files.
 
     Raises:
-        StoreError: The path is no writable directory, or it holds something else than such an artifact.
+        StoreError: The path is no writable directory, its name is too long, the disk is full, or the
+            directory holds something else than such an artifact.
     """
     directory = Path(path)
-    there = next(place for place in (directory, *directory.absolute().parents) if os.path.lexists(place))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise StoreError(
-            f"{directory} cannot be written ({there} is no writable directory); choose another --out"
-        )
-    if kind is not None and there == directory:
-        with files.write_errors(directory):
+    with files.write_errors(directory):
+        there = next(place for place in (directory, *directory.absolute().parents) if _is_there(place))
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise StoreError(
+                f"{directory} cannot be written ({there} is no writable directory); choose another --out"
+            )
+        longest = max(len(os.fsencode(name)) for name in (*directory.parts, MANIFEST))
+        if hasattr(os, "pathconf") and longest > os.pathconf(there, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if shutil.disk_usage(there).free < _LEAST_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if kind is not None and there == directory:
             _refuse_foreign(directory, kind)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _read_manifest(directory: Path) -> _Manifest:
     path = directory / MANIFEST
     try:
-        payload = files.read_bytes(path)
+        payload = files.read_bytes(path, _LARGEST_MANIFEST)
         manifest = _Manifest.model_validate_json(payload)
     except files.MissingError as error:
-        state = "holds no wmgym artifact" if directory.exists() else "is missing"
+        state = "holds no wmgym artifact" if os.path.exists(directory) else "is missing"
         raise StoreError(f"{directory} {state}; check the path or write it first") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -199,7 +216,7 @@ def _read_manifest(directory: Path) -> _Manifest:
 def _read_payload(directory: Path, role: str, file: _File) -> bytes:
     if not _PAYLOAD.fullmatch(file.name):
         raise _damaged(directory / MANIFEST, f"no file of {role} is named {file.name!r}")
-    payload = files.read_bytes(directory / file.name)
+    payload = files.read_bytes(directory / file.name, file.size if role == "arrays" else files.LARGEST_JSON)
     if _File.of(role, payload) != file:
         raise _damaged(directory / file.name, "its name, size or SHA-256 differs from the manifest's")
     return payload
@@ -227,8 +244,8 @@ def _encode_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
 def _decode_arrays(directory: Path, payload: bytes) -> dict[str, np.ndarray]:
     try:
         arrays = safetensors.numpy.load(payload)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise _damaged(directory, f"its arrays are no safetensors: {error}") from error
+    except Exception as error:  # foreign bytes fail in many ways
+        raise _damaged(directory, f"its arrays are no safetensors: {error!r}") from error
     # Copies, for views on the payload are read-only and not aligned.
     return {name: arrays[name].copy() for name in sorted(arrays)}
 
@@ -249,11 +266,11 @@ def _refuse_foreign(directory: Path, kind: str) -> None:
         raise StoreError(f"{directory} is not empty and holds no wmgym artifact; choose another --out")
 
 
-def _sweep_payloads(directory: Path) -> None:
-    """Remove the payload files that the manifest no longer names; the caller has its turn to write."""
+def _sweep_payloads(directory: Path, writer: files.Writer) -> None:
+    """Remove the payload files that the manifest no longer names."""
     try:
         current = _read_manifest(directory).files
     except StoreError:
         return
     kept = {current.arrays.name, current.document.name}
-    files.remove(directory, (n for n in os.listdir(directory) if _PAYLOAD.fullmatch(n) and n not in kept))
+    writer.sweep(lambda name: _PAYLOAD.fullmatch(name) is not None and name not in kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -20,6 +21,11 @@ except ImportError:  # Windows; there, two processes must not write one director
     fcntl = None  # type: ignore[assignment]
 
 StrPath = str | os.PathLike[str]
+LARGEST_JSON = 1 << 26
+"""Bytes of a JSON file at most: documents describe, arrays hold."""
+
+_LARGE, _HOLLOW = 1 << 26, 8  # bytes from which a file must fill at least an eighth of its size on disk
+_HOUR = 3_600.0  # seconds
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
 
 
@@ -65,7 +71,11 @@ def read_json(path: StrPath) -> dict[str, Any]:
     Raises:
         StoreError: The file cannot be read or is not such an object.
     """
-    payload = read_bytes(Path(path))
+    return decode_json(path, read_bytes(Path(path), LARGEST_JSON))
+
+
+def decode_json(path: StrPath, payload: bytes) -> dict[str, Any]:
+    """The JSON object that a file holds; see ``read_json``."""
     try:
         document = pydantic_core.from_json(payload, allow_inf_nan=False)
     except ValueError as error:
@@ -79,63 +89,98 @@ def encode_json(path: Path, document: Mapping[str, Any]) -> bytes:
     """A document as it is written: sorted, indented, ASCII; `StoreError` names `path` where it is no JSON."""
     try:
         text = json.dumps(dict(document), allow_nan=False, sort_keys=True, indent=2)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: the document is not JSON ({error}); convert or drop that value") from error
     return f"{text}\n".encode("ascii")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a regular file.
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a regular file of at most that many bytes.
 
     Raises:
         MissingError: There is none.
-        StoreError: It is something else, or cannot be read.
+        StoreError: It is something else, larger, or cannot be read.
     """
-    try:
-        # One look, since a writer may sweep the file between two. Reading a named pipe would wait for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError(f"{path} is not a regular file; choose another path")
+    check_file(path, most)
+    with read_errors(path):
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError(f"{path} is missing; check the path or write it again") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+
+
+def check_file(path: Path, most: int) -> None:
+    """Refuse, before it is opened, what is no regular file or would not end; see ``read_bytes``."""
+    with read_errors(path):
+        found = path.stat()  # opening a named pipe would wait for ever
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{path} is not a regular file; choose another path")
+    if found.st_size > most:
+        raise StoreError(f"{path} has {found.st_size} bytes, more than the {most} expected; it is damaged")
+    blocks = getattr(found, "st_blocks", None)  # Windows does not say
+    if found.st_size > _LARGE and blocks is not None and blocks * 512 * _HOLLOW < found.st_size:
+        raise StoreError(f"{path} has {found.st_size} bytes but is nearly empty on disk; it is damaged")
 
 
 @contextlib.contextmanager
-def writing(directory: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Make a directory where it is missing, hold it against other writers, and give a function that writes.
+def read_errors(path: StrPath) -> Iterator[None]:
+    """Turn the system's errors into a `StoreError` that names `path`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingError(f"{path} is missing; check the path or write it again") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); check path and permissions") from error
+    except ValueError as error:  # a NUL in the name
+        raise StoreError(f"{str(path)!r} is no path ({error}); choose another one") from error
 
-    ``replace(name, payload)`` gives a file this content in one step, durably: it holds the old content or the
-    new. The kernel lets go of the directory when this process dies, however it dies, so temporary files that
-    are there in one's turn are left over from a killed writer and go.
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[Writer]:
+    """Make a directory where it is missing, hold it against other writers, and give what writes to it.
+
+    The kernel lets go of the directory when this process dies, however it dies, so temporary files that are
+    there in one's turn are left over from a killed writer and go.
     """
     _make_directory(directory)
     with _opened(directory) as descriptor:
-        if descriptor is not None:
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-        def replace(name: str, payload: bytes) -> None:
-            temporary = directory / f".tmp-{secrets.token_hex(8)}"
-            with temporary.open("xb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(directory / name)
-            _sync(descriptor)
-
+        writer = Writer(directory, descriptor)
         try:
-            yield replace
+            yield writer
         finally:
-            remove(directory, filter(is_temporary, os.listdir(directory)))
+            writer.sweep(is_temporary)
 
 
-def remove(directory: Path, names: Iterator[str]) -> None:
-    """Remove what can be removed of these files."""
-    for name in names:
-        with contextlib.suppress(OSError):
-            (directory / name).unlink()
+class Writer:
+    """One's turn to write to a directory; ``writer(name, payload)`` replaces a file."""
+
+    def __init__(self, directory: Path, descriptor: int | None) -> None:
+        """Wait for the turn."""
+        self._directory, self._descriptor = directory, descriptor
+        self._alone = descriptor is not None and _lock(descriptor)
+
+    def __call__(self, name: str, payload: bytes) -> None:
+        """Give a file this content in one step, durably: it holds the old content or the new."""
+        temporary = self._directory / f".tmp-{secrets.token_hex(8)}"
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._directory / name)
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+
+    def sweep(self, leftover: Callable[[str], bool]) -> None:
+        """Remove what can be removed of the files of such names.
+
+        Without locks, as on some network file systems, another writer may be about to rename or to name one:
+        then only those go that are an hour older than the newest, by the clock that dated both.
+        """
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+            dated = {entry.name: entry.stat().st_mtime for entry in entries}
+            last = math.inf if self._alone else max(dated.values(), default=0.0) - _HOUR
+            for name in (name for name, when in dated.items() if leftover(name) and when < last):
+                with contextlib.suppress(OSError):
+                    (self._directory / name).unlink()
 
 
 def is_temporary(name: str) -> bool:
@@ -148,8 +193,12 @@ def write_errors(path: Path) -> Iterator[None]:
     """Turn the system's errors into a `StoreError` that names `path`."""
     try:
         yield
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
+    except ValueError as error:  # a NUL in the name
+        raise StoreError(f"{str(path)!r} is no path ({error}); choose another --out") from error
 
 
 def _make_directory(directory: Path) -> None:
@@ -157,7 +206,8 @@ def _make_directory(directory: Path) -> None:
         _make_directory(directory.parent)
         directory.mkdir(exist_ok=True)
         with _opened(directory.parent) as descriptor:
-            _sync(descriptor)
+            if descriptor is not None:
+                os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -173,6 +223,10 @@ def _opened(directory: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _sync(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.fsync(descriptor)
+def _lock(descriptor: int) -> bool:
+    """Wait until no other writer holds a directory; false where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True

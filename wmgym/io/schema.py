@@ -1,20 +1,30 @@
-"""Dataclasses as strict JSON: unknown keys and values of another type are refused."""
+"""What files may hold: dataclasses as strict JSON, and arrays of stated shapes, types and ranges."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from wmgym.io.files import StoreError
 
 T = TypeVar("T")
 
-STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 """A dataclass that is stored whole holds this as ``__pydantic_config__``."""
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""How many: an integer that a float64 holds exactly."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole."""
 
 
 class Record(BaseModel):
@@ -47,11 +57,7 @@ def read_settings(kind: Any, values: Any, where: str) -> Any:
     try:
         return from_json(kind, values)
     except ValidationError as error:
-        reasons = [
-            f"{'.'.join([where, *map(str, each['loc'])])}: {each.get('ctx', {}).get('error', each['msg'])}"
-            for each in error.errors()
-        ]
-        raise ValueError("; ".join(reasons)) from None
+        raise ValueError("; ".join(_reasons(error, where))) from None
     except pydantic_core.PydanticSerializationError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
 
@@ -91,6 +97,77 @@ def join_arrays(kind: type[T], arrays: Mapping[str, np.ndarray], values: Mapping
     if rest:
         raise KeyError(f"unknown {', '.join(rest)}")
     return kind(**built)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What a stored array must be like.
+
+    Attributes:
+        shape: of each axis.
+        dtype: by NumPy's name.
+        low: the smallest number allowed; infinity is refused unless it is named here.
+        high: the largest.
+        nan: whether NaN is allowed.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    low: float = -np.finfo(np.float64).max
+    high: float = np.finfo(np.float64).max
+    nan: bool = False
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], specs: Mapping[str, ArraySpec]) -> None:
+    """Refuse arrays that are not the specified ones.
+
+    Raises:
+        ValueError: one is missing, one too many, or of another shape or type, or holds a number outside its
+            range; the message names it.
+    """
+    if odd := sorted(arrays.keys() ^ specs.keys()):
+        raise ValueError(f"array {odd[0]} is {'unknown' if odd[0] in arrays else 'missing'}")
+    for name, spec in specs.items():
+        array = arrays[name]
+        if array.shape != spec.shape:
+            raise ValueError(f"{name} has shape {array.shape}, expected {spec.shape}")
+        if array.dtype != spec.dtype:
+            raise ValueError(f"{name} holds {array.dtype}, expected {spec.dtype}")
+        least, most = (np.fmin, np.fmax) if spec.nan else (np.minimum, np.maximum)
+        ends = (float(end.reduce(array, axis=None)) for end in (least, most) if array.size)
+        for end in ends:  # a comparison with NaN is false
+            if not (spec.low <= end <= spec.high or (spec.nan and math.isnan(end))):
+                raise ValueError(f"{name} holds {end:g}, outside [{spec.low:g}, {spec.high:g}]")
+
+
+@contextlib.contextmanager
+def refusing(where: str, what: str, cure: str) -> Iterator[None]:
+    """Make a ``StoreError`` of one line of whatever goes wrong while stored contents are rebuilt.
+
+    Args:
+        where: the file or directory.
+        what: it should hold, with an article.
+        cure: what to do about it.
+    """
+    try:
+        yield
+    except Exception as error:  # the classes of users fail in their own ways
+        if isinstance(error, ValidationError):
+            reason = _reasons(error)[0]
+        else:
+            said = f"{error!s} is missing" if isinstance(error, KeyError) else str(error)
+            reason = (said.strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, StoreError):  # says what to do itself
+            raise StoreError(f"{where}: {reason}") from error
+        raise StoreError(f"{where}: not {what} of this version of wmgym ({reason}); {cure}") from error
+
+
+def _reasons(error: ValidationError, *where: str) -> list[str]:
+    """A line for each thing that is wrong, with its place."""
+    return [
+        f"{'.'.join([*where, *map(str, each['loc'])])}: {each.get('ctx', {}).get('error', each['msg'])}"
+        for each in error.errors(include_url=False, include_input=False)
+    ]
 
 
 _hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Annotated, get_args
+
+from pydantic import Field
 
 from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import Precision
@@ -84,9 +86,7 @@ class EnsembleConfig:
     action_dim: int
     target_dim: int
     learns_termination: bool = False
-    __pydantic_config__ = STRICT
-
     members: int = 8
     width: int = 256
-    depth: int = 3
+    depth: Annotated[int, Field(ge=1)] = 3
     layer_norm: bool = True

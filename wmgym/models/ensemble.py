@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wmgym.io.schema import from_json, to_json
+from wmgym.io.schema import ArraySpec, check_arrays, from_json, to_json
 from wmgym.models.batching import MemberPacking, alike, as_tensor, library, padded, widened
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
@@ -27,6 +27,8 @@ from wmgym.tasks.layout import Array
 
 VECTOR = 32
 """Rows are padded to this where torch takes an exp, which rounds differently in a vector's tail."""
+
+_LEAST, _TINY = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
 
 Layer: TypeAlias = tuple[Tensor, Tensor]
 """Weight ``(members, inputs, outputs)`` and bias ``(members, 1, outputs)``."""
@@ -235,7 +237,20 @@ class EnsembleMLP(nn.Module):
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> EnsembleMLP:
         """Rebuild what ``pack`` took apart, frozen."""
-        model = cls(from_json(EnsembleConfig, settings))
+        config = from_json(EnsembleConfig, settings)
+        _check_sizes(config, arrays)
+        model = cls(config)
+        check_arrays(
+            arrays,
+            {
+                name: ArraySpec(
+                    tuple(value.shape), low=_TINY if name in ("input_std", "target_std") else _LEAST
+                )
+                for name, value in model.state_dict().items()
+            },
+        )
+        if (arrays["log_std_low"] > arrays["log_std_high"]).any():
+            raise ValueError("log_std_low exceeds log_std_high")
         model.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
         return model.finished()
 
@@ -268,6 +283,22 @@ class EnsembleMLP(nn.Module):
         bounded = torch.sigmoid(as_tensor(padded(raw, VECTOR)) - self.log_std_high)
         low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
         return torch.addcmul(low, bounded, high)[..., :rows, :]
+
+
+def _check_sizes(config: EnsembleConfig, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse sizes that are not those of the arrays, before anything of such a size is made."""
+    first, last = arrays["weights.0"].shape, arrays[f"weights.{config.depth}"].shape
+    outputs = 2 * config.target_dim + int(config.learns_termination)
+    if first != (config.members, first[1], config.width) or last != (config.members, config.width, outputs):
+        raise ValueError("members, width, depth or target_dim differ from the weights")
+    geometry, inputs = config.geometry, first[1]
+    # A core's dimensions are seen or free, but coordinates of a user's own may see several in one.
+    if not (
+        0 < config.action_dim <= inputs
+        and 0 <= geometry.dim <= 16 * inputs + len(geometry.free)
+        and 0 <= geometry.displacement_dim <= config.target_dim
+    ):
+        raise ValueError("the core or the action has more dimensions than the weights")
 
 
 def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> Tensor:

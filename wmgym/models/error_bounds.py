@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from wmgym.io.deprecation import renamed
+from wmgym.io.schema import ArraySpec, Count
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 
 
@@ -42,7 +45,7 @@ class Calibration:
         fingerprints: content hashes of the episodes used.
     """
 
-    level: float
+    level: Annotated[float, Field(gt=0, lt=1)]
     std_scale: np.ndarray
     half_width: dict[Propagation, np.ndarray]
     per_disagreement: dict[Propagation, np.ndarray]
@@ -50,7 +53,7 @@ class Calibration:
     tube: dict[Propagation, np.ndarray]
     distrust: dict[Propagation, np.ndarray]
     windows: np.ndarray
-    episodes: int
+    episodes: Count
     coverage: dict[Propagation, np.ndarray]
     data_std: np.ndarray
     center: np.ndarray
@@ -61,16 +64,19 @@ class Calibration:
         """One line."""
         return f"Calibration(level={self.level:g}, horizon={self.horizon}, episodes={self.episodes})"
 
-    def shapes(self, core_dim: int, target_dim: int) -> dict[str, tuple[int, ...]]:
-        """What the arrays of a task's calibration look like, by field and propagation."""
+    def specs(self, core_dim: int, target_dim: int) -> dict[str, ArraySpec]:
+        """What the arrays of a task's calibration are like, by field and propagation."""
         steps = self.horizon
-        plain: dict[str, tuple[int, ...]] = {"std_scale": (target_dim,), "windows": (steps,)}
-        plain |= dict.fromkeys(("data_std", "center", "reach"), (core_dim,))
-        each: dict[str, tuple[int, ...]] = dict.fromkeys(
-            ("half_width", "per_disagreement"), (steps, core_dim)
-        )
-        each |= {"coverage": (2, steps), **dict.fromkeys(("power", "tube", "distrust"), (steps,))}
-        return plain | {f"{name}.{how}": shape for name, shape in each.items() for how in PROPAGATIONS}
+        plain = {"std_scale": ArraySpec((target_dim,), low=0)}
+        plain["windows"] = ArraySpec((steps,), "int64", low=0)
+        plain |= dict.fromkeys(("data_std", "reach"), ArraySpec((core_dim,), low=0))
+        plain["center"] = ArraySpec((core_dim,))
+        bounds, factors = (ArraySpec(shape, low=0, high=np.inf) for shape in ((steps, core_dim), (steps,)))
+        each = dict.fromkeys(("half_width", "per_disagreement"), bounds)
+        each |= dict.fromkeys(("tube", "distrust"), factors)
+        each["power"] = ArraySpec((steps,), low=0, high=1)
+        each["coverage"] = ArraySpec((2, steps), low=0, high=1, nan=True)
+        return plain | {f"{name}.{how}": spec for name, spec in each.items() for how in PROPAGATIONS}
 
     @property
     def horizon(self) -> int:

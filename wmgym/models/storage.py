@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 
-from wmgym.io.artifacts import StoreError
 from wmgym.io.deprecation import warn_old_file
 from wmgym.io.provenance import Provenance
-from wmgym.io.schema import Record, join_arrays, split_arrays, to_json
+from wmgym.io.schema import ArraySpec, Record, check_arrays, join_arrays, refusing, split_arrays, to_json
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.support import Support
+from wmgym.tasks.layout import Geometry
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
@@ -76,19 +75,20 @@ def unpack_parts(
         ValueError: the file needs ``task``, or the one given describes other spaces.
         StoreError: this is not a world of this version of wmgym, or of a model whose class is not imported.
     """
+    refusal = name, "a world", "fit it again"
     arrays = {key: a.astype(np.float32) if a.dtype == np.float16 else a for key, a in arrays.items()}
     if "ensemble" in document:
-        with _refusing(name):
+        with refusing(*refusal):
             stored = TaskRecord.model_validate(document["task"])
-        geometry = to_json(rebuild_task(stored, task).core.geometry)
-        with _refusing(name):
+        geometry = to_json(rebuild_task(stored, task, name).core.geometry)
+        with refusing(*refusal):
             arrays, document = _renewed(arrays, document, geometry)
         warn_old_file(name)
-    with _refusing(name):
+    with refusing(*refusal):
         record = _WorldRecord.model_validate_json(json.dumps(document))
         parts = _rebuild(record, arrays)
-    parts["task"] = rebuild_task(record.task, task)
-    with _refusing(name):
+    parts["task"] = rebuild_task(record.task, task, name)
+    with refusing(*refusal):
         _check(parts, arrays)
     return parts
 
@@ -103,19 +103,6 @@ def _renewed(
     typical = new.pop("typical_distance")
     new["support"] = None if typical is None else {"typical": typical}
     return {key.replace(".per_doubt.", ".per_disagreement."): array for key, array in arrays.items()}, new
-
-
-@contextlib.contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    """Make a ``StoreError`` of whatever goes wrong, in a class of the caller's too."""
-    try:
-        yield
-    except StoreError as error:
-        raise StoreError(f"{name}: {error}") from error
-    except Exception as error:
-        reason = getattr(error, "title", None) or (str(error) or type(error).__name__).splitlines()[0]
-        text = f"{name}: not a world of this version of wmgym ({reason}); fit it again"
-        raise StoreError(text) from error
 
 
 def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -140,34 +127,44 @@ def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse parts that do not belong to this task."""
     task, dynamics, readout = parts["task"], parts["dynamics"], parts["readout"]
-    core, moved = task.core.dim, task.core.displacement_dim
-    bank = (max(len(arrays["starts"]), 1), task.core.state_dim)
-    shapes: dict[str, tuple[int, ...]] = {"starts": bank, **dict.fromkeys(("low", "high"), (core + moved,))}
-    calibration, support = parts["calibration"], parts["support"]
+    calibration, support, core = parts["calibration"], parts["support"], task.core
+    specs = {"starts": ArraySpec((max(len(arrays["starts"]), 1), core.state_dim))}
+    ends = ArraySpec((core.dim + core.displacement_dim,), low=-np.inf, high=np.inf)
+    specs |= dict.fromkeys(("low", "high"), ends)
     if calibration is not None:
-        own = calibration.shapes(core, dynamics.target_dim)
-        shapes |= {f"calibration.{name}": shape for name, shape in own.items()}
+        own = calibration.specs(core.dim, dynamics.target_dim)
+        specs |= {f"calibration.{name}": spec for name, spec in own.items()}
     if support is not None:
-        own = support.shapes(core, task.action_space.shape)
-        shapes |= {f"support.{name}": shape for name, shape in own.items()}
-    found = {
-        name: array.shape for name, array in arrays.items() if not name.startswith(("dynamics.", "readout."))
-    }
-    coordinates = getattr(dynamics, "coordinates", None) or Coordinates(task.core.geometry)
-    fits = _fits(dynamics, task, coordinates.change_dim + int(task.reward is None))
-    if readout is not None or task.core.readout_dim:
-        fits = fits and readout is not None and _fits(readout, task, task.core.readout_dim)
-    if isinstance(dynamics, EnsembleMLP):
-        fits = fits and dynamics.config.geometry == task.core.geometry
-    if found != shapes or not fits:
-        raise RuntimeError("its arrays do not fit its task")
+        specs |= {f"support.{name}": spec for name, spec in support.specs(task).items()}
+    models = ("dynamics.",) if readout is None else ("dynamics.", "readout.")
+    check_arrays({name: array for name, array in arrays.items() if not name.startswith(models)}, specs)
+    if (parts["low"] > parts["high"]).any():
+        raise ValueError("low exceeds high")
+    geometry = core.geometry
+    coordinates = getattr(dynamics, "coordinates", None) or Coordinates(geometry)
+    _check_model(dynamics, geometry, coordinates.change_dim + int(task.reward is None), parts)
+    if isinstance(dynamics, EnsembleMLP) and dynamics.config.learns_termination != (task.terminated is None):
+        raise ValueError("the dynamics learn a termination that the task knows, or do not learn one")
+    if (readout is None) != (core.readout_dim == 0):
+        raise ValueError("the readout and the task do not go together")
+    if readout is not None:
+        seen = Geometry(core.dim, angles=geometry.angles, free=geometry.free)
+        _check_model(readout, seen, core.readout_dim, parts)
 
 
-def _fits(model: Dynamics, task: Task, target_dim: int) -> bool:
-    """Whether a model predicts such targets from the task's cores and actions."""
+def _check_model(model: Dynamics, geometry: Geometry, target_dim: int, parts: Mapping[str, Any]) -> None:
+    """Refuse a model that does not predict such targets from the task's cores and actions, finite ones."""
+    task = parts["task"]
+    if isinstance(model, EnsembleMLP) and model.config.geometry != geometry:
+        raise ValueError("the network's geometry is not the task's")
+    core = torch.tensor(parts["starts"][:1, : task.core.dim])
     with torch.no_grad():
-        mean = model.predict(torch.zeros(1, task.core.dim), torch.zeros(1, task.action_dim)).mean
-    return mean.shape == (model.num_members, 1, target_dim) and model.target_dim == target_dim
+        found = model.predict(core, torch.zeros(1, task.action_dim))
+        mean, std = found.mean, found.std
+    if not mean.shape == std.shape == (model.num_members, 1, target_dim) or model.target_dim != target_dim:
+        raise ValueError(f"the network predicts {tuple(mean.shape)}, the task needs {target_dim} numbers")
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        raise ValueError("the network predicts numbers that are not finite")
 
 
 def rounded(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

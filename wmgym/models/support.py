@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from pydantic import Field
 from torch import Tensor
 
 from wmgym.data.transitions import Transitions
+from wmgym.io.schema import ArraySpec
 from wmgym.models.batching import alike, as_tensor
 from wmgym.models.coordinates import Coordinates
+from wmgym.tasks.task import Task
 
 ROWS = 4_096
 """Transitions kept with a world: under a megabyte for a robot of 17 dimensions."""
@@ -40,18 +45,23 @@ class Support:
     next_core: np.ndarray
     episode: np.ndarray
     step: np.ndarray
-    typical: float
+    typical: Annotated[float, Field(gt=0)]
 
     def __repr__(self) -> str:
         """One line."""
         return f"Support({len(self.core)} transitions)"
 
-    def shapes(self, core_dim: int, action_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """What the arrays of a task's support look like."""
-        n = len(self.episode)
-        rows = dict.fromkeys(("core", "next_core"), (n, core_dim))
-        action = (n, int(np.prod(action_shape))) if action_shape else (n,)
-        return {**rows, "action": action, "episode": (n,), "step": (n,)}
+    def specs(self, task: Task) -> dict[str, ArraySpec]:
+        """What the arrays of a task's support are like."""
+        n, action = len(self.episode), ArraySpec((len(self.episode), task.action_dim))
+        if isinstance(task.action_space, spaces.Discrete):
+            action = ArraySpec((n,), "int64", low=0, high=task.action_dim - 1)
+        rows = dict.fromkeys(("core", "next_core"), ArraySpec((n, task.core.dim)))
+        return {
+            **rows,
+            "action": action,
+            **dict.fromkeys(("episode", "step"), ArraySpec((n,), "int64", low=0)),
+        }
 
 
 @dataclass(frozen=True)

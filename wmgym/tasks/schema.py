@@ -5,31 +5,52 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import JsonValue
+from pydantic import Field, JsonValue, model_validator
 
-from wmgym.io.schema import Record
+from wmgym.io.schema import Count, Record, refusing
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.registry import lookup
+from wmgym.tasks.spec import Known
 from wmgym.tasks.task import Task
 
 Origin = Literal["table", "given", "learned"]
 
 
 class BoxRecord(Record):
-    """A ``Box``; None stands for an unbounded side."""
+    """A ``Box``; None stands for an unbounded side, which a space of floats alone may have."""
 
     type: Literal["box"]
-    shape: list[int]
+    shape: list[Count]
     dtype: Literal[
         "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32",
         "int64", "bool",
     ]  # fmt: skip
     low: list[int | float | None]
     high: list[int | float | None]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse bounds that are not of the shape or of the type, or that leave nothing between them."""
+        if not math.prod(self.shape) == len(self.low) == len(self.high):
+            raise ValueError("low and high must each hold one number for every place of the shape")
+        dtype = np.dtype(self.dtype)
+        least, most = (0, 1) if dtype.kind == "b" else _range(dtype)
+        sides = zip(self.low, self.high, strict=True)
+        whole = [(least if a is None else a, most if b is None else b) for a, b in sides]
+        if dtype.kind != "f" and any(type(x) is not int for x in (*self.low, *self.high)):
+            raise ValueError(f"bounds of {self.dtype} must be integers")
+        if not all(least <= a <= b <= most for a, b in whole):
+            raise ValueError(f"low must not exceed high, nor either the range of {self.dtype}")
+        return self
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every number has two bounds."""
+        return None not in self.low and None not in self.high
 
     def space(self) -> spaces.Box:
         """The space."""
@@ -43,8 +64,8 @@ class DiscreteRecord(Record):
     """A ``Discrete``."""
 
     type: Literal["discrete"]
-    n: int
-    start: int
+    n: Annotated[int, Field(ge=1, le=2**53)]
+    start: Annotated[int, Field(ge=-(2**53), le=2**53)]
 
     def space(self) -> spaces.Discrete:
         """The space."""
@@ -61,11 +82,21 @@ class TaskRecord(Record):
     env_kwargs: dict[str, JsonValue]
     observation_space: BoxRecord
     action_space: BoxRecord | DiscreteRecord
-    dt: float
-    max_episode_steps: int | None
+    dt: Annotated[float, Field(gt=0)]
+    max_episode_steps: Annotated[int, Field(ge=1, le=2**53)] | None
     reward: Origin
     terminated: Origin
     names: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse actions that no task can have, and keywords that no env can take."""
+        if isinstance(self.action_space, BoxRecord) and not self.action_space.bounded:
+            raise ValueError("actions must have bounds")
+        if (self.reward == "table") != (self.terminated == "table"):
+            raise ValueError("reward and termination are both from the table or neither")
+        rebuild_kwargs(self.env_kwargs)
+        return self
 
 
 def record_task(task: Task) -> TaskRecord:
@@ -93,31 +124,40 @@ def record_task(task: Task) -> TaskRecord:
     )
 
 
-def rebuild_task(record: TaskRecord, task: Task | None) -> Task:
+def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> Task:
     """The stored task, or the caller's where functions were given that no file can hold.
 
+    Args:
+        record: what was stored.
+        task: the caller's.
+        where: the file, for the error.
+
     Raises:
+        StoreError: the stored spaces and keywords are not of the env that is known by that id.
         ValueError: the file needs ``task``, the one given describes other spaces, or the stored one was
             known in another process or to another version of wmgym, but is not here.
     """
     observation_space, action_space = record.observation_space.space(), record.action_space.space()
     if task is not None:
         if (task.observation_space, task.action_space) != (observation_space, action_space):
-            raise ValueError(f"task= has other spaces than the stored {record.env_id!r}")
+            raise ValueError(f"{where}: task= has other spaces than the stored {record.env_id!r}")
         return task
     if "given" in (record.reward, record.terminated):
         raise ValueError(
-            f"{record.env_id!r} was described with reward_fn, terminated_fn or core, which are not stored; "
-            "pass task=wmgym.make_task(..., reward_fn=..., terminated_fn=...) as before"
+            f"{where}: {record.env_id!r} was described with reward_fn, terminated_fn or core, which are not "
+            "stored; pass task=wmgym.make_task(..., reward_fn=..., terminated_fn=...) as before"
         )
     env_kwargs = rebuild_kwargs(record.env_kwargs)
-    known = lookup(record.env_id, env_kwargs) if record.reward == "table" else None
+    with refusing(where, f"a task {record.env_id!r}", "make it again"):
+        known = lookup(record.env_id, env_kwargs) if record.reward == "table" else None
     if record.reward == "table" and known is None:
         raise ValueError(
-            f"reward and termination of {record.env_id!r} were known where this was stored and are not here; "
-            "if the robot is your own, run the line that sets wmgym.tasks.registry.TABLE before loading, "
-            "else use the version of wmgym that stored it"
+            f"{where}: reward and termination of {record.env_id!r} were known where this was stored and are "
+            "not here; if the robot is your own, run the line that sets wmgym.tasks.registry.TABLE before "
+            "loading, else use the version of wmgym that stored it"
         )
+    if known is not None:
+        _try(record, known, int(np.prod(observation_space.shape)), where)
     return Task(
         env_id=record.env_id,
         env_kwargs=env_kwargs,
@@ -136,6 +176,19 @@ def _observed_core(record: TaskRecord, dim: int) -> Core:
     return replace(identity_core(dim), names=tuple(record.names or ()))
 
 
+def _try(record: TaskRecord, known: Known, obs_dim: int, where: str) -> None:
+    """Call what is known in code once, so that stored values it cannot take are refused now."""
+    core, action = known.core, record.action_space
+    states, unobserved = np.zeros((1, core.state_dim)), np.zeros((1, core.unobserved_dim))
+    actions = np.zeros((1, math.prod(action.shape) if isinstance(action, BoxRecord) else 1))
+    with refusing(where, f"a task {record.env_id!r}", "make it again"):
+        if core.observe(states).shape != (1, obs_dim) or record.dt != known.dt:
+            raise ValueError("observation_space or dt is another env's")
+        reward, ended = (f(states, actions, states, unobserved) for f in (known.reward, known.terminated))
+        if reward.shape != (1,) or ended.shape != (1,) or not np.isfinite(reward).all():
+            raise ValueError("env_kwargs give no reward or no termination")
+
+
 def record_kwargs(env_kwargs: Mapping[str, Any]) -> dict[str, JsonValue]:
     """Keywords of an env as JSON values, an infinite number as ``{"float": "inf"}``; ValueError if not so."""
     return {key: _record_value(key, value) for key, value in env_kwargs.items()}
@@ -144,6 +197,13 @@ def record_kwargs(env_kwargs: Mapping[str, Any]) -> dict[str, JsonValue]:
 def rebuild_kwargs(values: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that ``record_kwargs`` took apart; others as they are."""
     return {key: _rebuild_value(value) for key, value in values.items()}
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The smallest and the largest finite number."""
+    info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    convert = float if dtype.kind == "f" else int
+    return convert(info.min), convert(info.max)
 
 
 def _origin(task: Task, function: Any) -> Origin:
@@ -181,7 +241,7 @@ def _rebuild_value(value: JsonValue) -> Any:
         return [_rebuild_value(item) for item in value]
     if isinstance(value, dict):
         if value.keys() == {"float"}:
-            return float(str(value["float"]))
+            return float({"inf": "inf", "-inf": "-inf", "nan": "nan"}[str(value["float"])])
         return {name: _rebuild_value(item) for name, item in value.items()}
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -81,6 +82,12 @@ class Task:
             return _flat(self.factory())
         if not self.env_id:
             raise ValueError("this task was described from an env without an id; pass make_task a factory")
+        module, colon, _ = self.env_id.rpartition(":")
+        if colon and module not in sys.modules:  # an id may come from a file, which must not run code
+            raise ValueError(
+                f"{self.env_id!r} needs the module {module!r}, which a file does not import: import it first "
+                f"(wmgym --import {module}, on the command line), if you trust it"
+            )
         limit = {"max_episode_steps": self.max_episode_steps}
         return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
 

@@ -28,6 +28,7 @@ from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
 from wmgym.io.progress import Advance, track
+from wmgym.io.schema import ArraySpec, check_arrays
 
 _ROWS = 100
 
@@ -148,14 +149,15 @@ def load_agent(model: BaseAlgorithm, arrays: Mapping[str, np.ndarray]) -> None:
     """Put the weights of ``agent_arrays`` into ``model``, an agent of the same architecture.
 
     Raises:
-        RuntimeError: the architecture is another one.
+        ValueError: the architecture is another one, or a weight is not finite.
     """
+    own = agent_arrays(model)
+    check_arrays(arrays, {key: ArraySpec(array.shape, str(array.dtype)) for key, array in own.items()})
     state = {key[7:]: torch.tensor(value) for key, value in arrays.items() if key.startswith("policy.")}
     model.policy.load_state_dict(state)
-    entropy = getattr(model, "log_ent_coef", None)
-    if entropy is not None and "log_ent_coef" in arrays:
+    if "log_ent_coef" in own:
         with torch.no_grad():
-            entropy.copy_(torch.tensor(arrays["log_ent_coef"]))
+            model.log_ent_coef.copy_(torch.tensor(arrays["log_ent_coef"]))  # type: ignore[attr-defined]
 
 
 def check_agent(env: Any, config: TrainConfig) -> None:
