@@ -25,7 +25,8 @@ from wmgym.io.provenance import library_versions
 
 ATTACKS = {
     # attempts in the suite, by default and in full
-    "artifacts": (60, 2_000, 12_000),
+    "artifacts": (40, 2_000, 12_000),
+    "zips": (15, 250, 1_500),
     "kills": (3, 42, 350),
 }
 """Modules of ``tools.attacks``, and how many attempts each makes in a test, by default, and in full."""

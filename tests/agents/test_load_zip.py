@@ -130,8 +130,8 @@ def tensors(**named: Any) -> bytes:
     ("changes", "message"),
     [
         ({"policy.pth": None}, "no zip that"), ({"policy.pth": b"junk"}, "no zip that"),
-        ({"data": None}, "no zip that"), ({"data": b"junk"}, "no JSON"), ({"data": b"[]"}, "no zip that"),
-        ({"data": b"\xff"}, "no text"), ({"policy.pth": tensors()}, "none of SB3's plain MLP"),
+        ({"data": None}, "no zip that"), ({"data": b"junk"}, "no zip that"), ({"data": b"[]"}, "no zip that"),
+        ({"data": b"\xff"}, "no zip that"), ({"policy.pth": tensors()}, "none of SB3's plain MLP"),
         ({"policy.pth": tensors(**{"actor.mu.weight": torch.zeros(1, 4)})}, "does not fit"),
         ({"data": b'{"policy_kwargs": {"features_extractor_class": 1}}'}, "features extractor"),
         ({"data": b'{"use_sde": true}'}, "gSDE"),

@@ -16,15 +16,14 @@ from stable_baselines3 import SAC
 
 import wmgym
 from tools.attacks import forge
+from tools.attacks.accepted import FREE
 from tools.attacks.harness import Attempt
 from wmgym.agents.sb3.train import agent_arrays, load_agent
 from wmgym.io import artifacts
+from wmgym.io.schema import refusing
 from wmgym.models.saving import SHIPPED
 
 TINY = wmgym.FitConfig(members=2, width=8, depth=1, max_updates=5)
-
-FREE: dict[str, str] = {}
-"""Changes that are accepted, by artifact: a pattern of ``place: change``."""
 
 
 def attempts(rng: np.random.Generator, folder: Path, count: int) -> Iterator[Attempt]:
@@ -114,7 +113,8 @@ def _use_policy(path: Path) -> Any:
 
 def _use_agent(path: Path) -> Any:
     arrays, _ = artifacts.read_directory(path, kind="agent")
-    load_agent(_agent(), arrays)
+    with refusing(str(path), "an agent", "train again"):  # as a run does
+        load_agent(_agent(), arrays)
 
 
 def _accepts(
@@ -151,7 +151,7 @@ def _changes(folder: Path, kind: str, home: Path, load: Callable[[Path], Any]) -
                     lambda at=at, value=value: (stored, forge.encode(forge.put(document, at, value))),
                 )  # fmt: skip
     for name in arrays:
-        for how in (*forge.ARRAYS, "gone", "twice"):
+        for how in forge.array_changes(arrays[name]):
             yield attempt(
                 "arrays", f"{name}: {how}",
                 lambda name=name, how=how: (forge.changed_arrays(arrays, name, how), described),

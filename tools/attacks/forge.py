@@ -118,9 +118,10 @@ def mutations(value: Any) -> Iterator[tuple[str, Any]]:
         yield "as float", float(value) + 0.25
         yield "as text", str(value)
     if isinstance(value, list):
-        yield "shorter", value[:-1]
-        yield "twice", value * 2
         yield "longer", [*value, value[-1] if value else 0]
+        if value:
+            yield "shorter", value[:-1]
+            yield "twice", value * 2
         yield "wrapped", [value]
     if isinstance(value, dict):
         yield "a key more", {**value, "code": "import os"}
@@ -172,6 +173,16 @@ ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "wide": lambda array: np.zeros((0, 10**9), array.dtype),
 }  # fmt: skip
 """Changes of one array, by name."""
+
+
+def array_changes(array: np.ndarray) -> Iterator[str]:
+    """Names of the changes that make another array of this one."""
+    for how, change in ARRAYS.items():
+        with np.errstate(all="ignore"):
+            other = np.asarray(change(array))
+        if (other.shape, other.dtype) != (array.shape, array.dtype) or other.tobytes() != array.tobytes():
+            yield how
+    yield from ("gone", "twice")
 
 
 def changed_arrays(arrays: dict[str, np.ndarray], name: str, how: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import stats
 
-from wmgym.io.schema import STRICT
+from wmgym.io.schema import STRICT, Count, Interval
 
 LEAST = 3
 """Policies without which there is no agreement to speak of: the correlation of two points is 1 or -1."""
@@ -32,8 +32,8 @@ class Statistic:
     __pydantic_config__ = STRICT
 
     value: float
-    interval: tuple[float, float]
-    drop_one: tuple[float, float]
+    interval: Interval
+    drop_one: Interval
 
     def __str__(self) -> str:
         """Value, interval and drop-one range."""
@@ -66,8 +66,8 @@ class Agreement:
 
     __pydantic_config__ = STRICT
 
-    policies: int
-    lineages: int
+    policies: Count
+    lineages: Count
     pearson: Statistic
     spearman: Statistic
     kendall: Statistic

@@ -33,7 +33,7 @@ def write_card(report: GapReport, world: str | os.PathLike[str]) -> Path:
     if not artifacts.exists(directory, kind="world"):
         raise artifacts.StoreError(f"{directory} holds no world; save it first")
     target = directory / NAME
-    if target.exists() and not files.read_bytes(target).startswith(_MARK.encode()):
+    if target.exists() and not files.read_bytes(target, files.LARGEST_JSON).startswith(_MARK.encode()):
         raise artifacts.StoreError(f"{target} is no card of wmgym; move it out of the way")
     with files.write_errors(target), files.writing(directory) as replace:
         replace(NAME, card(report).encode())

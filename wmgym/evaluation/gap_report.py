@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.agreement import Agreement
 from wmgym.evaluation.findings import Counterfactual, Verdict
 from wmgym.io import artifacts
-from wmgym.io.schema import STRICT, from_json
+from wmgym.io.schema import STRICT, Amount, Count, Interval, Share, from_json, refusing
 
 RANDOM = "random"
 
@@ -52,24 +51,39 @@ class PolicyScore:
 
     name: str
     real_mean: float
-    real_interval: tuple[float, float]
+    real_interval: Interval
     imagined_mean: float
-    imagined_interval: tuple[float, float]
+    imagined_interval: Interval
     gap: float
-    gap_interval: tuple[float, float]
-    real_length: float
-    imagined_length: float
-    diverged: float
-    coverage: float | None
+    gap_interval: Interval
+    real_length: Amount
+    imagined_length: Amount
+    diverged: Share
+    coverage: Share | None
     stale: bool
     real_returns: tuple[float, ...] = field(repr=False)
     imagined_returns: tuple[float, ...] = field(repr=False)
     more_imagined_returns: tuple[float, ...] = field(default=(), repr=False)
     estimate: float | None = None
-    estimate_interval: tuple[float, float] | None = None
-    failed: float | None = None
-    failed_imagined: float | None = None
+    estimate_interval: Interval | None = None
+    failed: Share | None = None
+    failed_imagined: Share | None = None
     trained_in_world: bool = False
+
+    def check(self) -> None:
+        """Refuse means that are not those of the returns, where these are kept.
+
+        Raises:
+            ValueError: they contradict each other.
+        """
+        for side in ("real", "imagined"):
+            mean, returns = getattr(self, f"{side}_mean"), getattr(self, f"{side}_returns")
+            if returns and not math.isclose(
+                mean, math.fsum(returns) / len(returns), rel_tol=1e-6, abs_tol=1e-6
+            ):
+                raise ValueError(f"{side}_mean of {self.name!r} is not the mean of its returns")
+        if self.stale and self.coverage is None:
+            raise ValueError(f"{self.name!r} is stale without bounds")
 
     @property
     def advice(self) -> str | None:
@@ -97,8 +111,8 @@ class Origin:
 
     world: str
     versions: dict[str, str]
-    wall_s: float
-    cpu_s: float
+    wall_s: Amount
+    cpu_s: Amount
 
 
 @dataclass(frozen=True)
@@ -128,15 +142,15 @@ class GapReport:
     __pydantic_config__ = STRICT
 
     env_id: str
-    episodes: int
-    seed: int
+    episodes: Count
+    seed: Count
     scores: tuple[PolicyScore, ...]
-    real_steps: int
-    imagined_steps: int
-    max_episode_steps: int | None = None
-    imagined_episodes: int | None = None
+    real_steps: Count
+    imagined_steps: Count
+    max_episode_steps: Count | None = None
+    imagined_episodes: Count | None = None
     agreement: Agreement | None = None
-    level: float | None = None
+    level: Share | None = None
     open_loop: tuple[OpenLoopRow, ...] = ()
     counterfactual: Counterfactual | None = None
     verdict: Verdict | None = None
@@ -169,14 +183,17 @@ class GapReport:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GapReport:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote.
+
+        Raises:
+            StoreError: there is no report, or it contradicts itself.
+        """
         document = artifacts.read_json(path)
-        try:
-            return from_json(cls, document)
-        except ValidationError as error:
-            raise artifacts.StoreError(
-                f"{path}: not a gap report of this version of wmgym; score again"
-            ) from error
+        with refusing(os.fspath(path), "a gap report", "score again"):
+            report = from_json(cls, document)
+            for entry in report.scores:
+                entry.check()
+            return report
 
 
 def with_interval(mean: float, interval: tuple[float, float]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wmgym.io import artifacts
-from wmgym.io.schema import STRICT, Count
+from wmgym.io.schema import STRICT, Count, Fingerprint
 
 
 def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: Mapping[str, float]) -> None:
@@ -61,7 +61,7 @@ class Provenance:
 
     __pydantic_config__ = STRICT
 
-    fingerprints: tuple[str, ...]
+    fingerprints: tuple[Fingerprint, ...]
     steps: Count
     source: Literal["real", "imagined"]
     versions: dict[str, str]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wmgym.io.files import StoreError
 
@@ -25,6 +25,22 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A part of a whole."""
+
+Amount = Annotated[float, Field(ge=0)]
+"""Something that cannot be less than nothing: a time, a length, a deviation."""
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the interval begins at {ends[0]:g}, after its end {ends[1]:g}")
+    return ends
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""From the first number to the second."""
+
+Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+"""Content hash of an episode."""
 
 
 class Record(BaseModel):
@@ -170,5 +186,7 @@ def _reasons(error: ValidationError, *where: str) -> list[str]:
     ]
 
 
-_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(
+    functools.partial(get_type_hints, include_extras=True)  # the ranges of numbers
+)
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)

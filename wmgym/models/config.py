@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, get_args
 
@@ -90,3 +91,26 @@ class EnsembleConfig:
     width: int = 256
     depth: Annotated[int, Field(ge=1)] = 3
     layer_norm: bool = True
+
+    def check_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse sizes that are not those of the weights, before anything of such a size is made.
+
+        Args:
+            shapes: of the stored arrays, by name.
+
+        Raises:
+            KeyError: there are too few layers.
+            ValueError: a size differs.
+        """
+        first, last = shapes["weights.0"], shapes[f"weights.{self.depth}"]
+        outputs = 2 * self.target_dim + int(self.learns_termination)
+        if first != (self.members, first[1], self.width) or last != (self.members, self.width, outputs):
+            raise ValueError("members, width, depth or target_dim differ from the weights")
+        core, inputs = self.geometry, first[1]
+        # A dimension is seen or free; coordinates of a user's own may see several in one.
+        if not (
+            0 < self.action_dim <= inputs
+            and 0 <= core.dim <= 16 * inputs + len(core.free)
+            and 0 <= core.displacement_dim <= self.target_dim
+        ):
+            raise ValueError("the core or the action has more dimensions than the weights")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -27,8 +27,6 @@ from wmgym.tasks.layout import Array
 
 VECTOR = 32
 """Rows are padded to this where torch takes an exp, which rounds differently in a vector's tail."""
-
-_LEAST, _TINY = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
 
 Layer: TypeAlias = tuple[Tensor, Tensor]
 """Weight ``(members, inputs, outputs)`` and bias ``(members, 1, outputs)``."""
@@ -238,17 +236,12 @@ class EnsembleMLP(nn.Module):
     def unpack(cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> EnsembleMLP:
         """Rebuild what ``pack`` took apart, frozen."""
         config = from_json(EnsembleConfig, settings)
-        _check_sizes(config, arrays)
+        config.check_sizes({name: array.shape for name, array in arrays.items()})
         model = cls(config)
-        check_arrays(
-            arrays,
-            {
-                name: ArraySpec(
-                    tuple(value.shape), low=_TINY if name in ("input_std", "target_std") else _LEAST
-                )
-                for name, value in model.state_dict().items()
-            },
-        )
+        specs = {name: ArraySpec(tuple(value.shape)) for name, value in model.state_dict().items()}
+        tiny = float(np.finfo(np.float32).tiny)
+        specs |= {name: replace(specs[name], low=tiny) for name in ("input_std", "target_std")}
+        check_arrays(arrays, specs)
         if (arrays["log_std_low"] > arrays["log_std_high"]).any():
             raise ValueError("log_std_low exceeds log_std_high")
         model.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
@@ -283,22 +276,6 @@ class EnsembleMLP(nn.Module):
         bounded = torch.sigmoid(as_tensor(padded(raw, VECTOR)) - self.log_std_high)
         low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
         return torch.addcmul(low, bounded, high)[..., :rows, :]
-
-
-def _check_sizes(config: EnsembleConfig, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse sizes that are not those of the arrays, before anything of such a size is made."""
-    first, last = arrays["weights.0"].shape, arrays[f"weights.{config.depth}"].shape
-    outputs = 2 * config.target_dim + int(config.learns_termination)
-    if first != (config.members, first[1], config.width) or last != (config.members, config.width, outputs):
-        raise ValueError("members, width, depth or target_dim differ from the weights")
-    geometry, inputs = config.geometry, first[1]
-    # A core's dimensions are seen or free, but coordinates of a user's own may see several in one.
-    if not (
-        0 < config.action_dim <= inputs
-        and 0 <= geometry.dim <= 16 * inputs + len(geometry.free)
-        and 0 <= geometry.displacement_dim <= config.target_dim
-    ):
-        raise ValueError("the core or the action has more dimensions than the weights")
 
 
 def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from wmgym.io.deprecation import renamed
-from wmgym.io.schema import ArraySpec, Count
+from wmgym.io.schema import ArraySpec, Fingerprint
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 
 
@@ -53,12 +53,12 @@ class Calibration:
     tube: dict[Propagation, np.ndarray]
     distrust: dict[Propagation, np.ndarray]
     windows: np.ndarray
-    episodes: Count
+    episodes: Annotated[int, Field(ge=1, le=2**53)]
     coverage: dict[Propagation, np.ndarray]
     data_std: np.ndarray
     center: np.ndarray
     reach: np.ndarray
-    fingerprints: tuple[str, ...]
+    fingerprints: tuple[Fingerprint, ...]
 
     def __repr__(self) -> str:
         """One line."""

@@ -138,8 +138,16 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         specs |= {f"support.{name}": spec for name, spec in support.specs(task).items()}
     models = ("dynamics.",) if readout is None else ("dynamics.", "readout.")
     check_arrays({name: array for name, array in arrays.items() if not name.startswith(models)}, specs)
-    if (parts["low"] > parts["high"]).any():
+    low, high = (np.clip(parts[end].astype(np.float64), -1e30, 1e30) for end in ("low", "high"))
+    if (low > high).any():
         raise ValueError("low exceeds high")
+    kept = {"starts": parts["starts"]} | (
+        {} if support is None else {"support": np.concatenate([support.core, support.next_core])}
+    )
+    for name, cores in kept.items():  # a user's own starts may lie outside, but not by far
+        below, above = (low - (high - low))[: core.dim], (high + (high - low))[: core.dim]
+        if ((cores[:, : core.dim] < below) | (cores[:, : core.dim] > above)).any():
+            raise ValueError(f"{name} holds states far outside low and high")
     geometry = core.geometry
     coordinates = getattr(dynamics, "coordinates", None) or Coordinates(geometry)
     _check_model(dynamics, geometry, coordinates.change_dim + int(task.reward is None), parts)

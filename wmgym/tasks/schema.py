@@ -182,8 +182,9 @@ def _try(record: TaskRecord, known: Known, obs_dim: int, where: str) -> None:
     states, unobserved = np.zeros((1, core.state_dim)), np.zeros((1, core.unobserved_dim))
     actions = np.zeros((1, math.prod(action.shape) if isinstance(action, BoxRecord) else 1))
     with refusing(where, f"a task {record.env_id!r}", "make it again"):
-        if core.observe(states).shape != (1, obs_dim) or record.dt != known.dt:
-            raise ValueError("observation_space or dt is another env's")
+        flat = len(record.observation_space.shape) == len(getattr(action, "shape", [0])) == 1
+        if not flat or core.observe(states).shape != (1, obs_dim) or record.dt != known.dt:
+            raise ValueError("its spaces or dt are another env's")
         reward, ended = (f(states, actions, states, unobserved) for f in (known.reward, known.terminated))
         if reward.shape != (1,) or ended.shape != (1,) or not np.isfinite(reward).all():
             raise ValueError("env_kwargs give no reward or no termination")

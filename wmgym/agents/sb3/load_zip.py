@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import pydantic_core
 import sb3_contrib
 import stable_baselines3
 import torch
@@ -24,10 +24,14 @@ from torch import Tensor, nn
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.export import ACTIVATIONS, policy_arrays
+from wmgym.agents.sb3.tensor_file import open_zip, read_member, read_tensors
 from wmgym.data.policy import Activation, MLPPolicy, action_bounds
+from wmgym.io import files
+from wmgym.io.files import StoreError
 from wmgym.tasks.task import Task
 
-_LARGEST = 1 << 29  # bytes a member of the zip may unpack to: far above any MLP, far below memory
+_LARGEST_FILE = 1 << 36  # bytes; replay buffers may be in it
+_MOST_LAYERS = 64
 
 
 class _Kind(NamedTuple):
@@ -65,7 +69,7 @@ def import_sb3(
 
     Algorithms: SAC, TQC, CrossQ, TD3, DDPG, PPO, A2C, DQN, DynaSAC; the actor is a plain MLP.
     SB3's policy class is built from the spaces of ``task`` and filled with the tensors of ``policy.pth``,
-    which are read with ``weights_only=True``; of the rest only JSON text is read. Statistics of a
+    read as bytes, without unpickling anything; of the rest only JSON text is read. Statistics of a
     ``VecNormalize`` are not in the zip.
 
     Args:
@@ -96,21 +100,20 @@ def import_sb3(
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors of the policy, and the settings as far as they are plain JSON."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = [archive.getinfo(member).file_size for member in ("policy.pth", "data")]
-            if max(sizes) > _LARGEST:
-                raise ValueError(f"implausibly large: {max(sizes)} bytes")
-            settings = json.loads(archive.read("data"))
-            weights = io.BytesIO(archive.read("policy.pth"))
-        tensors = torch.load(weights, map_location="cpu", weights_only=True)
-        return {str(k): v for k, v in tensors.items() if isinstance(v, Tensor)}, {**settings}
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: its settings are no JSON, or no text at all; it is damaged") from error
-    except Exception as error:  # foreign bytes fail in many ways
-        raise ValueError(f"{path} is no zip that Stable-Baselines3 saved, or is damaged") from error
+    files.check_file(Path(path), _LARGEST_FILE)
+    with files.read_errors(path), open(path, "rb") as file:
+        try:
+            with open_zip(file) as archive:
+                settings = pydantic_core.from_json(read_member(archive, "data", files.LARGEST_JSON))
+                tensors = read_tensors(read_member(archive, "policy.pth"))
+            if not isinstance(settings, dict):
+                raise ValueError("its settings are no JSON object")
+        except Exception as error:  # foreign bytes fail in many ways
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise StoreError(
+                f"{path} is no zip that Stable-Baselines3 saved, or is damaged ({reason}); save it again"
+            ) from error
+    return {name: torch.from_numpy(array) for name, array in tensors.items()}, settings
 
 
 def _build(
@@ -129,13 +132,17 @@ def _build(
     if keywords.get("squash_output") or (settings.get("use_sde") and "SAC" in kind.algorithms):
         raise ValueError(f"{path} uses gSDE with a squashed output, which is not supported")
     actor = {key: value for key, value in state.items() if key.startswith(kind.actor)}
-    widths = [len(v) for k, v in actor.items() if k.startswith(kind.hidden) and k.endswith(".weight")]
+    widths = _widths(
+        path, [v for k, v in actor.items() if k.startswith(kind.hidden) and k.endswith(".weight")]
+    )
     options: dict[str, Any] = {
         "activation_fn": _activation(path, activation, keywords, kind),
         "net_arch": widths[:-1] if kind.mark.startswith(kind.hidden) else widths,
     }
     if "log_std" in actor and actor["log_std"].ndim == 2:
         options["use_sde"] = True
+    if kind.build is ActorCriticPolicy:
+        options["ortho_init"] = False  # takes seconds for wide layers, and is overwritten
     try:
         if isinstance(task.action_space, spaces.Discrete) and not kind.discrete:
             raise ValueError(f"{kind.algorithms[0]} takes no Discrete actions")
@@ -146,6 +153,17 @@ def _build(
     except Exception as error:  # SB3 asserts, and torch compares names and shapes
         raise ValueError(f"{path} does not fit the task's spaces, or its policy is no plain MLP") from error
     return policy
+
+
+def _widths(path: str | os.PathLike[str], layers: Sequence[Tensor]) -> list[int]:
+    """Of layers of which each takes what the one before gives, so that nothing larger than they is built."""
+    shapes = [tuple(layer.shape) for layer in layers]
+    fitting = all(
+        len(shape) == 2 and layer.is_floating_point() for shape, layer in zip(shapes, layers, strict=True)
+    )
+    if not fitting or any(a[0] != b[1] for a, b in pairwise(shapes)) or len(shapes) > _MOST_LAYERS:
+        raise StoreError(f"{path} holds no plain MLP: its layers do not fit each other; save the model again")
+    return [shape[0] for shape in shapes]
 
 
 def _activation(
