@@ -95,6 +95,8 @@ class TaskRecord(Record):
             raise ValueError("actions must have bounds")
         if (self.reward == "table") != (self.terminated == "table"):
             raise ValueError("reward and termination are both from the table or neither")
+        if self.names and len(self.names) != math.prod(self.observation_space.shape):
+            raise ValueError("there must be a name for each number of the observation")
         rebuild_kwargs(self.env_kwargs)
         return self
 
