@@ -53,7 +53,8 @@ def refuse_torn(data: Transitions) -> None:
     if carried.sum() > 0.5 * ends.sum():
         raise ValueError(
             f"next_obs of row {int(np.argmax(carried))}, where an episode ends, is the first obs of the next "
-            "episode; store the last observation before the reset, or leave these rows out"
+            "episode; store the last observation before the reset or leave these rows out, or give rows one "
+            "episode where the robot was not reset"
         )
 
 

@@ -18,8 +18,10 @@ Names: TypeAlias = str | Sequence[str]
 
 _BY_NAME = {
     "next_obs": r"next_?(obs\w*|states?)(\W.*)?",
-    "obs": r"(obs|observations?|states?|qpos|qvel|q|qd|dq|pos|position|vel|velocity)([\W_\d].*)?",
-    "action": r"(actions?|act|u|ctrl|controls?|cmd|commands?)([\W_\d].*)?",
+    "obs": r"((obs|observations?|states?|qpos|qvel|q|qd|dq|pos|position|vel|velocity)([\W_\d].*)?"
+    r"|.*joint_?states?\.(position|velocity)\..*)",
+    "action": r"((actions?|act|u|ctrl|controls?|cmd|commands?)([\W_\d].*)?"
+    r"|.*(action|cmd|command|control)s?\..*)",
     "reward": r"(next\.)?(rewards?|rew)",
     "terminated": r"terminat(ed|ions?)|terminals?",
     "truncated": r"truncat(ed|ions?)|timeouts?|next\.done",

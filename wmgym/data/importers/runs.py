@@ -65,8 +65,8 @@ def cut(rows: Rows, step: float | None, max_gap: float | None, turns: Mapping[in
                 f"in row {row}; sort the rows by time, or name the episode column"
             )
         rows.lost["torn"] += int(torn.sum())
-        at_ends = same & rows.begins[1:] & ~_same(rows.next_obs[:-1], rows.obs[:-1])
-        if at_ends.sum() > 0.5 * rows.begins[1:].sum():
+        at_ends = same & begins[1:] & ~_same(rows.next_obs[:-1], rows.obs[:-1])
+        if at_ends.sum() > 0.5 * begins[1:].sum():
             carried[:-1] = at_ends
             rows.lost["carried"] += int(at_ends.sum())
         begins[1:] |= torn

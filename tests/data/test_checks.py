@@ -1,0 +1,171 @@
+"""Wrong logs are refused or named; right ones pass in silence."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from tests import toy
+from wmgym.data.checks import check
+from wmgym.data.collect import collect
+from wmgym.data.logs import from_arrays
+from wmgym.data.transitions import Transitions
+from wmgym.tasks.described import describe_task
+
+NAMES = ("x", "y", "z")
+COLUMNS = ("obs", "next_obs", "action", "episode", "terminated", "reward")
+
+
+def bare(**about: Any) -> Any:
+    """A task without an env, reward or termination."""
+    box = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    return describe_task(box, spaces.Box(-1.0, 1.0, (2,)), dt=0.1, names=NAMES, **about)
+
+
+def log(count: int = 20, described: Any = None, change: Any = None, **columns: Any) -> Transitions:
+    """Episodes of the toy as a log; ``change`` edits a path ``(count, steps + 1, 3)`` of observations."""
+    data = toy.episodes(count, seed=0, sigma=0.01)
+    given: dict[str, Any] = {"obs": data.obs, "next_obs": data.next_obs, "action": data.action}
+    if change is not None:
+        last = data.next_obs.reshape(count, -1, 3)[:, -1:]
+        path = change(np.concatenate([data.obs.reshape(count, -1, 3), last], 1, dtype=np.float64))
+        given |= {"obs": path[:, :-1].reshape(-1, 3), "next_obs": path[:, 1:].reshape(-1, 3)}
+    given |= {"episode": data.episode, "terminated": data.terminated, "reward": data.reward}
+    return from_arrays(described or bare(terminated_fn=toy.never), **(given | columns))
+
+
+def found(data: Transitions) -> dict[str, str]:
+    """Findings by what they are about; each is one line."""
+    named = {finding.about: finding.text for finding in check(data)}
+    assert not any("\n" in text for text in named.values())
+    return named
+
+
+def test_right_data_pass() -> None:
+    assert found(log()) == {}
+    assert found(collect("Hopper-v5", steps=2_000, seed=0, workers=1)) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda d: {"next_obs": np.roll(d.obs, -1, 0)}, "is the first obs of the next episode"),
+        (lambda d: {"next_obs": d.next_obs[::-1]}, "not the obs of the next row"),
+        (lambda d: {"next_obs": d.obs}, "not the obs of the next row"),
+        (lambda d: {"episode": np.zeros(len(d), int)}, "row 59 .*, and so it is in 1.6%"),
+        (lambda d: {"reward": d.reward[:, None]}, "reward has shape"),
+    ],
+    ids=["rolled", "unrelated", "off by one", "one episode", "a column of shape (n, 1)"],
+)  # fmt: skip
+def test_contradictions_are_refused(change: Any, match: str) -> None:
+    data = toy.episodes(20, seed=0)
+    columns = {name: getattr(data, name) for name in COLUMNS}
+    with pytest.raises(ValueError, match=match) as caught:
+        from_arrays(data.task, **(columns | change(data)))
+    assert "\n" not in str(caught.value)
+
+
+def test_next_obs_taken_from_the_row_after_a_reset_is_refused() -> None:
+    """Case of D4RL: the first observation of the next episode as the last one of this."""
+    data = collect("Hopper-v5", steps=1_000, seed=0, workers=1)
+    cut = {name: getattr(data, name)[:-1] for name in (*COLUMNS, "unobserved")}
+    with pytest.raises(ValueError, match="first obs of the next episode"):
+        from_arrays(data.task, **(cut | {"next_obs": data.obs[1:]}))
+
+
+def wrap(path: np.ndarray) -> np.ndarray:
+    path[..., 0] = np.cumsum(np.full(path.shape[:2], 0.3), 1) % (2 * np.pi) - np.pi
+    return path
+
+
+def spike(path: np.ndarray) -> np.ndarray:
+    path[3, 30, 1] += 500
+    return path
+
+
+def offset(path: np.ndarray) -> np.ndarray:
+    path[..., 2] += 1e6
+    return path
+
+
+def constant(path: np.ndarray) -> np.ndarray:
+    path[..., 1] = 0.25
+    return path
+
+
+def slow(path: np.ndarray) -> np.ndarray:
+    return np.repeat(path[:, ::2], 2, 1)[:, : path.shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("about", "match", "change"),
+    [
+        ("wrapped angles", "x jumps by 2 pi in .* rows", wrap),
+        ("jumps", r"y jumps by .* in row 2\d\d", spike),
+        ("float32 digits", "z is near 1e.06 .* subtract", offset),
+        ("constant columns", "y never changes", constant),
+        ("repeated rows", "does not change in 5.% of the steps", slow),
+    ],
+)
+def test_odd_columns_are_named(about: str, match: str, change: Any) -> None:
+    assert re.search(match, found(log(change=change))[about])
+
+
+@pytest.mark.filterwarnings("ignore:.*outside action_space")
+def test_odd_actions_are_named() -> None:
+    data = toy.episodes(20, seed=0, sigma=0.01)
+    assert "outside action_space" in found(log(action=3 * data.action))["action space"]
+    late, early = np.roll(data.action, 1, 0), np.roll(data.action, -1, 0)
+    assert "the row after" in found(log(action=late))["action timing"]
+    assert "the row before" in found(log(action=early))["action timing"]
+
+
+def test_observations_outside_their_space_are_named() -> None:
+    small = describe_task(
+        spaces.Box(-0.5, 0.5, (3,)), spaces.Box(-1.0, 1.0, (2,)), dt=0.1, terminated_fn=toy.never, names=NAMES
+    )
+    assert "in x, y, z" in found(log(described=small))["observation space"]
+
+
+def test_rewards_and_terminations_that_disagree_with_the_rules_are_named() -> None:
+    ruled = bare(reward_fn=toy.paid, terminated_fn=toy.never)
+    assert found(log(described=ruled)) == {}
+    n = len(log())
+    wrong = found(log(described=ruled, reward=np.ones(n), terminated=np.arange(n) % 60 == 59))
+    assert "formula gives another reward in 100.0%" in wrong["rewards"]
+    assert "disagrees with terminated in 20 of" in wrong["terminations"]
+    assert "reward is 1 in every row" in found(log(reward=np.ones(n)))["rewards"]
+
+
+def test_terminations_that_cannot_be_learned_are_named() -> None:
+    n = len(log())
+    assert "no episode terminates" in found(log(described=bare()))["terminations"]
+    limited = log(described=bare(), terminated=np.arange(n) % 60 == 59)
+    assert "all 20 terminated episodes have 60 steps" in found(limited)["terminations"]
+
+
+def test_few_and_repeated_episodes_are_named() -> None:
+    assert "only 2 episodes" in found(log(2))["number of episodes"]
+    data = toy.episodes(6, seed=0)
+    rows = np.concatenate([np.arange(len(data)), np.flatnonzero(data.episode == 2)])
+    columns = {name: getattr(data, name)[rows] for name in COLUMNS}
+    twice = from_arrays(data.task, **(columns | {"episode": np.repeat(np.arange(7), 60)}))
+    assert "episode 6 repeats episode 2" in found(twice)["repeated episodes"]
+
+
+@pytest.mark.slow
+def test_a_million_rows_take_two_seconds() -> None:
+    n, rng = 1_000_000, np.random.default_rng(0)
+    path = np.cumsum(rng.normal(size=(1_000, 1_001, 11)).astype(np.float32), 1) % 7
+    obs, next_obs = path[:, :-1].reshape(n, 11), path[:, 1:].reshape(n, 11)
+    action, episode = rng.uniform(-1, 1, (n, 3)), np.arange(n) // 1_000
+    task = describe_task(spaces.Box(-np.inf, np.inf, (11,)), spaces.Box(-1.0, 1.0, (3,)), dt=0.1)
+    data = from_arrays(task, obs, action, next_obs, episode, np.zeros(n, bool), rng.normal(size=n))
+    begun = time.process_time()
+    check(data)
+    assert time.process_time() - begun < 2
