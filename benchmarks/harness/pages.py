@@ -11,19 +11,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import cards, gradients, learning_tables, tables
+from benchmarks.harness import cards, evaluation_tables, gradients, learning_tables, tables
 from benchmarks.harness.results import ROOT
 from wmgym.models.saving import SHIPPED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCS, README = ROOT / "docs", ROOT / "README.md"
-PAGES = ("index", "fidelity", "gradients", "trust", "speed", "training", "sample_efficiency", "ablation")
+PAGES = (
+    "index", "fidelity", "gradients", "trust", "ranking", "prediction_powered", "speed", "training",
+    "sample_efficiency", "ablation",
+)  # fmt: skip
 BLOCKS: dict[str, Callable[..., str]] = {
     made.__name__: made
     for made in (
         tables.headline, tables.targets, tables.counts, tables.machine, tables.open_loop, tables.return_gaps,
         tables.coverage, tables.signals, tables.engines, tables.demo, tables.training, tables.planning,
         tables.offline, tables.ablation,
+        evaluation_tables.rankings, evaluation_tables.ranked_policies, evaluation_tables.powered,
         learning_tables.return_targets, learning_tables.other_targets, learning_tables.aggregates,
         learning_tables.race, learning_tables.by_minutes, learning_tables.all_seeds, learning_tables.recipes,
         gradients.return_gradients, gradients.gradients_by_contact, gradients.core_gradients,

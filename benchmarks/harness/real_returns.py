@@ -20,6 +20,7 @@ from benchmarks.harness.results import ROOT, RUNS
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
 from wmgym.data.pool import load_pool
 from wmgym.envs.rollout import rollout
+from wmgym.tasks import ground_truth
 
 SEED, BATCH = 2026, 50
 
@@ -55,6 +56,18 @@ def real(env_id: str, name: str, episodes: int) -> Returns:
     return _once(f"{env_id}/{name}/real-{episodes}", make)
 
 
+def perturbed(env_id: str, name: str, episodes: int) -> Returns:
+    """The first of the same episodes, in MuJoCo with 0.001 sigma noise on the start state."""
+
+    def make() -> Returns:
+        task, policy = wmgym.make_task(env_id), everyone(env_id)[name]
+        bounds = wmgym.load(env_id).calibration
+        assert bounds is not None
+        return _play(task, policy, _seeds(SEED, range(episodes)), 1e-3 * bounds.data_std)
+
+    return _once(f"{env_id}/{name}/perturbed-{episodes}", make)
+
+
 def starts(env_id: str, count: int) -> np.ndarray:
     """Start states ``(count, state_dim)`` from resets of the real env, other than those of ``real``."""
     task = wmgym.make_task(env_id)
@@ -72,11 +85,19 @@ def imagined(env_id: str, name: str, state: np.ndarray, label: str) -> Returns:
     return _once(f"{env_id}/{name}/{label}", make)
 
 
-def _play(task: wmgym.Task, policy: PolicyFn | None, seeds: list[int]) -> Returns:
+def _play(
+    task: wmgym.Task, policy: PolicyFn | None, seeds: list[int], noise: np.ndarray | float = 0.0
+) -> Returns:
     envs: list[Any] = [task.make() for _ in seeds]
     begun = [_reset(task, env, seed) for env, seed in zip(envs, seeds, strict=True)]
     obs = np.stack([first for first, _ in begun])
     rng, space, limit = np.random.default_rng(seeds[0]), task.action_space, task.max_episode_steps
+    if np.any(noise):
+        for row, env in enumerate(envs):
+            core = task.read_core(env, obs[row]) + noise * rng.normal(size=task.core.dim)
+            place = task.read_unobserved(env)[: task.core.displacement_dim]
+            env.unwrapped.set_state(*ground_truth.to_mujoco(task, core, place))
+            obs[row] = env.unwrapped._get_obs()
     returns, lengths, going = np.zeros(len(envs)), np.zeros(len(envs), np.int64), np.arange(len(envs))
     while len(going):
         chosen = random_actions(space, rng, len(going)) if policy is None else apply_policy(policy, obs)

@@ -9,6 +9,11 @@ from scipy import stats
 
 _LEAST = 5
 """Real episodes without which the coefficient of the control variate cannot be estimated."""
+_LARGEST = 1.5
+"""Most that an imagined difference counts for; a world may vary less than the real env, but not by far."""
+_SHAPE = 50
+"""Imagined returns without which the shape of their distribution is unknown."""
+_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Estimate:
 
 
 def prediction_powered(
-    real: np.ndarray, imagined: np.ndarray, more: np.ndarray, *, level: float = 0.95
+    real: np.ndarray, imagined: np.ndarray, more: np.ndarray, *, level: float = 0.95, seed: int = 0
 ) -> Estimate:
     """Estimate the mean of real returns, imagined ones being a control variate (PPI++, arXiv:2311.01453).
 
@@ -39,7 +44,11 @@ def prediction_powered(
     from every start state cancels, so no bias of the world enters. The coefficient ``c`` is the one of least
     variance. With few real episodes a coefficient estimated from the very episodes that it corrects makes
     intervals too short; here each episode is corrected with the coefficient of the others (cross-fitting,
-    leave-one-out), which keeps the estimate unbiased, and intervals use Student's t.
+    leave-one-out), which keeps the estimate unbiased.
+
+    Returns are often skewed by rare events, such as a fall, that few real episodes need not show. The
+    interval is therefore a bootstrap-t one with critical values from imagination, where such events show: of
+    the t statistic of as many imagined returns, resampled. They are never less than those of Student's t.
 
     Args:
         real: ``(n,)`` real returns of independent episodes.
@@ -47,6 +56,7 @@ def prediction_powered(
         more: ``(m,)`` imagined returns from further start states of the same distribution. Without any, and
             with fewer than 5 real episodes, the real returns alone are used.
         level: of the confidence interval.
+        seed: decides the resampling.
 
     Raises:
         ValueError: shapes that do not match, fewer than 2 real returns, or a value that is not finite.
@@ -61,35 +71,59 @@ def prediction_powered(
         raise ValueError("returns must be finite")
     alone = float(real.var(ddof=1)) / count
     if count < _LEAST or not len(more):
-        return _estimate(real, 0.0, 0.0, count - 1, alone, level)
-    coefficient = _without_each(real, imagined) / (1 + count / len(more))  # (n,)
+        critical = stats.t.ppf((1 + level) / 2, count - 1)
+        return _estimate(real, 0.0, 0.0, alone, (-critical, critical))
+    slopes = _without_each(real, imagined, float(more.var()) / 2)
+    coefficient = (slopes / (1 + count / len(more))).clip(0.0, _LARGEST)  # (n,)
     corrected = real - coefficient * (imagined - more.mean())
     used = float(coefficient.mean())
-    of_more = used**2 * float(np.concatenate([imagined, more]).var(ddof=1)) / len(more)
-    return _estimate(corrected, of_more, used, count - 2, alone, level)
+    shared = used**2 * float(np.concatenate([imagined, more]).var(ddof=1)) / len(more)
+    left = float(corrected.var(ddof=1)) / count / alone if alone > 0 else 1.0
+    return _estimate(corrected, shared, used, alone, _critical(more, count, min(left, 1.0), level, seed))
 
 
-def _without_each(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
-    """Slopes ``(n,)`` of real on imagined returns, each over all episodes but one, at least 0."""
-    count = len(real)
+def _without_each(real: np.ndarray, imagined: np.ndarray, spread: float) -> np.ndarray:
+    """Slopes ``(n,)`` of real on imagined returns, each over all episodes but one.
+
+    Imagined returns whose variance is less than ``spread`` count as if it were ``spread``: their slope is the
+    least certain.
+    """
     sums = [values.sum() - values for values in (real, imagined, real * imagined, imagined**2)]
-    mean_real, mean_imagined, product, square = (values / (count - 1) for values in sums)
-    spread = square - mean_imagined**2
-    slope = np.zeros(count)
-    moving = spread > 1e-12 * np.maximum(square, 1e-300)
-    np.divide(product - mean_real * mean_imagined, spread, out=slope, where=moving)
-    return np.maximum(slope, 0.0)
+    mean_real, mean_imagined, product, square = (values / (len(real) - 1) for values in sums)
+    variance = np.maximum(square - mean_imagined**2, spread)
+    slope = np.zeros(len(real))
+    moving = variance > 1e-12 * np.maximum(square, 1e-300)
+    np.divide(product - mean_real * mean_imagined, variance, out=slope, where=moving)
+    return slope
+
+
+def _critical(more: np.ndarray, count: int, left: float, level: float, seed: int) -> tuple[float, float]:
+    """Lower and upper critical value of the t statistic of ``count`` returns.
+
+    ``left`` is the share of their variance that the control variate left: what it took away was what
+    imagination knows the shape of, so the less is left, the nearer are the values to those of Student's t.
+    """
+    student = float(stats.t.ppf((1 + level) / 2, count - 2))  # the slope costs a degree of freedom
+    if len(more) < _SHAPE:
+        return -student, student
+    rng = np.random.default_rng(seed)
+    drawn = more[rng.integers(len(more), size=(_RESAMPLES, count))]
+    error = drawn.std(1, ddof=1) / count**0.5
+    statistic = np.zeros(_RESAMPLES)
+    np.divide(drawn.mean(1) - more.mean(), error, out=statistic, where=error > 0)
+    low, high = np.quantile(statistic, [(1 - level) / 2, (1 + level) / 2])
+    beyond = max(-student - float(low), 0.0), max(float(high) - student, 0.0)
+    return -student - left * beyond[0], student + left * beyond[1]
 
 
 def _estimate(
-    values: np.ndarray, extra: float, coefficient: float, freedom: int, alone: float, level: float
+    values: np.ndarray, shared: float, coefficient: float, alone: float, critical: tuple[float, float]
 ) -> Estimate:
-    """Mean and t interval of values; ``extra`` is variance that they all share."""
+    """Mean and t interval of values; ``shared`` is variance that all of them have in common."""
     mean = float(values.mean())
-    variance = float(values.var(ddof=1)) / len(values) + extra
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
-    ratio = variance / alone if alone > 0 else 1.0
-    return Estimate(mean, (mean - half, mean + half), variance, coefficient, ratio)
+    variance = float(values.var(ddof=1)) / len(values) + shared
+    low, high = (mean - end * variance**0.5 for end in reversed(critical))
+    return Estimate(mean, (low, high), variance, coefficient, variance / alone if alone > 0 else 1.0)
 
 
 def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
