@@ -82,7 +82,7 @@ def goals(rows: list[Row]) -> list[Row]:
     found = [
         judged("Spearman correlation of imagined and real mean returns over all policies, no real episode",
                ">= 0.95", rank, min(rank.values(), default=0) >= 0.95),
-        judged("the same with any one policy left out, the smallest", ">= 0.9", alone,
+        judged("Spearman correlation with any one policy left out, the smallest", ">= 0.9", alone,
                min(alone.values(), default=0) >= 0.9),
     ]  # fmt: skip
     for statistic, said, most in (
