@@ -9,8 +9,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data import odd_columns
 from wmgym.data.lags import out_of_step
+from wmgym.data.odd_columns import (
+    LOOKED_AT,
+    column_name,
+    constant,
+    digits,
+    jumps,
+    repeats,
+    some_rows,
+    wraps,
+)
 from wmgym.data.transitions import Transitions
 
 
@@ -92,7 +101,7 @@ def _observations(data: Transitions) -> str | None:
     outside = (data.obs < low - slack) | (data.obs > high + slack)
     if not outside.any():
         return None
-    names = [odd_columns.column_name(data, int(k)) for k in np.flatnonzero(outside.any(0))]
+    names = [column_name(data, int(k)) for k in np.flatnonzero(outside.any(0))]
     return (
         f"{outside.any(1).mean():.1%} of the observations are outside observation_space, in "
         f"{', '.join(names[:5])}; are they in its units?"
@@ -113,7 +122,7 @@ def _terminations(data: Transitions) -> str | None:
                 "Then they are truncated, not terminated"
             )
         return None
-    rows = np.union1d(odd_columns.some_rows(data), np.flatnonzero(data.terminated)[: odd_columns.LOOKED_AT])
+    rows = np.union1d(some_rows(data), np.flatnonzero(data.terminated)[:LOOKED_AT])
     told = _formula(data, data.task.terminated, rows).astype(bool)
     wrong = told != data.terminated[rows]
     return wrong.any() and (
@@ -127,7 +136,7 @@ def _rewards(data: Transitions) -> str | None:
         return None
     if data.task.reward is None:
         return data.reward.std() == 0 and f"the reward is {data.reward[0]:g} in every row"
-    rows = odd_columns.some_rows(data)
+    rows = some_rows(data)
     off = np.abs(_formula(data, data.task.reward, rows) - data.reward[rows])
     wrong = off > 1e-3 * (data.reward.std() + np.abs(data.reward[rows])) + 1e-6
     return wrong.mean() > 0.01 and (
@@ -188,11 +197,11 @@ _LOOKS: dict[str, _Look] = {
     "observation space": _observations,
     "terminations": _terminations,
     "rewards": _rewards,
-    "constant columns": odd_columns.constant,
-    "repeated rows": odd_columns.repeats,
-    "float32 digits": odd_columns.digits,
-    "wrapped angles": odd_columns.wraps,
-    "jumps": odd_columns.jumps,
+    "constant columns": constant,
+    "repeated rows": repeats,
+    "float32 digits": digits,
+    "wrapped angles": wraps,
+    "jumps": jumps,
     "action timing": _lag,
     "repeated episodes": _twice,
     "number of episodes": _few,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,8 @@ def test_from_a_folder_to_an_imagined_env(tmp_path: Path) -> None:
     env.reset(seed=0)
     assert env.step(env.action_space.sample())[0].shape == (2,)
     assert loaded.task.max_episode_steps == log.lengths.max()
+
+
+@pytest.mark.parametrize("name", ["from_log", "from_arrays"])
+def test_it_can_be_the_first_name_that_is_used(name: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import wmgym; wmgym.{name}"], check=True)
