@@ -109,6 +109,7 @@ def test_imagination_sharpens_scores() -> None:
     assert width < 0.5 * np.ptp(entry.real_interval)
     assert report.agreement is not None
     assert (report.agreement.policies, report.agreement.spearman.value) == (3, 1)
+    assert "estimate from both" in str(report)
     assert report.origin is not None
     assert report.origin.cpu_s > 0
 

@@ -169,7 +169,12 @@ class GapReport:
         for entry in self.scores:
             real = with_interval(entry.real_mean, entry.real_interval)
             imagined = with_interval(entry.imagined_mean, entry.imagined_interval)
-            lines.append(f"{entry.name}: real {real}, imagined {imagined}, gap {100 * entry.gap:+.1f} %")
+            both = ""
+            if entry.more_imagined_returns and entry.estimate is not None and entry.estimate_interval:
+                both = f", estimate from both {with_interval(entry.estimate, entry.estimate_interval)}"
+            lines.append(
+                f"{entry.name}: real {real}, imagined {imagined}{both}, gap {100 * entry.gap:+.1f} %"
+            )
         lines += [f"{entry.name}: {advice}" for entry in self.scores if (advice := entry.advice)]
         return "\n".join(lines)
 
