@@ -12,12 +12,10 @@ One process a core; each policy is written when it is finished, so a killed run 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,8 +27,10 @@ from gymnasium import spaces
 import wmgym
 from benchmarks.harness.results import ROOT
 from benchmarks.harness.tables import table
+from wmgym.data.executors import executor
 from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
 from wmgym.io import artifacts
+from wmgym.io.progress import Advance
 from wmgym.io.provenance import library_versions
 
 POLICIES = ROOT / "policies"
@@ -132,23 +132,27 @@ def jobs(env_id: str) -> Iterator[Job]:
 
 
 def make(todo: list[Job], workers: int) -> None:
-    # Spawned, since a forked torch shares its parent's thread pool.
-    context = multiprocessing.get_context("spawn")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    failed = []
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        running = {pool.submit(produce, job): job for job in todo}
-        for done in as_completed(running):
-            job = running[done]
-            if (error := done.exception()) is not None:
-                failed.append(f"{job.env_id}/{job.name}: {error}")
-                print(failed[-1], flush=True)
-            else:
-                card = done.result()
-                said = f"{card.return_mean:,.1f} +- {card.return_std:,.1f}"
-                print(f"{job.env_id}/{job.name}: {said}", flush=True)
+    """One forked process a job, none of which outlives this one; a job that fails stops no other."""
+    failed = [line for line in executor(workers, len(todo)).map(_attempt, todo, _silent) if line]
     if failed:
         sys.exit(f"{len(failed)} failed; run the same command again")
+
+
+def _attempt(job: Job, advance: Advance) -> str:
+    """Say how it went; what went wrong, or nothing."""
+    try:
+        card = produce(job)
+    except Exception as error:
+        failed = f"{job.env_id}/{job.name}: {error}"
+        print(failed, flush=True)
+        return failed
+    said = f"{card.return_mean:,.1f} +- {card.return_std:,.1f}"
+    print(f"{job.env_id}/{job.name}: {said}", flush=True)
+    return ""
+
+
+def _silent(amount: int, note: str = "") -> None:
+    return None
 
 
 def produce(job: Job) -> PolicyCard:
