@@ -13,6 +13,7 @@ import pytest
 import wmgym
 from wmgym.evaluation.report import video
 from wmgym.evaluation.report.strip import GAP, WIDTH, Strip
+from wmgym.tasks.rendering import Renderer
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,15 @@ def test_h264_and_webp_hold_every_picture(
 def test_a_task_that_mujoco_does_not_know_is_not_drawn(cartpole_world: wmgym.WorldModel) -> None:
     with pytest.raises(video.DrawingError, match="CartPole-v1 cannot be drawn here"):
         video.record(cartpole_world, None, seconds=3)
+
+
+def test_one_camera_after_another_and_far_from_the_start() -> None:
+    task = wmgym.make_task("HalfCheetah-v5")
+    core = np.zeros(task.core.dim)
+    shown = []
+    for place in (0.0, 60.0):  # the floor of HalfCheetah ends after 40 m
+        camera = Renderer(task, fast=True, width=64, height=48, camera_name="track")
+        shown.append(camera.frame(core, np.array([place])).astype(int))
+        camera.close()
+    assert min(picture[30:].std() for picture in shown) > 20
+    assert np.abs(shown[0] - shown[1]).mean() < 10

@@ -22,8 +22,8 @@ class Renderer:
         Args:
             task: of a MuJoCo env.
             render_mode: in mode "human" a frame goes to a window and what ``frame`` returns is empty.
-            fast: without shadows, reflections and antialiasing: several times the frames a second where a
-                processor draws them.
+            fast: without shadows, reflections and antialiasing, several times the frames a second where a
+                processor draws them; a floor to run on is enlarged.
             options: keywords of the env, such as ``width`` and ``height``.
         """
         if task.core.to_mujoco is None:
@@ -49,10 +49,25 @@ class Renderer:
     def _draw_fast(self) -> None:
         unwrapped: Any = self._env.unwrapped
         unwrapped.model.vis.quality.offsamples = 0  # read where the first frame opens the context
+        if self.task.core.displacement_dim:
+            _enlarge_floor(unwrapped.model)
         unwrapped.render()
         scene = unwrapped.mujoco_renderer.viewer.scn
         scene.flags[[int(mujoco.mjtRndFlag.mjRND_SHADOW), int(mujoco.mjtRndFlag.mjRND_REFLECTION)]] = 0
 
     def close(self) -> None:
         """Release the drawing context."""
+        viewer = getattr(getattr(self._env.unwrapped, "mujoco_renderer", None), "viewer", None)
+        if viewer is not None and hasattr(viewer, "con"):
+            viewer.make_context_current()
+            viewer.con.free()  # once collected, it would free what another renderer draws with by then
         self._env.close()
+
+
+def _enlarge_floor(model: Any) -> None:
+    """Move the floor's edge ten times as far away, for robots that run past it; its pattern stays."""
+    floors = model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)
+    model.geom_size[floors, :2] *= 10
+    for material in {int(index) for index in model.geom_matid[floors] if index >= 0}:
+        if not model.mat_texuniform[material]:
+            model.mat_texrepeat[material] *= 10
