@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from wmgym.evaluation.compare import compare as compare
     from wmgym.evaluation.gap_report import GapReport as GapReport
     from wmgym.evaluation.intervals import prediction_powered as prediction_powered
+    from wmgym.evaluation.open_loop import OpenLoopReport as OpenLoopReport
+    from wmgym.evaluation.open_loop import score_open_loop as score_open_loop
     from wmgym.evaluation.ranking import Ranking as Ranking
     from wmgym.evaluation.ranking import rank as rank
     from wmgym.evaluation.report.page import write_report as write_report
@@ -95,6 +97,7 @@ _NAMES = {
     "agents.config": ("TrainConfig",),
     "agents.sb3": ("train",),
     "evaluation.score": ("score",),
+    "evaluation.open_loop": ("OpenLoopReport", "score_open_loop"),
     "evaluation.gap_report": ("GapReport",),
     "evaluation.agreement": ("Agreement", "agreement"),
     "evaluation.intervals": ("prediction_powered",),

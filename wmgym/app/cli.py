@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.text import Text
 from typer import Option
 
 from wmgym import __version__
-from wmgym.app import cli_evaluation, cli_report, console, options
+from wmgym.app import cli_data, cli_evaluation, cli_report, console, options
 
 app = typer.Typer(
     add_completion=False,
@@ -59,36 +60,8 @@ def _options(
             raise typer.BadParameter(f"--import {module}: {error}") from None
 
 
-@app.command()
-def collect(
-    env: options.Env,
-    out: options.Out,
-    steps: Annotated[int, Option(min=1, help="Real env steps.")],
-    policy: options.Policies = None,
-    noise: options.Noise = 0.0,
-    switch_every: options.SwitchEvery = None,
-    env_kwargs: options.EnvKwargs = None,
-    max_episode_steps: options.MaxEpisodeSteps = None,
-    seed: options.Seed = 0,
-    as_json: options.AsJson = False,
-) -> None:
-    """Run policies in the real env and save the transitions.
-
-    Example: wmgym collect HalfCheetah-v5 --steps 20000 --out data/cheetah
-    """
-    with console.job("collect", out, as_json, kind="transitions") as job:
-        from wmgym.data import collect as collect_module
-        from wmgym.tasks.schema import record_kwargs
-        from wmgym.tasks.task import make_task
-
-        how: dict[str, Any] = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
-        how["max_episode_steps"] = max_episode_steps
-        task = make_task(env, env_kwargs=env_kwargs)
-        data = collect_module.collect(task, options.policies(policy, task), **how, progress=not as_json)
-        data.save(out)
-        named: dict[str, Any] = {"env_id": env, "policy": [str(p) for p in policy or ()]}
-        named["env_kwargs"] = record_kwargs(env_kwargs or {})
-        job.done({**named, **how}, data.describe(), real_steps=len(data))
+for name, command in cli_data.COMMANDS.items():
+    app.command(name)(command)
 
 
 @app.command()
@@ -101,10 +74,20 @@ def fit(
     updates: Annotated[
         int | None, Option(min=1, help="Gradient steps at most.", show_default="the configuration's")
     ] = None,
+    hold_out: Annotated[
+        float | None,
+        Option(
+            min=0.01,
+            max=0.9,
+            help="Share of the episodes to calibrate on and, half of them, to judge the world by: writes "
+            "OUT/report.json.",
+            show_default="none",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fit a world model to transitions.
+    """Fit a world model to transitions; with --hold-out, calibrate and judge it too.
 
     Example: wmgym fit data/cheetah --out worlds/raw
     """
@@ -117,7 +100,18 @@ def fit(
         settings: FitConfig = read_settings(FitConfig, options.read(config), str(config))
         if updates is not None:
             settings = dataclasses.replace(settings, max_updates=updates)
-        world = fit_module.fit(Transitions.load(data), settings, seed, progress=not as_json)
+        train, *held_out = [Transitions.load(data)]
+        if hold_out is not None:
+            train, *held_out = train.split((1 - hold_out, hold_out / 2, hold_out / 2), seed)
+        world = fit_module.fit(train, settings, seed, progress=not as_json)
+        report = None
+        if held_out:
+            from wmgym.calibration import calibrate as calibrate_module
+            from wmgym.evaluation.open_loop import score_open_loop
+
+            calib, test = held_out
+            world = calibrate_module.calibrate(world, calib, seed=seed, progress=not as_json)
+            report = score_open_loop(world, test, seed)
         world.save(out)
         result = {
             "env_id": world.task.env_id,
@@ -126,7 +120,12 @@ def fit(
             "members": settings.members,
             "rollout_error": min(world.provenance.fit["rollout_error"]),
         }
-        job.done({"data": str(data), "seed": seed, "fit": dataclasses.asdict(settings)}, result)
+        how = {"data": str(data), "seed": seed, "hold_out": hold_out, "fit": dataclasses.asdict(settings)}
+        if report is None:
+            job.done(how, result)
+        else:
+            report.save(out / "report.json")
+            job.done(how, result | {"report": report.to_dict()}, Group(console.facts(result), str(report)))
 
 
 @app.command()

@@ -71,8 +71,9 @@ def score(
         verdict.
 
     Raises:
-        ValueError: no policies, a policy of the reserved name "random", fewer than 2 episodes, fewer imagined
-            than real ones, or an env without a time limit and no ``max_episode_steps``.
+        ValueError: a world of recorded data, without an env; no policies, a policy of the reserved name
+            "random", fewer than 2 episodes, fewer imagined than real ones, or an env without a time limit and
+            no ``max_episode_steps``.
     """
     wall, cpu = time.perf_counter(), cpu_seconds()
     candidates = as_policies(policies, split=None)
@@ -88,6 +89,12 @@ def score(
             f"imagined_episodes={total} is less than real_episodes={real_episodes}; imagine at least as many"
         )
     world = world if isinstance(world, WorldModel) else load(world)
+    if not world.task.has_env:
+        raise ValueError(
+            "this world has no env to score policies against: its data were recorded. "
+            "wmgym.score_open_loop(world, recorded) judges it by episodes that it has not seen; where there "
+            "is an env, load the world with task=wmgym.make_task(...)"
+        )
     limit = time_limit(world, max_episode_steps)
     everyone = {**candidates, RANDOM: None}
     real = collect_each(

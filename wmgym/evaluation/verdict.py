@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
+from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.exploitation import bystanders, exploitation, optimism
 from wmgym.evaluation.findings import Level, Reason, Verdict
 from wmgym.evaluation.gap_report import GapReport
@@ -32,10 +33,11 @@ def verdict(report: GapReport) -> Verdict:
     return Verdict(level, tuple(sorted(reasons, key=lambda reason: order.index(reason.passed))))
 
 
-_Finding: TypeAlias = tuple[bool | None, str]
+Judgement: TypeAlias = tuple[bool | None, str]
+"""Whether a rule is passed, None where nothing is known, and why."""
 
 
-def _evidence(report: GapReport) -> _Finding:
+def _evidence(report: GapReport) -> Judgement:
     count, runs = _count(report), report.agreement.lineages if report.agreement else 0
     found = f"{count}, of {runs} independent trainings, in {report.episodes} real episodes each"
     enough = len(bystanders(report)) >= MIN_POLICIES and runs >= MIN_LINEAGES
@@ -47,7 +49,7 @@ def _evidence(report: GapReport) -> _Finding:
     )
 
 
-def _ranking(report: GapReport) -> _Finding:
+def _ranking(report: GapReport) -> Judgement:
     if report.agreement is None:
         return None, f"Whether the world ranks policies correctly is unknown: only {_count(report)} scored."
     rank = report.agreement.spearman
@@ -63,7 +65,7 @@ def _ranking(report: GapReport) -> _Finding:
     return True, f"The world ranks policies correctly: {text}"
 
 
-def _returns(report: GapReport) -> _Finding:
+def _returns(report: GapReport) -> Judgement:
     scored = bystanders(report)
     if not scored:
         return None, "How far imagined returns are off is unknown: no policy was scored."
@@ -81,8 +83,9 @@ def _returns(report: GapReport) -> _Finding:
     return True, f"Imagined returns are right: {text}"
 
 
-def _rewards(report: GapReport) -> _Finding:
-    first = next(iter(report.open_loop), None)
+def judge_rewards(rows: Sequence[OpenLoopRow]) -> Judgement:
+    """Whether rewards of single steps are right, by open-loop rows."""
+    first = next(iter(rows), None)
     if first is None or first.reward_error is None or first.reward_size is None:
         return None, "Whether rewards of single steps are right is unknown: they were not compared."
     off = first.reward_error / max(first.reward_size, 1e-9)
@@ -91,14 +94,18 @@ def _rewards(report: GapReport) -> _Finding:
     return passed, f"Rewards of single steps are {'right' if passed else 'wrong'}: {text}"
 
 
-def _bounds(report: GapReport) -> _Finding:
+def _bounds(report: GapReport) -> Judgement:
     shares = [entry.coverage for entry in report.scores if entry.coverage is not None]
     if not shares:
         return None, "How sure the world is of a step is unknown: it has no error bounds; calibrate it."
-    level = 0.9 if report.level is None else report.level
+    stale = [entry.name for entry in report.scores if entry.stale]
+    return judge_bounds(shares, 0.9 if report.level is None else report.level, stale)
+
+
+def judge_bounds(shares: Sequence[float], level: float, stale: Sequence[str]) -> Judgement:
+    """Whether error bounds hold: shares of errors inside, and for whom they are significantly too few."""
     least, most, mean = level - UNDERCOVERAGE, level + OVERCOVERAGE, float(np.mean(shares))
     text = f"{mean:.0%} of errors lie inside, and bounds of {level:.0%} take {least:.0%} to {most:.0%}"
-    stale = [entry.name for entry in report.scores if entry.stale]
     if mean > most:
         return False, f"The error bounds are too wide to say much: {text}."
     if mean < least or stale:
@@ -107,8 +114,9 @@ def _bounds(report: GapReport) -> _Finding:
     return True, f"The error bounds hold: {text}."
 
 
-def _prediction(report: GapReport) -> _Finding:
-    rows = [row for row in report.open_loop if row.steps <= SKILL_STEPS]
+def judge_prediction(every: Sequence[OpenLoopRow]) -> Judgement:
+    """Whether states are predicted, by open-loop rows."""
+    rows = [row for row in every if row.steps <= SKILL_STEPS]
     if not rows:
         return None, "How well the world predicts states is unknown: no real episode was replayed in it."
     row = rows[-1]
@@ -120,7 +128,7 @@ def _prediction(report: GapReport) -> _Finding:
     )
 
 
-def _counterfactual(report: GapReport) -> _Finding:
+def _counterfactual(report: GapReport) -> Judgement:
     found = report.counterfactual
     if found is None or len(found.alternatives) < 2:
         why = found.skipped if found is not None and found.skipped else "this was not tested"
@@ -140,7 +148,7 @@ def _counterfactual(report: GapReport) -> _Finding:
     )
 
 
-def _optimism(report: GapReport) -> _Finding:
+def _optimism(report: GapReport) -> Judgement:
     found = optimism(report)
     if not found.failing:
         return None, "Whether the world predicts failure is unknown: no scored policy fails."
@@ -153,7 +161,7 @@ def _optimism(report: GapReport) -> _Finding:
     )
 
 
-def _exploitation(report: GapReport) -> _Finding:
+def _exploitation(report: GapReport) -> Judgement:
     found = exploitation(report)
     if found is None:
         return None, "Whether training exploits the world is unknown: no policy trained in it was scored."
@@ -184,12 +192,12 @@ def _count(report: GapReport) -> str:
     return "1 policy" if number == 1 else f"{number} policies"
 
 
-_Rules: TypeAlias = dict[str, Callable[[GapReport], _Finding]]
+_Rules: TypeAlias = dict[str, Callable[[GapReport], Judgement]]
 RANKING_RULES: _Rules = {"evidence": _evidence, "ranking": _ranking}
 OTHER_RULES: _Rules = {
     "returns": _returns,
-    "rewards": _rewards,
-    "prediction": _prediction,
+    "rewards": lambda report: judge_rewards(report.open_loop),
+    "prediction": lambda report: judge_prediction(report.open_loop),
     "error bounds": _bounds,
     "counterfactual": _counterfactual,
     "optimism": _optimism,

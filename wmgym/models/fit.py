@@ -77,7 +77,7 @@ def fit(
     if task.reward is None and train.reward is None:
         raise ValueError(
             f"{task.env_id or 'this task'} has no known reward; "
-            "pass make_task a reward_fn, or data with reward"
+            "pass make_task or from_log a reward_fn, or data with reward"
         )
     if len(train) < 10:
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")

@@ -63,6 +63,11 @@ class Task:
         )
 
     @property
+    def has_env(self) -> bool:
+        """Whether ``make`` can make the real env; tasks of recorded data have none."""
+        return bool(self.env_id) or self.factory is not None
+
+    @property
     def obs_dim(self) -> int:
         """Length of the flattened observation."""
         return int(np.prod(self.observation_space.shape))
@@ -80,8 +85,11 @@ class Task:
             if kwargs:
                 raise ValueError(f"a factory takes no keywords, got {sorted(kwargs)}; build them into it")
             return _flat(self.factory())
-        if not self.env_id:
-            raise ValueError("this task was described from an env without an id; pass make_task a factory")
+        if not self.has_env:
+            raise ValueError(
+                "this task has no env: it was described from recorded data, or from an env without an id; "
+                "pass make_task a factory"
+            )
         module, colon, _ = self.env_id.rpartition(":")
         if colon and module not in sys.modules:  # an id may come from a file, which must not run code
             raise ValueError(

@@ -1,0 +1,50 @@
+"""``import`` and ``check``, and ``fit`` with episodes held out: from files to a judged world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.app.test_cli import answer, call
+from tests.data.importers.pendulums import run, write_csv
+
+pytestmark = pytest.mark.filterwarnings("default:no episode terminates")
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for seed in range(8):
+        write_csv(folder / f"run{seed}.csv", run(seed, rows=60))
+    return folder
+
+
+def test_two_commands_from_a_folder_to_a_calibrated_world(logs: Path, tmp_path: Path) -> None:
+    config = tmp_path / "fit.json"
+    config.write_text(json.dumps({"members": 2, "width": 16, "depth": 2, "eval_every": 10}))
+    data, world = tmp_path / "data", tmp_path / "world"
+    made = answer("import", logs, "--obs", "*q1", "--out", data)
+    assert made["result"]["episodes"] == 8
+    fitted = answer("fit", data, "--hold-out", 0.5, "--config", config, "--updates", 10, "--out", world)
+    assert fitted["result"]["report"]["episodes"] == 2
+    assert json.loads((world / "report.json").read_text())["level"] == 0.9
+    shown = call("check", data)
+    assert shown.exit_code == 0
+    assert "no episode terminates" in shown.output
+    listed = json.loads(call("check", data, "--json").stdout)
+    assert [finding["about"] for finding in listed["findings"]] == ["terminations"]
+    refused = call("score", world, "--out", tmp_path / "score")
+    assert refused.exit_code == 1
+    assert "no env to score policies against" in refused.stderr
+
+
+def test_import_says_what_it_found_and_what_is_wrong(logs: Path, tmp_path: Path) -> None:
+    said = call("import", logs, "--out", tmp_path / "data")
+    assert "8 recordings, 480 rows: 472 steps of 0.02 s in 8 episodes" in said.stderr
+    assert "warning: no episode terminates" in said.stderr
+    wrong = call("import", logs, "--obs", "q7", "--out", tmp_path / "data")
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (1, 1)
+    assert "there is no column 'q7'" in wrong.stderr
