@@ -27,6 +27,7 @@ ATTACKS = {
     # attempts in the suite, by default and in full
     "artifacts": (40, 2_000, 12_000),
     "zips": (15, 250, 1_500),
+    "runs": (2, 20, 300),
     "kills": (3, 42, 350),
 }
 """Modules of ``tools.attacks``, and how many attempts each makes in a test, by default, and in full."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,67 @@ def test_it_ends_with_a_page_that_draws_how_it_learned(
     assert "Learning curve" in page
     assert "data:video/mp4;base64," in page
     assert len(rows) == len(said)
+
+
+def _changed(path: Path, **fields: Any) -> None:
+    artifacts.write_json(path, artifacts.read_json(path) | fields)
+
+
+def _swap(out: Path) -> None:
+    """A world of the same run, but of another stage."""
+    shutil.rmtree(out / "world")
+    shutil.copytree(out / "online/world", out / "world")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda out: (out / "config.json").unlink(), "config.json is missing"),
+        (lambda out: (out / "report.json").unlink(), "report.json is missing"),
+        (lambda out: _changed(out / "report.json", seed=8), "report.json is not what this run made"),
+        (lambda out: shutil.rmtree(out / "online/policies/00000400"), "policies/00000400 is missing"),
+        (lambda out: shutil.copytree(out / "policy", out / "online/policies/1"), "policies/1 is not what"),
+        (lambda out: _changed(out / "score.json", noted={"wall_s": 0.0}), "score.json has changed"),
+        (lambda out: _changed(out / "score.json", code="x"), "score.json.code"),
+        (lambda out: shutil.copy(out / "calibrate.json", out / "score.json"), "other settings"),
+        (_swap, "world is not what this run made"),
+    ],
+)
+def test_a_folder_that_was_edited_is_refused_by_name(
+    finished: tuple[Path, wmgym.RunResult, list[str]],
+    tmp_path: Path,
+    edit: Callable[[Path], object],
+    named: str,
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    edit(tmp_path / "out")
+    with pytest.raises(ValueError, match=named) as caught:
+        wmgym.run(config(), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "out") in str(caught.value)
+
+
+def test_a_stage_whose_record_is_deleted_is_done_again_to_the_same_end(
+    finished: tuple[Path, wmgym.RunResult, list[str]], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out/calibrate.json").unlink()
+    shutil.rmtree(tmp_path / "out/world")
+    again = wmgym.run(config(), tmp_path / "out")
+    assert again.report == finished[1].report
+    for name in ("world/manifest.json", "calibration-data/manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_an_agent_of_another_run_does_not_go_on(
+    finished: tuple[Path, wmgym.RunResult, list[str]], tmp_path: Path
+) -> None:
+    def stopped(text: str) -> None:
+        if text.startswith("200 "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wmgym.run(config(), tmp_path / "out", say=stopped)
+    shutil.copy(finished[0] / "online/agent.zip", tmp_path / "out/online/agent.zip")
+    with pytest.raises(ValueError, match=r"agent\.zip is not what this run saved"):
+        wmgym.run(config(), tmp_path / "out")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +18,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import ClipReward, TimeLimit
+from pydantic import ValidationError
 
 from wmgym.data.collect import collect
 from wmgym.data.transitions import Transitions
@@ -567,3 +573,48 @@ def test_core_dimensions_of_other_tasks_are_named_as_observations() -> None:
 def test_without_contact_cost_nothing_is_beside_the_state(env_id: str, shown: tuple[str, ...]) -> None:
     kwargs = {"contact_cost_weight": 0} | {f"include_{name}_in_observation": False for name in shown}
     assert make_task(env_id, env_kwargs=kwargs).core.readout_dim == 0
+
+
+def test_an_id_from_a_file_imports_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hostile_module.py").write_text("raise SystemExit('code ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stored = replace(make_task("CartPole-v1"), env_id="hostile_module:CartPole-v1")
+    with pytest.raises(ValueError, match=r"import it first .*if you trust it") as caught:
+        rebuild_task(record_task(stored), None).make()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "hostile_module", types.ModuleType("hostile_module"))
+    rebuild_task(record_task(stored), None).make().close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dt": 0.0}, {"dt": float("nan")}, {"max_episode_steps": 0}, {"env_id": 3},
+        {"action_space": {"type": "discrete", "n": 0, "start": 0}}, {"names": ["a"]},
+        {"action_space": {"type": "box", "shape": [1], "dtype": "float32", "low": [None], "high": [1.0]}},
+        {"action_space": {"type": "box", "shape": [1], "dtype": "float32", "low": [2.0], "high": [1.0]}},
+        {"action_space": {"type": "box", "shape": [10**12], "dtype": "float32", "low": [0.0], "high": [1.0]}},
+        {"observation_space": {"type": "box", "shape": [1], "dtype": "uint8", "low": [0], "high": [256]}},
+        {"observation_space": {"type": "box", "shape": [1], "dtype": "float32", "low": [10**400],
+                               "high": [None]}},
+    ],
+)  # fmt: skip
+def test_values_that_no_task_has_are_refused(changes: dict[str, Any]) -> None:
+    record = record_task(make_task("CartPole-v1")).model_dump()
+    with pytest.raises(ValidationError):
+        TaskRecord.model_validate(record | changes)
+
+
+def test_spaces_and_keywords_of_another_env_are_refused() -> None:
+    record = record_task(make_task("InvertedPendulum-v5")).model_dump()
+    box = {"type": "box", "dtype": "float32", "shape": [5], "low": [None] * 5, "high": [None] * 5}
+    for changes in (
+        {"observation_space": box},
+        {"dt": 1.0},
+        {"env_kwargs": {"reset_noise_scale": 0, "x": 1}},
+    ):
+        stored = TaskRecord.model_validate(record | changes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(ValueError, match="the-file"):
+                rebuild_task(stored, None, "the-file")

@@ -29,6 +29,23 @@ def changed_settings(out: Path, before: dict[str, Any], now: dict[str, Any]) -> 
     return [name for name in found if any(_within(name, read) for reads in done for read in reads)]
 
 
+def settings_read(config: dict[str, Any], record: str) -> dict[str, Any]:
+    """The settings that the stage with this record reads, by dotted name."""
+    reads = (names for path, names in _stages(config) if record == path or record.startswith(f"{path}/"))
+    return {name: _value(config, name) for name in next(reads)}
+
+
+def begun(out: Path, config: dict[str, Any]) -> list[Path]:
+    """What stages of such a run have left in ``out`` that counts."""
+    return [out / path for path, _ in _stages(config) if (out / path).exists()]
+
+
+def _value(config: Any, name: str) -> Any:
+    for key in name.split("."):
+        config = config[int(key)] if isinstance(config, (list, tuple)) else config[key]
+    return config
+
+
 def _stages(config: dict[str, Any]) -> Iterator[_Stage]:
     """The stages of a run by its ``config.json``; what those before it have read counts for it as well."""
     yield "online", (*_EVERYWHERE, "train")  # counts from its beginning, for its agent is saved on the way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ def report(
         from wmgym.evaluation.score import score
         from wmgym.models import saving
 
-        if (source / REPORT).exists():
+        if os.path.exists(source / REPORT):
             if policy:
                 raise ValueError(f"{source} is scored already; --policy goes with a world")
             job.answer({"page": str(write_page(source, path))}, {}, page=path)

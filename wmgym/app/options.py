@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +50,7 @@ def policies(given: Sequence[Path] | None, task: Task) -> Any:
         return None
     if len(set(map(str, given))) < len(given):
         raise ValueError("a --policy is given twice; give each once")
-    if len(given) == 1 and given[0].is_dir():
+    if len(given) == 1 and os.path.isdir(given[0]):
         return given[0]
     loaded = {str(path): _policy(str(path), task) for path in given}
     names = [getattr(policy, "name", text) for text, policy in loaded.items()]
@@ -62,7 +63,7 @@ def _policy(text: str, task: Task) -> Any:
     from wmgym.data.policy import load_policy
 
     module, colon, name = text.partition(":")
-    if colon and not Path(text).exists():
+    if colon and not os.path.exists(text):
         try:
             found = getattr(importlib.import_module(module), name, None)
         except ImportError as error:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from wmgym.app.checks import changed_settings, check_run
+from wmgym.app.checks import begun, changed_settings, check_run
 from wmgym.app.config import Round
 from wmgym.app.page import write_page
 from wmgym.app.recipes import RunConfig
+from wmgym.app.stages import Stages
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
@@ -24,7 +24,9 @@ from wmgym.evaluation.card import write_card
 from wmgym.evaluation.gap_report import GapReport
 from wmgym.evaluation.score import score
 from wmgym.io import artifacts
-from wmgym.io.provenance import cpu_seconds, write_run_json
+from wmgym.io.artifacts import StoreError
+from wmgym.io.provenance import write_run_json
+from wmgym.io.schema import refusing
 from wmgym.models import saving
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
@@ -105,16 +107,17 @@ class _Run:
             with closing(self.task.make()) as env:
                 sb3.check_agent(env, config.train)
             trial.try_training(self.task, config.train)
-        settings = out / "config.json"
-        if settings.exists() and (
-            other := changed_settings(out, artifacts.read_json(settings), config.to_dict())
-        ):
-            raise ValueError(
-                f"{out} holds a run with other settings: {', '.join(other)}; "
-                "choose another --out or remove it"
-            )
-        artifacts.write_json(settings, config.to_dict())
-        self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
+        settings, given = out / "config.json", config.to_dict()
+        if settings.exists():
+            if other := changed_settings(out, artifacts.read_json(settings), given):
+                raise ValueError(
+                    f"{out} holds a run with other settings: {', '.join(other)}; "
+                    "choose another --out or remove it"
+                )
+        elif left := begun(out, given):
+            raise StoreError(f"{settings} is missing though {left[0]} is there; restore it, or remove {out}")
+        artifacts.write_json(settings, given)
+        self.stages = Stages(out, given)
         self.data: list[Transitions] = []
         self.world: WorldModel | None = None
         self.policies: dict[str, PolicyFn] = {}
@@ -123,7 +126,7 @@ class _Run:
     def learn_online(self) -> None:
         """Train DynaSAC, which collects and fits by itself."""
         folder = self.out / "online"
-        with self._stage(folder / "learn.json") as noted:
+        with self.stages.stage("online/learn", ("world", "policies/*", "learning.json")) as noted:
             if noted is not None:
                 config, seed = self.config.train, self.config.seed * 1_000
                 noted |= self.online.learn(
@@ -135,13 +138,14 @@ class _Run:
 
     def round(self, index: int, budgets: Round) -> None:
         """Collect with the agent so far, fit to all data, train on."""
-        folder, seed = self.out / f"round-{index:02d}", self.config.seed * 1_000 + index
-        with self._stage(folder / "collect.json") as noted:
+        name, seed = f"round-{index:02d}", self.config.seed * 1_000 + index
+        folder = self.out / name
+        with self.stages.stage(f"{name}/collect", ("data",)) as noted:
             if noted is not None:
                 self._collect(budgets.real_steps, seed, self._policies(seed)).save(folder / "data")
                 noted["real_steps"] = budgets.real_steps
         self.data.append(Transitions.load(folder / "data"))
-        with self._stage(folder / "fit.json") as noted:
+        with self.stages.stage(f"{name}/fit", ("world",)) as noted:
             if noted is not None:
                 settings = replace(self.config.fit, max_updates=budgets.fit_updates)
                 starts = self.data[0].state[self.data[0].first] if index else None
@@ -149,7 +153,7 @@ class _Run:
                 world.save(folder / "world")
                 noted["rollout_error"] = min(world.provenance.fit["rollout_error"])
         self.world = saving.load(folder / "world")
-        with self._stage(folder / "train.json") as noted:
+        with self.stages.stage(f"{name}/train", ("agent", "policy", "learning*.json")) as noted:
             if noted is not None:
                 noted["imagined_steps"] = self._train(folder, seed, budgets.imagined_steps)
         self.agent, _ = artifacts.read_directory(folder / "agent", kind="agent")
@@ -173,7 +177,8 @@ class _Run:
         with closing(self.task.make()) as env, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # SB3 compares batch_size with this one env, which only acts
             model = self.sb3.new_agent(env, self.config.train, seed)
-        self.sb3.load_agent(model, self.agent)
+        with refusing(str(self.out), "an agent", "remove it and run again"):
+            self.sb3.load_agent(model, self.agent)
         return {  # a policy can get stuck where its noisy self does not
             "explore": lambda obs: model.predict(obs, deterministic=False),
             "greedy": lambda obs: model.predict(obs, deterministic=True),
@@ -195,7 +200,7 @@ class _Run:
     def finish(self) -> RunResult:
         """Calibrate on fresh episodes, then score the final policy on both sides."""
         policy, seed = self.policy, self.config.seed * 1_000 + 999
-        with self._stage(self.out / "calibrate.json") as noted:
+        with self.stages.stage("calibrate", ("calibration-data", "world", "policy")) as noted:
             if noted is not None:
                 assert self.world is not None
                 policies = self.policies or self._policies(seed)
@@ -205,7 +210,7 @@ class _Run:
                 policy.save(self.out / "policy")
                 noted["real_steps"] = len(fresh)
         world = saving.load(self.out / "world")
-        with self._stage(self.out / "score.json") as noted:
+        with self.stages.stage("score", ("report.json",)) as noted:
             if noted is not None:
                 report = score(
                     world,
@@ -217,12 +222,12 @@ class _Run:
                     progress=self.progress,
                 )
                 report.save(self.out / "report.json")
-                write_card(report, self.out / "world")
                 noted["scored_real_steps"] = report.real_steps
                 noted["scored_imagined_steps"] = report.imagined_steps
         report = GapReport.load(self.out / "report.json")
-        write_run_json(self.out, "run", self.config.to_dict(), self.ledger)
-        return RunResult(world, policy, report, self.ledger, self._page())
+        write_card(report, self.out / "world")
+        write_run_json(self.out, "run", self.config.to_dict(), self.stages.ledger)
+        return RunResult(world, policy, report, self.stages.ledger, self._page())
 
     def _page(self) -> Path | None:
         try:
@@ -230,19 +235,3 @@ class _Run:
         except ImportError as error:
             self.say(f"no page: {error}")
             return None
-
-    @contextmanager
-    def _stage(self, record: Path) -> Iterator[dict[str, float] | None]:
-        """A unit of work: what it notes is timed and recorded; None where a record says that it is done."""
-        if record.exists():
-            yield None
-        else:
-            noted: dict[str, float] = {}
-            wall, cpu = time.perf_counter(), cpu_seconds()
-            yield noted
-            for key, spent in {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}.items():
-                noted[key] = noted.get(key, 0.0) + spent
-            artifacts.write_json(record, noted)
-        for key, value in artifacts.read_json(record).items():
-            if key != "rollout_error":
-                self.ledger[key] = self.ledger.get(key, 0) + value

@@ -61,7 +61,9 @@ def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolic
     """
     found: dict[str, MLPPolicy] = {}
     place = Path(path)
-    alone = not place.is_dir() or (place / artifacts.MANIFEST).exists()  # load_policy says what it is instead
+    alone = not os.path.isdir(place) or os.path.exists(
+        place / artifacts.MANIFEST
+    )  # load_policy says what it is instead
     for directory in [place] if alone else sorted(entry for entry in place.glob("*") if entry.is_dir()):
         policy = load_policy(directory)
         if policy.name in found:

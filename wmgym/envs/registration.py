@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,7 +74,7 @@ def _world(source: Source | None, env_id: str) -> WorldModel:
 
     if source is None:
         source = SHIPPED / env_id
-        if not source.is_dir():
+        if not os.path.isdir(source):
             raise ValueError(f"no world of {env_id} ships; pass world=, a fitted one or the directory of one")
     world = source if isinstance(source, WorldModel) else load(source)
     if (found := world.task.env_id) != env_id:

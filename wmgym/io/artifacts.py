@@ -36,6 +36,7 @@ __all__ = [
     "MANIFEST",
     "StoreError",
     "check_place",
+    "digest",
     "exists",
     "read_directory",
     "read_json",
@@ -158,6 +159,24 @@ def exists(path: StrPath, *, kind: str) -> bool:
         return _read_manifest(Path(path)).kind == kind
     except StoreError:
         return False
+
+
+def digest(path: StrPath) -> str:
+    """SHA-256 of a file, or of an artifact, every byte of which is verified.
+
+    Raises:
+        MissingError: Nothing is there.
+        StoreError: It cannot be read, or a byte differs from what was written.
+    """
+    place = Path(path)
+    if os.path.isdir(place):
+        manifest = _read_manifest(place)
+        _read_payload(place, "arrays", manifest.files.arrays)
+        _read_payload(place, "document", manifest.files.document)
+        return hashlib.sha256(files.encode_json(place, manifest.model_dump())).hexdigest()
+    files.check_file(place, files.LARGEST)
+    with files.read_errors(place), place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_place(path: StrPath, *, kind: str | None = None) -> None:

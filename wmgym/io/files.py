@@ -24,6 +24,9 @@ StrPath = str | os.PathLike[str]
 LARGEST_JSON = 1 << 26
 """Bytes of a JSON file at most: documents describe, arrays hold."""
 
+LARGEST = 1 << 36
+"""Bytes of any other file at most."""
+
 _LARGE, _HOLLOW = 1 << 26, 8  # bytes from which a file must fill at least an eighth of its size on disk
 _HOUR = 3_600.0  # seconds
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")

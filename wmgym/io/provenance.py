@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +29,11 @@ def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: M
         out / "run.json",
         {"command": command, "config": dict(config), "versions": library_versions(), "ledger": dict(ledger)},
     )
+
+
+def fingerprint(values: Any) -> str:
+    """SHA-256 of JSON values, the same for dictionaries in any order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def cpu_seconds() -> float:

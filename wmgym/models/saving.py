@@ -27,9 +27,9 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
         ValueError: ``task`` is missing or describes other spaces.
     """
     found, shipped = Path(path), SHIPPED / os.fspath(path).removeprefix("wmgym/")
-    if not found.exists() and shipped.is_dir():
+    if not os.path.exists(found) and os.path.isdir(shipped):  # which raise nothing
         found = shipped
-    elif not found.exists() and shipped.parent == SHIPPED:  # a bare name: an id, surely
+    elif not os.path.exists(found) and shipped.parent == SHIPPED:  # a bare name: an id, surely
         ids = ", ".join(sorted(entry.parent.name for entry in SHIPPED.glob(f"*/{artifacts.MANIFEST}")))
         raise artifacts.StoreError(f"{path} is no directory, and no world of that id ships; these do: {ids}")
     arrays, document = artifacts.read_directory(found, kind="world")

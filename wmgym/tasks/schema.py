@@ -90,14 +90,13 @@ class TaskRecord(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Refuse actions that no task can have, and keywords that no env can take."""
+        """Refuse what no task can have."""
         if isinstance(self.action_space, BoxRecord) and not self.action_space.bounded:
             raise ValueError("actions must have bounds")
         if (self.reward == "table") != (self.terminated == "table"):
             raise ValueError("reward and termination are both from the table or neither")
         if self.names and len(self.names) != math.prod(self.observation_space.shape):
             raise ValueError("there must be a name for each number of the observation")
-        rebuild_kwargs(self.env_kwargs)
         return self
 
 
@@ -243,8 +242,8 @@ def _rebuild_value(value: JsonValue) -> Any:
     if isinstance(value, list):
         return [_rebuild_value(item) for item in value]
     if isinstance(value, dict):
-        if value.keys() == {"float"}:
-            return float({"inf": "inf", "-inf": "-inf", "nan": "nan"}[str(value["float"])])
+        if value.keys() == {"float"} and value["float"] in ("inf", "-inf", "nan"):
+            return float(str(value["float"]))
         return {name: _rebuild_value(item) for name, item in value.items()}
     return value
 

@@ -30,7 +30,6 @@ from wmgym.io import files
 from wmgym.io.files import StoreError
 from wmgym.tasks.task import Task
 
-_LARGEST_FILE = 1 << 36  # bytes; replay buffers may be in it
 _MOST_LAYERS = 64
 
 
@@ -100,7 +99,7 @@ def import_sb3(
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors of the policy, and the settings as far as they are plain JSON."""
-    files.check_file(Path(path), _LARGEST_FILE)
+    files.check_file(Path(path), files.LARGEST)
     with files.read_errors(path), open(path, "rb") as file:
         try:
             with open_zip(file) as archive:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +20,12 @@ from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateReader
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.train import check_agent, new_agent
-from wmgym.io import artifacts
+from wmgym.io import artifacts, files
+from wmgym.io.artifacts import StoreError
 from wmgym.io.learning_log import LearningLog
 from wmgym.io.progress import Advance, track
 from wmgym.io.provenance import cpu_seconds
+from wmgym.io.schema import Record, from_json, refusing
 from wmgym.tasks.task import Task
 
 POLICIES_KEPT = 10
@@ -80,25 +84,70 @@ def learn(
         Real and imagined steps, and what earlier calls have cost until they last saved the agent, ``wall_s``
         and ``cpu_s``.
     """
-    spent = {"wall_s": 0.0, "cpu_s": 0.0}
+    saved = _Saved(spent={"wall_s": 0.0, "cpu_s": 0.0}, policies={})
     with closing(real_env(task)) as env, track("learn", config.steps, show=progress) as advance:
         model: Any
         if begun := (out / _AGENT).exists():
+            saved = _read_saved(out)
             model = DynaSAC.load(out / _AGENT, env=env)
-            spent = artifacts.read_json(out / _SPENT)
         else:
             model = new_agent(env, config, seed)
         advance(model.num_timesteps)
         log = LearningLog(out, "real_steps", model.num_timesteps)
+        watch = _Watch(config.steps, out, saved, advance, say, log)
         model.learn(
             max(0, config.steps - model.num_timesteps),
-            callback=_Watch(config.steps, out, spent, advance, say, log),
+            callback=watch,
             log_interval=None,
             reset_num_timesteps=not begun,
         )
         log.close()
+    for policy in (out / "policies").iterdir():
+        if policy.name not in watch.policies:
+            raise StoreError(f"{policy} is not of this run; move it out of the way and run again")
     model.world.save(out / "world")
-    return {"real_steps": model.num_timesteps, "imagined_steps": model.imagined_steps, **spent}
+    return {"real_steps": model.num_timesteps, "imagined_steps": model.imagined_steps, **saved.spent}
+
+
+class _Saved(Record):
+    """What goes with a saved agent.
+
+    Attributes:
+        spent: what it has cost, ``wall_s`` and ``cpu_s``.
+        policies: SHA-256 of the policies kept by then, by name.
+    """
+
+    spent: dict[str, float]
+    policies: dict[str, str]
+
+
+class _Agents(Record):
+    """``spent.json``: what goes with the agent by the SHA-256 of its file, and with the one saved before.
+
+    It is written first, so that whichever of the two files a crash leaves is known.
+    """
+
+    agents: dict[str, _Saved]
+
+
+def _read_saved(out: Path) -> _Saved:
+    """What goes with ``out``'s agent.
+
+    Raises:
+        StoreError: it is not the one that was saved here, or a policy is gone or has changed.
+    """
+    again = f"remove {out} to learn again"
+    agents: _Agents
+    with refusing(str(out / _SPENT), "what a training leaves", again):
+        agents = from_json(_Agents, artifacts.read_json(out / _SPENT))
+    saved = agents.agents.get(artifacts.digest(out / _AGENT))
+    if saved is None:
+        raise StoreError(f"{out / _AGENT} is not what this run saved; {again}")
+    for name, digest in saved.policies.items():
+        with refusing(str(out / "policies" / name), "a policy", again):
+            if artifacts.digest(out / "policies" / name) != digest:
+                raise ValueError("it is not what this run saved")
+    return saved
 
 
 class _Watch(BaseCallback):
@@ -108,13 +157,16 @@ class _Watch(BaseCallback):
         self,
         steps: int,
         out: Path,
-        spent: Mapping[str, float],
+        saved: _Saved,
         advance: Advance,
         say: Callable[[str], None],
         log: LearningLog,
     ) -> None:
         super().__init__()
-        self.steps, self.out, self.spent, self.advance, self.say = steps, out, spent, advance, say
+        self.steps, self.out, self.before, self.advance, self.say = steps, out, saved, advance, say
+        self.policies, self.newest = dict(saved.policies), dict[str, Any]()
+        if (out / _AGENT).exists():
+            self.newest = {artifacts.digest(out / _AGENT): saved.model_dump()}
         self.log = log
         self.wall, self.cpu = time.perf_counter(), cpu_seconds()
         self.steps_a_line = min(_STEPS_A_LINE, -(-steps // POLICIES_KEPT))
@@ -144,14 +196,25 @@ class _Watch(BaseCallback):
             self.kept = tenths
             if model.world is not None:
                 name = f"DynaSAC after {self.num_timesteps:,} real steps"
-                to_policy(model, name).save(self.out / "policies" / f"{self.num_timesteps:08d}")
+                path = self.out / "policies" / f"{self.num_timesteps:08d}"
+                self.policies[path.name] = artifacts.digest(to_policy(model, name).save(path))
         if (lines := self.num_timesteps // self.steps_a_line) > self.said:
             self.said = lines
-            spent = {"wall_s": time.perf_counter() - self.wall, "cpu_s": cpu_seconds() - self.cpu}
-            artifacts.write_json(self.out / _SPENT, {key: spent[key] + self.spent[key] for key in spent})
             self.log.add(numbers)
-            model.save(self.out / _AGENT)
+            self._save(model)
             self.say(f"{self.num_timesteps:,} of {self.steps:,} real steps: {line}")
+
+    def _save(self, model: Any) -> None:
+        file = io.BytesIO()
+        model.save(file)
+        agent, name = file.getvalue(), hashlib.sha256(file.getbuffer()).hexdigest()
+        spent = {"wall_s": time.perf_counter() - self.wall, "cpu_s": cpu_seconds() - self.cpu}
+        now = {key: value + self.before.spent[key] for key, value in spent.items()}
+        newest = {name: {"spent": now, "policies": dict(self.policies)}}
+        artifacts.write_json(self.out / _SPENT, {"agents": {**self.newest, **newest}})
+        with files.write_errors(self.out / _AGENT), files.writing(self.out) as replace:
+            replace(_AGENT, agent)
+        self.newest = newest
 
     def _numbers(self) -> dict[str, float]:
         """What is known by now: of the last real episodes, the last real steps and the world."""

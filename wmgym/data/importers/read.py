@@ -89,12 +89,12 @@ def _listed(paths: StrPath | Sequence[StrPath]) -> list[Path]:
 
 def _files(path: Path) -> list[tuple[str, str]]:
     """Formats and absolute paths of what a path names."""
-    where = str(path.resolve())
-    if path.is_file():
+    where = os.path.realpath(path)
+    if os.path.isfile(path):
         if path.suffix.lower() not in KINDS:
             raise ValueError(f"{path} has none of the suffixes {', '.join(KINDS)}")
         return [(KINDS[path.suffix.lower()], where)]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise ValueError(f"{path} is no file or folder; check the path")
     if (path / "data" / "main_data.hdf5").is_file() or (path / "data" / "metadata.json").is_file():
         return [("minari", where)]

@@ -1,0 +1,99 @@
+"""What the system refuses, what other writers do, and what no file of ours holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import wmgym
+from tools.attacks import forge
+from wmgym.io import artifacts, files
+from wmgym.io.artifacts import (
+    StoreError,
+    check_place,
+    read_directory,
+    read_json,
+    write_directory,
+    write_json,
+)
+
+
+def test_without_locks_no_file_of_another_writer_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers on a network file system: a fresh file may be about to be renamed, or named."""
+
+    def refuses(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuses)
+    fresh = [".tmp-0123456789abcdef", "arrays.0123456789abcdef.safetensors"]
+    stale = [".tmp-fedcba9876543210", "document.0123456789abcdef.json"]
+    for name in (*fresh, *stale):
+        (tmp_path / name).write_bytes(b"")
+    for name in stale:
+        os.utime(tmp_path / name, (0, time.time() - 2 * 3_600))
+    write_directory(tmp_path, kind="data", arrays={}, document={})
+    assert set(fresh) <= {path.name for path in tmp_path.iterdir()}
+    assert not set(stale) & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 300, "\0"], ids=["long", "long below", "NUL"])
+def test_a_name_that_no_file_can_have_is_one_line(name: str, tmp_path: Path) -> None:
+    for call in (
+        lambda: write_directory(tmp_path / name, kind="data", arrays={}, document={}),
+        lambda: read_directory(tmp_path / name, kind="data"),
+        lambda: write_json(tmp_path / name, {}),
+        lambda: read_json(tmp_path / name),
+        lambda: check_place(tmp_path / name),
+        lambda: wmgym.load(tmp_path / name),
+        lambda: wmgym.load(name),
+        lambda: wmgym.load_policy(tmp_path / name),
+        lambda: wmgym.Transitions.load(tmp_path / name),
+    ):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left"):
+        check_place(tmp_path / "out")
+
+
+def test_a_sparse_file_is_refused_by_its_size(tmp_path: Path) -> None:
+    write_directory(tmp_path, kind="data", arrays={"a": np.zeros(3)}, document={})
+    for path in tmp_path.iterdir():
+        kept = path.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(StoreError, match="bytes"):
+            read_directory(tmp_path, kind="data")
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b'{"a": NaN}', b"\xff", b"[" * 100_000])
+def test_a_document_that_is_hashed_and_no_json_is_one_line_with_its_name(text: bytes, tmp_path: Path) -> None:
+    forge.write(tmp_path, "data", safetensors.numpy.save({}), text)
+    with pytest.raises(StoreError, match="JSON") as caught:
+        read_directory(tmp_path, kind="data")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_digest_is_of_every_byte(tmp_path: Path) -> None:
+    write_directory(tmp_path / "a", kind="data", arrays={"a": np.zeros(3)}, document={})
+    first = artifacts.digest(tmp_path / "a")
+    write_directory(tmp_path / "a", kind="data", arrays={"a": np.ones(3)}, document={})
+    assert artifacts.digest(tmp_path / "a") != first
+    next((tmp_path / "a").glob("arrays.*")).write_bytes(b"x")
+    with pytest.raises(StoreError):
+        artifacts.digest(tmp_path / "a")
