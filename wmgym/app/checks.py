@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def check_run(config: RunConfig, task: Task, out: Path) -> None:
             f"rounds.0.real_steps={config.rounds[0].real_steps} are too few to fit a world to; take at least "
             f"{LEAST_STEPS}"
         )
-    place = next(each for each in (out, *out.absolute().parents) if each.is_dir())
+    place = next(each for each in (out, *out.absolute().parents) if os.path.isdir(each))
     need, free = _bytes(config, task), shutil.disk_usage(place).free
     if need > free:
         raise StoreError(

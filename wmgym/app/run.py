@@ -99,8 +99,8 @@ class _Run:
         self.config, self.out, self.progress, self.say = config, out, progress, say
         task = make_task(config.env_id, env_kwargs=config.env_kwargs)
         self.task = replace(task, max_episode_steps=config.max_episode_steps or task.max_episode_steps)
-        artifacts.check_place(out)
         check_run(config, self.task, out)
+        artifacts.check_place(out)
         if config.online:
             online.check(self.task, config.train)
         else:
