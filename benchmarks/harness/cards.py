@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 import wmgym
+from benchmarks.harness import verdict_tables
 from benchmarks.harness.results import result_rows
 from benchmarks.harness.tables import mean_gap, table, times_to_half_std
 from benchmarks.harness.worlds import TASKS, WITH_COPIES, policies
@@ -29,6 +30,7 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
     count = len(policies(env_id, "calibration"))
     facts = [*fidelity(env_id), *gap(env_id), *coverage(env_id), *sanity(env_id)]
     facts += [
+        *verdict_tables.of_shipped(env_id),
         ("steps until the median bound passes 0.5 std", f"{bounds.trust_horizon(0.5):,}"),
         ("size", f"{size(env_id) / 1e6:.1f} MB"),
         ("fitted with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import cards, evaluation_tables, gradients, learning_tables, tables
+from benchmarks.harness import cards, evaluation_tables, gradients, learning_tables, tables, verdict_tables
 from benchmarks.harness.results import ROOT
 from wmgym.models.saving import SHIPPED
 
@@ -33,6 +33,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         gradients.return_gradients, gradients.gradients_by_contact, gradients.core_gradients,
         gradients.gradient_lengths, gradients.member_gradients, gradients.gradient_checks,
         gradients.gradient_trust,
+        verdict_tables.verdicts, verdict_tables.exploitation,
     )
 }  # fmt: skip
 """What a template may ask for, by name; words after the name are arguments."""

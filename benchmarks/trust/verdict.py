@@ -42,6 +42,7 @@ CHANGED: dict[str, tuple[str, Callable[[wmgym.WorldModel], wmgym.WorldModel]]] =
     "bounds of half the width": (CHEETAH, lambda world: wrong.with_bounds(world, 0.5)),
     "terminations ignored": (HOPPER, wrong.without_terminations),
 }  # fmt: skip
+HOMES = {RIGHT: (CHEETAH, HOPPER)} | {name: (home,) for name, (home, _) in CHANGED.items()}
 FITTED = ("half of the data", "data of one policy")
 
 
@@ -54,15 +55,21 @@ def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
     """One for each world."""
     found: dict[str, Work] = {}
     for env_id in args.env:
-        if env_id in (CHEETAH, HOPPER):
-            found[f"{env_id}-{RIGHT}"] = functools.partial(judge_exact, env_id, RIGHT, setup)
-        for name, (home, _) in CHANGED.items():
-            if home == env_id:
-                found[f"{env_id}-{name}"] = functools.partial(judge_exact, env_id, name, setup)
-        for name in FITTED if env_id == CHEETAH and not setup.quick else ():
-            found[f"{env_id}-{name}"] = functools.partial(judge_fitted, env_id, name, setup)
-        found[f"{env_id}-shipped"] = functools.partial(judge_shipped, env_id, setup)
+        own = {name: functools.partial(judge_exact, env_id, name, setup)
+               for name in (RIGHT, *CHANGED) if env_id in HOMES[name]}  # fmt: skip
+        if env_id == CHEETAH and not setup.quick:
+            own |= {name: functools.partial(judge_fitted, env_id, name, setup) for name in FITTED}
+        own["shipped"] = functools.partial(judge_shipped, env_id, setup)
+        found |= {f"{env_id}-{name}": work for name, work in own.items() if name in args.worlds}
     return found
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    every = (RIGHT, *CHANGED, *FITTED, "shipped")
+    parser.add_argument(
+        "--worlds", nargs="+", choices=every, default=list(every), metavar="WORLD",
+        help=f"of {', '.join(every).replace('%', '%%')}; all of them by default",
+    )  # fmt: skip
 
 
 def judge_exact(env_id: str, name: str, setup: Setup) -> list[Row]:
@@ -131,7 +138,7 @@ def off_policy(every: dict[str, Any]) -> tuple[str, ...]:
 
 
 def judged(env_id: str, name: str, kind: str, report: GapReport) -> Row:
-    verdict, bystanders = report.verdict, [s for s in report.scores if s.name != "random"]
+    verdict, scored = report.verdict, [s for s in report.scores if s.name != "random"]
     assert verdict is not None
     agreed, shares = report.agreement, [s.coverage for s in report.scores if s.coverage is not None]
     return {
@@ -139,9 +146,9 @@ def judged(env_id: str, name: str, kind: str, report: GapReport) -> Row:
         "failed": [reason.rule for reason in verdict.reasons if reason.passed is False],
         "unknown": [reason.rule for reason in verdict.reasons if reason.passed is None],
         "reasons": [reason.text for reason in verdict.reasons if not reason.passed],
-        "policies": len(bystanders), "episodes": report.episodes,
+        "policies": len(scored), "episodes": report.episodes,
         "spearman": None if agreed is None else round(agreed.spearman.value, 4),
-        "mean_gap": round(float(np.mean([abs(s.gap) for s in bystanders])), 4),
+        "mean_gap": round(float(np.mean([abs(s.gap) for s in scored])), 4),
         "coverage": round(float(np.mean(shares)), 4) if shares else None,
     }  # fmt: skip
 
@@ -170,4 +177,5 @@ BENCHMARK = Benchmark(
     collects="plays episodes of the reference policies in MuJoCo for every world, and fits two worlds",
     envs=TASKS,
     seeds=(88_000,),
+    arguments=arguments,
 )
