@@ -12,7 +12,7 @@ a step, then readouts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -173,6 +173,24 @@ class Core:
     def readout_dim(self) -> int:
         """What is predicted from the next core: unobserved readouts, then shown ones."""
         return self.unobserved_dim - self.displacement_dim + self.shown_dim
+
+
+def shown_alone(core: Core) -> Core | None:
+    """The core of data that hold observations and no unobserved quantities.
+
+    None where the readouts, which a reward of its own would take, are among these.
+    """
+    if core.unobserved_dim > core.displacement_dim:
+        return None
+    dim = core.geometry.dim
+    vectors = tuple(vector for vector in core.geometry.positions if max(vector) < dim)
+    return replace(
+        core,
+        geometry=replace(core.geometry, displacement_dim=0, positions=vectors),
+        unobserved_dim=0,
+        read_unobserved=None,
+        symmetries=tuple(replace(each, displacement=()) for each in core.symmetries),
+    )
 
 
 def with_velocities(joints: Sequence[str], moving: Sequence[str] | None = None) -> tuple[str, ...]:

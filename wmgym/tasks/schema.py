@@ -12,7 +12,7 @@ from gymnasium import spaces
 from pydantic import Field, JsonValue, model_validator
 
 from wmgym.io.schema import Count, Record, refusing
-from wmgym.tasks.layout import Core, identity_core
+from wmgym.tasks.layout import Core, identity_core, shown_alone
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import Known
 from wmgym.tasks.task import Task
@@ -93,8 +93,9 @@ class TaskRecord(Record):
         """Refuse what no task can have."""
         if isinstance(self.action_space, BoxRecord) and not self.action_space.bounded:
             raise ValueError("actions must have bounds")
-        if (self.reward == "table") != (self.terminated == "table"):
-            raise ValueError("reward and termination are both from the table or neither")
+        heads = self.reward, self.terminated
+        if "table" in heads and heads not in (("table", "table"), ("learned", "table")):
+            raise ValueError("termination is from the table, and the reward is too or learned")
         if self.names and len(self.names) != math.prod(self.observation_space.shape):
             raise ValueError("there must be a name for each number of the observation")
         return self
@@ -150,8 +151,8 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
         )
     env_kwargs = rebuild_kwargs(record.env_kwargs)
     with refusing(where, f"a task {record.env_id!r}", "make it again"):
-        known = lookup(record.env_id, env_kwargs) if record.reward == "table" else None
-    if record.reward == "table" and known is None:
+        known = lookup(record.env_id, env_kwargs) if record.terminated == "table" else None
+    if record.terminated == "table" and known is None:
         raise ValueError(
             f"{where}: reward and termination of {record.env_id!r} were known where this was stored and are "
             "not here; if the robot is your own, run the line that sets wmgym.tasks.registry.TABLE before "
@@ -166,15 +167,22 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
         action_space=action_space,
         dt=record.dt,
         max_episode_steps=record.max_episode_steps,
-        core=known.core if known else _observed_core(record, int(np.prod(observation_space.shape))),
-        reward=known.reward if known else None,
+        core=_core(record, known, int(np.prod(observation_space.shape))),
+        reward=known.reward if known and record.reward == "table" else None,
         terminated=known.terminated if known else None,
         from_table=known is not None,
     )
 
 
-def _observed_core(record: TaskRecord, dim: int) -> Core:
-    return replace(identity_core(dim), names=tuple(record.names or ()))
+def _core(record: TaskRecord, known: Known | None, obs_dim: int) -> Core:
+    if known is None:
+        return replace(identity_core(obs_dim), names=tuple(record.names or ()))
+    core = known.core if record.reward == "table" else shown_alone(known.core)
+    if core is None:
+        raise ValueError(
+            f"a reward of {record.env_id!r} takes what no observation shows; it cannot be learned"
+        )
+    return core
 
 
 def _try(record: TaskRecord, known: Known, obs_dim: int, where: str) -> None:
@@ -211,7 +219,7 @@ def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
 def _origin(task: Task, function: Any) -> Origin:
     """Where a head comes from; a core of the caller's own makes all of them given."""
     if task.from_table:
-        return "table"
+        return "learned" if function is None else "table"
     if function is None and (task.core == identity_core(task.obs_dim) or _names_alone(task)):
         return "learned"
     return "given"

@@ -35,7 +35,8 @@ class Task:
         reward: known reward ``(state, action, next_state, unobserved) -> (batch,)``, or None: learned; a
             state is a core and the readouts that the observation shows beside it.
         terminated: likewise known termination, bool, or None: learned.
-        from_table: reward and termination are the table's, so that a saved world can find them again.
+        from_table: core and termination are the table's, and so is the reward unless it is learned, so that a
+            saved world can find them again.
         factory: makes the real env where ``env_id`` alone cannot.
     """
 
@@ -54,7 +55,7 @@ class Task:
     def __repr__(self) -> str:
         """The env, the sizes of its spaces, and where reward and termination come from."""
         reward, terminated = (
-            "table" if self.from_table else "learned" if known is None else "given"
+            "learned" if known is None else "table" if self.from_table else "given"
             for known in (self.reward, self.terminated)
         )
         return (

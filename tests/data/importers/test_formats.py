@@ -149,10 +149,13 @@ def test_minari_gives_what_collect_gave(hopper: Transitions, minari_home: Path, 
     for name in ("obs", "action", "next_obs", "terminated", "episode", "reward"):
         np.testing.assert_array_equal(getattr(data, name), getattr(hopper, name))
     if infos:  # all that the task's own reward takes
-        assert data.task.from_table
+        assert "reward table, termination table" in repr(data.task)
         np.testing.assert_allclose(data.unobserved, hopper.unobserved, atol=1e-12)
-    else:
-        assert (data.task.env_id, data.task.reward) == ("", None)
+    else:  # its layout and termination are known all the same
+        assert "reward learned, termination table" in repr(data.task)
+        assert data.core.shape == hopper.core.shape
+        data.save(minari_home / "saved")
+        assert repr(Transitions.load(minari_home / "saved").task) == repr(data.task)
     assert data.task.action_space == hopper.task.action_space
     assert data.task.max_episode_steps == 1_000
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from wmgym.data.importers.runs import Run
 from wmgym.tasks.described import describe_task
+from wmgym.tasks.layout import shown_alone
 from wmgym.tasks.registry import TABLE, lookup
 from wmgym.tasks.task import Task, UserRewardFn
 
@@ -60,33 +61,48 @@ def log_task(
         size = 1 if isinstance(space, spaces.Discrete) else int(np.prod(space.shape))
         if size != found:
             raise ValueError(f"{what}_space has {size} numbers, the data {found}; name the columns of one")
-    known = None
+    limit = max_episode_steps or facts.get("max_episode_steps")
     if facts.get("env_id") in TABLE and reward_fn is None and terminated_fn is None:
-        known = lookup(facts["env_id"], facts.get("env_kwargs", {}))
-    unobserved = runs[0].unobserved
-    shown = 0 if unobserved is None else unobserved.shape[1]
-    if known is not None and known.core.unobserved_dim == shown:
-        return Task(
-            env_id=facts["env_id"],
-            env_kwargs=dict(facts.get("env_kwargs", {})),
-            observation_space=observation_space,
-            action_space=action_space,
-            dt=known.dt,
-            max_episode_steps=max_episode_steps or facts.get("max_episode_steps"),
-            core=known.core,
-            reward=known.reward,
-            terminated=known.terminated,
-            from_table=True,
-        )
-    longest = max(len(run.action) for run in runs)
+        known = _known_task(facts, runs[0], observation_space, action_space, limit)
+        if known is not None:
+            return known
     return describe_task(
         observation_space,
         action_space,
         dt=dt,
-        max_episode_steps=max_episode_steps or facts.get("max_episode_steps") or longest,
+        max_episode_steps=limit or max(len(run.action) for run in runs),
         names=names,
         reward_fn=reward_fn,
         terminated_fn=terminated_fn,
+    )
+
+
+def _known_task(
+    facts: Mapping[str, Any],
+    run: Run,
+    observation_space: spaces.Box,
+    action_space: spaces.Box | spaces.Discrete,
+    limit: int | None,
+) -> Task | None:
+    """The task known in code, its reward learned where data lack what it takes; None if they do not fit."""
+    known = lookup(facts["env_id"], facts.get("env_kwargs", {}))
+    if known is None:
+        return None
+    paid = run.unobserved is not None and run.unobserved.shape[1] == known.core.unobserved_dim
+    core = known.core if paid else shown_alone(known.core)
+    if core is None or core.observe(np.zeros((1, core.state_dim))).shape[1] != run.obs.shape[1]:
+        return None
+    return Task(
+        env_id=facts["env_id"],
+        env_kwargs=dict(facts.get("env_kwargs", {})),
+        observation_space=observation_space,
+        action_space=action_space,
+        dt=known.dt,
+        max_episode_steps=limit,
+        core=core,
+        reward=known.reward if paid else None,
+        terminated=known.terminated,
+        from_table=True,
     )
 
 
