@@ -70,8 +70,9 @@ def from_log(
         obs: observation columns, in this order.
         action: action columns.
         next_obs: columns with the observation after the step.
-        reward: column with what the step paid.
-        terminated: column that is not zero where the step ended the episode for good.
+        reward: column with what the step paid; looked for by its name where there is no ``reward_fn``.
+        terminated: column that is not zero where the step ended the episode for good; ``[]`` where nothing
+            ends one but its time limit.
         truncated: column that is not zero where the episode ended for another reason, such as a time limit.
         time: column with seconds; ``_ms``, ``_us`` or ``_ns`` at the end of its name are understood.
         episode: column with a number or label that differs from episode to episode. Files are always apart.
@@ -94,6 +95,8 @@ def from_log(
         ValueError: files that cannot be parsed, columns that are missing or do not fit, data that contradict
             themselves, or a task with other sizes.
     """
+    if reward is None and reward_fn is not None:
+        reward = []
     named = {
         "obs": obs, "action": action, "next_obs": next_obs, "reward": reward, "terminated": terminated,
         "truncated": truncated, "time": time, "episode": episode, "unobserved": unobserved,
@@ -119,8 +122,10 @@ def from_log(
     data = _joined(task, runs)
     if not quiet:
         print(told.text(tables, roles, data))
+    ends_unsaid = terminated is None or len(terminated) > 0
     for finding in check(data):
-        warnings.warn(finding.text, stacklevel=2)
+        if finding.about != "terminations" or ends_unsaid:
+            warnings.warn(finding.text, stacklevel=2)
     return data
 
 
