@@ -58,9 +58,10 @@ def test_right_data_pass() -> None:
         (lambda d: {"next_obs": d.next_obs[::-1]}, "not the obs of the next row"),
         (lambda d: {"next_obs": d.obs}, "not the obs of the next row"),
         (lambda d: {"episode": np.zeros(len(d), int)}, "row 59 .*, and so it is in 1.6%"),
-        (lambda d: {"reward": d.reward[:, None]}, "reward has shape"),
+        (lambda d: {"reward": d.reward[:, None]}, r"reward has shape \(1200, 1\), expected"),
+        (lambda d: {"terminated": d.terminated[:, None]}, r"terminated has shape \(1200, 1\), expected"),
     ],
-    ids=["rolled", "unrelated", "off by one", "one episode", "a column of shape (n, 1)"],
+    ids=["rolled", "reversed", "off by one", "one episode", "reward (n, 1)", "terminated (n, 1)"],
 )  # fmt: skip
 def test_contradictions_are_refused(change: Any, match: str) -> None:
     data = toy.episodes(20, seed=0)

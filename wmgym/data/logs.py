@@ -91,6 +91,8 @@ def from_arrays(
 
 def _column(name: str, array: Any, n: int) -> np.ndarray:
     column = real_numbers(name, array)
+    if name in ("terminated", "reward") and column.shape != (n,):  # (n, 1) would be broadcast to (n, n)
+        raise ValueError(f"{name} has shape {column.shape}, expected ({n},)")
     if column.shape[:1] != (n,):
         raise ValueError(f"{name} has shape {column.shape}, episode has {n} rows")
     return column
