@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from wmgym.data.executors import end_with
+
 WRONG = ("exception", "accepted", "hang", "memory", "lost", "differs", "orphan")
 """What can go wrong: another exception than a ValueError of one line that names the file; nonsense taken for
 sound; more than 2 s of processor time; more than twice the memory of the sound artefact; an artefact gone; a
@@ -104,6 +106,7 @@ def watch(attack: Attack, seed: int, folder: Path, count: int) -> tuple[dict[str
 
 
 def _run(attack: Attack, seed: int, folder: Path, count: int, skip: int, sender: Connection) -> None:
+    end_with(os.getppid())
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     sound: dict[str, float] = {}
     for at, attempt in enumerate(attack(np.random.default_rng(seed), folder, count)):

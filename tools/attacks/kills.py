@@ -25,6 +25,7 @@ import torch
 import wmgym
 from tools.attacks.harness import Attempt
 from wmgym.app import run as run_module
+from wmgym.data.executors import end_with
 from wmgym.io import artifacts
 from wmgym.io.artifacts import StoreError
 
@@ -117,11 +118,13 @@ def _kill(verb: Verb, place: Path, draws: np.ndarray) -> Wrong:
 
 def _forked(act: Callable[[Path], object], place: Path) -> int:
     """The process that does it, alone in its session."""
+    parent = os.getpid()
     if pid := os.fork():
         return pid
     status = 1
     try:
         os.setsid()
+        end_with(parent)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         nowhere = os.open(os.devnull, os.O_WRONLY)
