@@ -133,7 +133,7 @@ def jobs(env_id: str) -> Iterator[Job]:
 
 def make(todo: list[Job], workers: int) -> None:
     """One forked process a job, none of which outlives this one; a job that fails stops no other."""
-    failed = [line for line in executor(workers, len(todo)).map(_attempt, todo, _silent) if line]
+    failed = [line for line in executor(workers, len(todo)).map(_attempt, todo, lambda *_: None) if line]
     if failed:
         sys.exit(f"{len(failed)} failed; run the same command again")
 
@@ -142,17 +142,11 @@ def _attempt(job: Job, advance: Advance) -> str:
     """Say how it went; what went wrong, or nothing."""
     try:
         card = produce(job)
+        said, failed = f"{card.return_mean:,.1f} +- {card.return_std:,.1f}", ""
     except Exception as error:
-        failed = f"{job.env_id}/{job.name}: {error}"
-        print(failed, flush=True)
-        return failed
-    said = f"{card.return_mean:,.1f} +- {card.return_std:,.1f}"
+        said = failed = str(error) or type(error).__name__
     print(f"{job.env_id}/{job.name}: {said}", flush=True)
-    return ""
-
-
-def _silent(amount: int, note: str = "") -> None:
-    return None
+    return failed
 
 
 def produce(job: Job) -> PolicyCard:
