@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## HalfCheetah, 10,000 real steps: a world, a poli
 	$(BIN)/wmgym run HalfCheetah-v5 --seed $(SEED) --out runs/demo
 
 test: $(VENV)/.installed-all ## Run the tests that take less than 5 minutes together, in two processes
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-all: $(VENV)/.installed-all ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m '' --timeout 3600

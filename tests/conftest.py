@@ -15,8 +15,6 @@ from wmgym.models.world import WorldModel
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # no test imports mujoco before this file
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other process needs a core too
 
 TINY = FitConfig(members=2, width=32, depth=2, max_updates=100, eval_every=50)
 
