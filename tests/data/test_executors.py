@@ -157,6 +157,7 @@ ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "before"),
     [
@@ -190,6 +191,7 @@ ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not end children")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_not_even_a_child_stuck_in_c_code_is_left(end: int) -> None:
