@@ -241,6 +241,20 @@ def planning() -> str:
     return table(head, rows)
 
 
+def inputs() -> str:
+    """One row a set of data: what it is of, its size, and errors of a world fitted to it, mean over seeds."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in result_rows("inputs"):
+        found.setdefault((row["env"], row["data"]), []).append(row)
+    rows = []
+    for (env, data), each in found.items():
+        error = {h: [row["error"] for row in each if row["h"] == h] for h in (1, 8, 32)}
+        means = [f"{sum(e) / len(e):.3f}" if e else "" for e in error.values()]
+        kind = {"csv": "CSV", "minari": "Hopper"}[env]
+        rows.append([kind, data, f"{each[0]['steps']:,}", str(each[0]["episodes"]), *means])
+    return table(["data", "how recorded", "steps", "episodes", "h = 1", "h = 8", "h = 32"], rows)
+
+
 def ablation() -> str:
     """One row a change: error after 32 steps relative to the base, most telling changes first."""
     ratio = ablation_ratios()

@@ -13,8 +13,11 @@ import pytest
 from gymnasium import spaces
 
 import wmgym
-from tests.data.importers.pendulums import HEADER, PERIOD, run, swing, write_csv
+from tests.data.importers.pendulums import PERIOD, run, swing, write_csv
+from wmgym.data.importers import csv
+from wmgym.data.importers.columns import find_roles
 from wmgym.data.importers.from_log import from_log
+from wmgym.data.importers.table import Table
 from wmgym.data.transitions import Transitions
 
 
@@ -123,26 +126,42 @@ def test_units(clean: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "kwargs", "match"),
+    ("columns", "given", "match"),
     [
-        (HEADER, {"obs": ["q1", "dqq1"]}, "Did you mean 'dq1'"),
-        (HEADER, {"time": []}, ""),
-        ("t,a,b,c,d", {}, "which columns are the obs"),
-        ("t,q,q,u,r", {}, "two columns are called 'q'"),
-        ("0,1,2,3,4", {}, "must name the columns"),
-        (HEADER, {"obs": ["q1"], "action": ["q1"]}, "two roles"),
-        (HEADER, {"observation_space": spaces.Box(-1, 1, (3,))}, "has 3 numbers, the data 2"),
-        (HEADER, {"action_space": spaces.Box(-np.inf, np.inf, (1,))}, "must be bounded"),
+        ("q1 dq1 u", {"obs": ["q1", "dqq1"]}, "there is no column 'dqq1'. Did you mean 'dq1'"),
+        ("a b c", {}, "which columns are the obs"),
+        ("q1 u", {"obs": ["q1"], "action": ["q1"]}, "two roles"),
+        ("q1 u a b", {"reward": ["a", "b"]}, "reward is one column"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(
-    tmp_path: Path, header: str, kwargs: dict[str, Any], match: str
-) -> None:
-    path = write_csv(tmp_path / "run.csv", run(0), header)
-    if match:
-        refused(match, path, **kwargs)
-    else:
-        assert read(path, **kwargs).task.dt == 1.0
+def test_columns_that_do_not_fit_are_refused(columns: str, given: dict[str, Any], match: str) -> None:
+    table = Table("run.csv", {name: np.zeros(3) for name in columns.split()})
+    with pytest.raises(ValueError, match=match):
+        find_roles([table], given)
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        ("t,q,q,u,r", "two columns are called 'q'"),
+        ("0,1,2,3,4", "must name the columns"),
+        ("t,q,u", "line 2 has 5"),
+    ],
+)
+def test_headers_that_do_not_fit_are_refused(tmp_path: Path, header: str, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        csv.read(str(write_csv(tmp_path / "run.csv", run(0, rows=9), header)))
+
+
+def test_spaces_that_do_not_fit_are_refused(clean: Path) -> None:
+    refused("has 3 numbers, the data 2", clean, observation_space=spaces.Box(-1, 1, (3,)))
+    refused("must be bounded", clean, action_space=spaces.Box(-np.inf, np.inf, (1,)))
+
+
+def test_a_log_without_a_clock(clean: Path) -> None:
+    assert read(clean, time=[]).task.dt == 1.0
+    assert read(clean, time=[], dt=0.5).task.dt == 0.5
+    refused("max_gap needs a time column", clean, time=[], max_gap=1.0)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

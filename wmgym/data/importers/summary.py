@@ -49,7 +49,7 @@ class Summary:
         recordings = "1 recording" if len(tables) == 1 else f"{len(tables):,} recordings"
         lines = [
             f"{recordings}, {sum(len(next(iter(t.columns.values()))) for t in tables):,} rows: "
-            f"{len(data):,} steps of {data.task.dt:g} s in {data.num_episodes:,} episodes"
+            f"{len(data):,} steps of {data.task.dt:g} s in {_episodes(data.num_episodes)}"
         ]
         for role in fields(roles):
             value = getattr(roles, role.name)
@@ -79,3 +79,7 @@ class Summary:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _episodes(count: int) -> str:
+    return "1 episode" if count == 1 else f"{count:,} episodes"
