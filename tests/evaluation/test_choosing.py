@@ -112,6 +112,11 @@ def test_imagination_sharpens_scores() -> None:
     assert "estimate from both" in str(report)
     assert report.origin is not None
     assert report.origin.cpu_s > 0
+    speed = report.origin.speed
+    assert speed is not None
+    assert speed.physics is None  # the toy is none of MuJoCo's
+    assert speed.many > speed.alone > 0
+    assert min(speed.real, speed.imagined) > 0
 
 
 def test_policies_trained_in_the_world_do_not_count_for_its_ranking() -> None:

@@ -12,6 +12,8 @@ from markupsafe import escape
 
 import wmgym
 from tests.evaluation.reports import report
+from wmgym.evaluation.findings import Speed
+from wmgym.evaluation.gap_report import Origin
 from wmgym.evaluation.report import page as page_module
 from wmgym.evaluation.report import video
 from wmgym.evaluation.verdict import verdict
@@ -119,6 +121,22 @@ def test_a_report_of_one_policy_without_bounds(tmp_path: Path) -> None:
         tmp_path, names=("only",), real=(5.0,), gaps=(0.1,), coverage=None, open_loop=(), level=None
     )
     assert "no error bounds" in text
+
+
+@pytest.mark.parametrize(
+    ("speed", "said"),
+    [
+        (Speed(7_000, 20_000, 15_000, 20, 4_000, 200_000),
+         ("MuJoCo is 5.00 times as fast as a single imagined env", "a batch of 1,024 of them is 10.0 times",
+          "Imagined, 20 envs, with the policy", "physics alone")),
+        (Speed(100, None, 15_000, 20, 4_000, 50),
+         ("a single imagined env is 40.0 times as fast as the real env", "the real env is 2.00 times")),
+        (None, ("This report took 1 real steps",)),
+    ],
+)  # fmt: skip
+def test_which_side_is_faster_is_said(tmp_path: Path, speed: Speed | None, said: tuple[str, ...]) -> None:
+    text = written(tmp_path, origin=Origin("", {}, 1.0, 1.0, speed))
+    assert all(part in text for part in said)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from wmgym.io.schema import STRICT
+from wmgym.io.schema import STRICT, Amount, Count
 
 Level: TypeAlias = Literal["trust", "trust for ranking only", "do not trust"]
 
@@ -54,6 +54,29 @@ class Counterfactual:
     steps: int
     alternatives: tuple[Alternative, ...]
     skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Steps per second of one core while a report was made.
+
+    Attributes:
+        real: of the episodes in the real env, with their policies and recording.
+        physics: of MuJoCo alone, without Gymnasium, observations or a policy; None for other envs.
+        imagined: of the imagined episodes, with their policies.
+        side_by_side: how many of them ran in one batch.
+        alone: of a single imagined env, without a policy.
+        many: of 1,024 imagined envs in one batch, without a policy.
+    """
+
+    __pydantic_config__ = STRICT
+
+    real: Amount
+    physics: Amount | None
+    imagined: Amount
+    side_by_side: Count
+    alone: Amount
+    many: Amount
 
 
 @dataclass(frozen=True)

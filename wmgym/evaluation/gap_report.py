@@ -10,7 +10,7 @@ from typing import Any
 
 from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.agreement import Agreement
-from wmgym.evaluation.findings import Counterfactual, Verdict
+from wmgym.evaluation.findings import Counterfactual, Speed, Verdict
 from wmgym.io import artifacts
 from wmgym.io.schema import STRICT, Amount, Count, Interval, Share, from_json, refusing
 
@@ -105,6 +105,7 @@ class Origin:
         versions: of the libraries, by name.
         wall_s: seconds that scoring took.
         cpu_s: processor seconds that it took, all processes together.
+        speed: steps per second of either side; None in old reports.
     """
 
     __pydantic_config__ = STRICT
@@ -113,6 +114,7 @@ class Origin:
     versions: dict[str, str]
     wall_s: Amount
     cpu_s: Amount
+    speed: Speed | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from wmgym.data.executors import executor
 from wmgym.data.policy import PolicyFn
 from wmgym.envs.rollout import rollout
+from wmgym.evaluation.speed import clock
 from wmgym.io.progress import Advance, track
 from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
@@ -35,6 +36,7 @@ class Imagined:
         diverged: ``(n,)`` share of them that left the range of the data.
         more: ``(m,)`` returns from further start states.
         steps: imagined steps in all.
+        seconds: processor time that they took, policy included; see ``speed.clock``.
     """
 
     returns: np.ndarray
@@ -43,6 +45,7 @@ class Imagined:
     diverged: np.ndarray
     more: np.ndarray
     steps: int
+    seconds: float
 
 
 def divide(real: int, imagined: int) -> tuple[int, int]:
@@ -65,9 +68,12 @@ def imagine(
     """Imagine ``draws`` episodes from each of ``starts`` and one from each of ``more``, all side by side."""
     count = len(starts) * draws
     every = np.concatenate([starts.repeat(draws, 0), more])
+    now = clock(world)
+    began = now()
     returns, lengths, diverged = rollout(
         world, policy, every, seed, max_episode_steps=limit, propagation=propagation
     )
+    seconds = now() - began
 
     def paired(values: np.ndarray) -> np.ndarray:
         return np.asarray(values[:count].reshape(len(starts), draws).mean(1))
@@ -79,6 +85,7 @@ def imagine(
         diverged=paired(diverged),
         more=returns[count:],
         steps=int(lengths.sum()),
+        seconds=seconds,
     )
 
 

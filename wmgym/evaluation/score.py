@@ -21,6 +21,7 @@ from wmgym.evaluation.counterfactual import counterfactual
 from wmgym.evaluation.gap_report import RANDOM, GapReport, Origin, PolicyScore
 from wmgym.evaluation.imagined import Imagined, divide, further_seeds, imagine, over_policies, start_states
 from wmgym.evaluation.intervals import mean_interval, prediction_powered
+from wmgym.evaluation.speed import measure
 from wmgym.evaluation.verdict import verdict
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import cpu_seconds, library_versions
@@ -97,6 +98,7 @@ def score(
         )
     limit = time_limit(world, max_episode_steps)
     everyone = {**candidates, RANDOM: None}
+    before = cpu_seconds()
     real = collect_each(
         world.task,
         everyone,
@@ -106,6 +108,7 @@ def score(
         workers=workers,
         progress=progress,
     )
+    real_cpu = cpu_seconds() - before
     draws, further = divide(real_episodes, total)
     more = start_states(world.task, further_seeds(seed, further))
 
@@ -149,8 +152,12 @@ def score(
         open_loop=mean_rows([freshness.by_steps for freshness in checked]),
         counterfactual=counterfactual(world, real, propagation, seed),
     )
+    imagined_s = sum(imagined.seconds for imagined, _ in judged.values())
+    speed = measure(
+        world, (report.real_steps, real_cpu), (report.imagined_steps, imagined_s), total, limit, seed
+    )
     spent = time.perf_counter() - wall, cpu_seconds() - cpu
-    origin = Origin(_fingerprint(world), library_versions(), *spent)
+    origin = Origin(_fingerprint(world), library_versions(), *spent, speed=speed)
     return replace(report, verdict=verdict(report), origin=origin)
 
 

@@ -9,7 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wmgym.evaluation.findings import Speed
 from wmgym.evaluation.gap_report import RANDOM, GapReport
+from wmgym.evaluation.speed import MANY
 from wmgym.evaluation.verdict import verdict
 from wmgym.io import files
 from wmgym.io.provenance import library_versions
@@ -90,6 +92,7 @@ def write_report(
         videos=videos,
         no_video=no_video,
         cost=_cost(report, cost),
+        speed=_speed(report.origin.speed if report.origin else None),
         provenance=_provenance(report, world, made_by or {}),
     )
     return files.write_bytes(path, page.encode())
@@ -186,6 +189,31 @@ def _cost(report: GapReport, cost: Mapping[str, float] | None) -> list[tuple[str
         for key, title in names.items()
         if key in spent
     ]
+
+
+def _speed(speed: Speed | None) -> tuple[str, list[tuple[str, str]]]:
+    """Which side is the faster one, in a sentence, and steps per second of either."""
+    if speed is None:
+        return "", []
+    engine, said = speed.real, "the real env"
+    rows = [("Real env, with its policy", speed.real)]
+    if speed.physics is not None:
+        engine, said = speed.physics, "MuJoCo"
+        rows = [("MuJoCo's physics alone", engine), ("MuJoCo in Gymnasium, with the policy", speed.real)]
+    rows += [
+        ("Imagined, one env", speed.alone),
+        (f"Imagined, {speed.side_by_side:,} envs, with the policy", speed.imagined),
+        (f"Imagined, {MANY:,} envs", speed.many),
+    ]
+
+    def compared(rate: float, imagined: str) -> str:
+        ratio = number(max(rate, engine) / max(min(rate, engine), 1e-9))
+        first, second = (imagined, said) if rate >= engine else (said, imagined)
+        return f"{first} is {ratio} times as fast as {second}"
+
+    alone = compared(speed.alone, "a single imagined env")
+    many = compared(speed.many, f"a batch of {MANY:,} of them")
+    return f"On one core, {alone}; {many}.", [(name, number(rate)) for name, rate in rows]
 
 
 def duration(seconds: float) -> str:
