@@ -13,6 +13,7 @@ _TASK = "|".join(
     [
         rf"task\.env_id: {_TEXT}",
         r"task\.env_kwargs: a key more",
+        r"task\.names: \[\]",
         rf"task\.dt: {_POSITIVE}",
         rf"task\.max_episode_steps: (null|{_POSITIVE})",
         rf"task\.action_space\.(start|(low|high)\.\*): {_NUMBER}",
@@ -33,7 +34,6 @@ FREE: dict[str, str] = {
             r"calibration\.level: 0\.5",
             rf"calibration\.episodes: {_POSITIVE}",
             rf"support\.typical: {_POSITIVE}",
-            r"calibration: null",
             r"(dynamics|readout)\.settings\.\S+: (gone|true)",
             rf"(dynamics|readout)\.(?!settings)\S+: {_FINITE}",
             rf"calibration\.(half_width|per_disagreement|tube|distrust)\.\w+: {_BOUND}",
@@ -41,10 +41,11 @@ FREE: dict[str, str] = {
             r"calibration\.power\.\w+: (zeros|reversed|as float16)",
             rf"calibration\.center: {_FINITE}",
             r"calibration\.(data_std|reach|std_scale): "
-            r"(one (1e\+38|1000000000)|zeros|1e30 times|reversed|as float16)",
+            r"(one (1e\+38|1000000000)|zeros|negated|1e30 times|reversed|as float16)",
             r"calibration\.windows: (zeros|reversed|one 1000000000)",
             r"support\.(core|next_core|action|episode|step): "
             r"(one (-1|1000000000)|all -1|negated|zeros|reversed|turned|as float16)",
+            r"starts: a row more",
             r"(starts|low|high): (one .*|negated|zeros|all -1|1e30 times|reversed|as float16)",
         ]
     ),

@@ -145,7 +145,8 @@ def _one(value: float) -> Callable[[np.ndarray], np.ndarray]:
 def _integers(value: int) -> Callable[[np.ndarray], np.ndarray]:
     def change(array: np.ndarray) -> np.ndarray:
         changed = array.copy()
-        changed.reshape(-1)[-1:] = value if array.dtype.kind == "i" else min(max(value, -1), 1)
+        if array.dtype.kind == "i":
+            changed.reshape(-1)[-1:] = value
         return changed
 
     return change

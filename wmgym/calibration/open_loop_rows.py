@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wmgym.io.schema import STRICT
+from wmgym.io.schema import STRICT, Amount, Count, Share
 
 if TYPE_CHECKING:  # reports hold rows, and reading one takes no torch
     from wmgym.calibration.open_loop import OpenLoopStep
@@ -37,15 +37,15 @@ class OpenLoopRow:
 
     __pydantic_config__ = STRICT
 
-    steps: int
-    windows: int
-    error: float
-    error_90: float
-    bound: float
-    coverage: float
-    constant_state: float
-    reward_error: float | None
-    reward_size: float | None
+    steps: Count
+    windows: Count
+    error: Amount
+    error_90: Amount
+    bound: Amount
+    coverage: Share
+    constant_state: Amount
+    reward_error: Amount | None
+    reward_size: Amount | None
 
 
 def open_loop_rows(

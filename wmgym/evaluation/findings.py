@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from wmgym.io.schema import STRICT, Amount, Count
+from wmgym.io.schema import STRICT, Amount, Count, Share
 
 Level: TypeAlias = Literal["trust", "trust for ranking only", "do not trust"]
 
@@ -32,11 +32,11 @@ class Alternative:
     __pydantic_config__ = STRICT
 
     actions: str
-    branches: int
-    error: float
-    coverage: float | None
+    branches: Count
+    error: Amount
+    coverage: Share | None
     cosine: float | None
-    difference_error: float | None
+    difference_error: Amount | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Counterfactual:
 
     __pydantic_config__ = STRICT
 
-    steps: int
+    steps: Count
     alternatives: tuple[Alternative, ...]
     skipped: str = ""
 

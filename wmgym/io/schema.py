@@ -109,7 +109,8 @@ def join_arrays(kind: type[T], arrays: Mapping[str, np.ndarray], values: Mapping
             keys = get_args(get_args(hints[name])[0])
             built[name] = {key: arrays[f"{name}.{key}"] for key in keys}
         else:
-            built[name] = from_json(hints[name], rest.pop(name))
+            value = pydantic_core.to_json(rest.pop(name))
+            built[name] = _field_adapter(hints[name]).validate_json(value)
     if rest:
         raise KeyError(f"unknown {', '.join(rest)}")
     return kind(**built)
@@ -188,5 +189,8 @@ def _reasons(error: ValidationError, *where: str) -> list[str]:
 
 _hints: Callable[[Any], dict[str, Any]] = functools.cache(
     functools.partial(get_type_hints, include_extras=True)  # the ranges of numbers
+)
+_field_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(
+    functools.partial(TypeAdapter, config=STRICT)  # which a dataclass brings with it
 )
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
