@@ -13,7 +13,7 @@ _TASK = "|".join(
     [
         rf"task\.env_id: {_TEXT}",
         r"task\.env_kwargs: a key more",
-        r"task\.names: \[\]",
+        r"task\.names: (\[\]|gone|null)",
         rf"task\.dt: {_POSITIVE}",
         rf"task\.max_episode_steps: (null|{_POSITIVE})",
         rf"task\.action_space\.(start|(low|high)\.\*): {_NUMBER}",
@@ -70,6 +70,7 @@ FREE: dict[str, str] = {
             rf"\S+: {_FINITE}",
             r"\S+: as float64",
             r"log_std_weight: gone",
+            r"weight\.0: a row (less|more)",
             r"(low|high): as int8",
             r"(activation|head): .*",
             r"header: metadata",

@@ -94,7 +94,8 @@ def _use_world(path: Path) -> Any:
     world = wmgym.load(path)
     env = wmgym.ImaginedVectorEnv(world, 2)
     obs, _ = env.reset(seed=0)
-    action = np.zeros((2, *env.single_action_space.shape), env.single_action_space.dtype)
+    first = getattr(env.single_action_space, "start", 0)
+    action = np.full((2, *env.single_action_space.shape), first, env.single_action_space.dtype)
     after, reward, *_ = env.step(action)
     for array in (obs, after, reward):
         if not np.isfinite(array).all():

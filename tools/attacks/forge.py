@@ -110,7 +110,7 @@ ANYWHERE: dict[str, Any] = {
 def mutations(value: Any) -> Iterator[tuple[str, Any]]:
     """Other values for a place that holds this one."""
     for name, other in ANYWHERE.items():
-        if type(other) is not type(value) or other != value:
+        if other != value or isinstance(other, bool) != isinstance(value, bool):  # 0 is 0.0
             yield name, other
     yield "gone", DELETE
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -44,8 +44,8 @@ class OpenLoopRow:
     bound: Amount
     coverage: Share
     constant_state: Amount
-    reward_error: Amount | None
-    reward_size: Amount | None
+    reward_error: float | None
+    reward_size: float | None
 
 
 def open_loop_rows(

@@ -101,10 +101,12 @@ class MLPPolicy:
         """What they must be like; each layer takes what the one before gives."""
         discrete = self.head == "argmax"
         low, high = self.low, self.high
-        if discrete and (low.ndim or high.ndim or low.dtype.kind != "i" or high < low):
+        if discrete and (low.ndim or high.ndim or low.dtype.kind + high.dtype.kind != "ii" or high < low):
             raise ValueError("an argmax policy has two integers as bounds, the first not above the second")
         outputs = int(high) - int(low) + 1 if discrete else low.size
         sizes = [len(self.weights[0]), *(weight.shape[-1] for weight in self.weights[:-1]), outputs]
+        if not sizes[0]:
+            raise ValueError("weight.0 takes no observation")
         shapes: dict[str, tuple[int, ...]] = {"low": low.shape, "high": low.shape}
         shapes |= {f"weight.{i}": pair for i, pair in enumerate(itertools.pairwise(sizes))}
         shapes |= {f"bias.{i}": (size,) for i, size in enumerate(sizes[1:])}

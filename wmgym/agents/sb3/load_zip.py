@@ -28,6 +28,7 @@ from wmgym.agents.sb3.tensor_file import open_zip, read_member, read_tensors
 from wmgym.data.policy import Activation, MLPPolicy, action_bounds
 from wmgym.io import files
 from wmgym.io.files import StoreError
+from wmgym.io.schema import refusing
 from wmgym.tasks.task import Task
 
 _MOST_LAYERS = 64
@@ -88,7 +89,8 @@ def import_sb3(
         raise ValueError(f"{path} holds none of SB3's plain MLP policies; pass model.predict itself instead")
     own = _load(path, kind) if trust_pickle else _build(path, kind, state, settings, task, activation)
     title = name or os.path.splitext(os.path.basename(path))[0]
-    policy = policy_arrays(own, kind.algorithms[0], title)
+    with refusing(os.fspath(path), "a policy", "train it again"):  # weights that are not finite
+        policy = policy_arrays(own, kind.algorithms[0], title)
     low, high = action_bounds(task.action_space)
     if policy.weights[0].shape[0] != task.obs_dim or policy.low.shape != low.shape:
         raise ValueError(f"{path} is of an env with other spaces than {task.env_id or 'the task'}")
