@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pydantic import Field
 from torch import Tensor
 
+from wmgym.data.columns import LARGEST
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec
 from wmgym.models.batching import alike, as_tensor
@@ -53,7 +54,10 @@ class Support:
 
     def specs(self, task: Task) -> dict[str, ArraySpec]:
         """What the arrays of a task's support are like."""
-        n, action = len(self.episode), ArraySpec((len(self.episode), task.action_dim))
+        n, action = (
+            len(self.episode),
+            ArraySpec((len(self.episode), task.action_dim), low=-LARGEST, high=LARGEST),
+        )
         if isinstance(task.action_space, spaces.Discrete):
             action = ArraySpec((n,), "int64", low=0, high=task.action_dim - 1)
         rows = dict.fromkeys(("core", "next_core"), ArraySpec((n, task.core.dim)))
