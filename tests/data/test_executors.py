@@ -39,7 +39,9 @@ def alive(group: int) -> list[str]:
 @contextlib.contextmanager
 def parent_of_two(code: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own, once it has two children."""
-    command = [sys.executable, "-c", code]
+    # A job in the background, be it pytest's own, ignores Ctrl-C, and so would all that it starts.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heeding}\n{code}"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, start_new_session=True) as parent:
         try:
@@ -157,7 +159,6 @@ ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "before"),
     [
@@ -191,7 +192,6 @@ ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not end children")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_not_even_a_child_stuck_in_c_code_is_left(end: int) -> None:
