@@ -181,13 +181,29 @@ def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"layers": 3}, {"layers": -1}, {"layers": 0}, {"head": "softmax"}, {"code": "print()"}]
+    "change",
+    [
+        {"layers": 3},
+        {"layers": -1},
+        {"layers": 0},
+        {"inputs": 2},
+        {"inputs": 4},
+        {"head": "softmax"},
+        {"code": "print()"},
+    ],
 )
 def test_a_document_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     arrays, document = artifacts.read_directory(policy().save(tmp_path / "mine"), kind="policy")
     artifacts.write_directory(tmp_path / "x", kind="policy", arrays=arrays, document=document | change)
     with pytest.raises(artifacts.StoreError, match="not a policy of this version"):
         load_policy(tmp_path / "x")
+
+
+def test_the_size_of_an_observation_need_not_be_written_down(tmp_path: Path) -> None:
+    arrays, document = artifacts.read_directory(policy().save(tmp_path / "mine"), kind="policy")
+    assert document.pop("inputs") == len(arrays["weight.0"]) == 3
+    artifacts.write_directory(tmp_path / "x", kind="policy", arrays=arrays, document=document)
+    assert load_policy(tmp_path / "x").name == "mine"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("weight.1", (7, 2)), ("bias.0", (3,)), ("low", (5,))])

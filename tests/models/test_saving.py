@@ -244,8 +244,10 @@ def test_an_architecture_that_does_not_fit_is_refused(
         ("dynamics.weights.0", (2, 5, 9)),
         ("dynamics.biases.1", (2, 1, 1)),
         ("dynamics.input_mean", (4,)),
-        ("starts", (4, 2)),
+        ("starts", (5, 2)),
         ("starts", (0, 3)),
+        ("starts", (4, 3)),
+        ("starts", (6, 3)),
         ("low", (2,)),
         ("high", (4,)),
         ("calibration.std_scale", (2,)),
@@ -267,6 +269,13 @@ def test_arrays_that_do_not_fit_are_refused(
     path = rewritten(toy_dir, tmp_path / "x", {}, {name: np.zeros(shape, np.float32)})
     with pytest.raises(artifacts.StoreError, match="not a world of this version"):
         saving.load(path, task=toy.task())
+
+
+def test_start_states_need_not_be_counted(toy_dir: Path, tmp_path: Path) -> None:
+    arrays, document = artifacts.read_directory(toy_dir, kind="world")
+    assert document.pop("start_states") == len(arrays["starts"]) == 5
+    artifacts.write_directory(tmp_path / "x", kind="world", arrays=arrays, document=document)
+    assert len(saving.load(tmp_path / "x", task=toy.task()).starts) == 5
 
 
 def test_a_missing_array_is_refused(toy_dir: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from tools.attacks import harness
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own counts of memory")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["artifacts", "zips"])
 def test_nothing_goes_wrong(name: str, tmp_path: Path) -> None:
     tried, findings = harness.watch(attack.attack(name), 1, tmp_path / name, attack.ATTACKS[name][0])

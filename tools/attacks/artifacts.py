@@ -21,7 +21,6 @@ from tools.attacks.harness import Attempt
 from wmgym.agents.sb3.train import agent_arrays, load_agent
 from wmgym.io import artifacts
 from wmgym.io.schema import refusing
-from wmgym.models.saving import SHIPPED
 
 TINY = wmgym.FitConfig(members=2, width=8, depth=1, max_updates=5)
 
@@ -45,8 +44,8 @@ def made(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
     return {
         "world, known": (home / "pendulum", _use_world),
         "world, learned": (home / "cartpole", _use_world),
-        "world, with feet": (SHIPPED / "Hopper-v5", _use_world),
-        "world, with readouts": (SHIPPED / "Ant-v5", _use_world),
+        "world, with feet": (home / "Hopper-v5", _use_world),
+        "world, with readouts": (home / "Ant-v5", _use_world),
         "transitions": (home / "data", wmgym.Transitions.load),
         "transitions, discrete": (home / "cartpole-data", wmgym.Transitions.load),
         "policy": (home / "policy", _use_policy),
@@ -57,14 +56,17 @@ def made(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
 
 
 def _make(home: Path) -> None:
+    for shipped in ("Hopper-v5", "Ant-v5"):
+        wmgym.load(shipped).save(home / shipped, half=True)  # as it is stored today
     for env_id, name in (("InvertedPendulum-v5", "pendulum"), ("CartPole-v1", "cartpole")):
         data = wmgym.collect(env_id, steps=300, seed=0, workers=1)
         train, calib = data.split((0.7, 0.3))
         world = wmgym.calibrate(wmgym.fit(train, TINY), calib, horizon=4)
         world.save(home / name)
         algorithm = "SAC" if name == "pendulum" else "PPO"
+        short = {"n_steps": 8, "batch_size": 8} if algorithm == "PPO" else {}
         settings = wmgym.TrainConfig(
-            algorithm, steps=8, num_envs=4, hyperparameters={"policy_kwargs": {"net_arch": [8]}}
+            algorithm, steps=8, num_envs=4, hyperparameters={"policy_kwargs": {"net_arch": [8]}, **short}
         )
         policy = wmgym.sb3.to_policy(wmgym.sb3.train(world, settings), name)
         if name == "pendulum":

@@ -180,8 +180,9 @@ class MLPPolicy:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a directory."""
-        values = {key: getattr(self, key) for key in _PolicyRecord.model_fields if key != "layers"}
-        record = _PolicyRecord(layers=len(self.weights), **values)
+        sizes = {"layers": len(self.weights), "inputs": len(self.weights[0])}
+        values = {key: getattr(self, key) for key in _PolicyRecord.model_fields if key not in sizes}
+        record = _PolicyRecord(**sizes, **values)
         return artifacts.write_directory(
             path, kind="policy", arrays=self._arrays(), document=record.model_dump(mode="json")
         )
@@ -201,9 +202,11 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
     arrays, document = artifacts.read_directory(path, kind="policy")
     with refusing(os.fspath(path), "a policy", "export it again"):
         fields: dict[str, Any] = dict(_PolicyRecord.model_validate(document))
-        layers = range(fields.pop("layers"))
+        layers, inputs = range(fields.pop("layers")), fields.pop("inputs")
         for name, key in (("weights", "weight"), ("biases", "bias")):
             fields[name] = tuple(arrays.pop(f"{key}.{i}") for i in layers)
+        if inputs not in (None, len(fields["weights"][0])):
+            raise ValueError(f"weight.0 has {len(fields['weights'][0])} rows, expected {inputs}")
         return MLPPolicy(**{**arrays, **fields})
 
 
@@ -215,8 +218,16 @@ def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.n
 
 
 class _PolicyRecord(Record):
+    """What a policy's document holds.
+
+    Attributes:
+        layers: how many there are.
+        inputs: numbers of an observation; None in policies that were saved before it was written down.
+    """
+
     name: str
     layers: Annotated[int, Field(ge=1)]
+    inputs: Annotated[int, Field(ge=1)] | None = None
     activation: Activation
     head: Head
     stochastic: bool = False

@@ -12,7 +12,16 @@ from pydantic import JsonValue
 
 from wmgym.io.deprecation import warn_old_file
 from wmgym.io.provenance import Provenance
-from wmgym.io.schema import ArraySpec, Record, check_arrays, join_arrays, refusing, split_arrays, to_json
+from wmgym.io.schema import (
+    ArraySpec,
+    Count,
+    Record,
+    check_arrays,
+    join_arrays,
+    refusing,
+    split_arrays,
+    to_json,
+)
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
@@ -31,12 +40,19 @@ class _ModelRecord(Record):
 
 
 class _WorldRecord(Record):
+    """What a world's document holds.
+
+    Attributes:
+        start_states: how many there are; None in worlds that were saved before it was counted.
+    """
+
     task: TaskRecord
     dynamics: _ModelRecord
     readout: _ModelRecord | None
     provenance: Provenance
     calibration: dict[str, JsonValue] | None
     support: dict[str, JsonValue] | None
+    start_states: Count | None = None
 
 
 def pack_parts(parts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -46,7 +62,11 @@ def pack_parts(parts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[st
         ValueError: the dynamics has no name to be saved under, or a keyword of its env is no JSON value.
     """
     arrays: dict[str, np.ndarray] = {name: parts[name] for name in _BANK}
-    document: dict[str, Any] = {"task": record_task(parts["task"]), "provenance": parts["provenance"]}
+    document: dict[str, Any] = {
+        "task": record_task(parts["task"]),
+        "provenance": parts["provenance"],
+        "start_states": len(parts["starts"]),
+    }
     for name in ("dynamics", "readout", "calibration", "support"):
         part, document[name] = parts[name], None
         if part is None:
@@ -89,7 +109,8 @@ def unpack_parts(
         parts = _rebuild(record, arrays)
     parts["task"] = rebuild_task(record.task, task, name)
     with refusing(*refusal):
-        _check(parts, arrays)
+        starts = len(arrays["starts"]) if record.start_states is None else record.start_states
+        _check(parts, arrays, max(starts, 1))
     return parts
 
 
@@ -124,11 +145,11 @@ def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 
 
-def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse parts that do not belong to this task."""
+def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: int) -> None:
+    """Refuse parts that do not belong to this task, or another number of start states."""
     task, dynamics, readout = parts["task"], parts["dynamics"], parts["readout"]
     calibration, support, core = parts["calibration"], parts["support"], task.core
-    specs = {"starts": ArraySpec((max(len(arrays["starts"]), 1), core.state_dim))}
+    specs = {"starts": ArraySpec((starts, core.state_dim))}
     ends = ArraySpec((core.dim + core.displacement_dim,), low=-np.inf, high=np.inf)
     specs |= dict.fromkeys(("low", "high"), ends)
     if calibration is not None:
