@@ -83,6 +83,7 @@ FREE: dict[str, str] = {
         [
             rf"\S*(env_id|name|world|text|rule|skipped|actions): {_TEXT}",
             rf"origin\.{_VERSIONS}",
+            rf"origin\.speed\.\w+: {_POSITIVE}",
             rf"(seed|\w*episodes|\w*steps): {_POSITIVE}",
             rf"\S+\.\*: {_NUMBER}",
             rf"\S+(_s|_length): {_POSITIVE}",
