@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from wmgym.models.fit import fit as fit
     from wmgym.models.saving import load as load
     from wmgym.models.world import WorldModel as WorldModel
+    from wmgym.tasks.shift import Shift as Shift
+    from wmgym.tasks.shift import shift as shift
+    from wmgym.tasks.shift import shifts as shifts
     from wmgym.tasks.task import Task as Task
     from wmgym.tasks.task import make_task as make_task
 
@@ -73,6 +76,7 @@ __version__ = "0.1.0"
 _NAMES = {
     # Tasks and data
     "tasks.task": ("Task", "make_task"),
+    "tasks.shift": ("Shift", "shift", "shifts"),
     "data.collect": ("collect",),
     "data.rollout_worker": ("CollectError",),
     "data.transitions": ("Transitions", "concat"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+import wmgym
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.policy import MLPPolicy
@@ -243,3 +244,23 @@ def test_a_task_without_a_limit_asks_for_one_before_any_work(monkeypatch: pytest
     world = toy.world(described=replace(toy.task(), max_episode_steps=None))
     with pytest.raises(ValueError, match="no time limit; pass max_episode_steps="):
         score(world, {"damp": damp}, 2)
+
+
+def test_a_changed_robot_is_scored_against(pendulum_world: WorldModel) -> None:
+    """The recipe of the README for a robot that changes: score it, take its episodes, adapt the bounds."""
+    changed = wmgym.shift("InvertedPendulum-v5", mass=3.0)
+    report = score(pendulum_world, None, 2, env=changed, max_episode_steps=20, workers=1)
+    nominal = score(pendulum_world, None, 2, max_episode_steps=20, workers=1)
+    assert (report.env_id, nominal.env_id) == ("wmgym/Shifted-v0", "InvertedPendulum-v5")
+    assert report["random"].real_returns != nominal["random"].real_returns
+    with pytest.raises(ValueError, match="changed robot's observation_space"):
+        score(pendulum_world, None, 2, env="Hopper-v5")
+
+
+def test_bounds_are_updated_with_episodes_of_a_changed_robot(pendulum_world: WorldModel) -> None:
+    fresh = wmgym.collect(wmgym.make_task(wmgym.shift("InvertedPendulum-v5", mass=3.0)), episodes=4, seed=5)
+    updated = calibrate(pendulum_world, fresh, update=True)
+    assert updated.calibration is not None
+    assert set(fresh.fingerprints()) <= set(updated.calibration.fingerprints)
+    with pytest.raises(ValueError, match="a robot that has changed"):
+        calibrate(pendulum_world, fresh)

@@ -376,9 +376,8 @@ def test_keywords_for_a_factory_are_refused() -> None:
 @pytest.mark.parametrize(
     ("env_id", "kwargs"),
     [
-        ("Hopper-v5", {"xml_file": "hopper.xml"}),
-        ("HalfCheetah-v5", {"xml_file": "half_cheetah.xml"}),
-        ("InvertedPendulum-v5", {"xml_file": "inverted_pendulum.xml"}),
+        ("Hopper-v5", {"xml_file": "walker2d_v5.xml"}),
+        ("HalfCheetah-v5", {"xml_file": "swimmer.xml"}),
     ],
 )
 def test_options_outside_the_table_fall_back_to_learned_heads(env_id: str, kwargs: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
-from wmgym.tasks.task import Task
+from wmgym.tasks.task import Task, alike
 
 _MAX_WINDOWS = 1_024  # starts replayed, spread evenly over the held-out data
 
@@ -99,8 +99,9 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
         raise ValueError("calibration needs real episodes; these are imagined")
     refuse_overflow(calib.arrays())
     imagined, real = _name(world.task), _name(calib.task)
-    if imagined != real or calib.core.shape[1] != world.task.core.dim:
-        raise ValueError(f"the world imagines {imagined}, the data is of {real}")
+    if not alike(world.task, calib.task) or (imagined != real and not update):
+        advice = "" if update else "; for a robot that has changed, pass update=True or wmgym.adapt the world"
+        raise ValueError(f"the world imagines {imagined}, the data is of {real}{advice}")
     new, table = set(calib.fingerprints()), world.calibration
     if seen := new.intersection(world.provenance.fingerprints):
         raise ValueError(

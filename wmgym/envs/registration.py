@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 
+from wmgym.tasks.shift import SHIFTED
+
 if TYPE_CHECKING:
     from wmgym.envs.env import ImaginedEnv
     from wmgym.envs.vector_env import ImaginedVectorEnv, Source
@@ -18,7 +20,7 @@ E = TypeVar("E")
 
 
 def register_ids(env_ids: Iterable[str]) -> None:
-    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, with its time limit."""
+    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, and the changed robot."""
     for env_id in env_ids:
         gym.register(
             f"wmgym/{env_id}",
@@ -27,6 +29,7 @@ def register_ids(env_ids: Iterable[str]) -> None:
             max_episode_steps=gym.spec(env_id).max_episode_steps,
             kwargs={"env_id": env_id},
         )
+    gym.register(SHIFTED, entry_point="wmgym.tasks.shifted_env:make_shifted")
 
 
 def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> ImaginedEnv:

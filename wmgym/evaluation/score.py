@@ -28,6 +28,7 @@ from wmgym.io.provenance import cpu_seconds, library_versions
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
+from wmgym.tasks.task import on_robot
 
 
 @renamed(mode="propagation")
@@ -37,6 +38,7 @@ def score(
     real_episodes: int = 20,
     seed: int = 0,
     *,
+    env: Any = None,
     imagined_episodes: int | None = None,
     trained_in_world: Collection[str] = (),
     max_episode_steps: int | None = None,
@@ -54,6 +56,8 @@ def score(
             policies, all of which are scored.
         real_episodes: real episodes for each policy.
         seed: decides start states and everything random.
+        env: another real env than the world's, of the same spaces: a robot that has changed. An id, an env
+            such as ``wmgym.shift`` makes, a function that makes one, or a task.
         imagined_episodes: imagined episodes for each policy: up to four from the start state of each real
             one, the others from further resets of the real env, which takes no step for them. More of them
             sharpen the estimate of the real return. None is one for each real episode.
@@ -72,9 +76,9 @@ def score(
         verdict.
 
     Raises:
-        ValueError: a world of recorded data, without an env; no policies, a policy of the reserved name
-            "random", fewer than 2 episodes, fewer imagined than real ones, or an env without a time limit and
-            no ``max_episode_steps``.
+        ValueError: a world of recorded data, without an env; an ``env`` of other spaces; no policies, a
+            policy of the reserved name "random", fewer than 2 episodes, fewer imagined than real ones, or an
+            env without a time limit and no ``max_episode_steps``.
     """
     wall, cpu = time.perf_counter(), cpu_seconds()
     candidates = as_policies(policies, split=None)
@@ -90,6 +94,8 @@ def score(
             f"imagined_episodes={total} is less than real_episodes={real_episodes}; imagine at least as many"
         )
     world = world if isinstance(world, WorldModel) else load(world)
+    if env is not None:
+        world = replace(world, task=on_robot(world.task, env))
     if not world.task.has_env:
         raise ValueError(
             "this world has no env to score policies against: its data were recorded. "

@@ -37,11 +37,13 @@ class Snapshot:
         state: ``(nstate,)`` float64, mjSTATE_INTEGRATION.
         derived: what the env may read before the next step computes it anew.
         elapsed: steps counted by the env's time limit; None where it has none.
+        held: commands under way in the drive of a changed robot; None where it has none.
     """
 
     state: np.ndarray
     derived: dict[str, np.ndarray]
     elapsed: int | None
+    held: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def snapshot(env: gym.Env[Any, Any]) -> Snapshot:
     state = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
     mujoco.mj_getState(model, data, state, _INTEGRATION)
     derived = {name: np.array(getattr(data, name)) for name in _DERIVED}
-    limits = time_limits(env)
-    return Snapshot(state, derived, limits[0]._elapsed_steps if limits else None)
+    limits, drive = time_limits(env), getattr(env.unwrapped, "_drive", None)
+    held = None if drive is None else drive.held.copy()
+    return Snapshot(state, derived, limits[0]._elapsed_steps if limits else None, held)
 
 
 def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
@@ -91,6 +94,9 @@ def restore(env: gym.Env[Any, Any], at: Snapshot) -> None:
     mujoco.mj_setState(model, data, at.state, _INTEGRATION)
     for name, value in at.derived.items():
         getattr(data, name)[...] = value
+    drive = getattr(env.unwrapped, "_drive", None)
+    if drive is not None and at.held is not None:
+        drive.held = at.held.copy()
     limits = time_limits(env)
     if limits and at.elapsed is not None:
         limits[0]._elapsed_steps = at.elapsed  # type: ignore[assignment]

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
+from wmgym.tasks.shift import SHIFTED, Shift
 from wmgym.tasks.spec import Known
 
 TABLE: dict[str, str] = {
@@ -34,11 +36,14 @@ unknown with it.
 _WITHOUT_EFFECT = {
     "render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom",
     "visual_options", "reset_noise_scale", "max_episode_steps", "disable_env_checker",
+    "xml_file",  # changes physics alone where the joints are the same, which ``make_task`` checks
 }  # fmt: skip
 
 
 def lookup(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
     """What is known of ``gym.make(env_id, **env_kwargs)``; None, with a warning, if a keyword is not."""
+    if env_id == SHIFTED:
+        return _lookup_shifted(env_kwargs)
     line = TABLE.get(env_id, TABLE.get(env_id.rpartition(":")[2]))  # "module:Id-v0" only imports module first
     if line is None:
         return None
@@ -54,3 +59,16 @@ def lookup(env_id: str, env_kwargs: Mapping[str, Any]) -> Known | None:
         )
         return None
     return known
+
+
+def _lookup_shifted(env_kwargs: Mapping[str, Any]) -> Known | None:
+    """What is known of a changed robot: all that is of the nominal one, but for symmetries that it lost."""
+    names = {each.name for each in fields(Shift)}
+    change = Shift(**{name: value for name, value in env_kwargs.items() if name in names})
+    known = lookup(env_kwargs["env_id"], env_kwargs.get("env_kwargs", {}))
+    if known is None:
+        return None
+    core = known.core if change.symmetric else replace(known.core, symmetries=())
+    if change.sensor_noise:  # a state is what the sensors say
+        core = replace(core, from_mujoco=None)
+    return replace(known, core=core)

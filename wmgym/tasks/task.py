@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -169,6 +170,13 @@ def make_task(
             env_id, kwargs = (spec.id, dict(spec.kwargs)) if spec is not None else ("", {})
             kwargs.pop("render_mode", None)
         known = lookup(env_id, kwargs) if core is None and (factory is None or _plain(env)) else None
+        if known is not None and "xml_file" in kwargs and not _same_joints(env, env_id, kwargs):
+            warnings.warn(
+                f"{env_id} is known, but not with ['xml_file'] of other joints or another time step; its "
+                "reward and termination will be learned",
+                stacklevel=2,
+            )
+            known = None
         if core is None:
             core = known.core if known else identity_core(int(np.prod(observation_space.shape)))
         reward, terminated = (known.reward, known.terminated) if known else (None, None)
@@ -189,6 +197,34 @@ def make_task(
     finally:
         if not isinstance(env_or_id, gym.Env):
             env.close()
+
+
+def alike(one: Task, other: Task) -> bool:
+    """Whether states and actions of two tasks agree, as those of a robot before and after a change."""
+    names = ("observation_space", "action_space", "dt")
+    same = all(getattr(one, name) == getattr(other, name) for name in names)
+    return same and one.core.names == other.core.names
+
+
+def on_robot(task: Task, robot: str | gym.Env[Any, Any] | EnvFactory | Task) -> Task:
+    """The same task with another real env: states, reward and termination are read as before.
+
+    Raises:
+        ValueError: the other env has other spaces, or another time step.
+    """
+    other = robot if isinstance(robot, Task) else make_task(robot)
+    for name in ("observation_space", "action_space", "dt"):
+        mine, its = getattr(task, name), getattr(other, name)
+        if mine != its:
+            raise ValueError(f"the changed robot's {name} is {its}, the world's is {mine}; both must agree")
+    return replace(
+        task,
+        env_id=other.env_id,
+        env_kwargs=other.env_kwargs,
+        factory=other.factory,
+        max_episode_steps=other.max_episode_steps,
+        core=other.core if other.core.names == task.core.names else task.core,
+    )
 
 
 def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
@@ -244,3 +280,14 @@ def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 def _plain(env: gym.Env[Any, Any]) -> bool:
     """Whether ``gym.make`` with the env's own spec gives the same env: no wrapper of the user's around it."""
     return env.spec is not None and not env.spec.additional_wrappers
+
+
+def _same_joints(env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model of the user's has the joints and the time step of the env's own."""
+    nominal = gym.make(env_id, **{key: value for key, value in kwargs.items() if key != "xml_file"})
+    models: list[Any] = [each.unwrapped.model for each in (env, nominal)]  # type: ignore[attr-defined]
+    nominal.close()
+    mine, own = (
+        [(model.joint(i).name, int(model.jnt_type[i])) for i in range(model.njnt)] for model in models
+    )
+    return mine == own and models[0].opt.timestep == models[1].opt.timestep

@@ -1,0 +1,208 @@
+"""A changed robot: nothing changed is nothing, and delay and play against a closed form on one joint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.mujoco import MujocoEnv
+
+import wmgym
+from wmgym.data.branch import branch
+from wmgym.data.transitions import Transitions
+from wmgym.tasks.ground_truth import snapshot
+from wmgym.tasks.shift import SHIFTED
+from wmgym.tasks.task import on_robot
+
+ONE_JOINT = """
+<mujoco><option timestep="0.01" gravity="0 0 0" integrator="Euler"/>
+<worldbody><body simple="false"><joint name="slide" type="slide" axis="1 0 0"/>
+<geom type="sphere" size="0.1" mass="2"/></body></worldbody>
+<actuator><motor joint="slide" gear="3" ctrllimited="true" ctrlrange="-1 1"/></actuator></mujoco>
+"""
+
+
+class OneJointEnv(MujocoEnv):
+    """Two kilograms on a rail, pushed by up to three newtons."""
+
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        box = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        super().__init__(path, 1, box, **kwargs)
+
+    def step(self, action: np.ndarray) -> Any:
+        self.do_simulation(action, self.frame_skip)
+        return self._get_obs(), 0.0, False, False, {}
+
+    def reset_model(self) -> np.ndarray:
+        self.set_state(self.init_qpos, self.init_qvel)
+        return self._get_obs()
+
+    def _get_obs(self) -> np.ndarray:
+        return np.concatenate([self.data.qpos, self.data.qvel])
+
+
+@pytest.fixture
+def one_joint(tmp_path: Path) -> Any:
+    path = tmp_path / "one_joint.xml"
+    path.write_text(ONE_JOINT)
+    gym.register("OneJoint-v0", entry_point=OneJointEnv, kwargs={"path": str(path)}, max_episode_steps=50)
+    yield
+    del gym.registry["OneJoint-v0"]
+
+
+def velocities(commands: np.ndarray, **changes: Any) -> np.ndarray:
+    env = wmgym.shift("OneJoint-v0", **changes)
+    env.reset(seed=0)
+    return np.array([env.step(np.array([each], np.float32))[0][1] for each in commands])
+
+
+def pushed(forces: np.ndarray, mass: float = 2.0) -> np.ndarray:
+    """Semi-implicit Euler without damping: the velocity is the sum of the accelerations."""
+    return np.cumsum(3.0 * forces / mass * 0.01)
+
+
+COMMANDS = np.sin(np.arange(40) / 4).astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_a_delayed_command_acts_that_many_steps_later(one_joint: None, delay: int) -> None:
+    acts = np.concatenate([np.zeros(delay), COMMANDS])[: len(COMMANDS)]
+    np.testing.assert_allclose(velocities(COMMANDS, delay=delay), pushed(acts), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_play_is_lost_at_every_turn(one_joint: None, delay: int) -> None:
+    acts, held = [], 0.0
+    for command in np.concatenate([np.zeros(delay), COMMANDS])[: len(COMMANDS)]:
+        held = min(max(held, command - 0.25), command + 0.25)  # a quarter of half the range
+        acts.append(held)
+    found = velocities(COMMANDS, backlash=0.25, delay=delay)
+    np.testing.assert_allclose(found, pushed(np.array(acts)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mass", "strength"),
+    [({"mass": 1.5}, 3.0, 1.0), ({"payload": 4.0}, 6.0, 1.0), ({"gear": 0.5}, 2.0, 0.5)],
+)
+def test_mass_payload_and_gear_scale_the_acceleration(
+    one_joint: None, changes: dict[str, float], mass: float, strength: float
+) -> None:
+    found = velocities(COMMANDS, **changes)
+    np.testing.assert_allclose(found, pushed(strength * COMMANDS, mass), rtol=1e-9, atol=1e-12)
+
+
+def test_a_payload_moves_the_centre_of_mass_and_adds_inertia(one_joint: None) -> None:
+    model: Any = wmgym.shift("OneJoint-v0", payload=2.0, payload_at=[0.4, 0, 0]).unwrapped.model  # type: ignore[attr-defined]
+    np.testing.assert_allclose(model.body_ipos[1], [0.2, 0, 0], atol=1e-12)
+    own = 0.4 * 2 * 0.1**2
+    np.testing.assert_allclose(sorted(model.body_inertia[1]), [own, own + 0.16, own + 0.16], rtol=1e-9)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5", "Ant-v5", "Pusher-v5", "Humanoid-v5"])
+def test_a_shift_of_nothing_is_the_nominal_robot_to_the_last_bit(env_id: str) -> None:
+    nominal, same = gym.make(env_id), wmgym.shift(env_id)
+    assert (same.observation_space, same.action_space) == (nominal.observation_space, nominal.action_space)
+    np.testing.assert_array_equal(nominal.reset(seed=3)[0], same.reset(seed=3)[0])
+    nominal.action_space.seed(0)
+    for _ in range(20):
+        action = nominal.action_space.sample()
+        for mine, its in zip(nominal.step(action)[:4], same.step(action)[:4], strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+EVERY = {
+    what: changes for name in ("mild", "strong", "unmodelled") for what, changes in wmgym.shifts(name).items()
+}
+
+
+@pytest.mark.parametrize("what", EVERY)
+def test_every_named_shift_changes_what_happens(what: str) -> None:
+    nominal, changed = gym.make("Hopper-v5"), wmgym.shift("Hopper-v5", **EVERY[what])
+    obs = []
+    for env in (nominal, changed):
+        env.reset(seed=0)
+        env.action_space.seed(1)
+        obs.append([env.step(env.action_space.sample())[0] for _ in range(60)])
+    assert not np.allclose(*obs, atol=1e-6)
+
+
+def test_data_of_a_changed_robot_say_so_and_come_back_from_a_file(tmp_path: Path) -> None:
+    task = wmgym.make_task(wmgym.shift("Hopper-v5", friction=0.3, delay=2))
+    assert (task.env_id, task.max_episode_steps) == (SHIFTED, 1_000)
+    assert task.env_kwargs == {"env_id": "Hopper-v5", "friction": 0.3, "delay": 2}
+    assert task.from_table
+    data = wmgym.collect(task, steps=60, seed=0)
+    data.save(tmp_path / "data")
+    again = Transitions.load(tmp_path / "data")
+    assert dict(again.task.env_kwargs) == dict(task.env_kwargs)
+    assert wmgym.collect(again.task, steps=60, seed=0).fingerprints() == data.fingerprints()
+
+
+def test_the_known_reward_is_that_of_the_changed_robot() -> None:
+    for changes in ({"delay": 1, "backlash": 0.1}, {"mass": 1.3, "slope": 4.0}):
+        task = wmgym.make_task(wmgym.shift("HalfCheetah-v5", **changes))
+        data = wmgym.collect(task, steps=50, seed=0)
+        assert task.reward is not None
+        said = task.reward(data.state, data.action, data.next_state, data.unobserved)
+        np.testing.assert_allclose(said, data.reward, atol=1e-4)
+
+
+def test_noisy_sensors_are_all_that_the_data_know() -> None:
+    task = wmgym.make_task(wmgym.shift("Hopper-v5", sensor_noise=0.05))
+    data = wmgym.collect(task, steps=60, seed=0)
+    np.testing.assert_array_equal(data.core, task.core.from_obs(data.obs))
+    again = wmgym.collect(task, steps=60, seed=0)
+    np.testing.assert_array_equal(data.obs, again.obs)
+
+
+def test_a_snapshot_holds_the_commands_under_way() -> None:
+    task = wmgym.make_task(wmgym.shift("Hopper-v5", delay=3, backlash=0.2))
+    env = task.make()
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    at, actions = snapshot(env), np.array([env.action_space.sample() for _ in range(6)])
+    went = np.array([env.step(action)[0] for action in actions], np.float32)
+    np.testing.assert_array_equal(branch(task, at, actions, env).next_obs, went)
+    np.testing.assert_array_equal(branch(task, at, actions).next_obs, went)
+
+
+def test_a_world_of_the_nominal_robot_looks_at_the_changed_one() -> None:
+    task = wmgym.make_task("Hopper-v5")
+    other = on_robot(task, wmgym.shift("Hopper-v5", mass=1.5))
+    assert other.env_id == SHIFTED
+    assert other.core is not None
+    with pytest.raises(ValueError, match="changed robot's observation_space"):
+        on_robot(task, "HalfCheetah-v5")
+
+
+def test_another_xml_with_the_same_joints_keeps_what_is_known() -> None:
+    assert wmgym.make_task("Pusher-v5", env_kwargs={"xml_file": "pusher_v5.xml"}).from_table
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mass": 0},
+        {"delay": -1},
+        {"delay": 1.5},
+        {"slope": 90},
+        {"payload_at": [1]},
+        {"friction": float("nan")},
+    ],
+)
+def test_impossible_robots_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must|takes|factor"):
+        wmgym.shift("Hopper-v5", **changes)
+
+
+def test_only_mujoco_envs_shift() -> None:
+    with pytest.raises(ValueError, match="no MuJoCo env"):
+        wmgym.shift("CartPole-v1", mass=2.0)
+    with pytest.raises(ValueError, match="no set of shifts"):
+        wmgym.shifts("wild")

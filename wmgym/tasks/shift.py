@@ -1,0 +1,132 @@
+"""A robot that is not the simulator: what of it is changed, as values. Importing this loads no MuJoCo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import gymnasium as gym
+
+SHIFTED = "wmgym/Shifted-v0"
+"""Id of the changed robot; its keyword ``env_id`` names the robot that was changed."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How a robot differs from its nominal model; the defaults change nothing.
+
+    Attributes:
+        friction: factor on the friction of every geom.
+        mass: factor on mass and inertia of every body.
+        payload: kilograms added to the first moving body, as a point.
+        payload_at: where, metres in that body's frame.
+        gear: factor on the strength of every actuator.
+        damping: factor on the damping of every joint.
+        slope: degrees by which the ground rises along x; gravity turns, the ground stays.
+        delay: env steps by which a command reaches the actuators late; they hold zero until the first does.
+        backlash: play between command and actuator: an actuator follows only where the command is further
+            away than this share of half its range, and then at that distance.
+        sensor_noise: standard deviation of Gaussian noise on the observation, in its own units. States are
+            then read from the observation, as on a real robot.
+    """
+
+    friction: float = 1.0
+    mass: float = 1.0
+    payload: float = 0.0
+    payload_at: tuple[float, ...] = (0.0, 0.0, 0.0)
+    gear: float = 1.0
+    damping: float = 1.0
+    slope: float = 0.0
+    delay: int = 0
+    backlash: float = 0.0
+    sensor_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no robot can be."""
+        object.__setattr__(self, "payload_at", tuple(self.payload_at))
+        numbers = [getattr(self, each.name) for each in fields(self) if each.name != "payload_at"]
+        if not all(math.isfinite(x) for x in (*numbers, *self.payload_at)):
+            raise ValueError("parameters of a shift must be finite numbers")
+        for name in ("friction", "mass", "gear", "damping"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is a factor above 0, got {getattr(self, name)}")
+        for name in ("payload", "delay", "backlash", "sensor_noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if len(self.payload_at) != 3 or self.delay != int(self.delay) or abs(self.slope) >= 90:
+            raise ValueError(
+                "payload_at takes three metres, delay whole steps, and slope less than 90 degrees"
+            )
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether a robot that is its own mirror image still is."""
+        return self.slope == 0 and (self.payload == 0 or not any(self.payload_at))
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the defaults, by name: JSON values."""
+        same = asdict(Shift())
+        found = {name: value for name, value in asdict(self).items() if value != same[name]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+_SETS: dict[str, dict[str, dict[str, Any]]] = {
+    "mild": {
+        "mass +10 %": {"mass": 1.1},
+        "friction x0.8": {"friction": 0.8},
+        "gear x0.9": {"gear": 0.9},
+    },
+    "strong": {
+        "mass +50 %": {"mass": 1.5},
+        "friction x0.3": {"friction": 0.3},
+        "gear x0.7": {"gear": 0.7},
+        "damping x3": {"damping": 3.0},
+        "slope 5 degrees": {"slope": 5.0},
+    },
+    "unmodelled": {
+        "delay 2 steps": {"delay": 2},
+        "backlash 0.2": {"backlash": 0.2},
+        "payload off centre": {"payload": 1.0, "payload_at": [0.15, 0.0, 0.2]},
+    },
+}
+
+
+def shifts(name: str) -> dict[str, dict[str, Any]]:
+    """Keywords of ``shift`` by what they do: a set called "mild", "strong" or "unmodelled".
+
+    Those of "unmodelled" lie outside what scaling the nominal model's masses, frictions, gears and dampings
+    can express.
+
+    Raises:
+        ValueError: there is no such set.
+    """
+    if name not in _SETS:
+        raise ValueError(f"no set of shifts is called {name!r}; there are {', '.join(_SETS)}")
+    return {what: dict(changes) for what, changes in _SETS[name].items()}
+
+
+def shift(env_id: str, *, env_kwargs: Mapping[str, Any] | None = None, **changes: Any) -> gym.Env[Any, Any]:
+    """A Gymnasium env of a changed robot: another ``mjModel``, and another way from command to actuator.
+
+    It has the spaces, the reward, the termination and the time limit of the nominal env, and goes wherever an
+    env goes: its spec names the changes, so transitions, worlds and reports that come from it do too. From
+    the command line it is ``wmgym/Shifted-v0`` with ``--env-kwargs '{"env_id": "Hopper-v5", ...}'``.
+
+    Args:
+        env_id: of a MuJoCo env of Gymnasium's kind.
+        env_kwargs: further keywords of that env.
+        changes: fields of ``Shift``: friction, mass, payload, payload_at, gear, damping, slope, delay,
+            backlash, sensor_noise. ``wmgym.shifts`` names sets of them.
+
+    Raises:
+        ValueError: no MuJoCo env of Gymnasium's kind, or changes that no robot can have.
+        TypeError: a change of another name.
+    """
+    given = Shift(**changes).changes()
+    if env_kwargs:
+        given["env_kwargs"] = dict(env_kwargs)
+    limit = gym.spec(env_id).max_episode_steps
+    env: gym.Env[Any, Any] = gym.make(SHIFTED, max_episode_steps=limit, env_id=env_id, **given)
+    return env

@@ -1,0 +1,128 @@
+"""The env of a changed robot: the nominal env's own class over a changed model, with a drive in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
+from gymnasium.envs.registration import load_env_creator
+
+from wmgym.tasks.shift import Shift
+
+
+class Drive:
+    """What lies between commands and actuators: a delay, then play."""
+
+    def __init__(self, change: Shift, low: np.ndarray, high: np.ndarray) -> None:
+        """At rest; ``low`` and ``high`` ``(nu,)`` are the limits of the commands."""
+        self._delay, self._half = change.delay, change.backlash * (high - low) / 2
+        self.rest()
+
+    def rest(self) -> None:
+        """Forget all commands."""
+        self.held = np.zeros((self._delay + 1, len(self._half)))  # commands under way, then what acts
+
+    def __call__(self, command: np.ndarray) -> np.ndarray:
+        """What acts when ``command`` ``(nu,)`` is given."""
+        line = np.concatenate([np.asarray(command, np.float64)[None], self.held[:-1]])
+        arrived = line[-1]  # the command itself without delay
+        acts: np.ndarray = np.clip(self.held[-1], arrived - self._half, arrived + self._half)
+        self.held = np.concatenate([line[:-1], acts[None]])
+        return acts
+
+
+def make_shifted(
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, render_mode: str | None = None, **changes: Any
+) -> gym.Env[Any, Any]:
+    """Entry point of ``gym.make("wmgym/Shifted-v0", env_id=..., ...)``; see ``wmgym.shift``.
+
+    Raises:
+        ValueError: the env is no MuJoCo env of Gymnasium's kind.
+    """
+    change, spec = Shift(**changes), gym.spec(env_id)
+    assert spec.entry_point is not None
+    kind: Any = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    if not (isinstance(kind, type) and issubclass(kind, MujocoEnv)):
+        raise ValueError(f"{env_id} is no MuJoCo env of Gymnasium's kind, which alone can be shifted")
+    made = type(f"Shifted{kind.__name__}", (_Shifted, kind), {"shift": change})
+    kwargs = {**spec.kwargs, **(env_kwargs or {})}
+    env: gym.Env[Any, Any] = made(**kwargs, **({} if render_mode is None else {"render_mode": render_mode}))
+    return env
+
+
+class _Shifted:
+    """Comes before the nominal env's class; ``shift`` is set in each class that is made of the two."""
+
+    shift: Shift
+    np_random: np.random.Generator
+    _drive: Drive | None = None
+
+    def _initialize_simulation(self) -> tuple[Any, Any]:
+        model, _ = super()._initialize_simulation()  # type: ignore[misc]
+        change_model(model, self.shift)
+        # What the play is a share of.
+        self._drive = Drive(self.shift, *model.actuator_ctrlrange.T)
+        return model, mujoco.MjData(model)
+
+    def _step_mujoco_simulation(self, ctrl: np.ndarray, n_frames: int) -> None:
+        if self._drive is not None and (self.shift.delay or self.shift.backlash):
+            ctrl = self._drive(ctrl)
+        super()._step_mujoco_simulation(ctrl, n_frames)  # type: ignore[misc]
+
+    def reset_model(self) -> np.ndarray:
+        assert self._drive is not None
+        self._drive.rest()
+        obs: np.ndarray = super().reset_model()  # type: ignore[misc]
+        return obs
+
+    def _get_obs(self) -> np.ndarray:
+        obs: np.ndarray = super()._get_obs()  # type: ignore[misc]
+        if self.shift.sensor_noise:
+            obs = obs + self.shift.sensor_noise * self.np_random.standard_normal(obs.shape)
+        return obs
+
+
+def change_model(model: Any, change: Shift) -> None:
+    """Change an ``mjModel`` in place; what a shift leaves alone keeps its bits."""
+    if change.friction != 1:
+        model.geom_friction[:] *= change.friction
+    if change.damping != 1:
+        model.dof_damping[:] *= change.damping
+    if change.gear != 1:
+        model.actuator_gear[:] *= change.gear
+    if change.mass != 1:
+        model.body_mass[:] *= change.mass
+        model.body_inertia[:] *= change.mass
+    if change.payload:
+        _load(model, change.payload, np.array(change.payload_at))
+    if change.slope:
+        angle = math.radians(change.slope)
+        down = -model.opt.gravity[2]
+        model.opt.gravity[:] = -down * math.sin(angle), 0.0, -down * math.cos(angle)
+    if change.mass != 1 or change.payload or change.gear != 1:
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def _load(model: Any, mass: float, at: np.ndarray, body: int = 1) -> None:
+    """Add a point mass to a body: mass, centre of mass and principal inertia of both together."""
+    if model.body_simple[body]:
+        raise ValueError(f"a payload needs the body {model.body(body).name!r} to have simple='false'")
+    turn, quat = np.empty(9), np.empty(4)
+    mujoco.mju_quat2Mat(turn, model.body_iquat[body])
+    axes, own = turn.reshape(3, 3), float(model.body_mass[body])
+    centre = (own * model.body_ipos[body] + mass * at) / (own + mass)
+    inertia = axes @ np.diag(model.body_inertia[body]) @ axes.T
+    for each, where in ((own, model.body_ipos[body].copy()), (mass, at)):
+        arm = where - centre
+        inertia += each * (arm @ arm * np.eye(3) - np.outer(arm, arm))
+    moments, vectors = np.linalg.eigh(inertia)
+    vectors[:, 0] *= np.sign(np.linalg.det(vectors))  # a rotation, no mirror image
+    mujoco.mju_mat2Quat(quat, np.ascontiguousarray(vectors).reshape(-1))
+    model.body_mass[body], model.body_ipos[body] = own + mass, centre
+    model.body_inertia[body], model.body_iquat[body] = moments, quat
+    model.body_sameframe[body] = 0  # else MuJoCo goes on to take the one frame for the other
