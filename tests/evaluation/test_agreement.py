@@ -115,8 +115,10 @@ def test_lineages() -> None:
         "seed-1",
         "seed-2",
         "",
+        "DynaSAC after 1,000 real steps",
+        "DynaSAC after 10,000 real steps",
     )
-    assert count_lineages(dict.fromkeys(names)) == 6
+    assert count_lineages(dict.fromkeys(names)) == 7
 
     def carded(seed: int) -> Any:
         return SimpleNamespace(card=SimpleNamespace(algorithm="PPO", seed=seed))

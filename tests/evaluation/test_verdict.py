@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.reports import LOGGED, OTHER, ROWS, report
+from tests.evaluation.reports import LOGGED, NAMES, OTHER, ROWS, report
 from wmgym.evaluation.exploitation import exploitation, optimism
 from wmgym.evaluation.findings import Counterfactual
 from wmgym.evaluation.gap_report import GapReport
@@ -54,6 +54,11 @@ def other(**changes: Any) -> dict[str, Any]:
         ({"coverage": 0.86, "level": 0.95}, RANKING, "error bounds", "bounds of 95%"),
         ({"coverage": 0.99}, RANKING, "error bounds", "too wide"),
         ({"scores": {"b": {"stale": True}}}, RANKING, "error bounds", "significantly too few for b"),
+        # ... whose makers judge them only where they fail
+        ({"scores": {"b": {"calibrated_on": True, "coverage": 0.1}}}, "trust", None, ""),
+        ({"scores": {"b": {"calibrated_on": True, "stale": True}}}, RANKING, "error bounds", "too few for b"),
+        ({"scores": {name: {"calibrated_on": True} for name in (*NAMES, "trained")}}, RANKING, "error bounds",
+         "unknown"),
         # Other actions
         ({"counterfactual": None}, RANKING, "counterfactual", "not tested"),
         ({"counterfactual": Counterfactual(8, (), "no real episode has 8 steps")}, RANKING, "counterfactual",
@@ -77,7 +82,7 @@ def other(**changes: Any) -> dict[str, Any]:
         # Evidence
         ({"episodes": 9}, DO_NOT, "evidence", "in 9 real episodes"),
         ({"names": "abcd"}, DO_NOT, "evidence", "4 policies"),
-        ({"lineages": 2}, DO_NOT, "evidence", "2 independent trainings"),
+        ({"lineages": 2, "names": "abcd"}, DO_NOT, "evidence", "2 independent trainings"),
         ({"names": ()}, DO_NOT, "ranking", "only 0 policies scored"),
     ],
 )  # fmt: skip
@@ -90,6 +95,16 @@ def test_rules(changes: dict[str, Any], level: str, rule: str | None, said: str)
         (reason,) = (each for each in found.reasons if each.rule == rule)
         assert not reason.passed
         assert said in reason.text
+
+
+def test_one_training_speaks_for_itself_alone() -> None:
+    for runs, scope in ((1, "policies of this training"), (2, "policies of these 2 trainings"), (3, "")):
+        found = verdict(report(lineages=runs))
+        assert (found.level, found.scope) == ("trust", scope)
+        assert found.title == str(found).splitlines()[0] == (f"trust ({scope})" if scope else "trust")
+        (evidence,) = (reason for reason in found.reasons if reason.rule == "evidence")
+        assert ("to speak for policies of other trainings" in evidence.text) == bool(scope)
+    assert verdict(report(lineages=1, episodes=9)).scope == ""
 
 
 def test_reasons_come_in_the_order_of_their_weight() -> None:

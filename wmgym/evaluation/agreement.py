@@ -16,7 +16,7 @@ LEAST = 3
 """Policies without which there is no agreement to speak of: the correlation of two points is 1 or -1."""
 
 _RESAMPLES = 2_000
-_CHECKPOINT = re.compile(r"(.+?)[-_ ]?\d+(?:\.\d+)?(?:[km]|[-_ ]?steps)(?:[-_ ].*)?", re.I)
+_CHECKPOINT = re.compile(r"(.+?)[-_ ]?\d[\d,]*(?:\.\d+)?(?:[km]|[-_ ]?(?:real[-_ ])?steps)(?:[-_ ].*)?", re.I)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def count_lineages(policies: Mapping[str, Any]) -> int:
     """How many policies are independent: checkpoints of one training run count once.
 
     A policy's card names its run by algorithm and seed. Without a card, names that differ only in a number of
-    steps, such as "ppo-50k" and "ppo-200k", or "model_1000_steps" and "model_2000_steps", are one run.
+    steps, such as "ppo-50k" and "ppo-200k", "model_1000_steps" and "model_2000_steps", or "SAC after 1,000
+    real steps" and "SAC after 2,000 real steps", are one run.
     """
     return len({_lineage(name, policy) for name, policy in policies.items()})
 

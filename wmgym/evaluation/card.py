@@ -43,7 +43,7 @@ def write_card(report: GapReport, world: str | os.PathLike[str]) -> Path:
 def card(report: GapReport) -> str:
     """The card as Markdown."""
     found = report.verdict or verdict(report)
-    parts = [_MARK, f"# {_plain(report.env_id or 'World')}", f"**Verdict: {found.level}.**"]
+    parts = [_MARK, f"# {_plain(report.env_id or 'World')}", f"**Verdict: {found.title}.**"]
     parts.append("\n".join(f"- {_SIGNS[each.passed]}: {_plain(each.text)}" for each in found.reasons))
     parts += ["## Returns", _returns(report)]
     if report.open_loop:
@@ -55,7 +55,7 @@ def card(report: GapReport) -> str:
 def _returns(report: GapReport) -> str:
     rows = [
         [
-            _plain(entry.name) + (" (trained in this world)" if entry.trained_in_world else ""),
+            _plain(entry.name) + "".join(f" ({note})" for note in entry.notes),
             with_interval(entry.real_mean, entry.real_interval),
             with_interval(entry.imagined_mean, entry.imagined_interval),
             f"{entry.gap:+.1%}",

@@ -104,14 +104,22 @@ class Verdict:
         level: "trust" where every rule passed; "trust for ranking only" where those did that the order of
             policies depends on; else "do not trust".
         reasons: one for each rule: failed ones first, then those that nothing is known of, then passed ones.
+        scope: the policies that trust is limited to, such as "policies of this training", where those that
+            were scored come from too few trainings to speak for others; empty where it is not.
     """
 
     __pydantic_config__ = STRICT
 
     level: Level
     reasons: tuple[Reason, ...]
+    scope: str = ""
+
+    @property
+    def title(self) -> str:
+        """The level and what it is limited to."""
+        return f"{self.level} ({self.scope})" if self.scope else self.level
 
     def __str__(self) -> str:
         """The level, then a line for each reason."""
         marks = {False: "-", None: "?", True: "+"}
-        return "\n".join([self.level, *(f"{marks[each.passed]} {each.text}" for each in self.reasons)])
+        return "\n".join([self.title, *(f"{marks[each.passed]} {each.text}" for each in self.reasons)])

@@ -45,6 +45,8 @@ class PolicyScore:
         failed_imagined: share of the imagined ones from the same start states.
         trained_in_world: whether it was trained in this world, so that it may exploit its errors: such
             policies are left out of the agreement.
+        calibrated_on: whether episodes of it, other ones, made the error bounds: its coverage then says
+            little of how they hold for others.
     """
 
     __pydantic_config__ = STRICT
@@ -69,6 +71,7 @@ class PolicyScore:
     failed: Share | None = None
     failed_imagined: Share | None = None
     trained_in_world: bool = False
+    calibrated_on: bool = False
 
     def check(self) -> None:
         """Refuse means that are not those of the returns, where these are kept.
@@ -84,6 +87,15 @@ class PolicyScore:
                 raise ValueError(f"{side}_mean of {self.name!r} is not the mean of its returns")
         if self.stale and self.coverage is None:
             raise ValueError(f"{self.name!r} is stale without bounds")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What sets this policy apart from a stranger to the world, a few words each."""
+        found = [
+            (self.trained_in_world, "trained in this world"),
+            (self.calibrated_on, "its episodes made the bounds"),
+        ]
+        return tuple(note for applies, note in found if applies)
 
     @property
     def advice(self) -> str | None:

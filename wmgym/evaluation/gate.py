@@ -40,7 +40,8 @@ def gate(
 ) -> tuple[Check, ...]:
     """Hold a report against limits.
 
-    The random policy, and those trained in the world, are left out.
+    The random policy, and those trained in the world, are left out; of the coverage also those whose episodes
+    made the bounds.
 
     Args:
         report: what ``score`` returned.
@@ -109,7 +110,8 @@ def _gap(report: GapReport, largest: float) -> Check:
 
 
 def _coverage(report: GapReport, least: float, largest: float) -> Check:
-    shares = [entry.coverage for entry in bystanders(report) if entry.coverage is not None]
+    judged = [entry for entry in bystanders(report) if not entry.calibrated_on]
+    shares = [entry.coverage for entry in judged if entry.coverage is not None]
     if not shares:
         return Check("coverage", False, "no coverage: the world has no error bounds, or no policy was scored")
     mean = float(np.mean(shares))

@@ -41,6 +41,7 @@ def score(
     env: Any = None,
     imagined_episodes: int | None = None,
     trained_in_world: Collection[str] = (),
+    calibrated_on: Collection[str] = (),
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
@@ -63,6 +64,8 @@ def score(
             sharpen the estimate of the real return. None is one for each real episode.
         trained_in_world: names of policies that were trained in this very world and may exploit its errors;
             they are scored, and left out of the agreement.
+        calibrated_on: names of policies whose episodes, other ones, made the world's error bounds. The
+            verdict judges the bounds by the others.
         max_episode_steps: end episodes after this many steps, on both sides, where that is earlier than the
             env's own time limit; needed where the env has none.
         propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
@@ -84,8 +87,9 @@ def score(
     candidates = as_policies(policies, split=None)
     if candidates.get(RANDOM) is not None:
         raise ValueError(f"the name {RANDOM!r} is reserved for uniform random actions; rename the policy")
-    if unknown := sorted(set(trained_in_world) - set(candidates)):
-        raise ValueError(f"trained_in_world names {unknown}, which are none of the policies")
+    for label, names in (("trained_in_world", trained_in_world), ("calibrated_on", calibrated_on)):
+        if unknown := sorted(set(names) - set(candidates)):
+            raise ValueError(f"{label} names {unknown}, which are none of the policies")
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
     total = real_episodes if imagined_episodes is None else imagined_episodes
@@ -134,7 +138,11 @@ def score(
     spread = max(data.returns.mean() for data in real.values()) - random_mean
     scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
     scores = [
-        _score(name, real[name], *judged[name], scale, limit, seed, name in trained_in_world)
+        replace(
+            _score(name, real[name], *judged[name], scale, limit, seed),
+            trained_in_world=name in trained_in_world,
+            calibrated_on=name in calibrated_on,
+        )
         for name in everyone
     ]
     ranked = [entry for entry in scores if entry.name != RANDOM and not entry.trained_in_world]
@@ -189,7 +197,6 @@ def _score(
     scale: float,
     limit: int,
     seed: int,
-    trained_in_world: bool,
 ) -> PolicyScore:
     real = data.returns
     difference = (imagined.returns - real) / scale
@@ -215,7 +222,6 @@ def _score(
         estimate_interval=estimate.interval,
         failed=float((data.lengths < limit).mean()),
         failed_imagined=float(imagined.failed.mean()),
-        trained_in_world=trained_in_world,
     )
 
 

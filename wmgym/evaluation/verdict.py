@@ -8,11 +8,12 @@ from typing import TypeAlias
 import numpy as np
 
 from wmgym.calibration.open_loop_rows import OpenLoopRow
-from wmgym.evaluation.exploitation import bystanders, exploitation, optimism
+from wmgym.evaluation.exploitation import bystanders, exploitation, optimism, out_of_sample
 from wmgym.evaluation.findings import Level, Reason, Verdict
-from wmgym.evaluation.gap_report import GapReport
+from wmgym.evaluation.gap_report import RANDOM, GapReport
 
-MIN_POLICIES, MIN_LINEAGES, MIN_EPISODES = 5, 3, 10
+MIN_POLICIES, MIN_EPISODES = 5, 10
+MIN_LINEAGES = 3  # independent trainings without which a verdict speaks for these trainings alone
 MIN_RANK, MIN_RANK_LOW = 0.9, 0.6  # Spearman correlation, and the lower limit of its interval
 MEAN_GAP, WIDEST_GAP = 0.05, 0.1  # shares of the range of real returns
 REWARD_ERROR = 0.05  # of one step, relative
@@ -30,7 +31,15 @@ def verdict(report: GapReport) -> Verdict:
     if unsure:
         level = "do not trust" if unsure & RANKING_RULES.keys() else "trust for ranking only"
     order = (False, None, True)
-    return Verdict(level, tuple(sorted(reasons, key=lambda reason: order.index(reason.passed))))
+    scope = "" if level == "do not trust" else _scope(report)
+    return Verdict(level, tuple(sorted(reasons, key=lambda reason: order.index(reason.passed))), scope)
+
+
+def _scope(report: GapReport) -> str:
+    runs = _lineages(report)
+    if runs >= MIN_LINEAGES:
+        return ""
+    return "policies of this training" if runs == 1 else f"policies of these {runs} trainings"
 
 
 Judgement: TypeAlias = tuple[bool | None, str]
@@ -38,15 +47,20 @@ Judgement: TypeAlias = tuple[bool | None, str]
 
 
 def _evidence(report: GapReport) -> Judgement:
-    count, runs = _count(report), report.agreement.lineages if report.agreement else 0
-    found = f"{count}, of {runs} independent trainings, in {report.episodes} real episodes each"
-    enough = len(bystanders(report)) >= MIN_POLICIES and runs >= MIN_LINEAGES
-    if enough and report.episodes >= MIN_EPISODES:
-        return True, f"There is enough evidence: {found}."
-    return None, (
-        f"There is too little evidence: {found}; a verdict takes {MIN_POLICIES} policies of {MIN_LINEAGES}"
-        f" trainings and {MIN_EPISODES} episodes."
-    )
+    count, runs = _count(report), _lineages(report)
+    from_runs = "1 training" if runs == 1 else f"{runs} independent trainings"
+    found = f"{count}, of {from_runs}, in {report.episodes} real episodes each"
+    if not runs or len(bystanders(report)) < MIN_POLICIES or report.episodes < MIN_EPISODES:
+        return None, (
+            f"There is too little evidence: {found}; a verdict takes {MIN_POLICIES} policies and"
+            f" {MIN_EPISODES} episodes."
+        )
+    if runs < MIN_LINEAGES:
+        return True, (
+            f"There is enough evidence for {_scope(report)}: {found}; to speak for policies of other"
+            f" trainings too it takes {MIN_LINEAGES} trainings."
+        )
+    return True, f"There is enough evidence: {found}."
 
 
 def _ranking(report: GapReport) -> Judgement:
@@ -95,9 +109,12 @@ def judge_rewards(rows: Sequence[OpenLoopRow]) -> Judgement:
 
 
 def _bounds(report: GapReport) -> Judgement:
-    shares = [entry.coverage for entry in report.scores if entry.coverage is not None]
-    if not shares:
+    if all(entry.coverage is None for entry in report.scores):
         return None, "How sure the world is of a step is unknown: it has no error bounds; calibrate it."
+    judged = out_of_sample(report)
+    if all(entry.name == RANDOM for entry in judged):
+        return None, "Whether the error bounds hold is unknown: they come from all policies that were scored."
+    shares = [entry.coverage for entry in judged if entry.coverage is not None]
     stale = [entry.name for entry in report.scores if entry.stale]
     return judge_bounds(shares, 0.9 if report.level is None else report.level, stale)
 
@@ -185,6 +202,10 @@ def _reaches(interval: tuple[float, float], limit: float) -> bool:
 
 def _signed(value: float, interval: tuple[float, float]) -> str:
     return f"{value:+.1%} [{interval[0]:+.1%}, {interval[1]:+.1%}]"
+
+
+def _lineages(report: GapReport) -> int:
+    return report.agreement.lineages if report.agreement else 0
 
 
 def _count(report: GapReport) -> str:

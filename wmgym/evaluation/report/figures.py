@@ -90,7 +90,9 @@ def coverage(report: GapReport) -> str | None:
         if report.level is not None:
             axes.axvline(report.level, color=MUTED, linewidth=1, dashes=(4, 4))
         for row, s in zip(rows, shown, strict=True):
-            axes.plot([s.coverage or 0.0], [row], "o", color=BAD if s.stale else IMAGINED, markersize=7)
+            color = BAD if s.stale else IMAGINED
+            fill = "none" if s.calibrated_on else color
+            axes.plot([s.coverage or 0.0], [row], "o", color=color, markerfacecolor=fill, markersize=7)
         axes.set_yticks(rows, [_short(s.name) for s in shown])
         axes.set(xlim=(min(0.78, *(s.coverage or 0.0 for s in shown)) - 0.02, 1.01), ylim=(-0.6, len(shown)))
         axes.grid(axis="y", visible=False)

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wmgym.evaluation.exploitation import out_of_sample
 from wmgym.evaluation.findings import Speed
 from wmgym.evaluation.gap_report import RANDOM, GapReport
 from wmgym.evaluation.speed import MANY
@@ -68,6 +69,8 @@ def write_report(
     environment.filters |= {"number": number, "percent": percent, "signed": signed}
     found = report.verdict or verdict(report)
     headline, tone = _HEADLINES[found.level]
+    if found.scope:
+        headline += f", for {found.scope}"
     videos, no_video = _videos(report, world, policies)
     page = environment.from_string(_read("template.html.j2")).render(
         report=report,
@@ -82,6 +85,7 @@ def write_report(
         estimates=any(s.estimate is not None for s in report.scores),
         failures=any(s.failed is not None for s in report.scores),
         trained=any(s.trained_in_world for s in report.scores),
+        calibrated=any(s.calibrated_on for s in report.scores),
         charts={
             "coverage": figures.coverage(report),
             "bounds": figures.bounds(report.open_loop, report.level),
@@ -156,10 +160,11 @@ def _facts(report: GapReport) -> list[dict[str, str]]:
         found.append(
             ("Mean gap", percent(sum(gaps) / len(gaps)), f"at most {percent(max(gaps))} of the range")
         )
-    inside = [s.coverage for s in report.scores if s.coverage is not None]
+    inside = [s.coverage for s in out_of_sample(report) if s.coverage is not None]
     if inside:
         value = percent(sum(inside) / len(inside))
-        found.append(("Inside error bounds", value, f"at least {percent(min(inside))}, of any policy"))
+        which = "any policy" if len(inside) == len(report.scores) else "policies that did not calibrate them"
+        found.append(("Inside error bounds", value, f"at least {percent(min(inside))}, of {which}"))
     return [dict(zip(("name", "value", "note"), fact, strict=True)) for fact in found]
 
 
