@@ -251,7 +251,7 @@ def quick_demo(seed: int) -> list[Row]:
 def demo_row(out: Path, seed: int, wall: float) -> Row:
     """What a finished demo left in ``out``, after ``wall`` seconds in all."""
     report = wmgym.GapReport.load(out / "report.json")
-    mine = next(entry for entry in report.scores if entry.name != "random")
+    mine = report[wmgym.load_policy(out / "policy").name]
     ran = read(out / "run.json")
     learned, ledger = ran["config"]["train"]["steps"], ran["ledger"]
     return {

@@ -196,7 +196,7 @@ def test_run_again_does_nothing_and_prints_the_same(finished: Path, monkeypatch:
     first, second = call(*run), call(*run)
     assert first.exit_code == 0, first.output
     assert first.stdout == second.stdout
-    assert "PPO in imagination" in first.stdout
+    assert "PPO after 300 real steps" in first.stdout
     assert "imagined_steps" in first.stdout
     assert tree(finished / "out") == before
     spoken = answer(*run)

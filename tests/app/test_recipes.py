@@ -71,7 +71,7 @@ def test_a_config_is_the_recipe(env_id: str) -> None:
     config = RunConfig(env_id)
     assert config == recipe(env_id) == wmgym.recipe(env_id)
     assert config.online or config.train.hyperparameters
-    assert (config.seed, config.evaluate.episodes) == (0, 20)
+    assert (config.seed, config.evaluate.episodes) == (0, 10)
 
 
 def test_the_half_cheetahs_recipe_in_rounds() -> None:

@@ -69,12 +69,29 @@ def test_it_calibrates_on_fresh_episodes_of_several_policies(
     fresh = wmgym.Transitions.load(out / "calibration-data")
     expected = [f"DynaSAC after {steps} real steps" for steps in range(100, 401, 50)]
     assert len(fresh) == 200
-    assert set(fresh.episode_policy) <= set(expected)
     assert len(set(fresh.episode_policy)) > 1
+    assert set(fresh.episode_policy) <= set(expected[::-2])
     kept = [wmgym.load_policy(path) for path in sorted((out / "online/policies").iterdir())]
     assert [policy.name for policy in kept] == expected
     assert result.world.calibration is not None
     assert not set(fresh.fingerprints()) & set(result.world.provenance.fingerprints)
+
+
+def test_it_scores_every_policy_that_it_kept(
+    finished: tuple[Path, wmgym.RunResult, list[str]],
+) -> None:
+    _, result, _ = finished
+    scored = {entry.name: entry for entry in result.report.scores if entry.name != "random"}
+    by_steps = sorted(scored, key=lambda name: int(name.split()[2]))
+    assert by_steps == [f"DynaSAC after {steps} real steps" for steps in range(100, 401, 50)]
+    assert [name for name in by_steps if scored[name].calibrated_on] == by_steps[::2]
+    assert [name for name in by_steps if scored[name].trained_in_world] == by_steps[-1:]
+    assert result.report.agreement is not None
+    assert (result.report.agreement.policies, result.report.agreement.lineages) == (6, 1)
+    assert result.page is not None
+    text = result.page.read_text()
+    for said in (*scored, "its episodes made the bounds", "trained in this world"):
+        assert said in text
 
 
 def test_it_says_how_it_does(finished: tuple[Path, wmgym.RunResult, list[str]]) -> None:

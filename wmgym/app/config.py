@@ -37,7 +37,7 @@ class CollectConfig:
         max_episode_steps: end real episodes after this many steps, so that few steps hold several episodes;
             None takes the env's time limit. DynaSAC cuts those that it learns from by settings of its own.
         calibration_steps: real steps at the end that only calibrate: by the final policy, and where DynaSAC
-            has trained by policies that it kept on the way as well.
+            has trained by every other one of those that it kept on the way as well.
     """
 
     __pydantic_config__ = STRICT
@@ -54,15 +54,15 @@ class CollectConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How a run scores its final policy.
+    """How a run scores its policies: the final one and those kept on the way, ten at most.
 
     Attributes:
-        episodes: real episodes, and as many imagined ones.
+        episodes: real episodes of each, and as many imagined ones; a verdict takes 10.
     """
 
     __pydantic_config__ = STRICT
 
-    episodes: int = 20
+    episodes: int = 10
 
     def __post_init__(self) -> None:
         """Refuse what gives no interval."""

@@ -55,7 +55,8 @@ def _world(folder: Path, config: dict[str, Any]) -> WorldModel | None:
 def _policies(folder: Path, config: dict[str, Any]) -> dict[str, PolicyFn | None]:
     """Saved policies by their names; nothing that a file names is imported or run."""
     found: dict[str, PolicyFn | None] = {}
-    for place in [str(folder / "policy"), *map(str, config.get("policy", ()))]:
+    kept = sorted([*folder.glob("online/policies/*"), *folder.glob("round-*/policy")])
+    for place in [str(folder / "policy"), *map(str, kept), *map(str, config.get("policy", ()))]:
         try:
             if is_pool(place):
                 found |= load_pool(place, None)

@@ -42,7 +42,7 @@ class RunResult:
     Attributes:
         world: the last one, calibrated.
         policy: the last one.
-        report: its real and imagined returns.
+        report: real and imagined returns of it and of those kept on the way.
         ledger: real and imagined steps, wall-clock and CPU seconds, summed over all stages.
         page: ``report.html``; None where the libraries that write it are not installed.
     """
@@ -120,7 +120,7 @@ class _Run:
         self.stages = Stages(out, given)
         self.data: list[Transitions] = []
         self.world: WorldModel | None = None
-        self.policies: dict[str, PolicyFn] = {}
+        self.policies: dict[str, MLPPolicy] = {}
         self.agent: dict[str, np.ndarray] | None = None
 
     def learn_online(self) -> None:
@@ -133,8 +133,8 @@ class _Run:
                     self.task, config, seed, folder, progress=self.progress, say=self.say
                 )
         self.world = saving.load(folder / "world")
-        kept = [load_policy(path) for path in sorted((folder / "policies").iterdir())]
-        self.policy, self.policies = kept[-1], {policy.name: policy for policy in kept}
+        for path in sorted((folder / "policies").iterdir()):
+            self._keep(path)
 
     def round(self, index: int, budgets: Round) -> None:
         """Collect with the agent so far, fit to all data, train on."""
@@ -157,8 +157,12 @@ class _Run:
             if noted is not None:
                 noted["imagined_steps"] = self._train(folder, seed, budgets.imagined_steps)
         self.agent, _ = artifacts.read_directory(folder / "agent", kind="agent")
-        self.policy = load_policy(folder / "policy")
+        self._keep(folder / "policy")
         self.say(f"round {index + 1}/{len(self.config.rounds)}: {sum(map(len, self.data)):,} real steps")
+
+    def _keep(self, path: Path) -> None:
+        self.policy = load_policy(path)
+        self.policies[self.policy.name] = self.policy
 
     def _collect(self, steps: int, seed: int, policies: dict[str, PolicyFn] | None) -> Transitions:
         return collect(
@@ -194,17 +198,25 @@ class _Run:
         artifacts.write_directory(
             folder / "agent", kind="agent", arrays=self.sb3.agent_arrays(model), document={"seed": seed}
         )
-        self.sb3.to_policy(model, f"{type(model).__name__} in imagination").save(folder / "policy")
+        name = f"{type(model).__name__} after {sum(map(len, self.data)):,} real steps"
+        self.sb3.to_policy(model, name).save(folder / "policy")
         return int(model.num_timesteps)
 
     def finish(self) -> RunResult:
-        """Calibrate on fresh episodes, then score the final policy on both sides."""
+        """Calibrate on fresh episodes, then score the policies that were kept on both sides.
+
+        Of those that DynaSAC kept, every other one calibrates, the last one first, so that the others can
+        tell whether the bounds hold for policies that they do not come from.
+        """
         policy, seed = self.policy, self.config.seed * 1_000 + 999
+        calibrators = dict(list(self.policies.items())[::-2]) if self.config.online else {policy.name: policy}
         with self.stages.stage("calibrate", ("calibration-data", "world", "policy")) as noted:
             if noted is not None:
                 assert self.world is not None
-                policies = self.policies or self._policies(seed)
-                fresh = self._collect(self.config.collect.calibration_steps, seed, policies)
+                playing: dict[str, PolicyFn] | None = {**calibrators}
+                if not self.config.online:
+                    playing = self._policies(seed)
+                fresh = self._collect(self.config.collect.calibration_steps, seed, playing)
                 fresh.save(self.out / "calibration-data")
                 calibrate(self.world, fresh, seed=seed, progress=self.progress).save(self.out / "world")
                 policy.save(self.out / "policy")
@@ -214,10 +226,11 @@ class _Run:
             if noted is not None:
                 report = score(
                     world,
-                    {policy.name: policy},
+                    self._scored(),
                     self.config.evaluate.episodes,
                     seed,
                     trained_in_world={policy.name},
+                    calibrated_on=calibrators.keys() & self._scored().keys(),
                     propagation=self.config.train.propagation,
                     progress=self.progress,
                 )
@@ -228,6 +241,14 @@ class _Run:
         write_card(report, self.out / "world")
         write_run_json(self.out, "run", self.config.to_dict(), self.stages.ledger)
         return RunResult(world, policy, report, self.stages.ledger, self._page())
+
+    def _scored(self) -> dict[str, MLPPolicy]:
+        """The policies kept, the last one among them; of many rounds, some spread over all."""
+        every = list(self.policies.items())
+        most = self.online.POLICIES_KEPT
+        if len(every) > most:
+            every = [every[round(index)] for index in np.linspace(0, len(every) - 1, most)]
+        return dict(every)
 
     def _page(self) -> Path | None:
         try:
