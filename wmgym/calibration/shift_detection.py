@@ -97,7 +97,7 @@ def _root_columns(world: WorldModel) -> list[int]:
     """Columns of a change that hold the root's horizontal velocity; all where the task has no known root."""
     core = world.task.core
     labels = world.coordinates.change_labels
-    if core.to_mujoco is None:
+    if core.to_mujoco is None or core.layout is not None:
         return [*range(len(labels))]
     column = {i: k for k, (kind, i) in enumerate(labels) if kind != "rotation"}
     _, velocity = core.to_mujoco(np.arange(core.dim)[None])

@@ -73,6 +73,10 @@ def collect(
         ValueError: a bad argument.
     """
     task = env if isinstance(env, Task) else make_task(env)
+    if task.robot is not None:
+        from wmgym.data.describe import by_model  # imports MuJoCo
+
+        task = by_model(task)
     if (steps is None) == (episodes is None) or (steps or episodes or 0) < 1:
         raise ValueError("pass either steps= or episodes=, at least 1")
     if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from wmgym.data.policy import PolicyFn, apply_policy, random_actions
 from wmgym.data.steps import Episode, Recorder, Step, StepError, columns
 from wmgym.io.progress import Advance
+from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task
 
 MUJOCO_WARNINGS = (
@@ -161,9 +162,8 @@ class _Stream:
     def _check(self, reward: float) -> None:
         """Refuse what no model should be fitted to."""
         obs, space = self.recorder.obs, self.rollout.task.observation_space
-        data: Any = getattr(self.env.unwrapped, "data", None)
-        if hasattr(data, "warning"):  # a MujocoEnv; reading the counters needs no import of mujoco
-            counts = data.warning.number
+        if (found := simulation(self.env)) is not None:
+            counts = found[1].warning.number
             if counts.any():
                 self._stop(f"MuJoCo warns: {MUJOCO_WARNINGS[int(np.argmax(counts > 0))]}")
         if not np.isfinite(obs).all():

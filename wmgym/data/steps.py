@@ -97,7 +97,7 @@ def columns(steps: list[Step]) -> Step:
 
 
 def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
-    """Transitions of real episodes."""
+    """Transitions of real episodes; those of a robot that its own model describes tell how it is observed."""
     parts = [episode.columns for episode in episodes]
     joined = Step(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     data = from_arrays(
@@ -110,13 +110,18 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
         joined.reward,
         joined.unobserved,
     )
-    return replace(
+    data = replace(
         data,
         core=in_float32(joined.core),
         next_core=in_float32(joined.next_core),
         episode_seed=tuple(episode.seed for episode in episodes),
         episode_policy=tuple(episode.policy for episode in episodes),
     )
+    if task.robot is None or task.core.layout is None:
+        return data
+    from wmgym.data.describe import settle  # imports MuJoCo
+
+    return settle(data, joined)
 
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)

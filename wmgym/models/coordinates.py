@@ -24,8 +24,9 @@ Label: TypeAlias = tuple[str, int]
 """What a column holds: its kind, and a core dimension (from ``dim`` on, a displacement), an axis or a foot.
 
 Kinds are "world" and "body", a number as it is and as a part of a vector in the body's frame; "cos" and "sin"
-of an angle; "up", the direction against gravity in the body's frame; "rotation", a part of a rotation vector
-in that frame; "clearance", "forward" and "upward", a foot's distance to the ground and its velocity.
+of an angle; "up", the direction against gravity in the body's frame; "axes", six numbers of another
+orientation's matrix, of which ``i`` counts all; "rotation", a part of a rotation vector in that frame, three
+for each quaternion; "clearance", "forward" and "upward", a foot's distance to the ground and its velocity.
 """
 
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
@@ -50,7 +51,7 @@ class Coordinates(nn.Module):
         self.geometry = g = geometry
         self._tables: dict[str, np.ndarray] = {}
         floating, turns = g.quaternion is not None, g.quaternion is not None or g.pitch is not None
-        base = () if g.quaternion is None else tuple(range(g.quaternion, g.quaternion + 4))
+        base = tuple(i for at in g.quaternions for i in range(at, at + 4))
         seen = [i for vector in g.velocities for i in vector] if turns else []
         angles = [i for i in g.angles if i not in g.free]
         apart = {*g.free, *g.angles, *base, *seen}
@@ -63,12 +64,13 @@ class Coordinates(nn.Module):
             *((kind, i) for kind in ("cos", "sin") for i in angles),
             *(("up", axis) for axis in range(3 * floating)),
             *(("body", i) for i in seen),
+            *(("axes", i) for i in range(6 * len(g.rotations))),
         )
         turned = {i for vector in (*g.velocities, *g.positions) for i in vector} if turns else set()
         moved = range(g.dim, g.dim + g.displacement_dim)
         self.change_labels: tuple[Label, ...] = (
             *(("body" if i in turned else "world", i) for i in moving),
-            *(("rotation", axis) for axis in range(3 * floating)),
+            *(("rotation", axis) for axis in range(3 * len(g.quaternions))),
             *(("body" if i in turned else "world", i) for i in moved),
         )
         self.feature_dim, self.change_dim = len(self.feature_labels), len(self.change_labels)
@@ -78,9 +80,12 @@ class Coordinates(nn.Module):
         for name, indices in lists.items():
             self._keep(name, np.array(indices, np.int64))
         self._keep("changing", np.array(sorted({*moving, *base}), np.int64))
+        self._keep("rotating", np.array([*moving, *base], np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
         self._axes = 3 if floating else 2  # that a vector has
-        self._plain_core = not (g.free or g.fixed or g.angles or turns)  # a short cut for small batches
+        self._plain_core = not (
+            g.free or g.fixed or g.angles or g.rotations or turns
+        )  # a short cut for small batches
         self._prepare_feet()
 
     def _keep(self, name: str, table: np.ndarray) -> None:
@@ -166,13 +171,13 @@ class Coordinates(nn.Module):
                 parts.append(frame[:, 2])  # the world's up, in the body's frame
             if len(self._tables["seen"]):
                 parts.append(self._turn(columns(core, self._table("seen", core)), frame))
+        parts += [rotation_matrix(_unit(core, at))[:, :2].reshape(-1, 6) for at in g.rotations]
         return lib.concatenate(parts, 1)
 
     def difference(self, core: Array, next_core: Array, displacement: Array) -> Array:
         """The change ``(batch, change_dim)`` from one core to another."""
         parts, quaternion = [columns(next_core - core, self._table("moving", core))], self._quaternion(core)
-        if quaternion is not None:
-            parts.append(rotation_between(quaternion, self._quaternion(next_core)))
+        parts += [rotation_between(_unit(core, at), _unit(next_core, at)) for at in self.geometry.quaternions]
         change = library(core).concatenate([*parts, displacement], 1)
         turned = self._table("turned", core)
         if not len(turned):
@@ -191,6 +196,12 @@ class Coordinates(nn.Module):
             frame = self._frame(core, quaternion).swapaxes(1, 2)
             change = with_columns(change, turned, self._turn(columns(change, turned), frame))
         moved = columns(core, moving) + change[:, : len(moving)]
+        if g.rotations:
+            at, bases = len(moving), g.quaternions
+            turns = (change[:, at + 3 * k : at + 3 * k + 3] for k in range(len(bases)))
+            turned_to = [compose(_unit(core, base), turn) for base, turn in zip(bases, turns, strict=True)]
+            every = library(core).concatenate([moved, *turned_to], 1)
+            return with_columns(core, self._table("rotating", core), every), change[:, split:]
         if quaternion is not None:
             at, turn = self._moving_before, compose(quaternion, change[:, split - 3 : split])
             moved = library(core).concatenate([moved[:, :at], turn, moved[:, at:]], 1)
@@ -200,7 +211,7 @@ class Coordinates(nn.Module):
     def _quaternion(self, core: Array) -> Array | None:
         """Of unit length; None where the base has no orientation."""
         at = self.geometry.quaternion
-        return None if at is None else core[:, at : at + 4] / length(core[:, at : at + 4])
+        return None if at is None else _unit(core, at)
 
     def _frame(self, core: Array, quaternion: Array | None) -> Array:
         """Rotation matrices ``(batch, k, k)`` from the body's frame to the world's."""
@@ -214,6 +225,11 @@ class Coordinates(nn.Module):
     def _turn(self, vectors: Array, frame: Array) -> Array:
         """Vectors ``(n, count * k)`` in the axes of the matrices' rows, seen in the axes of their columns."""
         return (vectors.reshape(len(vectors), -1, self._axes) @ frame).reshape(vectors.shape)
+
+
+def _unit(core: Array, at: int) -> Array:
+    """The quaternion ``(batch, 4)`` that begins at a dimension, of unit length."""
+    return core[:, at : at + 4] / length(core[:, at : at + 4])
 
 
 def _hinges(links: tuple[Link, ...]) -> tuple[tuple[int, int, int], ...]:

@@ -223,7 +223,7 @@ def data_range(
     span = np.maximum(most - least, 1e-3)
     low, high = least - margin * span, most + margin * span
     geometry = train.task.core.geometry
-    base = [] if geometry.quaternion is None else range(geometry.quaternion, geometry.quaternion + 4)
+    base = (i for at in geometry.quaternions for i in range(at, at + 4))
     unlimited = [*geometry.angles, *geometry.free, *base]
     low[unlimited], high[unlimited] = -np.inf, np.inf
     for joint, first, final in joint_limits:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gymnasium import spaces
 
 from wmgym.tasks.layout import Core, Geometry
-from wmgym.tasks.task import Task, UserRewardFn, on_core
+from wmgym.tasks.task import OnCore, Task, UserRewardFn
 
 
 def describe_task(
@@ -52,6 +52,6 @@ def describe_task(
         dt=dt,
         max_episode_steps=max_episode_steps,
         core=core,
-        reward=None if reward_fn is None else on_core(core, reward_fn, "reward_fn"),
-        terminated=None if terminated_fn is None else on_core(core, terminated_fn, "terminated_fn"),
+        reward=None if reward_fn is None else OnCore(core, reward_fn, "reward_fn"),
+        terminated=None if terminated_fn is None else OnCore(core, terminated_fn, "terminated_fn"),
     )

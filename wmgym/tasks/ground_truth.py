@@ -17,6 +17,7 @@ import gymnasium as gym
 import mujoco.rollout
 import numpy as np
 
+from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task, time_limits
 
 _INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -164,8 +165,8 @@ def inspect(task: Task, cores: np.ndarray) -> Inspection:
         contact = np.zeros((count, model.ngeom), bool)
         penetration, limit, energy = np.zeros(count), np.zeros(count), np.zeros(count)
         com_velocity = np.zeros((count, 3))
-        for row, (qpos, qvel) in enumerate(zip(*to_mujoco(task, cores.astype(np.float64)), strict=True)):
-            data.qpos[:], data.qvel[:] = qpos, qvel
+        for row, core in enumerate(cores):
+            put(task, model, data, core)
             mujoco.mj_fwdPosition(model, data)
             mujoco.mj_fwdVelocity(model, data)
             mujoco.mj_energyPos(model, data)
@@ -195,11 +196,21 @@ def to_mujoco(task: Task, core: np.ndarray, place: np.ndarray | None = None) -> 
     return qpos, qvel
 
 
+def put(task: Task, model: Any, data: Any, core: np.ndarray, place: np.ndarray | None = None) -> None:
+    """Write a core ``(core_dim,)`` into ``mjData``; what it does not hold stays as it is."""
+    if task.core.layout is not None:
+        for name, values in task.core.layout.parts(np.asarray(core, np.float64)).items():
+            getattr(data, name)[...] = values.reshape(getattr(data, name).shape)
+        mujoco.mj_normalizeQuat(model, data.qpos)
+        return
+    data.qpos[:], data.qvel[:] = to_mujoco(task, np.asarray(core, np.float64), place)
+
+
 def _simulation(env: gym.Env[Any, Any]) -> tuple[Any, Any]:
-    unwrapped: Any = env.unwrapped
-    if not hasattr(unwrapped, "model") or not isinstance(getattr(unwrapped, "data", None), mujoco.MjData):
-        raise ValueError(f"{type(unwrapped).__name__} is no MuJoCo env: it has no model and data")
-    return unwrapped.model, unwrapped.data
+    found = simulation(env)
+    if found is None:
+        raise ValueError(f"{type(env.unwrapped).__name__} is no MuJoCo env: it has no model and data")
+    return found
 
 
 def _initial(
@@ -214,6 +225,6 @@ def _initial(
             mujoco.mj_setState(model, data, start.state, _INTEGRATION)
             warm[:] = data.qacc_warmstart
         else:
-            data.qpos[:], data.qvel[:] = to_mujoco(task, start.astype(np.float64))
+            put(task, model, data, start)
         mujoco.mj_getState(model, data, row, _PHYSICS)
     return initial, warmstart

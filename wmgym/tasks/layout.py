@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -77,6 +77,8 @@ class Geometry:
         velocities: likewise; these are also seen in the body's frame.
         root: of a planar robot on legs its height, forward and upward velocity, in world axes.
         feet: its points that touch the ground.
+        rotations: first of four numbers each, quaternions of which all is seen: ball joints, loose bodies,
+            and the floating base where its heading matters.
     """
 
     dim: int
@@ -90,6 +92,13 @@ class Geometry:
     velocities: tuple[tuple[int, ...], ...] = ()
     root: tuple[int, int, int] | None = None
     feet: tuple[Foot, ...] = ()
+    rotations: tuple[int, ...] = ()
+
+    @property
+    def quaternions(self) -> tuple[int, ...]:
+        """First numbers of all quaternions, the floating base's first."""
+        base = () if self.quaternion is None else (self.quaternion,)
+        return (*base, *(at for at in self.rotations if at not in base))
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,18 @@ class Symmetry:
     action: Placement
     displacement: Placement
     turn: float = 0.0
+
+
+class Layout(Protocol):
+    """How the core of a robot that its own model describes lies in MuJoCo; ``mjcf.layout.ModelLayout``."""
+
+    def read(self, env: Env, obs: np.ndarray) -> np.ndarray:
+        """Core of a live env that has just returned the flat ``obs``."""
+        ...
+
+    def parts(self, core: np.ndarray) -> dict[str, np.ndarray]:
+        """Cores as arrays of ``mjData`` by name."""
+        ...
 
 
 def _same(array: Array) -> Array:
@@ -133,6 +154,8 @@ class Core:
         joint_limits: ``(core dimension, low, high)`` of joints with limits; an imagined joint far past its
             limits is put back.
         names: of the core's dimensions, as MuJoCo names the joints; ``obs_0``, ``obs_1``, ... by default.
+        layout: of a robot that its own MuJoCo model describes; else None.
+        hidden: core dimensions that the observation does not show and that matter.
     """
 
     geometry: Geometry
@@ -146,6 +169,8 @@ class Core:
     symmetries: tuple[Symmetry, ...] = ()
     joint_limits: tuple[tuple[int, float, float], ...] = ()
     names: tuple[str, ...] = ()
+    layout: Layout | None = None
+    hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Fill in names where none are given, and refuse another number of them."""

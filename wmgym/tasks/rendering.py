@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import mujoco
 import numpy as np
 
-from wmgym.tasks.ground_truth import to_mujoco
+from wmgym.tasks.ground_truth import put, to_mujoco
+from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task
+
+_SIZE = 480  # of pictures that no env's own settings decide
 
 
 class Renderer:
@@ -27,12 +31,29 @@ class Renderer:
             options: keywords of the env, such as ``width`` and ``height``.
         """
         if task.core.to_mujoco is None:
-            raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
+            raise ValueError(
+                f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo; draw worlds of data "
+                "that wmgym.collect recorded from a MuJoCo env"
+            )
         self.task = task
-        self._env = task.make(render_mode=render_mode, **options)
+        self._own: mujoco.Renderer | None = None
+        self._env = self._open(render_mode, options)
         self._env.reset(seed=0)
-        if fast:
+        if fast and self._own is None:
             self._draw_fast()
+
+    def _open(self, render_mode: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
+        """The env in this mode; where a function made it without one, a camera of our own draws it."""
+        if self.task.factory is None:
+            return self.task.make(render_mode=render_mode, **options)
+        env = self.task.make()
+        if env.render_mode != render_mode:
+            if render_mode == "human":
+                raise ValueError("the env's factory gives it no window; pass it render_mode='human' there")
+            model, _ = simulation(env) or (None, None)
+            size = options.get("height", _SIZE), options.get("width", _SIZE)
+            self._own = mujoco.Renderer(model, *size)
+        return env
 
     def frame(self, core: np.ndarray, place: np.ndarray | None = None) -> np.ndarray:
         """Picture ``(height, width, 3)`` uint8 of one core ``(core_dim,)``.
@@ -41,22 +62,36 @@ class Renderer:
             core: raw units.
             place: world coordinates of the root that the core omits; None puts it at the origin.
         """
-        unwrapped: Any = self._env.unwrapped
-        qpos, qvel = to_mujoco(self.task, np.asarray(core, np.float64), place)
-        unwrapped.set_state(qpos, qvel)
+        found = simulation(self._env)
+        assert found is not None
+        if self.task.core.layout is None:
+            unwrapped: Any = self._env.unwrapped
+            unwrapped.set_state(*to_mujoco(self.task, np.asarray(core, np.float64), place))
+        else:
+            put(self.task, *found, core)
+            mujoco.mj_forward(*found)
+        if self._own is not None:
+            self._own.update_scene(found[1])
+            return np.asarray(self._own.render())
         return np.asarray(self._env.render())
 
     def _draw_fast(self) -> None:
         unwrapped: Any = self._env.unwrapped
-        unwrapped.model.vis.quality.offsamples = 0  # read where the first frame opens the context
-        if self.task.core.displacement_dim:
-            _enlarge_floor(unwrapped.model)
+        found = simulation(self._env)
+        assert found is not None
+        model = found[0]
+        model.vis.quality.offsamples = 0  # read where the first frame opens the context
+        if self.task.core.displacement_dim or self.task.core.geometry.free:
+            _enlarge_floor(model)
         unwrapped.render()
-        scene = unwrapped.mujoco_renderer.viewer.scn
-        scene.flags[[int(mujoco.mjtRndFlag.mjRND_SHADOW), int(mujoco.mjtRndFlag.mjRND_REFLECTION)]] = 0
+        scene = getattr(getattr(getattr(unwrapped, "mujoco_renderer", None), "viewer", None), "scn", None)
+        if scene is not None:
+            scene.flags[[int(mujoco.mjtRndFlag.mjRND_SHADOW), int(mujoco.mjtRndFlag.mjRND_REFLECTION)]] = 0
 
     def close(self) -> None:
         """Release the drawing context."""
+        if self._own is not None:
+            self._own.close()
         viewer = getattr(getattr(self._env.unwrapped, "mujoco_renderer", None), "viewer", None)
         if viewer is not None and hasattr(viewer, "con"):
             viewer.make_context_current()

@@ -11,11 +11,11 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import Field, JsonValue, model_validator
 
-from wmgym.io.schema import Count, Record, refusing
+from wmgym.io.schema import Count, Record, from_json, refusing, to_json
 from wmgym.tasks.layout import Core, identity_core, shown_alone
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import Known
-from wmgym.tasks.task import Task
+from wmgym.tasks.task import Task, with_core
 
 Origin = Literal["table", "given", "learned"]
 
@@ -75,7 +75,8 @@ class DiscreteRecord(Record):
 class TaskRecord(Record):
     """All of a ``Task`` but functions; an infinite keyword is ``{"float": "inf"}``, as JSON has none.
 
-    ``names`` are those of the observation's numbers where it is the state and they have some of their own.
+    ``names`` are those of the observation's numbers where it is the state and they have some of their own;
+    ``layout`` is the ``ModelLayout`` of a robot that its own MuJoCo model describes.
     """
 
     env_id: str
@@ -87,6 +88,7 @@ class TaskRecord(Record):
     reward: Origin
     terminated: Origin
     names: list[str] | None = None
+    layout: dict[str, JsonValue] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -123,6 +125,7 @@ def record_task(task: Task) -> TaskRecord:
         reward=_origin(task, task.reward),
         terminated=_origin(task, task.terminated),
         names=list(task.core.names) if _names_alone(task) else None,
+        layout=None if task.core.layout is None else to_json(task.core.layout),
     )
 
 
@@ -143,7 +146,7 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
     if task is not None:
         if (task.observation_space, task.action_space) != (observation_space, action_space):
             raise ValueError(f"{where}: task= has other spaces than the stored {record.env_id!r}")
-        return task
+        return task if record.layout is None else with_core(task, _core(record, None, where))
     if "given" in (record.reward, record.terminated):
         raise ValueError(
             f"{where}: {record.env_id!r} was described with reward_fn, terminated_fn or core, which are not "
@@ -167,14 +170,22 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
         action_space=action_space,
         dt=record.dt,
         max_episode_steps=record.max_episode_steps,
-        core=_core(record, known, int(np.prod(observation_space.shape))),
+        core=_core(record, known, where),
         reward=known.reward if known and record.reward == "table" else None,
         terminated=known.terminated if known else None,
         from_table=known is not None,
     )
 
 
-def _core(record: TaskRecord, known: Known | None, obs_dim: int) -> Core:
+def _core(record: TaskRecord, known: Known | None, where: str) -> Core:
+    obs_dim = math.prod(record.observation_space.shape)
+    if record.layout is not None:
+        from wmgym.tasks.mjcf.layout import ModelLayout, core_of  # imports MuJoCo
+
+        with refusing(where, f"a task {record.env_id!r}", "make it again"):
+            layout = from_json(ModelLayout, record.layout)
+            layout.check(obs_dim)
+            return core_of(layout)
     if known is None:
         return replace(identity_core(obs_dim), names=tuple(record.names or ()))
     core = known.core if record.reward == "table" else shown_alone(known.core)
@@ -220,7 +231,8 @@ def _origin(task: Task, function: Any) -> Origin:
     """Where a head comes from; a core of the caller's own makes all of them given."""
     if task.from_table:
         return "learned" if function is None else "table"
-    if function is None and (task.core == identity_core(task.obs_dim) or _names_alone(task)):
+    plain = task.core == identity_core(task.obs_dim) or _names_alone(task)
+    if function is None and (plain or task.core.layout is not None):
         return "learned"
     return "given"
 

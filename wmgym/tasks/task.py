@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -14,11 +16,18 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from wmgym.tasks.layout import Array, Core, identity_core
+from wmgym.tasks.mjcf.simulation import step_limit
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import RewardFn, TerminatedFn
 
+if TYPE_CHECKING:
+    from wmgym.tasks.mjcf.model import Robot
+
 UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
+
+_PROVIDERS = {"dm_control/": "shimmy"}
+"""Known libraries that register ids when they are imported, by how these begin."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +48,8 @@ class Task:
         from_table: core and termination are the table's, and so is the reward unless it is learned, so that a
             saved world can find them again.
         factory: makes the real env where ``env_id`` alone cannot.
+        robot: what the env's compiled MuJoCo model says of the state, where no table describes it; then
+            ``collect`` records that state, and finds how observations show it.
     """
 
     env_id: str
@@ -52,6 +63,7 @@ class Task:
     terminated: TerminatedFn | None = None
     from_table: bool = False
     factory: EnvFactory | None = field(default=None, compare=False, repr=False)
+    robot: Robot | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
         """The env, the sizes of its spaces, and where reward and termination come from."""
@@ -98,11 +110,14 @@ class Task:
                 f"{self.env_id!r} needs the module {module!r}, which a file does not import: import it first "
                 f"(wmgym --import {module}, on the command line), if you trust it"
             )
+        _import_provider(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
         return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
 
     def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
+        if self.core.layout is not None:
+            return self.core.layout.read(env, obs)
         if self.core.from_mujoco is not None:
             data: Any = env.unwrapped.data  # type: ignore[attr-defined]
             return self.core.from_mujoco(data.qpos, data.qvel)
@@ -177,9 +192,12 @@ def make_task(
                 stacklevel=2,
             )
             known = None
+        robot = _robot(env) if core is None and known is None else None
         if core is None:
             core = known.core if known else identity_core(int(np.prod(observation_space.shape)))
         reward, terminated = (known.reward, known.terminated) if known else (None, None)
+        limits = [each._max_episode_steps for each in time_limits(env)]
+        limits += [limit for limit in (step_limit(env),) if limit is not None]
         own_limit = spec.max_episode_steps if spec is not None else None
         return Task(
             env_id=env_id,
@@ -187,12 +205,13 @@ def make_task(
             observation_space=observation_space,
             action_space=action_space,
             dt=known.dt if known else float(getattr(env.unwrapped, "dt", 1.0)),
-            max_episode_steps=min((each._max_episode_steps for each in time_limits(env)), default=own_limit),
+            max_episode_steps=min(limits, default=own_limit),
             core=core,
-            reward=reward if reward_fn is None else on_core(core, reward_fn, "reward_fn"),
-            terminated=terminated if terminated_fn is None else on_core(core, terminated_fn, "terminated_fn"),
+            reward=reward if reward_fn is None else OnCore(core, reward_fn, "reward_fn"),
+            terminated=terminated if terminated_fn is None else OnCore(core, terminated_fn, "terminated_fn"),
             from_table=known is not None and reward_fn is None and terminated_fn is None,
             factory=factory,
+            robot=robot,
         )
     finally:
         if not isinstance(env_or_id, gym.Env):
@@ -237,19 +256,32 @@ def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
     return found
 
 
-def on_core(core: Core, function: UserRewardFn, name: str) -> RewardFn:
+@dataclass(frozen=True)
+class OnCore:
     """A caller's function of observations as one of states; ``name`` is the argument that it came as."""
 
-    def on_states(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        answer = function(core.observe(state), action, core.observe(next_state))
+    core: Core
+    function: UserRewardFn
+    name: str
+
+    def __call__(self, state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        """What the function says, one value a row."""
+        answer = self.function(self.core.observe(state), action, self.core.observe(next_state))
         found, need = tuple(getattr(answer, "shape", ())), tuple(next_state.shape[:-1])
         if found != need:
-            raise ValueError(f"{name} returned shape {found}, expected {need}: one value a row")
-        if name == "terminated_fn" and "bool" not in str(answer.dtype):
-            raise ValueError(f"{name} returned {answer.dtype} of shape {found}, expected bool")
+            raise ValueError(f"{self.name} returned shape {found}, expected {need}: one value a row")
+        if self.name == "terminated_fn" and "bool" not in str(answer.dtype):
+            raise ValueError(f"{self.name} returned {answer.dtype} of shape {found}, expected bool")
         return answer
 
-    return on_states
+
+def with_core(task: Task, core: Core) -> Task:
+    """The task with another state layout, to which the caller's functions of observations are told."""
+    heads = {"reward": task.reward, "terminated": task.terminated}
+    moved: dict[str, Any] = {
+        name: replace(head, core=core) for name, head in heads.items() if isinstance(head, OnCore)
+    }
+    return replace(task, core=core, **moved)
 
 
 def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
@@ -265,12 +297,27 @@ def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.
 
 def _make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
+        _import_provider(env_id)
         return gym.make(env_id, **env_kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         why = str(error).splitlines()[0]
         if isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
             why += f" An env of your own goes with the module that registers it: 'my_module:{env_id}'."
         raise ValueError(f"cannot make {env_id!r}: {why}") from error
+
+
+def _import_provider(env_id: str) -> None:
+    """Import the library that registers ids of this kind, where it is installed."""
+    for start, module in _PROVIDERS.items():
+        if env_id.startswith(start) and env_id not in gym.registry:
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(module)
+
+
+def _robot(env: gym.Env[Any, Any]) -> Robot | None:
+    from wmgym.tasks.mjcf.layout import robot_of  # imports MuJoCo, which other envs can do without
+
+    return robot_of(env)
 
 
 def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

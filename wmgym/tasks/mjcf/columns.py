@@ -1,0 +1,251 @@
+"""Which observation columns are exact functions of the physical state: found in recorded steps, and checked.
+
+Tried in turn: a copy, a multiple, a sine or a cosine of one number; the same clipped or wrapped; a sum of a
+few of them. A function counts as exact if it gives back every recorded row to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wmgym.tasks.mjcf.model import Robot
+from wmgym.tasks.mjcf.shown import Column, Shown
+
+_EXACT = 2e-6  # largest error relative to the column's largest value; float32 rounds at 6e-8
+_ROWS = 4_000  # that a search looks at; all are checked
+_TERMS = 8  # a sum of more is no formula but a coincidence
+_LIKELY = 6  # candidates that are tried for each column
+_FEATURES = 200  # random ones, of the test for memory
+_UNEXPLAINED, _MEMORY = 0.01, 0.1  # shares of a column's variance that decide in the test for memory
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Steps of a robot as they were recorded, float64.
+
+    Attributes:
+        core: ``(n, dim)`` physical states.
+        next_core: one step later.
+        obs: ``(n, obs_dim)``.
+        next_obs: one step later.
+        action: ``(n, k)``.
+        episode: ``(n,)``.
+    """
+
+    core: np.ndarray
+    next_core: np.ndarray
+    obs: np.ndarray
+    next_obs: np.ndarray
+    action: np.ndarray
+    episode: np.ndarray
+
+
+def find_shown(robot: Robot, steps: Recorded) -> tuple[Shown, tuple[int, ...], tuple[int, ...]]:
+    """How observations show the state.
+
+    Returns:
+        The columns; those that the state does not explain and that the env must remember, which are kept
+        behind it; and the numbers of the core, kept ones included, that never change within an episode.
+    """
+    core = np.concatenate([steps.core, steps.next_core])
+    obs = np.concatenate([steps.obs, steps.next_obs])
+    columns = _Search(robot, core).columns(obs)
+    still = (steps.next_obs == steps.obs).all(0)
+    open_ = [k for k, column in enumerate(columns) if column.terms is None]
+    kept = [k for k in open_ if still[k]]
+    kept += _remembered(steps, [k for k in open_ if not still[k]])
+    kept.sort()
+    dim = core.shape[1] + len(kept)
+    found = [_shifted(column, core.shape[1], len(kept)) for column in columns]
+    for place, k in enumerate(kept):
+        found[k] = Column(terms=((core.shape[1] + place, 1.0),))
+    for k in (k for k in open_ if k not in kept):
+        values = np.unique(obs[:, k])
+        if len(values) == 2:
+            found[k] = Column(low=float(values[0]), high=float(values[1]), classed=True)
+    fixed = _fixed(robot, steps) + [core.shape[1] + place for place, k in enumerate(kept) if still[k]]
+    usual = (*np.median(steps.core, 0).tolist(), *np.median(steps.obs[:, kept], 0).tolist())
+    return _pruned(dim, robot.sums, found, usual), tuple(kept), tuple(fixed)
+
+
+class _Search:
+    """Candidates over all rows of a robot's physical states ``(n, dim)``."""
+
+    def __init__(self, robot: Robot, core: np.ndarray) -> None:
+        self.circle = robot.circle
+        self.dim, self.core = core.shape[1], core
+        angles = [sum(factor * core[:, i] for i, factor in chain) for chain in robot.sums]
+        self.values = np.stack([*core.T, *map(np.sin, angles), *map(np.cos, angles)], 1)
+        self.some = np.linspace(0, len(core) - 1, min(len(core), _ROWS)).astype(np.int64)
+        seen = self.values[self.some]
+        self.moving = np.flatnonzero(seen.std(0) > 1e-12)
+
+    def columns(self, obs: np.ndarray) -> list[Column]:
+        found = [self._single(y) for y in obs.T]
+        rest = [k for k, column in enumerate(found) if column is None]
+        sums = self._sums(obs[:, rest]) if rest else []
+        for k, column in zip(rest, sums, strict=True):
+            found[k] = column
+        return [column or Column() for column in found]
+
+    def _single(self, y: np.ndarray) -> Column | None:
+        if (y == y[0]).all():
+            return Column(terms=(), offset=float(y[0]))
+        if (column := self._line(y, np.ones(len(y), bool))) is not None:
+            return column
+        low, high = float(y.min()), float(y.max())
+        ends = {"low": low if (y == low).sum() > 1 else None, "high": high if (y == high).sum() > 1 else None}
+        inside = np.ones(len(y), bool)
+        for end in (end for end in ends.values() if end is not None):
+            inside &= y != end
+        if ends != {"low": None, "high": None} and inside.sum() >= 20:
+            column = self._line(y, inside)
+            if column is not None and self._holds(clipped := replace(column, **ends), y):  # type: ignore[arg-type]
+                return clipped
+        for i in self.circle:
+            for sign in (1.0, -1.0):
+                wrapped = Column(terms=((i, sign),), wrapped=True)
+                if -np.pi - 1e-6 <= low and high <= np.pi + 1e-6 and self._holds(wrapped, y):
+                    return wrapped
+        return None
+
+    def _line(self, y: np.ndarray, rows: np.ndarray) -> Column | None:
+        """A multiple of one number, over some of the rows."""
+        some = self.some[rows[self.some]]
+        if len(some) < 10:
+            some = np.flatnonzero(rows)
+        x, z = self.values[some][:, self.moving], y[some]
+        x = x - x.mean(0)
+        z = z - z.mean()
+        spread = np.sqrt((x * x).sum(0) * (z @ z))
+        match = np.abs(z @ x) / np.where(spread > 0, spread, np.inf)
+        best: tuple[float, Column] | None = None
+        for k in np.argsort(-match)[:_LIKELY]:
+            if match[k] < 1 - 1e-6:
+                break
+            i = int(self.moving[k])
+            factor = _plain(float((z @ x[:, k]) / (x[:, k] @ x[:, k])), y)
+            offset = _plain(float(np.median(y[some] - factor * self.values[some, i])), y)
+            column = Column(terms=((i, factor),), offset=offset)
+            error = self._error(column, y, rows)
+            if error <= _EXACT * np.abs(y[rows]).max() and (best is None or error < best[0]):
+                best = error, column
+        return None if best is None else best[1]
+
+    def _sums(self, obs: np.ndarray) -> list[Column | None]:
+        """Sums of a few numbers, by least squares over all of them, then over those that matter."""
+        x, y = self.values[self.some][:, self.moving], obs[self.some]
+        if len(x) < 2 * x.shape[1]:
+            return [None] * obs.shape[1]
+        unit = x.std(0)
+        design = np.concatenate([x / unit, np.ones((len(x), 1))], 1)
+        weights = np.linalg.lstsq(design, y, rcond=1e-10)[0]
+        near = np.abs(design @ weights - y).max(0) <= 10 * _EXACT * np.abs(y).max(0)
+        found: list[Column | None] = []
+        for k, target in enumerate(obs.T):
+            column = None
+            terms = np.flatnonzero(np.abs(weights[:-1, k]) > 1e-4 * target.std())
+            if near[k] and 0 < len(terms) <= _TERMS:
+                part = np.concatenate([x[:, terms], np.ones((len(x), 1))], 1)
+                solved = np.linalg.lstsq(part, target[self.some], rcond=None)[0]
+                pairs = tuple(
+                    (int(self.moving[i]), _plain(float(w), target))
+                    for i, w in zip(terms, solved, strict=False)
+                )
+                column = Column(terms=pairs, offset=_plain(float(solved[-1]), target))
+                column = column if self._holds(column, target) else None
+            found.append(column)
+        return found
+
+    def _holds(self, column: Column, y: np.ndarray) -> bool:
+        return self._error(column, y, np.ones(len(y), bool)) <= _EXACT * float(np.abs(y).max())
+
+    def _error(self, column: Column, y: np.ndarray, rows: np.ndarray) -> float:
+        said = np.full(len(y), column.offset)
+        for i, factor in column.terms or ():
+            said += factor * self.values[:, i]
+        if column.wrapped:
+            off = np.abs(said - y)[rows] % (2 * np.pi)
+            return float(np.minimum(off, 2 * np.pi - off).max())
+        said = np.clip(said, column.low, column.high) if (column.low, column.high) != (None, None) else said
+        return float(np.abs(said - y)[rows].max())
+
+
+def _remembered(steps: Recorded, open_: list[int]) -> list[int]:
+    """Columns that hold something of the past: a counter, a filter, an old observation.
+
+    Either one repeats another column of the step before, or its own value of the step before tells most of
+    what the states before and after the step and the action do not.
+    """
+    if not open_ or len(steps.core) < 500:
+        return []
+    rows = np.linspace(0, len(steps.core) - 1, min(len(steps.core), _ROWS)).astype(np.int64)
+    now, before = steps.next_obs[rows][:, open_], steps.obs[rows]
+    repeats = np.array(
+        [(np.abs(before - y[:, None]) <= _EXACT * np.abs(y).max()).all(0).any() for y in now.T]
+    )
+    states = [steps.next_core[rows], steps.core[rows], steps.action[rows]]
+    without = _unexplained(np.concatenate(states, 1), now)
+    beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now)
+    memory = (without > _UNEXPLAINED) & (beside < _MEMORY * without)
+    return [k for k, yes in zip(open_, repeats | memory, strict=True) if yes]
+
+
+def _unexplained(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Share of the targets' variance, on rows left out, that ridge regression leaves."""
+    rng = np.random.default_rng(0)
+    x = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-9)
+    y = (targets - targets.mean(0)) / np.maximum(targets.std(0), 1e-9)
+    turn = rng.normal(size=(x.shape[1], _FEATURES)) / np.sqrt(x.shape[1])
+    design = np.concatenate(
+        [x, np.cos(x @ turn + rng.uniform(0, 2 * np.pi, _FEATURES)), np.ones((len(x), 1))], 1
+    )
+    held = rng.random(len(x)) < 0.25
+    fit = design[~held]
+    weights = np.linalg.solve(fit.T @ fit + 1e-3 * np.eye(fit.shape[1]), fit.T @ y[~held])
+    return np.asarray(np.square(design[held] @ weights - y[held]).mean(0))
+
+
+def _fixed(robot: Robot, steps: Recorded) -> list[int]:
+    still = set(np.flatnonzero((steps.next_core == steps.core).all(0)).tolist())
+    for at in robot.rotations:
+        whole = set(range(at, at + 4))
+        if not whole <= still:
+            still -= whole
+    return sorted(still)
+
+
+def _shifted(column: Column, dim: int, kept: int) -> Column:
+    """Sines and cosines count on behind the core, which kept columns make longer."""
+    terms = column.terms and tuple((i + kept * (i >= dim), factor) for i, factor in column.terms)
+    return replace(column, terms=terms)
+
+
+def _pruned(
+    dim: int, sums: tuple[tuple[tuple[int, float], ...], ...], columns: list[Column], usual: tuple[float, ...]
+) -> Shown:
+    """Only the angles that a column takes."""
+    taken = sorted({(i - dim) % len(sums) for c in columns for i, _ in c.terms or () if i >= dim})
+    place = {old: new for new, old in enumerate(taken)}
+
+    def renumbered(i: int) -> int:
+        if i < dim:
+            return i
+        kind, old = divmod(i - dim, len(sums))
+        return dim + kind * len(taken) + place[old]
+
+    whole = tuple(
+        replace(c, terms=c.terms and tuple((renumbered(i), factor) for i, factor in c.terms)) for c in columns
+    )
+    return Shown(dim, tuple(sums[old] for old in taken), whole, usual)
+
+
+def _plain(value: float, y: np.ndarray) -> float:
+    """A round number where it is as good as that."""
+    scale = float(np.abs(y).max())
+    for digits in (0, 1, 2, 3, 4):
+        if abs(value - round(value, digits)) <= 1e-7 * max(1.0, scale):
+            return round(value, digits) + 0.0
+    return value

@@ -1,0 +1,171 @@
+"""The core of a robot that its own model describes: its physical state, and what else the env remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+
+from wmgym.io.schema import STRICT
+from wmgym.tasks.layout import Core, Geometry
+from wmgym.tasks.mjcf.model import Robot, describe
+from wmgym.tasks.mjcf.shown import Mirror, Shown, all_readouts
+from wmgym.tasks.mjcf.simulation import PARTS, physical_state, simulation
+
+Env: TypeAlias = gym.Env[Any, Any]
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """All that a world needs to know of a robot's model; plain numbers, stored with it.
+
+    The core is the physical state, then the observation's numbers that it does not explain.
+
+    Attributes:
+        sizes: numbers of each of ``simulation.PARTS``.
+        names: of the core's dimensions.
+        geometry: what these mean.
+        joint_limits: ``(dimension, low, high)``.
+        kept: observation columns that follow the physical state.
+        shown: how the observation shows the core.
+    """
+
+    __pydantic_config__ = STRICT
+
+    sizes: tuple[int, ...]
+    names: tuple[str, ...]
+    geometry: Geometry
+    joint_limits: tuple[tuple[int, float, float], ...]
+    kept: tuple[int, ...]
+    shown: Shown
+
+    def check(self, obs_dim: int) -> None:
+        """Refuse stored numbers that contradict each other."""
+        dim, shown = self.geometry.dim, self.shown
+        physical = sum(self.sizes)
+        angles, turns = len(shown.angles), [i for chain in shown.angles for i, _ in chain]
+        terms = [i for column in shown.columns for i, _ in column.terms or ()]
+        places = [*self.geometry.angles, *self.geometry.fixed, *self.geometry.free, *turns]
+        places += [at + 3 for at in self.geometry.quaternions] + [i for i, _, _ in self.joint_limits]
+        if len(self.sizes) != len(PARTS) or physical + len(self.kept) != dim or len(self.names) != dim:
+            raise ValueError("sizes and names of its layout do not give the core")
+        if (shown.dim, len(shown.usual), len(shown.columns)) != (dim, dim, obs_dim):
+            raise ValueError("its layout is of another core or observation")
+        if not (
+            all(0 <= i < dim for i in places)
+            and all(0 <= i < dim + 2 * angles for i in terms)
+            and all(0 <= k < obs_dim for k in self.kept)
+            and all(n >= 0 for n in self.sizes)
+            and all((c.low is not None and c.high is not None) for c in shown.columns if c.classed)
+        ):
+            raise ValueError("its layout counts numbers that the core or the observation does not have")
+
+    def read(self, env: Env, obs: np.ndarray) -> np.ndarray:
+        """Core of a live env that has just returned the flat ``obs``: ``(dim,)`` float64."""
+        found = simulation(env)
+        if found is None or len(state := physical_state(found[1])) != sum(self.sizes):
+            raise ValueError("the env's MuJoCo model is another one than the world's; collect and fit again")
+        return np.concatenate([state, np.asarray(obs, np.float64).reshape(-1)[list(self.kept)]])
+
+    def parts(self, core: np.ndarray) -> dict[str, np.ndarray]:
+        """Cores ``(..., dim)`` as arrays ``(..., n)`` of ``mjData`` by name."""
+        ends = np.cumsum(self.sizes)
+        split = np.split(core[..., : ends[-1]], ends[:-1], -1)
+        return dict(zip(PARTS, split, strict=True))
+
+
+def robot_of(env: Env) -> Robot | None:
+    """What the compiled model of a live env says; None where it has none."""
+    found = simulation(env)
+    return None if found is None else describe(found[0])
+
+
+def unsettled(robot: Robot, obs_dim: int) -> ModelLayout:
+    """The layout as long as nothing is known of the observation."""
+    return settled(robot, (), (), all_readouts(len(robot.names), obs_dim), ())
+
+
+def geometry(
+    robot: Robot, shown: Collection[int] = (), fixed: tuple[int, ...] = (), more: int = 0
+) -> Geometry:
+    """What the numbers mean, once it is known which of them the observation shows and which never change.
+
+    Args:
+        robot: the model's.
+        shown: numbers that the observation shows.
+        fixed: that do not change within an episode.
+        more: numbers behind the physical state.
+    """
+    still, shown = set(fixed), set(shown)
+    rotations = [at for at in robot.rotations if not still.issuperset(range(at, at + 4))]
+    base = robot.base if robot.base in rotations else None
+    # Where the world looks the same everywhere, what a reward may yet depend on is what is shown.
+    free = tuple(i for i in robot.nowhere if i not in shown and i not in still)
+    heading = base is not None and not shown.isdisjoint(range(base, base + 4))
+    pitch, velocities, positions = None, [], []
+    if base is not None:
+        velocities.append(robot.base_velocity)
+        positions.append(tuple(range(base - 3, base)))
+    elif robot.pitch is not None and robot.pitch[0] not in shown:
+        pitch, free = robot.pitch, (*free, robot.pitch[0])
+        velocities.append(robot.pitch_velocity)
+        positions.append(robot.nowhere)
+    return Geometry(
+        dim=len(robot.names) + more,
+        angles=tuple(i for i in robot.circle if i not in free and i not in still),
+        fixed=fixed,
+        free=free,
+        quaternion=base,
+        pitch=pitch,
+        positions=tuple(positions),
+        velocities=tuple(velocities),
+        rotations=tuple(at for at in rotations if at != base or heading),
+    )
+
+
+def core_of(layout: ModelLayout) -> Core:
+    """The core that a layout describes."""
+    mirror = Mirror(layout.shown)
+    nq, nv = layout.sizes[:2]
+
+    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return core[..., :nq], core[..., nq : nq + nv]
+
+    alone = len(layout.names) == nq + nv
+    return Core(
+        geometry=layout.geometry,
+        observe=mirror.observe,
+        from_obs=mirror.from_obs,
+        from_mujoco=(lambda qpos, qvel: np.concatenate([qpos, qvel], -1)) if alone else None,
+        to_mujoco=to_mujoco,
+        shown_dim=len(layout.shown.readouts),
+        joint_limits=layout.joint_limits,
+        names=layout.names,
+        layout=layout,
+        hidden=tuple(i for i in mirror.hidden if i not in layout.geometry.free),
+    )
+
+
+def settled(
+    robot: Robot, kept: tuple[int, ...], fixed: tuple[int, ...], shown: Shown, kept_names: tuple[str, ...]
+) -> ModelLayout:
+    """The layout once recorded data have told how the observation shows the state.
+
+    Args:
+        robot: the model's.
+        kept: observation columns that follow the physical state.
+        fixed: numbers of the core that do not change within an episode.
+        shown: the columns.
+        kept_names: of the kept ones.
+    """
+    return ModelLayout(
+        sizes=robot.sizes,
+        names=(*robot.names, *kept_names),
+        geometry=geometry(robot, shown.numbers, fixed, len(kept)),
+        joint_limits=robot.limits,
+        kept=kept,
+        shown=shown,
+    )

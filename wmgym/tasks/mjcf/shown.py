@@ -1,0 +1,196 @@
+"""How an observation shows a core: columns that are exact functions of it, and the way back.
+
+All of it is numbers, so that it is stored with a world; ``observe`` and ``from_obs`` take NumPy arrays and
+torch tensors alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from wmgym.tasks.layout import Array, arctan2, cos, sin
+
+_SOLVED = 1e-6  # a number is determined where the equations give it back to this accuracy
+
+
+@dataclass(frozen=True)
+class Column:
+    """An observation column ``offset + sum of factor * number``, then clipped, wrapped or one of two values.
+
+    Attributes:
+        terms: ``(number, factor)``: numbers below the core's dimension are its own, then come the sines of
+            the angles, then their cosines; None for a readout.
+        offset: added.
+        low: smallest value, where the column is clipped.
+        high: likewise the largest.
+        wrapped: an angle in [-pi, pi).
+        classed: a readout of two values, ``low`` and ``high``.
+    """
+
+    terms: tuple[tuple[int, float], ...] | None = None
+    offset: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    wrapped: bool = False
+    classed: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An observation's columns.
+
+    Attributes:
+        dim: core dimensions.
+        angles: sums of core dimensions, ``(dimension, factor)``, whose sines and cosines columns take.
+        columns: one for each number of the observation.
+        usual: core ``(dim,)`` that stands for what the observation hides.
+    """
+
+    dim: int
+    angles: tuple[tuple[tuple[int, float], ...], ...]
+    columns: tuple[Column, ...]
+    usual: tuple[float, ...]
+
+    @property
+    def readouts(self) -> tuple[int, ...]:
+        """Columns that are predicted."""
+        return tuple(k for k, column in enumerate(self.columns) if column.terms is None)
+
+    @property
+    def numbers(self) -> set[int]:
+        """Core dimensions that exact columns show."""
+        found = {i for column in self.columns for i, _ in column.terms or ()}
+        turned = {(i - self.dim) % max(1, len(self.angles)) for i in found if i >= self.dim}
+        return {i for i in found if i < self.dim} | {i for k in turned for i, _ in self.angles[k]}
+
+
+class Mirror:
+    """``Shown`` as two functions."""
+
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
+        dim, turns, columns = shown.dim, len(shown.angles), shown.columns
+        self.turn = _matrix(dim, shown.angles)
+        whole = _matrix(dim + 2 * turns, [column.terms or () for column in columns])
+        self.copied, self.sine, self.cosine = whole[:dim], whole[dim : dim + turns], whole[dim + turns :]
+        self.offset = np.array([column.offset for column in columns])
+        self.readouts = list(shown.readouts)
+        self.wrapped = [k for k, column in enumerate(columns) if column.wrapped]
+        self.classed = [k for k, column in enumerate(columns) if column.classed]
+        clipped = [c for c in columns if not c.classed and (c.low, c.high) != (None, None)]
+        self.low = np.array([-math.inf if c.low is None else c.low for c in columns]) if clipped else None
+        self.high = np.array([math.inf if c.high is None else c.high for c in columns]) if clipped else None
+        self._invert()
+
+    def observe(self, state: Array) -> Array:
+        """States ``(..., dim + readouts)`` to observations."""
+        like, dim = state, self.shown.dim
+        core = state[..., :dim]
+        obs = core @ _as(self.copied, like) + _as(self.offset, like)
+        if self.shown.angles:
+            angle = core @ _as(self.turn, like)
+            obs = obs + sin(angle) @ _as(self.sine, like) + cos(angle) @ _as(self.cosine, like)
+        if self.readouts:
+            obs[..., self.readouts] = state[..., dim:]
+        if self.wrapped:
+            obs[..., self.wrapped] = _wrap(obs[..., self.wrapped])
+        if self.low is not None and self.high is not None:
+            obs = obs.clip(_as(self.low, like), _as(self.high, like))
+        if self.classed:
+            obs[..., self.classed] = self._in_classes(obs[..., self.classed])
+        return obs
+
+    def from_obs(self, obs: Array) -> Array:
+        """Observations to states; what these hide is as usual."""
+        state = obs @ _as(self.back, obs) + _as(self.rest, obs)
+        if self.pairs:
+            sines, cosines, factors, offsets = self.pairs
+            scale, shift = _as(factors, obs), _as(offsets, obs)
+            angle = arctan2(
+                (obs[..., sines] - shift[0]) / scale[0], (obs[..., cosines] - shift[1]) / scale[1]
+            )
+            rest = angle - state[..., : self.shown.dim] @ _as(self.turn[:, self.turned] * self.known, obs)
+            solved = _wrap(rest @ _as(self.solve, obs))
+            state[..., self.solved] = solved
+        return state
+
+    def _in_classes(self, readouts: Array) -> Array:
+        pairs = [(self.shown.columns[k].low, self.shown.columns[k].high) for k in self.classed]
+        low, high = _as(np.array(pairs, float).T, readouts)
+        return low + (readouts > (low + high) / 2) * (high - low)
+
+    def _invert(self) -> None:
+        """What the observation tells of the core: first by copies, then by pairs of a sine and a cosine."""
+        shown, dim = self.shown, self.shown.dim
+        lines = [
+            k
+            for k, column in enumerate(shown.columns)
+            if column.terms and all(i < dim for i, _ in column.terms)
+            if not column.wrapped or [abs(factor) for _, factor in column.terms] == [1.0]
+        ]
+        equations = self.copied[:, lines].T  # (lines, dim)
+        inverse = np.linalg.pinv(equations) if lines else np.zeros((dim, 0))
+        found = np.abs(inverse @ equations - np.eye(dim)).max(1, initial=0.0) < _SOLVED
+        inverse[~found] = 0
+        self.back = np.zeros((len(shown.columns), dim + len(self.readouts)))
+        self.back[lines, :dim] = inverse.T
+        for place, k in enumerate(self.readouts):
+            self.back[k, dim + place] = 1
+        self.rest = np.zeros(dim + len(self.readouts))
+        self.rest[:dim] = np.where(found, -inverse @ self.offset[lines], np.array(shown.usual))
+        self._invert_angles(found)
+        self.hidden = tuple(int(k) for k in np.flatnonzero(~found))
+
+    def _invert_angles(self, found: np.ndarray) -> None:
+        """Marks what pairs of sines and cosines give, in ``found``."""
+        shown, dim, turns = self.shown, self.shown.dim, len(self.shown.angles)
+        alone = {
+            column.terms[0][0]: (k, column.terms[0][1])
+            for k, column in enumerate(shown.columns)
+            if column.terms and len(column.terms) == 1 and column.low is None and column.high is None
+        }
+        both = [j for j in range(turns) if dim + j in alone and dim + turns + j in alone]
+        unknown = np.flatnonzero(~found)
+        equations = self.turn[unknown][:, both].T  # (pairs, unknown)
+        inverse = np.linalg.pinv(equations) if equations.size else np.zeros((len(unknown), len(both)))
+        # A full turn in an angle must stay a full turn in what it gives.
+        whole = np.abs(inverse - np.round(inverse)).max(1, initial=0.0) < _SOLVED
+        exact = np.abs(inverse @ equations - np.eye(len(unknown))).max(1, initial=0.0) < _SOLVED
+        solved = whole & exact if len(both) else np.zeros(len(unknown), bool)
+        self.solved = unknown[solved].tolist()
+        self.solve, self.turned = inverse[solved].T, both
+        self.known = found.astype(float)[:, None]
+        self.pairs: tuple[list[int], list[int], np.ndarray, np.ndarray] | None = None
+        if self.solved:
+            sines, cosines = [alone[dim + j] for j in both], [alone[dim + turns + j] for j in both]
+            places = [k for k, _ in sines], [k for k, _ in cosines]
+            factors = np.array([[factor for _, factor in each] for each in (sines, cosines)])
+            self.pairs = *places, factors, self.offset[np.array(places)]
+            found[self.solved] = True
+
+
+def all_readouts(dim: int, obs_dim: int) -> Shown:
+    """Nothing is known yet: the observation is predicted, column by column."""
+    return Shown(dim, (), (Column(),) * obs_dim, (0.0,) * dim)
+
+
+def _matrix(rows: int, columns: object) -> np.ndarray:
+    every = list(columns)  # type: ignore[call-overload]
+    matrix = np.zeros((rows, len(every)))
+    for k, terms in enumerate(every):
+        for i, factor in terms:
+            matrix[i, k] = factor
+    return matrix
+
+
+def _as(constant: np.ndarray, like: Array) -> Array:
+    """The constant in the array's kind and type."""
+    made = getattr(like, "new_tensor", None)
+    return constant.astype(like.dtype) if made is None else made(constant)
+
+
+def _wrap(angle: Array) -> Array:
+    return (angle + math.pi) % (2 * math.pi) - math.pi
