@@ -24,7 +24,8 @@ def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.nd
     """The states ``(num_envs, state_dim)``, or cores ``(num_envs, core_dim)``, that reset options ask for.
 
     Raises:
-        ValueError: other options than "obs" or "state", values that are not finite, or another shape.
+        ValueError: an observation that hides part of the state; other options than "obs" or "state", values
+            that are not finite, or another shape.
     """
     if set(options) not in ({"obs"}, {"state"}):
         raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
@@ -37,6 +38,9 @@ def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.nd
         array = np.broadcast_to(array, (num_envs, *shape))
     if array.shape != (num_envs, *shape):
         raise ValueError(f"options[{name!r}] must be of shape {shape} or {(num_envs, *shape)}")
+    if name == "obs" and layout.hidden:
+        unseen = ", ".join(layout.names[i] for i in layout.hidden[:5])
+        raise ValueError(f"the observation hides {unseen}; start from options={{'state': ...}}")
     flat = array.astype(np.float64).reshape(num_envs, -1)
     return np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
 

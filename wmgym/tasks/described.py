@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from gymnasium import spaces
 
 from wmgym.tasks.layout import Core, Geometry
-from wmgym.tasks.task import OnCore, Task, UserRewardFn
+from wmgym.tasks.spec import OnCore, UserRewardFn
+from wmgym.tasks.task import Task
 
 
 def describe_task(

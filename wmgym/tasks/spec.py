@@ -10,6 +10,7 @@ from wmgym.tasks.layout import Array, Core
 
 RewardFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
 TerminatedFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
+UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,25 @@ class Known:
     dt: float
     reward: RewardFn
     terminated: TerminatedFn
+
+
+@dataclass(frozen=True)
+class OnCore:
+    """A caller's function of observations as one of states; ``name`` is the argument that it came as."""
+
+    core: Core
+    function: UserRewardFn
+    name: str
+
+    def __call__(self, state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
+        """What the function says, one value a row."""
+        answer = self.function(self.core.observe(state), action, self.core.observe(next_state))
+        found, need = tuple(getattr(answer, "shape", ())), tuple(next_state.shape[:-1])
+        if found != need:
+            raise ValueError(f"{self.name} returned shape {found}, expected {need}: one value a row")
+        if self.name == "terminated_fn" and "bool" not in str(answer.dtype):
+            raise ValueError(f"{self.name} returned {answer.dtype} of shape {found}, expected bool")
+        return answer
 
 
 def never(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:

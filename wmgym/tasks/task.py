@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,19 +13,16 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
-from wmgym.tasks.layout import Array, Core, identity_core
+from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
+from wmgym.tasks.real_env import import_provider, make_or_explain, same_joints
 from wmgym.tasks.registry import lookup
-from wmgym.tasks.spec import RewardFn, TerminatedFn
+from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
 
 if TYPE_CHECKING:
     from wmgym.tasks.mjcf.model import Robot
 
-UserRewardFn: TypeAlias = Callable[[Array, Array, Array], Array]
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
-
-_PROVIDERS = {"dm_control/": "shimmy"}
-"""Known libraries that register ids when they are imported, by how these begin."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +105,7 @@ class Task:
                 f"{self.env_id!r} needs the module {module!r}, which a file does not import: import it first "
                 f"(wmgym --import {module}, on the command line), if you trust it"
             )
-        _import_provider(self.env_id)
+        import_provider(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
         return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
 
@@ -165,7 +160,7 @@ def make_task(
         raise ValueError("env_kwargs goes with an env id; build them into the factory instead")
     factory: EnvFactory | None = None
     if isinstance(env_or_id, str):
-        env = _make_or_explain(env_or_id, env_kwargs or {})
+        env = make_or_explain(env_or_id, env_kwargs or {})
     elif isinstance(env_or_id, gym.Env):
         env = env_or_id
         if not _plain(env):
@@ -185,7 +180,7 @@ def make_task(
             env_id, kwargs = (spec.id, dict(spec.kwargs)) if spec is not None else ("", {})
             kwargs.pop("render_mode", None)
         known = lookup(env_id, kwargs) if core is None and (factory is None or _plain(env)) else None
-        if known is not None and "xml_file" in kwargs and not _same_joints(env, env_id, kwargs):
+        if known is not None and "xml_file" in kwargs and not same_joints(env, env_id, kwargs):
             warnings.warn(
                 f"{env_id} is known, but not with ['xml_file'] of other joints or another time step; its "
                 "reward and termination will be learned",
@@ -256,25 +251,6 @@ def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
     return found
 
 
-@dataclass(frozen=True)
-class OnCore:
-    """A caller's function of observations as one of states; ``name`` is the argument that it came as."""
-
-    core: Core
-    function: UserRewardFn
-    name: str
-
-    def __call__(self, state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
-        """What the function says, one value a row."""
-        answer = self.function(self.core.observe(state), action, self.core.observe(next_state))
-        found, need = tuple(getattr(answer, "shape", ())), tuple(next_state.shape[:-1])
-        if found != need:
-            raise ValueError(f"{self.name} returned shape {found}, expected {need}: one value a row")
-        if self.name == "terminated_fn" and "bool" not in str(answer.dtype):
-            raise ValueError(f"{self.name} returned {answer.dtype} of shape {found}, expected bool")
-        return answer
-
-
 def with_core(task: Task, core: Core) -> Task:
     """The task with another state layout, to which the caller's functions of observations are told."""
     heads = {"reward": task.reward, "terminated": task.terminated}
@@ -295,25 +271,6 @@ def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.
     return observation_space, action_space
 
 
-def _make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
-    try:
-        _import_provider(env_id)
-        return gym.make(env_id, **env_kwargs)
-    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        why = str(error).splitlines()[0]
-        if isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
-            why += f" An env of your own goes with the module that registers it: 'my_module:{env_id}'."
-        raise ValueError(f"cannot make {env_id!r}: {why}") from error
-
-
-def _import_provider(env_id: str) -> None:
-    """Import the library that registers ids of this kind, where it is installed."""
-    for start, module in _PROVIDERS.items():
-        if env_id.startswith(start) and env_id not in gym.registry:
-            with contextlib.suppress(ModuleNotFoundError):
-                importlib.import_module(module)
-
-
 def _robot(env: gym.Env[Any, Any]) -> Robot | None:
     from wmgym.tasks.mjcf.layout import robot_of  # imports MuJoCo, which other envs can do without
 
@@ -327,14 +284,3 @@ def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 def _plain(env: gym.Env[Any, Any]) -> bool:
     """Whether ``gym.make`` with the env's own spec gives the same env: no wrapper of the user's around it."""
     return env.spec is not None and not env.spec.additional_wrappers
-
-
-def _same_joints(env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a model of the user's has the joints and the time step of the env's own."""
-    nominal = gym.make(env_id, **{key: value for key, value in kwargs.items() if key != "xml_file"})
-    models: list[Any] = [each.unwrapped.model for each in (env, nominal)]  # type: ignore[attr-defined]
-    nominal.close()
-    mine, own = (
-        [(model.joint(i).name, int(model.jnt_type[i])) for i in range(model.njnt)] for model in models
-    )
-    return mine == own and models[0].opt.timestep == models[1].opt.timestep

@@ -21,7 +21,8 @@ from wmgym.data.importers.task import log_task
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
 from wmgym.io.files import StrPath
-from wmgym.tasks.task import Task, UserRewardFn
+from wmgym.tasks.spec import UserRewardFn
+from wmgym.tasks.task import Task
 
 _GAP = 1.5  # periods without a row after which a new run begins, so that no step of a run is made up
 

@@ -12,7 +12,8 @@ from wmgym.data.importers.runs import Run
 from wmgym.tasks.described import describe_task
 from wmgym.tasks.layout import shown_alone
 from wmgym.tasks.registry import TABLE, lookup
-from wmgym.tasks.task import Task, UserRewardFn
+from wmgym.tasks.spec import UserRewardFn
+from wmgym.tasks.task import Task
 
 
 def log_task(

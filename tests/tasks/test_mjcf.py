@@ -1,0 +1,243 @@
+"""Robots that nobody described: the layout comes from the model, the rest from recorded steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import wmgym
+from wmgym.data.transitions import Transitions
+from wmgym.models.coordinates import Coordinates
+from wmgym.tasks.mjcf.model import describe
+from wmgym.tasks.mjcf.shown import Mirror
+from wmgym.tasks.rendering import Renderer
+
+EVERYTHING = """
+<mujoco>
+  <option timestep="0.005"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="5 5 .1"/>
+    <body name="arm" pos="0 0 1">
+      <joint name="spin" type="hinge" axis="0 1 0" damping="0.1"/>
+      <geom type="capsule" fromto="0 0 0 .3 0 0" size=".03"/>
+      <body name="fore" pos=".3 0 0">
+        <joint name="elbow" type="hinge" axis="0 -1 0" range="-120 30" limited="true" damping="0.1"/>
+        <geom type="capsule" fromto="0 0 0 .3 0 0" size=".03"/>
+        <body name="hand" pos=".3 0 0">
+          <joint name="wrist" type="ball" damping="0.05"/>
+          <geom type="box" size=".05 .03 .02" pos=".05 0 0"/>
+        </body>
+      </body>
+    </body>
+    <body name="ball" pos="1 0 .3"><freejoint name="ball"/><geom type="sphere" size=".1"/></body>
+    <body name="box" pos="-1 0 .3"><freejoint name="box"/><geom type="box" size=".1 .1 .1"/></body>
+    <body name="goal" mocap="true" pos="0 1 1"><geom type="sphere" size=".05" contype="0" conaffinity="0"/></body>
+  </worldbody>
+  <actuator>
+    <general name="muscle" joint="spin" dyntype="filter" dynprm="0.05" gainprm="2" ctrlrange="-1 1"/>
+    <motor name="motor" joint="elbow" ctrlrange="-1 1"/>
+  </actuator>
+</mujoco>
+"""
+
+
+class Everything(gym.Env[np.ndarray, np.ndarray]):
+    """A chain with a ball joint and an activation, two loose bodies, a mocap goal, and odd observations."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    dt = 0.02
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.model = mujoco.MjModel.from_xml_string(EVERYTHING)
+        self.data = mujoco.MjData(self.model)
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (len(self._get_obs()),), np.float64)
+        self.count, self.task = 0, 0.0
+
+    def _get_obs(self) -> np.ndarray:
+        q, v, a = self.data.qpos, self.data.qvel, self.data.act
+        wrapped = (q[0] + np.pi) % (2 * np.pi) - np.pi
+        columns = [
+            np.cos(q[0]), np.sin(q[0]), q[1] * 2 + 1, wrapped, np.clip(v[0], -2, 2), q[6] - q[13], a[0],
+            *q[2:6], 7.0, np.cos(q[0] - q[1]), np.tanh(v[1]) * q[1], float(q[1] > -0.5),
+            getattr(self, "task", 0.0), getattr(self, "count", 0) * 0.1,
+        ]  # fmt: skip
+        return np.array(columns)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:2] = self.np_random.uniform((-6, -1), (6, 0.3))
+        self.data.qvel[2:] = self.np_random.normal(size=self.model.nv - 2)
+        self.data.mocap_pos[0] = self.np_random.uniform(-1, 1, 3)
+        self.task, self.count = float(self.np_random.normal()), 0
+        mujoco.mj_forward(self.model, self.data)
+        return self._get_obs(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data, 4)
+        self.count += 1
+        return self._get_obs(), float(-abs(self.data.qpos[1])), False, False, {}
+
+    def render(self) -> Any:
+        raise AssertionError("drawn by a camera of wmgym's own")
+
+
+@pytest.fixture(scope="module")
+def data() -> Transitions:
+    return wmgym.collect(Everything, steps=800, max_episode_steps=80, workers=1)
+
+
+def test_the_model_gives_names_angles_limits_and_rotations(data: Transitions) -> None:
+    core = data.task.core
+    names = core.names
+    assert names[:6] == ("spin", "elbow", "wrist_quat_w", "wrist_quat_x", "wrist_quat_y", "wrist_quat_z")
+    assert {"ball_x", "ball_quat_w", "box_z_velocity", "box_x_angular_velocity", "wrist_x_angular_velocity",
+            "muscle_activation", "goal_x"} <= set(names)  # fmt: skip
+    g = core.geometry
+    assert g.angles == (0,)  # the elbow has limits
+    assert core.joint_limits == ((1, pytest.approx(np.radians(-120)), pytest.approx(np.radians(30))),)
+    assert [names[at] for at in g.rotations] == ["wrist_quat_w", "ball_quat_w", "box_quat_w"]
+    assert (g.quaternion, g.free) == (None, ())
+    fixed = {names[i] for i in g.fixed}
+    assert fixed == {
+        *(f"goal_{part}" for part in ("x", "y", "z")),
+        *(f"goal_quat_{k}" for k in "wxyz"),
+        "obs_15",
+    }
+
+
+def test_exact_columns_are_found_and_the_rest_is_read_out_or_remembered(data: Transitions) -> None:
+    layout: Any = data.task.core.layout
+    columns = layout.shown.columns
+    assert columns[2].terms == ((1, 2.0),)
+    assert columns[2].offset == 1.0
+    assert columns[3].wrapped
+    assert (columns[4].low, columns[4].high) == (-2.0, 2.0)
+    assert columns[5].terms == ((6, 1.0), (13, -1.0))
+    assert columns[11].terms == ()
+    assert len(columns[12].terms) == 1  # the cosine of a sum of two hinges
+    assert layout.shown.readouts == (13, 14)
+    assert columns[14].classed
+    assert layout.kept == (15, 16)  # the task's number and the counter
+    np.testing.assert_allclose(data.task.core.observe(data.state), data.obs, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        data.task.core.observe(torch.tensor(data.state)).numpy(), data.obs, rtol=1e-5, atol=2e-6
+    )
+
+
+def test_from_obs_gives_back_what_is_shown(data: Transitions) -> None:
+    core = data.task.core
+    back = core.from_obs(data.obs)
+    shown = [
+        i for i in range(core.dim) if i not in core.hidden and core.names[i] != "spin_velocity"
+    ]  # clipped
+    assert {core.names[i] for i in shown} >= {"spin", "elbow", "wrist_quat_w", "muscle_activation", "obs_15"}
+    off = back[:, shown] - data.core[:, shown]
+    off[:, 0] = (off[:, 0] + np.pi) % (2 * np.pi) - np.pi
+    assert np.abs(off).max() < 1e-4
+
+
+def test_changes_compose_back_through_rotations(data: Transitions) -> None:
+    coordinates = Coordinates(data.task.core.geometry)
+    change = coordinates.difference(data.core, data.next_core, data.displacement.astype(np.float32))
+    assert change.shape[1] == coordinates.change_dim
+    moved, _ = coordinates.move(data.core, change)
+    np.testing.assert_allclose(moved, data.next_core, atol=3e-6, rtol=1e-5)
+    assert coordinates.features(data.core).shape[1] == coordinates.feature_dim
+    tensors = coordinates.move(torch.tensor(data.core), torch.tensor(change))[0].numpy()
+    np.testing.assert_allclose(tensors, moved, atol=1e-6)
+
+
+def test_a_world_is_fitted_stored_scored_and_drawn(data: Transitions, tmp_path: Any) -> None:
+    config = wmgym.FitConfig(members=2, width=16, depth=1, max_updates=5, eval_every=5)
+    world = wmgym.fit(data, config)
+    world.save(tmp_path / "world")
+    with pytest.raises(ValueError, match="env"):
+        wmgym.load(tmp_path / "world").task.make()
+    again = wmgym.load(tmp_path / "world", task=wmgym.make_task(Everything))
+    assert again.task.core.names == data.task.core.names
+    state = data.state[40]
+    renderer = Renderer(again.task)
+    env = Everything()
+    picture = mujoco.Renderer(env.model, 480, 480)
+    at = wmgym.collect(Everything, steps=41, workers=1).core[40]  # the same seed and actions
+    for name, values in data.task.core.layout.parts(state.astype(np.float64)).items():  # type: ignore[union-attr]
+        getattr(env.data, name)[...] = values.reshape(getattr(env.data, name).shape)
+    mujoco.mj_forward(env.model, env.data)
+    picture.update_scene(env.data)
+    np.testing.assert_array_equal(renderer.frame(state[: data.task.core.dim]), picture.render())
+    np.testing.assert_allclose(at[:20], data.core[40][:20], atol=1e-6)
+    picture.close()
+    renderer.close()
+    imagined = wmgym.ImaginedEnv(again, max_episode_steps=5)
+    obs, _ = imagined.reset(seed=0)
+    assert obs.shape == (17,)
+    imagined.step(imagined.action_space.sample())
+    with pytest.raises(ValueError, match="hides"):
+        imagined.reset(options={"obs": obs})
+
+
+def test_reward_functions_see_observations(data: Transitions) -> None:
+    def reward(obs: Any, action: Any, next_obs: Any) -> Any:
+        return next_obs[:, 2]
+
+    task = wmgym.make_task(Everything, reward_fn=reward)
+    told = wmgym.collect(task, steps=100, max_episode_steps=50, workers=1)
+    assert told.task.reward is not None
+    arrays = (told.state, told.action, told.next_state, told.unobserved)
+    said = told.task.reward(*map(torch.tensor, arrays))
+    np.testing.assert_allclose(said, told.next_obs[:, 2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "free", "quaternion", "pitch"),
+    [
+        ("Hopper-v5", ["rootx"], None, None),
+        ("Swimmer-v5", ["slider1", "slider2"], None, ("free_body_rot", 1)),
+        ("Ant-v5", ["root_x", "root_y"], "root_quat_w", None),
+        ("Pusher-v5", [], None, None),
+    ],
+)
+def test_what_does_not_matter_is_seen_in_the_model(
+    env_id: str, free: list[str], quaternion: str | None, pitch: tuple[str, int] | None
+) -> None:
+    env: Any = gym.make(env_id).unwrapped
+    robot = describe(env.model)
+    names = robot.names
+    assert [names[i] for i in robot.nowhere] == free
+    assert (None if robot.base is None else names[robot.base]) == quaternion
+    assert (robot.pitch and (names[robot.pitch[0]], robot.pitch[1])) == pitch
+
+
+def test_an_angle_that_a_spring_or_a_servo_holds_counts_its_turns() -> None:
+    body = '<body><joint name="{0}" axis="0 0 1" {1}/><geom size=".1"/></body>'
+    joints = (("spring", 'stiffness="1"'), ("servo", ""), ("loose", ""))
+    bodies = "".join(body.format(*each) for each in joints)
+    model = mujoco.MjModel.from_xml_string(
+        f"<mujoco><worldbody>{bodies}</worldbody>"
+        '<actuator><position joint="servo" kp="1"/></actuator></mujoco>'
+    )
+    robot = describe(model)
+    assert [robot.names[i] for i in robot.circle] == ["loose"]
+
+
+def test_mirror_solves_chains_of_angles() -> None:
+    """A robot that shows each link's direction in the world tells its joints' angles."""
+    task = wmgym.collect("dm_control/walker-walk-v0", steps=300, workers=1).task
+    core: Any = task.core
+    assert core.hidden == ()
+    assert core.shown_dim == 0
+    mirror = Mirror(core.layout.shown)
+    state = np.random.default_rng(0).uniform(-1, 1, (20, core.dim))
+    state[:, list(core.geometry.free)] = mirror.from_obs(mirror.observe(state))[:, list(core.geometry.free)]
+    np.testing.assert_allclose(mirror.from_obs(mirror.observe(state)), state, atol=1e-9)
+    assert task.max_episode_steps == 1000

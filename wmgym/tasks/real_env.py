@@ -1,0 +1,44 @@
+"""Making real envs by their ids."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+
+_PROVIDERS = {"dm_control/": "shimmy"}
+"""Known libraries that register ids when they are imported, by how these begin."""
+
+
+def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """``gym.make``, or a ValueError of one line that says what to do."""
+    try:
+        import_provider(env_id)
+        return gym.make(env_id, **env_kwargs)
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        if isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
+            why += f" An env of your own goes with the module that registers it: 'my_module:{env_id}'."
+        raise ValueError(f"cannot make {env_id!r}: {why}") from error
+
+
+def import_provider(env_id: str) -> None:
+    """Import the library that registers ids of this kind, where it is installed."""
+    for start, module in _PROVIDERS.items():
+        if env_id.startswith(start) and env_id not in gym.registry:
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(module)
+
+
+def same_joints(env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model of the user's has the joints and the time step of the env's own."""
+    nominal = gym.make(env_id, **{key: value for key, value in kwargs.items() if key != "xml_file"})
+    models: list[Any] = [each.unwrapped.model for each in (env, nominal)]  # type: ignore[attr-defined]
+    nominal.close()
+    mine, own = (
+        [(model.joint(i).name, int(model.jnt_type[i])) for i in range(model.njnt)] for model in models
+    )
+    return mine == own and models[0].opt.timestep == models[1].opt.timestep
