@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from benchmarks.harness import learning_curves
+from benchmarks.harness import evaluation_plots, learning_curves
 from benchmarks.harness.results import Row
 from benchmarks.harness.results import result_rows as rows
 from benchmarks.harness.tables import MUJOCO_START, ablation_ratios, mean_log, short, tasks
@@ -232,5 +232,11 @@ GRIDS: dict[str, tuple[str, Callable[[Any, str], None], str]] = {
     "coverage": ("coverage", coverage, "Coverage of the 90 % bound by horizon"),
     "bound_against_error": ("coverage", bound_against_error, "Bound and error, held-out windows"),
     "risk": ("coverage", risk, "Error of the steps whose distrust is within a threshold"),
+    "ranking": ("ranking", evaluation_plots.ranking, "Mean returns of the reference policies"),
+    "interval_coverage": (
+        "prediction_powered",
+        evaluation_plots.interval_coverage,
+        "Coverage of 95 % intervals of the real mean return, 10 real episodes",
+    ),
     "throughput": ("throughput", throughput, "Steps per second on two cores"),
 }

@@ -40,6 +40,7 @@ def measure(env_id: str, setup: Setup) -> list[Row]:
         if policy is not None:
             imagined = real_returns.imagined(env_id, name, starts, f"more-{count}")
             row["imagined"] = float(imagined.returns.mean())
+            row["imagined_std"] = float(imagined.returns.std(ddof=1))
             row["failed_imagined"] = float((imagined.lengths < limit).mean())
         rows.append(row)
     ranked = [row for row in rows if "imagined" in row]
