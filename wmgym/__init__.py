@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from wmgym.envs.registration import register_ids
+from wmgym.envs.registration import register_ids, register_listed
 from wmgym.io import deprecation
 from wmgym.tasks.registry import TABLE
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from wmgym.data.transitions import Transitions as Transitions
     from wmgym.data.transitions import concat as concat
     from wmgym.envs.env import ImaginedEnv as ImaginedEnv
+    from wmgym.envs.registration import register as register
     from wmgym.envs.trust import Trust as Trust
     from wmgym.envs.vector_env import ImaginedVectorEnv as ImaginedVectorEnv
     from wmgym.evaluation.agreement import Agreement as Agreement
@@ -97,6 +98,7 @@ _NAMES = {
     # Imagined envs, agents, scores
     "envs.env": ("ImaginedEnv",),
     "envs.vector_env": ("ImaginedVectorEnv",),
+    "envs.registration": ("register",),
     "envs.trust": ("Trust",),
     "agents.config": ("TrainConfig",),
     "agents.sb3": ("train",),
@@ -144,3 +146,4 @@ def __dir__() -> list[str]:
 
 deprecation.install()
 register_ids(MUJOCO_IDS)
+register_listed()

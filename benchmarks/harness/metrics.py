@@ -30,8 +30,8 @@ def core_error(task: Any, found: np.ndarray, real: np.ndarray) -> np.ndarray:
     geometry, error = task.core.geometry, found - real
     angles = [*geometry.angles]
     error[..., angles] = (error[..., angles] + np.pi) % (2 * np.pi) - np.pi
-    if geometry.quaternion is not None:
-        at = slice(geometry.quaternion, geometry.quaternion + 4)
+    for first in geometry.quaternions:
+        at = slice(first, first + 4)
         sign = np.sign((found[..., at] * real[..., at]).sum(-1, keepdims=True))
         error[..., at] = np.where(sign < 0, -1, 1) * found[..., at] - real[..., at]
     return error

@@ -37,7 +37,7 @@ EVERYTHING = """
     </body>
     <body name="ball" pos="1 0 .3"><freejoint name="ball"/><geom type="sphere" size=".1"/></body>
     <body name="box" pos="-1 0 .3"><freejoint name="box"/><geom type="box" size=".1 .1 .1"/></body>
-    <body name="goal" mocap="true" pos="0 1 1"><geom type="sphere" size=".05" contype="0" conaffinity="0"/></body>
+    <body name="goal" mocap="true" pos="0 1 1"><geom type="sphere" size=".05" contype="0"/></body>
   </worldbody>
   <actuator>
     <general name="muscle" joint="spin" dyntype="filter" dynprm="0.05" gainprm="2" ctrlrange="-1 1"/>

@@ -85,5 +85,24 @@ def video(
         job.answer({"video": str(out)}, {}, page=out)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (report, video)
+def register(
+    env_id: Annotated[str, Argument(metavar="ID", help="Such as lab/PushBot-v0.")],
+    world: Annotated[Path, Argument(metavar="WORLD", help="World that `fit` or `calibrate` saved.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Give a world an id: gymnasium.make("wmgym/ID") and every command that takes a WORLD find it by that.
+
+    Example: wmgym register lab/PushBot-v0 worlds/push-bot
+    """
+    with console.plain_errors():
+        from wmgym.envs import registration
+        from wmgym.io import registered
+
+        registration.register(env_id, world, keep=True)
+    name = f"wmgym/{env_id.removeprefix('wmgym/')}"
+    found = {"command": "register", "id": name, "world": str(world), "listed": str(registered.list_file())}
+    console.show(found if as_json else console.facts(found))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (report, video, register)
 """In the order of the list of commands."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
+from gymnasium.envs import registration as gym_registration
 
+from wmgym.io import registered
 from wmgym.tasks.shift import SHIFTED
 
 if TYPE_CHECKING:
@@ -19,16 +24,65 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 
 
-def register_ids(env_ids: Iterable[str]) -> None:
-    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, and the changed robot."""
-    for env_id in env_ids:
+_NESTED = re.compile(
+    r"^(?:(?P<namespace>[\w:-]+(?:/[\w:-]+)*)\/)?(?:(?P<name>[\w:.-]+?))(?:-v(?P<version>\d+))?$"
+)
+_WORLDS: dict[str, Source] = {}  # registered in this process
+
+
+def register(env_id: str, world: Source, *, keep: bool = False) -> None:
+    """Make a world known to Gymnasium: ``gym.make("wmgym/<env_id>")`` and ``make_vec`` imagine with it.
+
+    Args:
+        env_id: such as ``"lab/PushBot-v0"``; another world of that id is replaced.
+        world: a world, or the directory of a saved one.
+        keep: also in later processes that import wmgym; needs a directory.
+
+    Raises:
+        ValueError: an id that Gymnasium cannot read, or a world without a directory to keep.
+        StoreError: a path without a world, or the user's list of worlds cannot be written.
+    """
+    from wmgym.models.saving import load
+    from wmgym.models.world import WorldModel
+
+    env_id = env_id.removeprefix("wmgym/")
+    if not _NESTED.fullmatch(env_id) or ":" in env_id:
+        raise ValueError(f"{env_id!r} is no id; use one such as 'lab/PushBot-v0'")
+    made = world if isinstance(world, WorldModel) else load(world)
+    if keep and (isinstance(world, WorldModel) or not Path(world).is_dir()):
+        raise ValueError("a world that is kept needs a directory; save it and pass the path")
+    if keep:
+        registered.remember(env_id, Path(os.fspath(world)), made.task.max_episode_steps)  # type: ignore[arg-type]
+    _WORLDS[env_id] = made
+    _register(env_id, made.task.max_episode_steps)
+
+
+def register_listed() -> None:
+    """Register the worlds that the user keeps; reads a list and loads none of them."""
+    for env_id, entry in registered.listed().items():
+        limit = entry.get("max_episode_steps")
+        if _NESTED.fullmatch(env_id) and f"wmgym/{env_id}" not in gym.registry:
+            _WORLDS[env_id] = entry["world"]
+            _register(env_id, limit if isinstance(limit, int) else None)
+
+
+def _register(env_id: str, max_episode_steps: int | None) -> None:
+    if "/" in env_id:
+        gym_registration.ENV_ID_RE = _NESTED  # reads all that Gymnasium's own does, and nested namespaces
+    with warnings.catch_warnings(action="ignore"):  # of a world that replaces another
         gym.register(
             f"wmgym/{env_id}",
             entry_point=f"{__name__}:make_env",
             vector_entry_point=f"{__name__}:make_vector_env",
-            max_episode_steps=gym.spec(env_id).max_episode_steps,
+            max_episode_steps=max_episode_steps,
             kwargs={"env_id": env_id},
         )
+
+
+def register_ids(env_ids: Iterable[str]) -> None:
+    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, and the changed robot."""
+    for env_id in env_ids:
+        _register(env_id, gym.spec(env_id).max_episode_steps)
     gym.register(SHIFTED, entry_point="wmgym.tasks.shifted_env:make_shifted")
 
 
@@ -37,7 +91,7 @@ def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> Imagine
 
     Args:
         env_id: the real env's id.
-        world: a world of that env or the directory of one; None takes the one that ships.
+        world: a world of that env or the directory of one; None takes the one registered, or that ships.
         kwargs: keywords of ``ImaginedEnv``.
 
     Raises:
@@ -75,6 +129,8 @@ def _world(source: Source | None, env_id: str) -> WorldModel:
     from wmgym.models.saving import SHIPPED, load
     from wmgym.models.world import WorldModel
 
+    if env_id in _WORLDS:  # an id of the user's own names a world, not an env
+        return found if isinstance(found := source or _WORLDS[env_id], WorldModel) else load(found)
     if source is None:
         source = SHIPPED / env_id
         if not os.path.isdir(source):

@@ -29,7 +29,6 @@ from wmgym.models.training_loop import (
     target_unit,
 )
 from wmgym.models.world import WorldModel
-from wmgym.tasks.layout import Geometry
 
 _STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
 
@@ -176,8 +175,7 @@ def _fit_readout(
     config, core = dataclasses.replace(config, members=1), train.task.core
     architecture = _architecture(
         config,
-        # In world axes, so the heading counts; where the root stands does not.
-        geometry=Geometry(core.dim, angles=core.geometry.angles, free=core.geometry.free),
+        geometry=core.geometry.in_world(),
         action_dim=train.task.action_dim,
         target_dim=core.readout_dim,
     )

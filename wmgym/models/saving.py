@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wmgym.io import artifacts
+from wmgym.io import artifacts, registered
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -17,7 +17,8 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
     """Read what ``WorldModel.save`` wrote, or a world that ships with wmgym.
 
     Args:
-        path: the directory; or the id of an env whose world ships, ``"Hopper-v5"`` or ``"wmgym/Hopper-v5"``.
+        path: the directory; or the id of an env whose world ships, ``"Hopper-v5"`` or ``"wmgym/Hopper-v5"``,
+            or one that ``register(..., keep=True)`` or ``wmgym register`` gave a world.
         task: needed only where the task was made with ``reward_fn``, ``terminated_fn`` or ``core``, which no
             file holds.
 
@@ -26,9 +27,12 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
             imported.
         ValueError: ``task`` is missing or describes other spaces.
     """
-    found, shipped = Path(path), SHIPPED / os.fspath(path).removeprefix("wmgym/")
+    name = os.fspath(path).removeprefix("wmgym/")
+    found, shipped = Path(path), SHIPPED / name
     if not os.path.exists(found) and os.path.isdir(shipped):  # which raise nothing
         found = shipped
+    elif not os.path.exists(found) and name in (kept := registered.listed()):
+        found = Path(kept[name]["world"])
     elif not os.path.exists(found) and shipped.parent == SHIPPED:  # a bare name: an id, surely
         ids = ", ".join(sorted(entry.parent.name for entry in SHIPPED.glob(f"*/{artifacts.MANIFEST}")))
         raise artifacts.StoreError(f"{path} is no directory, and no world of that id ships; these do: {ids}")

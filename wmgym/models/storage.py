@@ -177,8 +177,7 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
     if (readout is None) != (core.readout_dim == 0):
         raise ValueError("the readout and the task do not go together")
     if readout is not None:
-        seen = Geometry(core.dim, angles=geometry.angles, free=geometry.free)
-        _check_model(readout, seen, core.readout_dim, parts)
+        _check_model(readout, geometry.in_world(), core.readout_dim, parts)
 
 
 def _check_model(model: Dynamics, geometry: Geometry, target_dim: int, parts: Mapping[str, Any]) -> None:

@@ -100,6 +100,10 @@ class Geometry:
         base = () if self.quaternion is None else (self.quaternion,)
         return (*base, *(at for at in self.rotations if at not in base))
 
+    def in_world(self) -> Geometry:
+        """As readouts see it, which are given in world axes: the heading counts, the place does not."""
+        return Geometry(self.dim, angles=self.angles, free=self.free, rotations=self.rotations)
+
 
 @dataclass(frozen=True)
 class Symmetry:

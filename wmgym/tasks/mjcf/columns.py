@@ -18,7 +18,7 @@ _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
 _LIKELY = 6  # candidates that are tried for each column
 _FEATURES = 200  # random ones, of the test for memory
-_UNEXPLAINED, _MEMORY = 0.01, 0.1  # shares of a column's variance that decide in the test for memory
+_UNEXPLAINED, _MEMORY = 0.01, 0.05  # shares of a column's variance that decide in the test for memory
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find_shown(robot: Robot, steps: Recorded) -> tuple[Shown, tuple[int, ...], t
     still = (steps.next_obs == steps.obs).all(0)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     kept = [k for k in open_ if still[k]]
-    kept += _remembered(steps, [k for k in open_ if not still[k]])
+    kept += _remembered(robot, steps, [k for k in open_ if not still[k]])
     kept.sort()
     dim = core.shape[1] + len(kept)
     found = [_shifted(column, core.shape[1], len(kept)) for column in columns]
@@ -173,7 +173,7 @@ class _Search:
         return float(np.abs(said - y)[rows].max())
 
 
-def _remembered(steps: Recorded, open_: list[int]) -> list[int]:
+def _remembered(robot: Robot, steps: Recorded, open_: list[int]) -> list[int]:
     """Columns that hold something of the past: a counter, a filter, an old observation.
 
     Either one repeats another column of the step before, or its own value of the step before tells most of
@@ -186,11 +186,21 @@ def _remembered(steps: Recorded, open_: list[int]) -> list[int]:
     repeats = np.array(
         [(np.abs(before - y[:, None]) <= _EXACT * np.abs(y).max()).all(0).any() for y in now.T]
     )
-    states = [steps.next_core[rows], steps.core[rows], steps.action[rows]]
+    states = [_turned(robot, steps.next_core[rows]), _turned(robot, steps.core[rows]), steps.action[rows]]
     without = _unexplained(np.concatenate(states, 1), now)
     beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now)
     memory = (without > _UNEXPLAINED) & (beside < _MEMORY * without)
     return [k for k, yes in zip(open_, repeats | memory, strict=True) if yes]
+
+
+def _turned(robot: Robot, core: np.ndarray) -> np.ndarray:
+    """States ``(n, dim)`` with what smooth functions of angles and rotations are made of."""
+    angles = [sum(factor * core[:, i] for i, factor in chain) for chain in robot.sums]
+    parts = [*core.T, *map(np.sin, angles), *map(np.cos, angles)]
+    for at in robot.rotations:
+        quaternion = core[:, at : at + 4]
+        parts += [quaternion[:, i] * quaternion[:, j] for i in range(4) for j in range(i, 4)]
+    return np.stack(parts, 1)
 
 
 def _unexplained(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:

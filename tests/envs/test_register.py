@@ -1,0 +1,77 @@
+"""Ids of one's own for worlds, in this process and in later ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from typer.testing import CliRunner
+
+import wmgym
+from tests import toy
+from wmgym.app.cli import app
+from wmgym.io import registered
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path
+
+
+def test_an_own_id_makes_the_world_that_it_was_given() -> None:
+    world = toy.world()
+    wmgym.register("lab/Toy-v0", world)
+    env = gym.make("wmgym/lab/Toy-v0", max_episode_steps=3)
+    assert env.unwrapped.world.provenance == world.provenance  # type: ignore[attr-defined]
+    envs = gym.make_vec("wmgym/lab/Toy-v0", num_envs=2)
+    assert envs.reset(seed=0)[0].shape[0] == 2
+    assert env.reset(seed=0)[0].shape == envs.single_observation_space.shape
+    assert gym.make("CartPole-v1").spec is not None  # ids of others as before
+    with pytest.raises(gym.error.Error, match=r"[Mm]alformed|Namespace"):
+        gym.make("a//b-v0")
+
+
+def test_another_world_of_an_id_replaces_it() -> None:
+    wmgym.register("Toy-v0", toy.world())
+    wmgym.register("wmgym/Toy-v0", wmgym.load("Hopper-v5"))
+    assert gym.make("wmgym/Toy-v0").observation_space.shape == (11,)
+
+
+@pytest.mark.parametrize("env_id", ["", "a b", "module:Toy-v0", "/Toy-v0"])
+def test_what_is_no_id_is_refused(env_id: str) -> None:
+    with pytest.raises(ValueError, match="is no id"):
+        wmgym.register(env_id, toy.world())
+
+
+def test_a_kept_world_needs_a_directory() -> None:
+    with pytest.raises(ValueError, match="needs a directory"):
+        wmgym.register("lab/Toy-v0", toy.world(), keep=True)
+
+
+def test_the_command_registers_for_later_processes(home: Path) -> None:
+    done = CliRunner().invoke(app, ["register", "lab/Hop-v0", "Hopper-v5"])
+    assert done.exit_code == 1  # the id of a world that ships is no directory
+    world = wmgym.load("Hopper-v5")
+    world.save(home / "world")
+    done = CliRunner().invoke(app, ["register", "lab/Hop-v0", str(home / "world"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["id"] == "wmgym/lab/Hop-v0"
+    script = (
+        "import gymnasium, wmgym\n"
+        "env = gymnasium.make('wmgym/lab/Hop-v0')\n"
+        "print(env.spec.max_episode_steps, wmgym.load('lab/Hop-v0').task.env_id)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1000", "Hopper-v5"]
+
+
+def test_a_broken_list_hinders_nobody(home: Path) -> None:
+    path = registered.list_file()
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert registered.listed() == {}

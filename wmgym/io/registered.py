@@ -1,0 +1,37 @@
+"""Worlds that a user keeps under ids of their own: a file of the user's, read where wmgym is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from wmgym.io.files import StoreError, read_json, write_json
+
+
+def list_file() -> Path:
+    """Where they are listed: ``wmgym/worlds.json`` in the user's configuration directory."""
+    home = os.environ.get("XDG_CONFIG_HOME") or (
+        os.environ.get("APPDATA") if os.name == "nt" else Path.home() / ".config"
+    )
+    return Path(home or Path.home()) / "wmgym" / "worlds.json"
+
+
+def listed() -> dict[str, dict[str, Any]]:
+    """By id ``{"world": directory, "max_episode_steps": number or None}``; none of a list that is damaged."""
+    try:
+        path = list_file()
+        found = read_json(path) if path.is_file() else {}
+    except (OSError, RuntimeError, StoreError):
+        return {}
+    return {
+        env_id: entry
+        for env_id, entry in found.items()
+        if isinstance(entry, dict) and isinstance(entry.get("world"), str)
+    }
+
+
+def remember(env_id: str, world: Path, max_episode_steps: int | None) -> Path:
+    """Add a world to the list; returns the file."""
+    entry = {"world": str(world.resolve()), "max_episode_steps": max_episode_steps}
+    return write_json(list_file(), {**listed(), env_id: entry})
