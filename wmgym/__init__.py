@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wmgym.app.recipes import recipe as recipe
     from wmgym.app.run import RunResult as RunResult
     from wmgym.app.run import run as run
+    from wmgym.calibration.adapt import adapt as adapt
     from wmgym.calibration.calibrate import calibrate as calibrate
     from wmgym.data.collect import collect as collect
     from wmgym.data.importers.from_log import from_log as from_log
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
     from wmgym.models.ensemble import EnsembleMLP as EnsembleMLP
     from wmgym.models.error_bounds import Calibration as Calibration
     from wmgym.models.fit import fit as fit
+    from wmgym.models.residual import MujocoDynamics as MujocoDynamics
+    from wmgym.models.residual import ResidualDynamics as ResidualDynamics
+    from wmgym.models.residual_fit import residual as residual
     from wmgym.models.saving import load as load
     from wmgym.models.world import WorldModel as WorldModel
     from wmgym.tasks.shift import Shift as Shift
@@ -90,10 +94,13 @@ _NAMES = {
     "models.config": ("FitConfig",),
     "models.dynamics": ("Dynamics", "Prediction", "register_dynamics"),
     "models.ensemble": ("EnsembleMLP",),
+    "models.residual": ("MujocoDynamics", "ResidualDynamics"),
+    "models.residual_fit": ("residual",),
     "models.world": ("WorldModel",),
     "models.saving": ("load",),
     "models.error_bounds": ("Calibration",),
     "calibration.calibrate": ("calibrate",),
+    "calibration.adapt": ("adapt",),
     "io.files": ("StoreError",),
     # Imagined envs, agents, scores
     "envs.env": ("ImaginedEnv",),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
 from wmgym.data.transitions import Transitions
-from wmgym.models.dynamics import Propagation
+from wmgym.models.dynamics import Carry, Propagation, predict_assigned
 from wmgym.models.world import WorldModel
 
 
@@ -69,6 +69,8 @@ def open_loop_steps(
     device, shape = world.device, (len(starts), real.core.shape[1])
     generator = torch.Generator(device).manual_seed(seed)
     state = world.init(torch.tensor(real.state[starts], device=device), generator)
+    carry = remembered(world, real, starts, state.member)
+    state = replace(state, carry=carry, companion_carry=carry)
     left = steps_left(real)[starts]
     going = np.arange(len(starts))
     for h in range(horizon):
@@ -88,6 +90,22 @@ def open_loop_steps(
             error[going] = np.abs(core[going] - real.next_core[rows])
             disagreement[going] = world.disagreement(state, np.full(len(going), h + 1)) if trust else 0.0
         yield OpenLoopStep(error, core, disagreement, reward)
+
+
+def remembered(world: WorldModel, real: Transitions, starts: np.ndarray, member: torch.Tensor) -> Carry:
+    """What a model with a memory knows after the real steps before rows ``starts`` ``(n,)``; else None."""
+    carry: Carry = None
+    step = starts - real.first[real.episode[starts]]
+    for back in range(getattr(world.dynamics, "memory", 0), 0, -1):
+        there, rows = torch.tensor(step >= back, device=world.device), np.maximum(starts - back, 0)
+        core, action = torch.tensor(real.core[rows]), given_actions(world, real.action[rows])
+        with torch.no_grad():
+            seen = core.to(world.device), world.encode_action(action)
+            after = predict_assigned(world.dynamics, *seen, member, carry).carry
+        parts = after if isinstance(after, tuple) else () if after is None else (after,)
+        kept = tuple(part * there.view(-1, *[1] * (part.ndim - 1)) for part in parts)
+        carry = kept if isinstance(after, tuple) else kept[0] if kept else None
+    return carry
 
 
 def stacked(steps: Iterable[OpenLoopStep]) -> OpenLoopStep:

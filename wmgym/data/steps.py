@@ -13,6 +13,7 @@ import numpy as np
 from wmgym.data.columns import in_float32
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
+from wmgym.tasks.shift import SHIFTED
 from wmgym.tasks.task import Task
 
 
@@ -109,6 +110,7 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
         joined.terminated,
         joined.reward,
         joined.unobserved,
+        source="imagined" if _imagined(task.env_id) else "real",
     )
     data = replace(
         data,
@@ -122,6 +124,11 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
     from wmgym.data.describe import settle  # imports MuJoCo
 
     return settle(data, joined)
+
+
+def _imagined(env_id: str) -> bool:
+    """Whether the id is one of a world's, whose output no world should learn from unawares."""
+    return env_id.startswith("wmgym/") and env_id != SHIFTED
 
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)

@@ -65,13 +65,15 @@ class Dynamics(Protocol):
     displacement, then the reward where no formula for it is known. A single member is enough; the trust
     signal then knows of no disagreement.
 
-    Four more attributes are used where a model has them:
+    Five more attributes are used where a model has them:
 
     - ``predict_assigned(core, action, member, carry=None)``: each row by its own member ``(batch,)`` int64,
       leading shape ``(batch,)``; without it rows are picked from ``predict``, which costs all members.
     - ``predict_pair(core, companion, action, member, carry=None, companion_carry=None)``:
       ``predict_assigned`` of both, the companions by each row's next member; without it, two calls.
     - ``coordinates``: the ``Coordinates`` in which it predicts changes; without it, those of the task.
+    - ``memory``: how many steps its carry tells of. Comparisons that start within a real episode show it
+      that many real steps first; without it they start as an episode does.
     - ``settings``, or ``pack`` and ``unpack``, for saving; see ``register_dynamics``.
     """
 

@@ -83,7 +83,7 @@ def fit(
     refuse_overflow(train.arrays())
     _try_functions(train)
     generator = torch.Generator().manual_seed(seed)
-    rows, held = _hold_out(train, config, seed)
+    rows, held = hold_out(train, config, seed)
     dynamics = EnsembleMLP if dynamics is None else dynamics
     model: Dynamics
     history: list[float] = []
@@ -135,20 +135,20 @@ def _fit_ensemble(
     """The fitted network and its validation errors."""
     task = train.task
     changes = kind.coordinates_type(task.core.geometry).change_dim
-    architecture = _architecture(
+    shape = architecture(
         config,
         geometry=task.core.geometry,
         action_dim=task.action_dim,
         target_dim=changes + int(task.reward is None),
         learns_termination=task.terminated is None,
     )
-    model = kind(architecture, generator)
+    model = kind(shape, generator)
     model.use_precision(config.precision)
     # A learned reward or termination may tell left from right.
     symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
     seen = views(symmetries, model.coordinates, task.action_dim)
     features = model.features(torch.tensor(train.core), encoded_actions(train))
-    inputs, labels = _normalise(model, features, targets(train, model.coordinates), seen)
+    inputs, labels = normalise(model, features, targets(train, model.coordinates), seen)
     ends = torch.tensor(train.terminated).float()
     validation_fn = RolloutError(train, held, config, seed)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
@@ -158,7 +158,19 @@ def _fit_ensemble(
     return model.finished(), history
 
 
-def _architecture(config: FitConfig, **given: Any) -> EnsembleConfig:
+def held_out_error(inputs: Tensor, labels: Tensor, held: np.ndarray) -> Callable[[EnsembleMLP], float]:
+    """Root mean squared one-step error of the members on held-out rows."""
+
+    def error(model: EnsembleMLP) -> float:
+        with torch.no_grad():
+            mean, _, _ = model.split(model.network(inputs[held].expand(model.num_members, -1, -1)))
+        return float((mean - labels[held]).square().mean().sqrt())
+
+    return error
+
+
+def architecture(config: FitConfig, **given: Any) -> EnsembleConfig:
+    """The ensemble that a fit's settings ask for."""
     names = ("members", "width", "depth", "layer_norm")
     return EnsembleConfig(**({name: getattr(config, name) for name in names} | given))
 
@@ -173,29 +185,24 @@ def _fit_readout(
 ) -> EnsembleMLP:
     """One network from the next core and the action to the readouts, which are given in world axes."""
     config, core = dataclasses.replace(config, members=1), train.task.core
-    architecture = _architecture(
+    shape = architecture(
         config,
         geometry=core.geometry.in_world(),
         action_dim=train.task.action_dim,
         target_dim=core.readout_dim,
     )
-    model = EnsembleMLP(architecture, generator)
+    model = EnsembleMLP(shape, generator)
     model.use_precision(config.precision)
     features = model.features(torch.tensor(train.next_core), encoded_actions(train))
-    inputs, labels = _normalise(model, features, torch.tensor(train.readout).float())
-
-    def held_out_error(model: EnsembleMLP) -> float:
-        with torch.no_grad():
-            mean, _, _ = model.split(model.network(inputs[held][None]))
-        return float((mean[0] - labels[held]).square().mean().sqrt())
-
+    inputs, labels = normalise(model, features, torch.tensor(train.readout).float())
     none = torch.zeros(len(inputs))
-    fitting = FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
+    validation_fn = held_out_error(inputs, labels, held)
+    fitting = FitState(model, inputs, labels, none, rows, config, generator, validation_fn, progress)
     optimise(fitting, "fit readouts")
     return model.finished()
 
 
-def _normalise(
+def normalise(
     model: EnsembleMLP, features: Tensor, target: Tensor, seen: Views | None = None
 ) -> tuple[Tensor, Tensor]:
     """Set the normalisers, those of all views where there are several; return both normalised."""
@@ -211,7 +218,7 @@ def _normalise(
     return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
 
 
-def _hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
+def hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
     """Rows to train on, and rows of the held-out episodes (the tail of the data when it is one episode)."""
     want = min(max(1, round(config.validation * len(train))), len(train) // 2)  # something is left to fit to
     if train.num_episodes == 1:

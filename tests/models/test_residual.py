@@ -1,0 +1,106 @@
+"""MuJoCo as dynamics, and corrections of it: exact where there is nothing to learn, a memory of actions."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import wmgym
+from wmgym.calibration.open_loop import open_loop_steps, stacked
+from wmgym.models.config import FitConfig
+from wmgym.models.residual import MEMORY, MujocoDynamics, ResidualDynamics
+
+TINY = FitConfig(members=2, width=32, depth=1, max_updates=200, eval_every=50, learning_rate=2e-3)
+
+
+def world_of(env_id: str, data: wmgym.Transitions, **changes: Any) -> wmgym.WorldModel:
+    return wmgym.fit(data, TINY, dynamics=wmgym.residual(wmgym.make_task(env_id, **changes)))
+
+
+def errors(world: wmgym.WorldModel, data: wmgym.Transitions, horizon: int = 8) -> np.ndarray:
+    """Mean open-loop error by step, in standard deviations."""
+    starts = data.window_starts(horizon)[::7]
+    steps = stacked(open_loop_steps(world, data, starts, horizon, "member"))
+    found: np.ndarray = (steps.error / data.core.std(0)).mean((1, 2))
+    return found
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5", "Swimmer-v5", "InvertedPendulum-v5"])
+def test_the_residual_of_the_exact_model_is_zero(env_id: str) -> None:
+    data = wmgym.collect(env_id, steps=200, seed=0, workers=1)
+    world = world_of(env_id, data)
+    assert isinstance(world.dynamics, ResidualDynamics)
+    with torch.no_grad():
+        core, action = torch.tensor(data.core), torch.tensor(data.action)
+        said = world.dynamics.predict(core, action).mean
+        nominal = world.dynamics.base.predict(core, action).mean
+    unit = np.maximum(nominal[0].std(0).numpy(), 1e-6)
+    assert float(np.abs((said - nominal).numpy() / unit).mean()) < 2e-3
+    assert errors(world, data).max() < 2e-2
+
+
+def test_mujoco_as_dynamics_is_the_real_env() -> None:
+    data = wmgym.collect("HalfCheetah-v5", steps=100, seed=1, workers=1)
+    exact = replace(world_of("HalfCheetah-v5", data), dynamics=MujocoDynamics(data.task))
+    assert errors(exact, data)[0] < 1e-4
+    env = wmgym.ImaginedVectorEnv(exact, 3, starts=data.state[:1])
+    env.reset(seed=0)
+    out = env.step(np.repeat(data.action[:1], 3, 0))
+    np.testing.assert_allclose(out[0], np.repeat(data.next_obs[:1], 3, 0), atol=1e-4)
+    np.testing.assert_allclose(out[1], data.reward[0], atol=1e-3)  # type: ignore[index]
+
+
+def test_a_correction_learns_what_the_nominal_model_gets_wrong() -> None:
+    robot = wmgym.make_task(wmgym.shift("InvertedPendulum-v5", gear=0.5, damping=3.0))
+    data = wmgym.collect(robot, steps=600, seed=0, workers=1)
+    test = wmgym.collect(robot, steps=200, seed=9, workers=1)
+    hybrid = wmgym.fit(data, replace(TINY, max_updates=600), dynamics=wmgym.residual("InvertedPendulum-v5"))
+    nominal = replace(hybrid, dynamics=MujocoDynamics(wmgym.make_task("InvertedPendulum-v5")))
+    assert errors(hybrid, test, 4)[-1] < 0.3 * errors(nominal, test, 4)[-1]
+
+
+def test_a_delay_shows_in_earlier_actions() -> None:
+    robot = wmgym.make_task(wmgym.shift("InvertedPendulum-v5", delay=2))
+    data = wmgym.collect(robot, steps=600, seed=0, workers=1)
+    test = wmgym.collect(robot, steps=200, seed=9, workers=1)
+    config = replace(TINY, max_updates=600)
+    hybrid = wmgym.fit(data, config, dynamics=wmgym.residual("InvertedPendulum-v5"))
+    nominal = replace(hybrid, dynamics=MujocoDynamics(wmgym.make_task("InvertedPendulum-v5")))
+    assert errors(hybrid, test, 3)[-1] < 0.3 * errors(nominal, test, 3)[-1]
+
+
+def test_a_memory_is_the_last_actions_and_an_episode_starts_at_rest() -> None:
+    data = wmgym.collect("InvertedPendulum-v5", steps=120, seed=0, workers=1)
+    dynamics: Any = world_of("InvertedPendulum-v5", data).dynamics
+    core, carry = torch.tensor(data.core[:1]), None
+    for step in range(MEMORY + 2):
+        carry = dynamics.predict(core, torch.full((1, 1), step / 10), carry).carry
+    np.testing.assert_allclose(carry, [[0.5, 0.4, 0.3, 0.2]])
+    fresh = dynamics.predict(core, torch.ones(1, 1)).mean
+    zeros = dynamics.predict(core, torch.ones(1, 1), torch.zeros(1, MEMORY)).mean
+    torch.testing.assert_close(fresh, zeros)
+
+
+def test_a_hybrid_world_is_saved_copied_and_stepped(tmp_path: Path) -> None:
+    robot = wmgym.make_task(wmgym.shift("Hopper-v5", mass=1.2))
+    data = wmgym.collect(robot, steps=150, seed=0, workers=1)
+    world = world_of("Hopper-v5", data)
+    world.save(tmp_path / "hybrid")
+    again, twin = wmgym.load(tmp_path / "hybrid"), copy.deepcopy(world)
+    assert again.task.env_kwargs == robot.env_kwargs
+    for other in (again, twin, world.to("cpu")):
+        np.testing.assert_allclose(errors(other, data, 3), errors(world, data, 3), rtol=1e-4, atol=1e-6)
+
+
+def test_mujoco_needs_a_known_task() -> None:
+    with pytest.raises(ValueError, match="no known reward"):
+        wmgym.residual("CartPole-v1")
+    delayed = MujocoDynamics(wmgym.make_task(wmgym.shift("Hopper-v5", delay=1)))
+    with pytest.raises(ValueError, match="delays its commands"):
+        delayed.predict(torch.zeros(1, 11), torch.zeros(1, 3))

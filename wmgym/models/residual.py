@@ -1,0 +1,165 @@
+"""MuJoCo's own step as dynamics, and a learned correction of any dynamics: what is left to learn of a robot.
+
+``ResidualDynamics`` over ``MujocoDynamics`` is a hybrid simulator: the nominal model's step, plus what a
+robot did otherwise. Both go wherever dynamics go: into worlds, their envs, their files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmgym.models.coordinates import Coordinates
+from wmgym.models.dynamics import (
+    Carry,
+    Dynamics,
+    Prediction,
+    pack_dynamics,
+    predict_assigned,
+    register_dynamics,
+    unpack_dynamics,
+)
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
+from wmgym.tasks.task import Task
+
+MEMORY = 4
+"""Earlier actions that a correction sees: a delay or play shows in these alone."""
+
+_STD = 1e-6  # of a prediction that is certain; a standard deviation is above zero
+
+
+@register_dynamics("mujoco")
+@dataclass
+class MujocoDynamics:
+    """MuJoCo's step of a task's own model, many rows at once; no learning, no gradient, CPU only.
+
+    It starts every step from the core: of what MuJoCo keeps beside positions and velocities, its solver's
+    warm start is left out, which matters little.
+    """
+
+    task: Task
+    num_members: int = 1
+    _physics: Any = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a task whose reward or termination no formula gives."""
+        if self.task.reward is None or self.task.terminated is None or self.task.core.to_mujoco is None:
+            raise ValueError(
+                f"{self.task.env_id or 'this task'} has no known reward, termination and layout; MuJoCo as "
+                "dynamics needs a task of wmgym.tasks.registry.TABLE"
+            )
+        self.coordinates = Coordinates(self.task.core.geometry)
+
+    @property
+    def target_dim(self) -> int:
+        """The change of the core and the displacement."""
+        return self.coordinates.change_dim
+
+    def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
+        """One env step of every row; leading shape ``(1, batch)``."""
+        if self._physics is None or self._physics.owner != os.getpid():
+            from wmgym.tasks.physics import Physics
+
+            self._physics = Physics.of(self.task)
+        before = core.detach().cpu().double()
+        after, moved = self._physics.step(before.numpy(), action.detach().cpu().numpy())
+        change = self.coordinates.difference(before, torch.from_numpy(after), torch.from_numpy(moved))
+        mean = change.float()[None]
+        return Prediction(mean, torch.full_like(mean, _STD))
+
+    def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """No arrays; the task as JSON values."""
+        return {}, {"task": record_task(self.task).model_dump(mode="json")}
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> MujocoDynamics:
+        """Rebuild what ``pack`` took apart."""
+        record = TaskRecord.model_validate_json(json.dumps(settings["task"]))
+        return cls(rebuild_task(record, None, "the nominal model"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the live model, which copies make anew."""
+        return {**self.__dict__, "_physics": None}
+
+
+@register_dynamics("residual")
+@dataclass
+class ResidualDynamics:
+    """What other dynamics predict, plus a correction by an ensemble that also sees the last few actions.
+
+    ``wmgym.fit(data, dynamics=wmgym.residual("Hopper-v5"))`` learns one.
+
+    Attributes:
+        base: the dynamics that are corrected.
+        network: the correction. Its actions are the action, the ``MEMORY`` earlier ones, and what ``base``
+            predicts.
+    """
+
+    base: Dynamics
+    network: EnsembleMLP
+
+    def __post_init__(self) -> None:
+        """Predict in the coordinates of the correction."""
+        self.coordinates, self.num_members = self.network.coordinates, self.network.num_members
+        self.target_dim, self.memory = self.network.target_dim, MEMORY
+
+    def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
+        """All members; leading shape ``(members, batch)``."""
+        base = self.base.predict(core, action)
+        nominal, earlier = base.mean.mean(0), self._earlier(action, carry)
+        said = self.network.predict(core, extended(action, earlier, nominal))
+        end = None if base.end_logit is None else base.end_logit.mean(0).expand(self.num_members, -1)
+        return replace(said, mean=said.mean + nominal, end_logit=end, carry=_remember(action, earlier))
+
+    def predict_assigned(
+        self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
+    ) -> Prediction:
+        """Each row by its own member of the correction ``(batch,)``: leading shape ``(batch,)``."""
+        base = predict_assigned(self.base, core, action, member % self.base.num_members)
+        earlier = self._earlier(action, carry)
+        said = self.network.predict_assigned(core, extended(action, earlier, base.mean), member)
+        carry = _remember(action, earlier)
+        return replace(said, mean=said.mean + base.mean, end_logit=base.end_logit, carry=carry)
+
+    def _earlier(self, action: Tensor, carry: Carry) -> Tensor:
+        if carry is None:  # an episode starts at rest
+            return action.new_zeros(len(action), MEMORY * action.shape[1])
+        assert isinstance(carry, Tensor)
+        return carry
+
+    def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays of both parts by dotted name; kinds and settings as JSON values."""
+        arrays: dict[str, np.ndarray] = {}
+        settings: dict[str, Any] = {}
+        for name, part in (("base", self.base), ("network", self.network)):
+            kind, own, settings_of = pack_dynamics(part)
+            arrays |= {f"{name}.{key}": array for key, array in own.items()}
+            settings[name] = {"kind": kind, "settings": settings_of}
+        return arrays, settings
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> ResidualDynamics:
+        """Rebuild what ``pack`` took apart."""
+        parts: list[Any] = []
+        for name in ("base", "network"):
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+            parts.append(unpack_dynamics(settings[name]["kind"], own, settings[name]["settings"]))
+        return cls(*parts)
+
+
+def extended(action: Tensor, earlier: Tensor, nominal: Tensor) -> Tensor:
+    """What the correction takes for its action."""
+    return torch.cat([action, earlier, nominal], 1)
+
+
+def _remember(action: Tensor, earlier: Tensor) -> Tensor:
+    return torch.cat([action, earlier[:, : -action.shape[1]]], 1)

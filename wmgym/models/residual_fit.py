@@ -1,0 +1,77 @@
+"""Fit a correction of a nominal model, or of a world's dynamics, to what a robot did otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmgym.data.transitions import Transitions
+from wmgym.models.config import FitConfig
+from wmgym.models.dynamics import Dynamics, targets
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.fit import FitDynamics, architecture, held_out_error, hold_out, normalise
+from wmgym.models.residual import MEMORY, MujocoDynamics, ResidualDynamics, extended
+from wmgym.models.training_loop import FitState, encoded_actions, optimise
+from wmgym.tasks.task import Task, make_task
+
+
+def residual(base: str | gym.Env[Any, Any] | Task | Dynamics) -> FitDynamics:
+    """What ``fit(data, dynamics=)`` takes to learn a correction.
+
+    Args:
+        base: a task, an id or an env, whose MuJoCo model is corrected: a hybrid simulator; or dynamics.
+    """
+    if isinstance(base, (str, gym.Env)):
+        base = make_task(base)
+    nominal: Dynamics = MujocoDynamics(base) if isinstance(base, Task) else base
+
+    def fitted(train: Transitions, config: FitConfig, seed: int) -> ResidualDynamics:
+        with torch.no_grad():
+            said = nominal.predict(torch.tensor(train.core), encoded_actions(train)).mean.mean(0)
+        seen = extended(encoded_actions(train), _earlier(train), said)
+        return ResidualDynamics(nominal, _fit_correction(train, seen, targets(train) - said, config, seed))
+
+    return fitted
+
+
+def _earlier(data: Transitions) -> Tensor:
+    """The actions before each transition, the last one first, zeros before an episode's start."""
+    action, step = encoded_actions(data), np.arange(len(data)) - data.first[data.episode]
+    rows = np.arange(len(data))
+    found = []
+    for back in range(1, MEMORY + 1):
+        before = action[np.maximum(rows - back, 0)].clone()
+        before[torch.tensor(step < back)] = 0
+        found.append(before)
+    return torch.cat(found, 1)
+
+
+def _fit_correction(
+    train: Transitions, action: Tensor, target: Tensor, config: FitConfig, seed: int
+) -> EnsembleMLP:
+    """An ensemble from cores and any further inputs to what is left to predict, for ``ResidualDynamics``.
+
+    Args:
+        train: transitions.
+        action: ``(n, inputs)``, what the network sees as its action.
+        target: ``(n, target_dim)``, what it learns, in the task's coordinates.
+        config: architecture and optimiser.
+        seed: decides initial weights, batches and the held-out episodes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows, held = hold_out(train, config, seed)
+    geometry, sizes = train.task.core.geometry, {"action_dim": action.shape[1], "target_dim": target.shape[1]}
+    model = EnsembleMLP(architecture(config, geometry=geometry, **sizes), generator)
+    with torch.no_grad():  # start from no correction but the mean one
+        model.weights[-1][..., : target.shape[1]] = 0
+    inputs, labels = normalise(model, model.features(torch.tensor(train.core), action), target)
+    fitting = FitState(
+        model, inputs, labels, torch.zeros(len(inputs)), rows, config, generator,
+        held_out_error(inputs, labels, held), False,
+    )  # fmt: skip
+    optimise(fitting, "fit correction")
+    return model.finished()
