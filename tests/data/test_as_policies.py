@@ -81,6 +81,7 @@ def test_one_saved_policy_is_collected_as_if_it_were_loaded(tmp_path: Path) -> N
         (3, "int is no policy; pass a function"),
         ({"a": 3}, "int is no policy"),
         ({1: still, "1": still}, "name of a policy must be a str, got 1"),
+        ({"a\ud800": still}, r"text that UTF-8 can hold, got 'a\\ud800'"),
     ],
 )
 def test_what_is_no_policy_is_refused(given: Any, why: str) -> None:

@@ -72,6 +72,57 @@ def test_rank_needs_policies_and_episodes() -> None:
         rank(endless, THREE)
 
 
+def broken(obs: np.ndarray) -> np.ndarray:
+    raise RuntimeError("battery is empty")
+
+
+def unfinite(obs: np.ndarray) -> np.ndarray:
+    return np.full((len(obs), 2), np.nan, np.float32)
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "rank": lambda policies, **how: rank(toy.world(), policies, **how),
+    "score": lambda policies, **how: score(toy.world(), policies, 2, **how),
+    "compare": lambda policies, **how: compare(
+        toy.world(), *policies.values(), 6, imagined_episodes=6, **how
+    ),
+    "select": lambda policies, **how: select(toy.world(), policies, 2, imagined_episodes=2, **how),
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_policy_that_fails_is_named(verb: str, workers: int) -> None:
+    name = "second" if verb == "compare" else "poor"  # compare's two may share a name
+    with pytest.raises(ValueError, match=f"policy '{name}'.*finite"):
+        VERBS[verb]({"idle": idle, "poor": unfinite}, workers=workers)
+    with pytest.raises(RuntimeError, match="battery is empty") as caught:
+        VERBS[verb]({"idle": idle, "poor": broken}, workers=workers)
+    assert any(name in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": "1"}, "seed must be a whole number, got '1'"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be a whole number, got 2.5"),
+    ],
+)
+def test_numbers_that_count_are_whole(verb: str, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        VERBS[verb]({"idle": idle, "damp": damp}, **given)
+
+
+def test_one_name_of_a_policy_trained_in_the_world_will_do() -> None:
+    report = score(exact(), THREE, 2, trained_in_world="damp", calibrated_on="idle", workers=1)
+    assert [entry.name for entry in report.scores if entry.trained_in_world] == ["damp"]
+    assert [entry.name for entry in report.scores if entry.calibrated_on] == ["idle"]
+    with pytest.raises(ValueError, match=r"calibrated_on names \['sac'\], which are none"):
+        score(exact(), THREE, 2, calibrated_on="sac")
+
+
 # Score with more imagined episodes
 
 

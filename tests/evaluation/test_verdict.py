@@ -79,6 +79,7 @@ def other(**changes: Any) -> dict[str, Any]:
         # Ranking
         ({"gaps": (-0.6, 0, 0, 0, 0, 0.6)}, DO_NOT, "ranking", "ranks policies wrongly"),
         ({"gaps": (0.0, 0.2, 0.4, 0.6, 0.75, 0.9)}, DO_NOT, "ranking", "is 0.00"),  # one return for all
+        ({"real": (50.0, 50.9, 49.2, 50.0, 50.5, 49.5)}, DO_NOT, "ranking", "not differ by more than chance"),
         # Evidence
         ({"episodes": 9}, DO_NOT, "evidence", "in 9 real episodes"),
         ({"names": "abcd"}, DO_NOT, "evidence", "4 policies"),

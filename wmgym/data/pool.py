@@ -37,6 +37,8 @@ def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, Policy
         for name in policies:
             if not isinstance(name, str):
                 raise ValueError(f"the name of a policy must be a str, got {name!r}")
+            if name.encode(errors="ignore").decode() != name:
+                raise ValueError(f"the name of a policy must be text that UTF-8 can hold, got {name!r}")
         return {name: _policy(policy) for name, policy in policies.items()}
     if is_pool(policies):
         return {**load_pool(policies, split)}

@@ -198,7 +198,11 @@ def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:
         if policy is None:
             chosen = np.concatenate([random_actions(space, live[i].rng, 1) for i in rows])
         else:
-            chosen = apply_policy(policy, np.stack([live[i].recorder.obs for i in rows]))
+            try:
+                chosen = apply_policy(policy, np.stack([live[i].recorder.obs for i in rows]))
+            except Exception as error:
+                error.add_note(f"Policy {name!r} raised it.")
+                raise
             _require_usable(name, chosen, len(rows), space)
         for i, action in zip(rows, chosen, strict=True):
             actions[i] = action

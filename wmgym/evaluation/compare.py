@@ -9,7 +9,15 @@ from typing import Any, Literal
 from wmgym.data.collect import collect_each
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
-from wmgym.evaluation.imagined import Imagined, divide, further_seeds, imagine, over_policies, start_states
+from wmgym.evaluation.imagined import (
+    Imagined,
+    check_numbers,
+    divide,
+    further_seeds,
+    imagine,
+    over_policies,
+    start_states,
+)
 from wmgym.evaluation.intervals import prediction_powered
 from wmgym.evaluation.score import time_limit
 from wmgym.models.dynamics import Propagation
@@ -103,6 +111,8 @@ def compare(
     Raises:
         ValueError: a directory of several policies, too few episodes, or no time limit.
     """
+    counts = {"real_episodes": real_episodes, "imagined_episodes": imagined_episodes}
+    check_numbers(seed, **counts, max_episode_steps=max_episode_steps)
     pair, names = _pair(first, second)
     if real_episodes < LEAST:
         raise ValueError(f"a comparison needs at least {LEAST} paired episodes, got {real_episodes}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,21 @@ class Imagined:
     more: np.ndarray
     steps: int
     seconds: float
+
+
+def check_numbers(seed: int, **counts: int | None) -> None:
+    """Refuse what is no whole number, by its name, and a seed below 0.
+
+    Raises:
+        ValueError: one of them is.
+    """
+    for name, value in {"seed": seed, **counts}.items():
+        try:
+            operator.index(0 if value is None else value)
+        except TypeError:
+            raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
 
 
 def divide(real: int, imagined: int) -> tuple[int, int]:
@@ -118,7 +134,10 @@ def over_policies(
     workers: int | None = None,
     progress: bool = False,
 ) -> dict[str, T]:
-    """Do ``work`` for every name, on every core where that many imagined ``steps`` pay for processes."""
+    """Do ``work`` for every name, on every core where that many imagined ``steps`` pay for processes.
+
+    What goes wrong names the policy.
+    """
     items = list(names)
     if workers is None:
         workers = os.cpu_count() or 1 if steps >= _STEPS_WORTH_A_PROCESS else 1
@@ -127,7 +146,13 @@ def over_policies(
     with track("imagine", len(items), show=progress) as advance:
 
         def one(name: str, tell: Advance) -> T:
-            found = work(name)
+            try:
+                found = work(name)
+            except ValueError as error:
+                raise ValueError(f"policy {name!r}: {error}") from error
+            except Exception as error:
+                error.add_note(f"It was raised in imagination of policy {name!r}.")
+                raise
             tell(1)
             return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from wmgym.data.pool import as_policies
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.gap_report import with_interval
-from wmgym.evaluation.imagined import over_policies
+from wmgym.evaluation.imagined import check_numbers, over_policies
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.score import time_limit
 from wmgym.models.dynamics import Propagation
@@ -98,6 +98,7 @@ def rank(
     Raises:
         ValueError: no policies, fewer than 2 episodes, or no time limit.
     """
+    check_numbers(seed, episodes=episodes, max_episode_steps=max_episode_steps)
     candidates = as_policies(policies, split=None)
     if episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got episodes={episodes}")

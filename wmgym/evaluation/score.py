@@ -19,7 +19,15 @@ from wmgym.data.transitions import Transitions
 from wmgym.evaluation.agreement import LEAST, agreement, count_lineages
 from wmgym.evaluation.counterfactual import counterfactual
 from wmgym.evaluation.gap_report import RANDOM, GapReport, Origin, PolicyScore
-from wmgym.evaluation.imagined import Imagined, divide, further_seeds, imagine, over_policies, start_states
+from wmgym.evaluation.imagined import (
+    Imagined,
+    check_numbers,
+    divide,
+    further_seeds,
+    imagine,
+    over_policies,
+    start_states,
+)
 from wmgym.evaluation.intervals import mean_interval, prediction_powered
 from wmgym.evaluation.speed import measure
 from wmgym.evaluation.verdict import verdict
@@ -84,12 +92,17 @@ def score(
             env without a time limit and no ``max_episode_steps``.
     """
     wall, cpu = time.perf_counter(), cpu_seconds()
+    check_numbers(
+        seed,
+        real_episodes=real_episodes,
+        imagined_episodes=imagined_episodes,
+        max_episode_steps=max_episode_steps,
+    )
     candidates = as_policies(policies, split=None)
     if candidates.get(RANDOM) is not None:
         raise ValueError(f"the name {RANDOM!r} is reserved for uniform random actions; rename the policy")
-    for label, names in (("trained_in_world", trained_in_world), ("calibrated_on", calibrated_on)):
-        if unknown := sorted(set(names) - set(candidates)):
-            raise ValueError(f"{label} names {unknown}, which are none of the policies")
+    trained_in_world = _named("trained_in_world", trained_in_world, candidates)
+    calibrated_on = _named("calibrated_on", calibrated_on, candidates)
     if real_episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
     total = real_episodes if imagined_episodes is None else imagined_episodes
@@ -187,6 +200,14 @@ def time_limit(world: WorldModel, max_episode_steps: int | None) -> int:
     if min(limits) < 1:
         raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     return min(limits)
+
+
+def _named(label: str, names: Collection[str], policies: Collection[str]) -> set[str]:
+    """The names that an argument gives, be it one; refuse those of no policy."""
+    found = {names} if isinstance(names, str) else set(names)
+    if unknown := sorted(found - set(policies)):
+        raise ValueError(f"{label} names {unknown}, which are none of the policies")
+    return found
 
 
 def _score(

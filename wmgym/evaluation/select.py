@@ -13,7 +13,7 @@ from wmgym.data.pool import as_policies
 from wmgym.data.rollout_worker import reset_seed
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.best_arm import spend
-from wmgym.evaluation.imagined import further_seeds, over_policies, start_states
+from wmgym.evaluation.imagined import check_numbers, further_seeds, over_policies, start_states
 from wmgym.evaluation.score import time_limit
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
@@ -105,6 +105,8 @@ def select(
     Raises:
         ValueError: fewer than two policies, no budget, or no time limit.
     """
+    counts = {"real_budget": real_budget, "imagined_episodes": imagined_episodes}
+    check_numbers(seed, **counts, max_episode_steps=max_episode_steps)
     candidates = as_policies(policies, split=None)
     if len(candidates) < 2:
         raise ValueError(f"pass at least 2 policies to choose from, got {sorted(candidates)}")

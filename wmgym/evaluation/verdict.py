@@ -49,7 +49,7 @@ Judgement: TypeAlias = tuple[bool | None, str]
 def _evidence(report: GapReport) -> Judgement:
     count, runs = _count(report), _lineages(report)
     from_runs = "1 training" if runs == 1 else f"{runs} independent trainings"
-    found = f"{count}, of {from_runs}, in {report.episodes} real episodes each"
+    found = f"{count}, {f'of {from_runs}, ' if runs else ''}in {report.episodes} real episodes each"
     if not runs or len(bystanders(report)) < MIN_POLICIES or report.episodes < MIN_EPISODES:
         return None, (
             f"There is too little evidence: {found}; a verdict takes {MIN_POLICIES} policies and"
@@ -66,6 +66,12 @@ def _evidence(report: GapReport) -> Judgement:
 def _ranking(report: GapReport) -> Judgement:
     if report.agreement is None:
         return None, f"Whether the world ranks policies correctly is unknown: only {_count(report)} scored."
+    scored = bystanders(report)
+    if max(s.real_interval[0] for s in scored) <= min(s.real_interval[1] for s in scored):
+        return None, (
+            f"Whether the world ranks policies correctly is unknown: the real returns of {_count(report)} do"
+            " not differ by more than chance."
+        )
     rank = report.agreement.spearman
     low, high = rank.interval
     text = (
