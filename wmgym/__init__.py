@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     from wmgym.evaluation.open_loop import score_open_loop as score_open_loop
     from wmgym.evaluation.ranking import Ranking as Ranking
     from wmgym.evaluation.ranking import rank as rank
+    from wmgym.evaluation.reality import Diagnosis as Diagnosis
+    from wmgym.evaluation.reality import RealityGap as RealityGap
+    from wmgym.evaluation.reality_gap import diagnose as diagnose
+    from wmgym.evaluation.reality_gap import gap as gap
     from wmgym.evaluation.report.page import write_report as write_report
     from wmgym.evaluation.score import score as score
     from wmgym.evaluation.select import Selection as Selection
@@ -117,6 +121,8 @@ _NAMES = {
     "evaluation.ranking": ("Ranking", "rank"),
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.select": ("Selection", "select"),
+    "evaluation.reality": ("Diagnosis", "RealityGap"),
+    "evaluation.reality_gap": ("diagnose", "gap"),
     "evaluation.report.page": ("write_report",),
     # The whole procedure
     "app.config": ("CollectConfig", "EvaluateConfig", "Round"),

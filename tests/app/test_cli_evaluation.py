@@ -89,3 +89,12 @@ def test_a_policy_that_is_none(policy: str, said: str, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_gap(pool: Path, tmp_path: Path) -> None:
+    robot = '{"env_id": "InvertedPendulum-v5", "mass": 3.0}'
+    spoken = answer("gap", "wmgym/Shifted-v0", ENV, "--env-kwargs", robot, "--policy", pool, "--episodes", 2,
+                    *SHORT, "--horizon", 2, "--no-page", "--out", tmp_path)  # fmt: skip
+    assert artifacts.read_json(tmp_path / "gap.json") == spoken["result"]
+    assert spoken["result"]["reality"] == "InvertedPendulum-v5 (mass=3.0)"
+    assert spoken["ledger"]["real_steps"] == spoken["result"]["real_steps"] > 0

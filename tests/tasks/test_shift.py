@@ -201,6 +201,12 @@ def test_impossible_robots_are_refused(changes: dict[str, Any]) -> None:
         wmgym.shift("Hopper-v5", **changes)
 
 
+def test_a_changed_robot_takes_the_keywords_that_draw_it() -> None:
+    task = wmgym.make_task(wmgym.shift("Hopper-v5", mass=1.5))
+    env: Any = task.make(render_mode="rgb_array", width=64, height=48, camera_name="track")
+    assert (env.render_mode, env.unwrapped.width) == ("rgb_array", 64)
+
+
 def test_only_mujoco_envs_shift() -> None:
     with pytest.raises(ValueError, match="no MuJoCo env"):
         wmgym.shift("CartPole-v1", mass=2.0)

@@ -14,6 +14,11 @@ from gymnasium.envs.registration import load_env_creator
 
 from wmgym.tasks.shift import Shift
 
+_DRAWING = (
+    "render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom",
+    "visual_options",
+)  # fmt: skip
+
 
 class Drive:
     """What lies between commands and actuators: a delay, then play."""
@@ -37,21 +42,21 @@ class Drive:
 
 
 def make_shifted(
-    env_id: str, env_kwargs: Mapping[str, Any] | None = None, render_mode: str | None = None, **changes: Any
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, **changes: Any
 ) -> gym.Env[Any, Any]:
     """Entry point of ``gym.make("wmgym/Shifted-v0", env_id=..., ...)``; see ``wmgym.shift``.
 
     Raises:
         ValueError: the env is no MuJoCo env of Gymnasium's kind.
     """
+    drawing = {name: changes.pop(name) for name in _DRAWING if name in changes}
     change, spec = Shift(**changes), gym.spec(env_id)
     assert spec.entry_point is not None
     kind: Any = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     if not (isinstance(kind, type) and issubclass(kind, MujocoEnv)):
         raise ValueError(f"{env_id} is no MuJoCo env of Gymnasium's kind, which alone can be shifted")
     made = type(f"Shifted{kind.__name__}", (_Shifted, kind), {"shift": change})
-    kwargs = {**spec.kwargs, **(env_kwargs or {})}
-    env: gym.Env[Any, Any] = made(**kwargs, **({} if render_mode is None else {"render_mode": render_mode}))
+    env: gym.Env[Any, Any] = made(**{**spec.kwargs, **(env_kwargs or {}), **drawing})
     return env
 
 

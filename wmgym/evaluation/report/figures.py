@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.gap_report import RANDOM, GapReport, PolicyScore
+from wmgym.evaluation.reality import DimensionGap, StepGap
 
 INK, MUTED, LINE, REAL, IMAGINED, BAD = ("#00f0f" + digit for digit in "123456")
 _VARIABLES = {
@@ -137,6 +138,34 @@ def open_loop(rows: Sequence[OpenLoopRow]) -> str | None:
         axes.set(ylabel="error, std of the data")
         axes.set_ylim(0, 1.08 * max(max(row.constant_state, row.bound, row.error_90) for row in rows))
         _by_steps(axes, steps)
+        return _svg(figure)
+
+
+def gap_by_steps(rows: Sequence[StepGap]) -> str | None:
+    """Error of a simulator by steps from a real state, and of keeping that state."""
+    if len(rows) < 2:
+        return None
+    steps = [row.steps for row in rows]
+    with rc_context(_STYLE):
+        figure, (axes,) = _figure(3.6)
+        axes.plot(steps, [row.constant_state for row in rows], color=MUTED, linewidth=1.5, dashes=(4, 3))
+        axes.plot(steps, [row.error_90 for row in rows], color=INK, linewidth=1, dashes=(2, 2))
+        axes.plot(steps, [row.error for row in rows], color=INK)
+        axes.set(ylabel="error, std of the robot")
+        axes.set_ylim(0, 1.08 * max(1e-6, *(max(row.constant_state, row.error_90) for row in rows)))
+        _by_steps(axes, steps)
+        return _svg(figure)
+
+
+def gap_by_dimension(rows: Sequence[DimensionGap]) -> str:
+    """Error of each dimension after the last step, largest first."""
+    with rc_context(_STYLE):
+        figure, (axes,) = _figure(0.75 + 0.24 * len(rows))
+        places = np.arange(len(rows))[::-1]
+        axes.barh(places, [row.open_loop for row in rows], color=IMAGINED, height=0.6)
+        axes.set_yticks(places, [_short(row.name) for row in rows])
+        axes.set(xlabel="error, std of the robot", ylim=(-0.6, len(rows) - 0.4))
+        axes.grid(axis="y", visible=False)
         return _svg(figure)
 
 

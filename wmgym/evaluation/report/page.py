@@ -58,25 +58,16 @@ def write_report(
         ImportError: jinja2 or matplotlib is missing.
         StoreError: the file cannot be written.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-
-        from wmgym.evaluation.report import figures
-    except ModuleNotFoundError as error:
-        raise ImportError(f"a page needs {error.name}: pip install 'wmgym[report]'") from error
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": number, "percent": percent, "signed": signed}
+    figures = charts()
     found = report.verdict or verdict(report)
     headline, tone = _HEADLINES[found.level]
     if found.scope:
         headline += f", for {found.scope}"
     videos, no_video = _videos(report, world, policies)
-    page = environment.from_string(_read("template.html.j2")).render(
+    page = render(
+        "template.html.j2",
         report=report,
         env=report.env_id or "an env without an id",
-        version=library_versions()["wmgym"],
-        style=_read("style.css"),
         verdict=found,
         headline=headline,
         tone=tone,
@@ -100,6 +91,29 @@ def write_report(
         provenance=_provenance(report, world, made_by or {}),
     )
     return files.write_bytes(path, page.encode())
+
+
+def charts() -> Any:
+    """The module that draws; ImportError that says what to install where it cannot."""
+    try:
+        import jinja2  # noqa: F401
+
+        from wmgym.evaluation.report import figures
+    except ModuleNotFoundError as error:
+        raise ImportError(f"a page needs {error.name}: pip install 'wmgym[report]'") from error
+    return figures
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the templates here, with the style sheet that all share."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=FunctionLoader(_read)
+    )
+    environment.filters |= {"number": number, "percent": percent, "signed": signed}
+    shared = {"version": library_versions()["wmgym"], "style": _read("style.css")}
+    return environment.get_template(template).render(**shared, **values)
 
 
 def _videos(

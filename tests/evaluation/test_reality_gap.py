@@ -1,0 +1,115 @@
+"""The reality gap: nothing changed is no gap, a change is found, where it is and in what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wmgym
+from wmgym.data.policy import MLPPolicy
+from wmgym.evaluation.reality import RealityGap
+from wmgym.evaluation.report.gap_page import write_gap
+from wmgym.models.world import WorldModel
+
+POOL = Path(__file__).resolve().parents[2] / "policies" / "Hopper-v5"
+ID = "InvertedPendulum-v5"
+
+
+@pytest.fixture(scope="module")
+def policies() -> dict[str, MLPPolicy]:
+    return {name: wmgym.load_policy(POOL / name) for name in ("ppo-50k", "sac-25k", "noise-white")}
+
+
+@pytest.fixture(scope="module")
+def slippery(policies: dict[str, MLPPolicy]) -> RealityGap:
+    robot = wmgym.shift("Hopper-v5", friction=0.3)
+    return wmgym.gap(robot, "Hopper-v5", policies, episodes=2, max_episode_steps=150, workers=1)
+
+
+def test_a_shift_of_nothing_is_a_gap_of_nothing(policies: dict[str, MLPPolicy]) -> None:
+    robot = wmgym.shift("Hopper-v5")
+    found = wmgym.gap(robot, "Hopper-v5", policies, episodes=2, max_episode_steps=100, workers=1)
+    assert found.open_loop < 1e-3
+    assert found.return_gap == 0
+    assert found.agreement is not None
+    assert found.agreement.spearman.value == 1
+    assert found.diagnosis.parted == 0
+    assert "do not part" in str(found)
+
+
+def test_less_friction_shows_where_the_foot_stands(slippery: RealityGap) -> None:
+    by_contact = {row.contact: row.one_step for row in slippery.contacts}
+    assert by_contact["foot_geom"] > 10 * by_contact["free"]
+    assert slippery.open_loop > 0.02
+    assert slippery.by_steps[0].error < slippery.by_steps[-1].error
+    assert [row.open_loop for row in slippery.dimensions] == sorted(
+        (row.open_loop for row in slippery.dimensions), reverse=True
+    )
+    assert slippery.diagnosis.steps is not None
+    assert {row.policy for row in slippery.returns} == {"ppo-50k", "sac-25k", "noise-white"}
+    assert slippery.reality == "Hopper-v5 (friction=0.3)"
+    assert sum(share for _, share in slippery.diagnosis.dimensions) <= 1 + 1e-9
+
+
+def test_a_gap_comes_back_from_a_file(slippery: RealityGap, tmp_path: Path) -> None:
+    assert RealityGap.load(slippery.save(tmp_path / "gap.json")) == slippery
+    page = write_gap(slippery, tmp_path / "gap.html").read_text("utf-8")
+    assert "Hopper-v5 (friction=0.3)" in page
+    assert "<video" not in page
+
+
+@pytest.mark.slow
+def test_the_page_films_the_robot_beside_the_simulator(
+    slippery: RealityGap, policies: dict[str, MLPPolicy], tmp_path: Path
+) -> None:
+    robot = wmgym.shift("Hopper-v5", friction=0.3)
+    path = tmp_path / "gap.html"
+    both = {"reality": robot, "simulator": "Hopper-v5", "policies": policies}
+    page = write_gap(slippery, path, **both).read_text("utf-8")  # type: ignore[arg-type]
+    assert "<video" in page or "image/webp" in page
+
+
+def test_a_log_is_a_robot(pendulum_world: WorldModel) -> None:
+    robot = wmgym.make_task(wmgym.shift(ID, mass=4.0))
+    log = wmgym.collect(robot, steps=200, seed=1, workers=1)
+    found = wmgym.gap(log, ID, horizon=4)
+    same = wmgym.gap(wmgym.collect(ID, steps=200, seed=1, workers=1), ID, horizon=4)
+    assert found.open_loop > 20 * same.open_loop
+    assert (found.real_steps, found.returns, found.transitions) == (0, (), 200)
+    learned = wmgym.gap(log, pendulum_world, horizon=4)
+    assert learned.by_steps[0].coverage is not None
+    assert wmgym.gap(log, pendulum_world, {"random": None}, horizon=4).returns[0].policy == "random"
+
+
+def test_a_hybrid_is_a_simulator_too() -> None:
+    robot = wmgym.make_task(wmgym.shift(ID, gear=0.5))
+    log = wmgym.collect(robot, steps=400, seed=1, workers=1)
+    config = wmgym.FitConfig(members=2, width=32, depth=1, max_updates=200, learning_rate=2e-3)
+    hybrid = wmgym.fit(log, config, dynamics=wmgym.residual(ID))
+    test = wmgym.collect(robot, steps=200, seed=5, workers=1)
+    assert wmgym.gap(test, hybrid, horizon=4).open_loop < wmgym.gap(test, ID, horizon=4).open_loop
+
+
+def test_diagnose_is_the_gaps_diagnosis(pendulum_world: WorldModel) -> None:
+    robot = wmgym.make_task(wmgym.shift(ID, mass=4.0, gear=0.5))
+    data = wmgym.collect(robot, steps=200, seed=1, workers=1)
+    found = wmgym.diagnose(data, pendulum_world, horizon=8)
+    assert found == wmgym.gap(data, pendulum_world, horizon=8).diagnosis
+    assert found.worst
+    assert all(each.nearest is not None and each.nearest >= 0 for each in found.worst)
+
+
+def test_other_robots_are_refused() -> None:
+    with pytest.raises(ValueError, match="changed robot's observation_space"):
+        wmgym.gap("HalfCheetah-v5", "Hopper-v5")
+
+
+def test_nothing_known_of_contacts_is_nothing_said() -> None:
+    from tests import toy
+
+    data = toy.episodes(4, 0, sigma=0.0)
+    found = wmgym.gap(data, toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0)), horizon=8)
+    assert found.contacts == ()
+    np.testing.assert_allclose(found.open_loop, 0, atol=1e-5)

@@ -1,0 +1,262 @@
+"""Measure the gap between a robot and a simulator of it, whichever of the two is learned."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, spread, stacked
+from wmgym.data.collect import collect_each
+from wmgym.data.policy import PolicyFn
+from wmgym.data.pool import as_policies
+from wmgym.data.transitions import Transitions, concat
+from wmgym.evaluation.agreement import LEAST, agreement, count_lineages
+from wmgym.evaluation.imagined import imagine
+from wmgym.evaluation.intervals import mean_interval
+from wmgym.evaluation.parting import Contacts, diagnosis
+from wmgym.evaluation.reality import ContactGap, Diagnosis, DimensionGap, RealityGap, ReturnGap, StepGap
+from wmgym.io.provenance import Provenance, library_versions
+from wmgym.models.residual import MujocoDynamics
+from wmgym.models.saving import load
+from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task, make_task, on_robot
+
+_WINDOWS = 256
+
+
+def gap(
+    reality: Any,
+    simulator: Any,
+    policies: Any = None,
+    *,
+    episodes: int = 8,
+    horizon: int = 32,
+    max_episode_steps: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+) -> RealityGap:
+    """How a simulator differs from a robot: in states step by step, in returns, and where first.
+
+    The commands recorded on the robot are replayed in the simulator, open loop, from many of its states; then
+    the policies run in both from the same start states.
+
+    Args:
+        reality: an env, such as ``wmgym.shift`` makes, its id, a task or a function that makes one; or
+            transitions of a robot, a log.
+        simulator: a world, a hybrid one included, or the directory of one; or an env, an id or a task, whose
+            MuJoCo model is then the simulator.
+        policies: as ``score`` takes them. Of an env they make the data; None drives it by random actions. Of
+            a log they are compared where its episodes name them, and None compares no returns.
+        episodes: of each policy on the robot, and as many in the simulator.
+        horizon: steps of a window; shorter where episodes are.
+        max_episode_steps: end episodes earlier than the env does.
+        seed: decides everything random.
+        workers: processes; None uses every core where that pays.
+
+    Raises:
+        ValueError: robot and simulator have other spaces, or a MuJoCo simulator delays its commands.
+    """
+    named = as_policies(policies, split=None)
+    both = sides(reality, simulator)
+    if isinstance(reality, Transitions):
+        parts = _by_policy(reality, named) if policies is not None else {}
+        data, real_steps = reality, 0
+    else:
+        limit = min(x for x in (max_episode_steps, both.robot.max_episode_steps, 10**6) if x is not None)
+        parts = collect_each(
+            both.robot, named, episodes=episodes, seed=seed, max_episode_steps=limit, workers=workers
+        )
+        data = concat(list(parts.values()))
+        real_steps = len(data)
+    world = both.world()
+    while horizon > 1 and not len(data.window_starts(horizon)):
+        horizon //= 2
+    starts = spread(data.window_starts(horizon), _WINDOWS)
+    bounded = world.calibration is not None
+    every = stacked(open_loop_steps(world, data, starts, horizon, "member", seed, trust=bounded))
+    unit = data.core.std(0)
+    unit = np.where(unit < 1e-8, 1.0, unit)
+    touching = Contacts(both.robot if both.robot.has_env else world.task)
+    at_start = touching.names(data.core[starts])
+    error = np.minimum(np.nan_to_num(every.error / unit, nan=1e6), 1e6)  # (horizon, windows, core_dim)
+    returns = _returns(both, world, parts, named, max_episode_steps, seed, workers)
+    means = np.array([(row.real_mean, row.simulated_mean) for row in returns])
+    agreed = None
+    if len(returns) >= LEAST:
+        lineages = count_lineages({row.policy: named[row.policy] for row in returns})
+        agreed = agreement(*means.T, lineages=lineages, seed=seed)
+    return RealityGap(
+        reality=_named(both.robot),
+        simulator=repr(simulator) if both.given is not None else f"MuJoCo {_named(world.task)}",
+        transitions=len(data),
+        windows=len(starts),
+        horizon=horizon,
+        seed=seed,
+        by_steps=tuple(_by_steps(world, data, starts, every, error, unit)),
+        dimensions=_by_dimension(world, error),
+        contacts=_by_contact(at_start, error),
+        returns=returns,
+        agreement=agreed,
+        diagnosis=diagnosis(world, data, starts, error, touching),
+        real_steps=real_steps,
+    )
+
+
+def diagnose(reality: Any, simulator: Any, policies: Any = None, **how: Any) -> Diagnosis:
+    """Where and when a simulator and a robot part; arguments as for ``gap``, whose ``diagnosis`` it is."""
+    return gap(reality, simulator, policies, **how).diagnosis
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The robot as the simulator's task sees it, and the simulator: a world, or a task whose model it is.
+
+    ``driven`` says whether the robot is at hand, and not a log of it alone.
+    """
+
+    robot: Task
+    given: WorldModel | None
+    nominal: Task | None
+    driven: bool
+
+    def world(self) -> WorldModel:
+        """The simulator as a world."""
+        if self.given is not None:
+            return self.given
+        assert self.nominal is not None
+        core = self.nominal.core
+        high = np.full(core.dim + core.displacement_dim, np.inf, np.float32)
+        provenance = Provenance((), 0, "real", library_versions())
+        dynamics, starts = MujocoDynamics(self.nominal), np.zeros((1, core.state_dim), np.float32)
+        return WorldModel(self.nominal, dynamics, starts, -high, high, provenance)
+
+    def filmed(self) -> WorldModel:
+        """The simulator as a world whose real env is the robot."""
+        return replace(self.world(), task=self.robot)
+
+
+def sides(reality: Any, simulator: Any) -> Sides:
+    """Both as ``gap`` takes them."""
+    given, nominal = None, None
+    if isinstance(simulator, WorldModel):
+        given = simulator
+    elif isinstance(simulator, os.PathLike) or (isinstance(simulator, str) and os.path.isdir(simulator)):
+        given = load(simulator)
+    else:
+        nominal = simulator if isinstance(simulator, Task) else make_task(simulator)
+    described = nominal if given is None else given.task
+    assert described is not None
+    if isinstance(reality, Transitions):
+        recorded = reality.task
+        return Sides(on_robot(described, recorded) if recorded.has_env else recorded, given, nominal, False)
+    return Sides(on_robot(described, reality), given, nominal, True)
+
+
+def _by_policy(data: Transitions, named: Mapping[str, PolicyFn | None]) -> dict[str, Transitions]:
+    names = np.array(data.episode_policy)
+    return {name: data.select(np.flatnonzero(names == name)) for name in named if (names == name).any()}
+
+
+def _returns(
+    sides: Sides,
+    world: WorldModel,
+    parts: Mapping[str, Transitions],
+    named: Mapping[str, PolicyFn | None],
+    max_episode_steps: int | None,
+    seed: int,
+    workers: int | None,
+) -> tuple[ReturnGap, ...]:
+    """Every policy in both, best real mean first; MuJoCo itself starts from the robot's own resets."""
+    found, reset = {}, {}
+    if sides.nominal is not None and sides.driven:
+        count = {"episodes": next(iter(parts.values())).num_episodes, "max_episode_steps": max_episode_steps}
+        reset = collect_each(sides.nominal, named, seed=seed, workers=workers, **count)  # type: ignore[arg-type]
+    for name, data in parts.items():
+        if data.reward is None:
+            return ()
+        limit = max_episode_steps or world.task.max_episode_steps or int(data.lengths.max())
+        if name in reset:
+            simulated = reset[name].returns
+        else:
+            none = np.zeros((0, world.task.core.state_dim), np.float32)
+            simulated = imagine(
+                world, named[name], data.state[data.first], none, seed,
+                draws=1, limit=limit, propagation="member",
+            ).returns  # fmt: skip
+        found[name] = data.returns, simulated
+    means = [float(real.mean()) for real, _ in found.values()]
+    scale = max(means) - min(means) if len(means) > 1 else 0.0
+    scale = scale if scale > 0 else max([abs(mean) for mean in means], default=1.0) or 1.0
+    rows = [
+        ReturnGap(
+            policy=name,
+            real_mean=float(real.mean()),
+            real_interval=mean_interval(real, seed),
+            simulated_mean=float(said.mean()),
+            simulated_interval=mean_interval(said, seed),
+            gap=float(said.mean() - real.mean()) / scale,
+        )
+        for name, (real, said) in found.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.real_mean))
+
+
+def _by_steps(
+    world: WorldModel,
+    data: Transitions,
+    starts: np.ndarray,
+    every: OpenLoopStep,
+    error: np.ndarray,
+    unit: np.ndarray,
+) -> list[StepGap]:
+    found, table, horizon = [], world.calibration, len(error)
+    for h in sorted({2**k for k in range(horizon.bit_length())} | {horizon}):
+        sizes = error[h - 1].mean(1)
+        held = np.abs(data.core[starts] - data.next_core[starts + h - 1]) / unit
+        coverage = None
+        if table is not None:
+            elapsed = np.full(len(starts), h)
+            bound = table.error_bound(elapsed, "member", every.core[h - 1], every.disagreement[h - 1])
+            coverage = float((every.error[h - 1] <= bound).mean())
+        found.append(
+            StepGap(
+                steps=h,
+                error=float(np.median(sizes)),
+                error_90=float(np.quantile(sizes, 0.9)),
+                constant_state=float(np.median(held.mean(1))),
+                coverage=coverage,
+            )
+        )
+    return found
+
+
+def _by_dimension(world: WorldModel, error: np.ndarray) -> tuple[DimensionGap, ...]:
+    ends = np.median(error[[0, -1]], 1)  # (2, core_dim)
+    rows = [
+        DimensionGap(name, *map(float, pair)) for name, pair in zip(world.core_names, ends.T, strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.open_loop))
+
+
+def _by_contact(at_start: Sequence[str], error: np.ndarray) -> tuple[ContactGap, ...]:
+    names = np.array(at_start)
+    rows = []
+    for name, count in Counter(at_start).most_common(6):
+        ends = np.median(error[[0, -1]][:, names == name].mean(2), 1)
+        rows.append(ContactGap(name, count, *map(float, ends)))
+    return tuple(rows)
+
+
+def _named(task: Task) -> str:
+    """The env and what is changed about it."""
+    from wmgym.tasks.shift import SHIFTED
+
+    kwargs = dict(task.env_kwargs)
+    name = str(kwargs.pop("env_id", SHIFTED)) if task.env_id == SHIFTED else task.env_id or "recorded data"
+    said = ", ".join(f"{key}={value}" for key, value in kwargs.items())
+    return f"{name} ({said})" if said else name
