@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 import wmgym
@@ -41,6 +42,12 @@ def hyperparameters(algorithm: str, **given: Any) -> dict[str, Any]:
         (hyperparameters("SAC", batch_size=0), "batch_size has to be a whole number above 0, got 0"),
         (hyperparameters("SAC", tau="soft"), "SAC cannot train with these: "),
         (hyperparameters("TD3", policy_delay=0), "TD3 cannot train with these: "),
+        (
+            hyperparameters("SAC", buffer_size=-1),
+            "SAC refuses: buffer_size has to be a whole",
+        ),
+        (hyperparameters("SAC", buffer_size=3), "buffer_size has to be a whole number of at least 10, got 3"),
+        (hyperparameters("SAC", _init_setup_model=False), "SAC refuses: "),
         (hyperparameters("PPO", n_steps="many"), "PPO refuses: |n_steps has to be a whole number"),
         (hyperparameters("PPO", n_epochs="two"), "PPO cannot train with these: "),
         (
@@ -57,6 +64,53 @@ def test_what_a_later_stage_would_refuse_is_known_before_any_step(
         wmgym.run(config(**changes), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def online(**given: Any) -> wmgym.RunConfig:
+    return wmgym.RunConfig(ENV, train={"algorithm": "DynaSAC", "steps": 250, "hyperparameters": given})
+
+
+@pytest.fixture
+def unmoved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real env takes no step."""
+    kind = type(gym.make(ENV).unwrapped)
+    monkeypatch.setattr(kind, "step", lambda *args: pytest.fail("it stepped"))
+
+
+@pytest.mark.usefixtures("unmoved")
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"gamma": "high"}, "DynaSAC cannot train with these: "),
+        ({"tau": "soft"}, "DynaSAC cannot train with these: "),
+        ({"gradient_steps": "two"}, "DynaSAC cannot train with these: "),
+        ({"learning_starts": "late"}, "learning_starts has to be a whole number above 0, got 'late'"),
+        ({"train_freq": 0}, "train_freq has to be a whole number above 0, got 0"),
+        ({"train_freq": [0, "episode"]}, "train_freq has to be a whole number above 0, got 0"),
+        ({"batch_size": 0}, "batch_size has to be a whole number above 0, got 0"),
+        ({"buffer_size": 3}, "buffer_size has to be a whole number of at least 10, got 3"),
+        ({"episode_steps": 0}, "episode_steps has to be a whole number above 0, got 0"),
+        ({"imagination_kwargs": {"rollout_steps": 0}}, r"imagination_kwargs\.rollout_steps: "),
+        ({"imagination_kwargs": {"recent_share": 2}}, r"imagination_kwargs\.recent_share: "),
+        ({"world_kwargs": {"width": "wide"}}, r"world_kwargs\.width: Input should be a valid integer"),
+        ({"world_kwargs": {"updates": -1}}, "world_kwargs: first_updates, updates, .* at least 0"),
+    ],
+)
+def test_what_dyna_sac_would_refuse_is_known_before_any_step(
+    given: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        wmgym.run(online(**given), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("unmoved")
+@pytest.mark.parametrize("given", [{}, {"train_freq": [3, "episode"], "learning_starts": None}])
+def test_what_dyna_sac_takes_is_tried_without_a_step(given: dict[str, Any]) -> None:
+    from wmgym.agents.sb3 import online as module
+
+    module.check(wmgym.make_task(ENV), online(**given).train)
 
 
 @pytest.mark.parametrize("seed", [-1, 4_000_001, 2**70])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wmgym.data.columns import refuse_overflow
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
+from wmgym.io.schema import STRICT
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
@@ -43,6 +44,8 @@ class OnlineFitConfig:
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
+    __pydantic_config__ = STRICT
+
     first_updates: int = 1_000
     updates: int = 200
     members: int = 5
@@ -65,6 +68,8 @@ class OnlineFitConfig:
                 "members, width, depth, batch_size and recent_steps must be at least 1, "
                 f"got {', '.join(map(str, counts))}"
             )
+        if min(self.first_updates, self.updates, self.weight_decay, self.margin) < 0:
+            raise ValueError("first_updates, updates, weight_decay and margin must be at least 0")
         if not (0 <= self.averaging < 1 and 0 <= self.recent_share <= 1 and self.learning_rate > 0):
             raise ValueError("need 0 <= averaging < 1, 0 <= recent_share <= 1 and learning_rate > 0")
 

@@ -30,6 +30,7 @@ from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
 from wmgym.data.transitions import Transitions
+from wmgym.io.schema import read_settings
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -111,8 +112,15 @@ class DynaSAC(ResumableSAC):
         if str(kwargs.setdefault("device", "cpu")) not in ("auto", "cpu"):
             raise ValueError("DynaSAC runs on the CPU; leave device out")
         self.world: WorldModel | None = None
-        self.imagination = Imagination(**(imagination_kwargs or {}))
-        self.world_config = OnlineFitConfig(**(world_kwargs or {}))
+        self.imagination: Imagination = read_settings(
+            Imagination, imagination_kwargs or {}, "imagination_kwargs"
+        )
+        self.world_config: OnlineFitConfig = read_settings(
+            OnlineFitConfig, world_kwargs or {}, "world_kwargs"
+        )
+        for name, steps in (("random_episode_steps", random_episode_steps), ("episode_steps", episode_steps)):
+            if not isinstance(steps, int) or steps < 1:
+                raise ValueError(f"{name} has to be a whole number above 0, got {steps!r}")
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
         self._by_budget = [name for name in _BY_BUDGET if kwargs.get(name) is None]
         kwargs = {name: value for name, value in kwargs.items() if name not in self._by_budget}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from wmgym.io.schema import STRICT, Amount, Share
 from wmgym.models.state import WorldStep
 
 Observe: TypeAlias = Callable[[Tensor], Tensor]
 Act: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 Step: TypeAlias = Callable[[Tensor, Tensor], WorldStep]
+_Number: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,20 @@ class Imagination:
             faster: it averages over the last tenth of the updates.
     """
 
-    training_steps: int = 5
-    rollout_steps: int = 20
-    rollout_every: int = 40
-    rollout_batch: int = 256
-    rollouts_kept: int = 5
-    recent_share: float = 0.3
-    recent_steps: int = 2_000
-    low_value_share: float = 0.2
-    disagreement_ratio: float = 2.0
-    range_rate: float = 1e-3
-    pessimism: float = 5.0
-    averaging_rate: float = 1e-3
+    __pydantic_config__ = STRICT
+
+    training_steps: _Number = 5
+    rollout_steps: _Number = 20
+    rollout_every: _Number = 40
+    rollout_batch: _Number = 256
+    rollouts_kept: _Number = 5
+    recent_share: Share = 0.3
+    recent_steps: _Number = 2_000
+    low_value_share: Share = 0.2
+    disagreement_ratio: Amount = 2.0
+    range_rate: Share = 1e-3
+    pessimism: Amount = 5.0
+    averaging_rate: Share = 1e-3
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -20,6 +21,7 @@ from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateReader
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.train import check_agent, new_agent
+from wmgym.agents.sb3.trial import try_online
 from wmgym.io import artifacts, files
 from wmgym.io.artifacts import StoreError
 from wmgym.io.learning_log import LearningLog
@@ -36,9 +38,9 @@ _STEPS_A_LINE = 1_000
 _EPISODES = 5  # whose mean return a line names
 
 
-def real_env(task: Task) -> VecEnv:
-    """The env as ``DynaSAC`` takes it."""
-    return DummyVecEnv([lambda: Monitor(StateReader(task.make(), task))])
+def real_env(task: Task, env: gym.Env[Any, Any] | None = None) -> VecEnv:
+    """An env as ``DynaSAC`` takes it; None makes the task's."""
+    return DummyVecEnv([lambda: Monitor(StateReader(env or task.make(), task))])
 
 
 def check(task: Task, config: TrainConfig) -> None:
@@ -50,11 +52,14 @@ def check(task: Task, config: TrainConfig) -> None:
     with closing(real_env(task)) as env:
         check_agent(env, config)
     starts = config.hyperparameters.get("learning_starts") or 1
+    if not isinstance(starts, int) or starts < 1:
+        raise ValueError(f"learning_starts has to be a whole number above 0, got {starts!r}")
     if starts >= config.steps:
         raise ValueError(
             f"learning_starts={starts} random steps come first, so of {config.steps} real steps none is left "
             "to learn by; take more"
         )
+    try_online(task, config, lambda still: real_env(task, still))
 
 
 def learn(

@@ -31,6 +31,7 @@ from wmgym.io.progress import Advance, track
 from wmgym.io.schema import ArraySpec, check_arrays
 
 _ROWS = 100
+_LEAST_BUFFER = 10  # transitions; less teach nothing
 
 
 def train(
@@ -121,6 +122,12 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
         value = keywords.get(key)
         if isinstance(value, str):
             keywords[key] = _linear(key, value)
+    if isinstance(frequency := keywords.get("train_freq"), list):  # of JSON
+        keywords["train_freq"] = tuple(frequency)
+    least = max(_LEAST_BUFFER, getattr(env, "num_envs", 1))
+    size = keywords.get("buffer_size", least)
+    if not isinstance(size, int) or size < least:  # SB3 would make the most of any number
+        raise ValueError(f"buffer_size has to be a whole number of at least {least}, got {size!r}")
     model: BaseAlgorithm = build("MlpPolicy", env, seed=seed, device="cpu", **keywords)
     return model
 
@@ -169,11 +176,10 @@ def check_agent(env: Any, config: TrainConfig) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training itself will repeat them
         try:
-            agent = new_agent(env, config, 0)
+            to_policy(new_agent(env, config, 0))
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{config.algorithm or 'SB3'} refuses: {reason[0]}") from error
-        to_policy(agent)
 
 
 class _Progress(BaseCallback):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -16,7 +19,13 @@ from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3.train import new_agent
 from wmgym.tasks.task import Task
 
-_SHORT = {"buffer_size": 1_000, "n_steps": 2, "gradient_steps": 1}  # one update, of any size, tells
+_SHORT = {"n_steps": 2, "gradient_steps": 1}  # one update, of any size, tells
+_BUFFER = 1_000
+_SHORT_ONLINE = {
+    "imagination_kwargs": {"training_steps": 2, "rollout_steps": 2, "rollout_batch": 8},
+    "world_kwargs": {"first_updates": 1, "updates": 1},
+}
+_STEPS, _EPISODE = 6, 2
 
 
 def try_training(task: Task, config: TrainConfig) -> None:
@@ -26,25 +35,83 @@ def try_training(task: Task, config: TrainConfig) -> None:
         ValueError: SB3 refuses the settings; says in one line what it says.
     """
     given = dict(config.hyperparameters)
-    for name in ("n_steps", "batch_size"):
-        if not isinstance(value := given.get(name, 1), int) or value < 1:
-            raise ValueError(f"{name} has to be a whole number above 0, got {value!r}")
+    _check_whole(given, "n_steps", "batch_size")
     discrete = isinstance(task.action_space, spaces.Discrete)
     if (config.algorithm or ("PPO" if discrete else "SAC")) in ("PPO", "A2C"):
         given["n_steps"] = 2  # the default of thousands would take minutes
-    for name, short in _SHORT.items():
+    _shorten(given, _SHORT | {"buffer_size": max(_BUFFER, config.num_envs)})
+    with _refusing(config.algorithm or "SB3"):
+        model = new_agent(_Still(task, config.num_envs), replace(config, hyperparameters=given))
+        if isinstance(model, OffPolicyAlgorithm) and model.learning_starts > 0:
+            model.learning_starts = 0
+        model.learn(config.num_envs, log_interval=None)  # type: ignore[arg-type]
+
+
+def try_online(task: Task, config: TrainConfig, as_vec_env: Callable[[gym.Env[Any, Any]], VecEnv]) -> None:
+    """Let DynaSAC make its first updates in the env as its first reset leaves it; no step of it is taken.
+
+    Args:
+        task: the real env.
+        config: algorithm and hyperparameters.
+        as_vec_env: puts around an env what training does.
+
+    Raises:
+        ValueError: DynaSAC refuses the settings, in one line.
+    """
+    given: dict[str, Any] = {"learning_starts": 2, "train_freq": 1, "gradient_steps": 1}
+    given |= {name: value for name, value in config.hyperparameters.items() if value is not None}
+    frequency = given["train_freq"]
+    if isinstance(frequency, (list, tuple)) and frequency:
+        frequency, *unit = frequency
+        given["train_freq"] = (1, *unit)
+    _check_whole({**given, "train_freq": frequency}, "batch_size", "train_freq")
+    _shorten(given, {"buffer_size": _BUFFER, "learning_starts": 2, "train_freq": 1, "gradient_steps": 1})
+    for name, limits in _SHORT_ONLINE.items():
+        if isinstance(inner := given.get(name) or {}, Mapping):
+            _shorten(own := {**limits, **inner}, limits)
+            given[name] = own
+    with _refusing("DynaSAC"), closing(as_vec_env(_Standing(task.make()))) as env:
+        model: Any = new_agent(env, replace(config, hyperparameters=given))
+        model.learn(_STEPS, log_interval=None)
+        if model.world is None:
+            raise ValueError("there would be no update at all")
+
+
+def _check_whole(given: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(value := given.get(name, 1), int) or value < 1:
+            raise ValueError(f"{name} has to be a whole number above 0, got {value!r}")
+
+
+def _shorten(given: dict[str, Any], limits: Mapping[str, int]) -> None:
+    for name, most in limits.items():
         if isinstance(value := given.get(name), int):
-            given[name] = min(value, short)
+            given[name] = min(value, most)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Whatever goes wrong in a trial, in one line."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # training itself will repeat them
         try:
-            model = new_agent(_Still(task, config.num_envs), replace(config, hyperparameters=given))
-            if isinstance(model, OffPolicyAlgorithm) and model.learning_starts > 0:
-                model.learning_starts = 0
-            model.learn(config.num_envs, log_interval=None)  # type: ignore[arg-type]
+            yield
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{config.algorithm or 'SB3'} cannot train with these: {reason[0]}") from error
+            raise ValueError(f"{name} cannot train with these: {reason[0]}") from error
+
+
+class _Standing(gym.Wrapper[Any, Any, Any, Any]):
+    """A real env in which nothing moves after a reset."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self._obs, info = self.env.reset(**kwargs)
+        self._left = _EPISODE
+        return self._obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self._left -= 1
+        return self._obs, 0.0, False, self._left == 0, {}
 
 
 class _Still(VecEnv):
