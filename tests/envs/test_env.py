@@ -389,9 +389,14 @@ def test_options_start_from_an_observation_or_a_state() -> None:
         {"obs": np.array([0.0, np.inf, 0.0])},
         {"obs": np.zeros(3), "state": np.zeros(3)},
         {"start": np.zeros(3)},
+        {0: np.zeros(3), "obs": np.zeros(3)},
+        [1],
+        [],
+        np.zeros(3),
+        "obs",
     ],
 )
-def test_bad_options(options: dict[str, Any]) -> None:
+def test_bad_options(options: Any) -> None:
     with pytest.raises(ValueError, match="options"):
         ImaginedVectorEnv(toy.world(), 2).reset(options=options)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import types
 import warnings
@@ -617,3 +619,25 @@ def test_spaces_and_keywords_of_another_env_are_refused() -> None:
             warnings.simplefilter("ignore")
             with pytest.raises(ValueError, match="the-file"):
                 rebuild_task(stored, None, "the-file")
+
+
+@pytest.mark.parametrize(
+    ("back_end", "use"),
+    [
+        ("osmesa", "wmgym.make_task('Hopper-v5')"),
+        ("nonsense", "wmgym.load('Hopper-v5').task.make()"),
+        ("osmesa", "sys.argv[1:] = ['collect', 'Hopper-v5', '--steps', '9', '--out', 'x']; cli.main()"),
+    ],
+)
+def test_a_gl_back_end_that_is_not_there_is_one_line(back_end: str, use: str, tmp_path: Path) -> None:
+    (tmp_path / "OpenGL").mkdir()  # as PyOpenGL fails without the library of the back end
+    (tmp_path / "OpenGL" / "__init__.py").write_text("")
+    (tmp_path / "OpenGL" / "GL.py").write_text("None.glGetError")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import wmgym; from wmgym.app import cli; {use}"
+    )
+    environ = {**os.environ, "MUJOCO_GL": back_end, "PYOPENGL_PLATFORM": ""}
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert f"rror: MUJOCO_GL={back_end} does not work on this machine" in done.stderr.splitlines()[-1]
+    assert "unset it where nothing is drawn, or see `wmgym doctor`" in done.stderr

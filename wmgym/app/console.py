@@ -17,6 +17,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wmgym.tasks.back_end import back_end_errors
+
 if TYPE_CHECKING:
     from wmgym.evaluation.gap_report import GapReport
     from wmgym.models.error_bounds import Calibration
@@ -96,7 +98,8 @@ def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iter
 def plain_errors() -> Iterator[None]:
     """Turn mistakes in the input into one line and an exit status; a bug in wmgym keeps its traceback."""
     try:
-        yield
+        with back_end_errors():
+            yield
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None

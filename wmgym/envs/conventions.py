@@ -20,6 +20,19 @@ def one_of(name: str, given: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {given!r}")
 
 
+def reset_options(given: Any) -> dict[str, Any]:
+    """A copy of what was passed as options.
+
+    Raises:
+        ValueError: it is no mapping with names as keys.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"reset options are a dict such as {{'obs': ...}}, got {given!r:.80}")
+    return dict(given)
+
+
 def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.ndarray:
     """The states ``(num_envs, state_dim)``, or cores ``(num_envs, core_dim)``, that reset options ask for.
 

@@ -149,7 +149,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ValueError: other options, of other shapes, or not finite.
             ResetNeeded: before the first reset, a mask that leaves episodes out.
         """
-        options = dict(options or {})
+        options = conventions.reset_options(options)
         mask = conventions.reset_mask(options.pop("reset_mask", None), self.num_envs)
         given = conventions.start_states(options, self.world.task, self.num_envs) if options else None
         if (seed := conventions.joint_seed(seed, self.num_envs)) is not None:

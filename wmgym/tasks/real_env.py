@@ -9,6 +9,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from wmgym.tasks.back_end import back_end_errors
+
 _PROVIDERS = {"dm_control/": "shimmy"}
 """Known libraries that register ids when they are imported, by how these begin."""
 
@@ -17,7 +19,8 @@ def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, 
     """``gym.make``, or a ValueError of one line that says what to do."""
     try:
         import_provider(env_id)
-        return gym.make(env_id, **env_kwargs)
+        with back_end_errors():
+            return gym.make(env_id, **env_kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         why = str(error).splitlines()[0]
         if isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
+from wmgym.tasks.back_end import back_end_errors
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
 from wmgym.tasks.real_env import import_provider, make_or_explain, same_joints
@@ -107,7 +108,8 @@ class Task:
             )
         import_provider(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
-        return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
+        with back_end_errors():
+            return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
 
     def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
