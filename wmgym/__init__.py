@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from wmgym.evaluation.compare import Comparison as Comparison
     from wmgym.evaluation.compare import compare as compare
     from wmgym.evaluation.gap_report import GapReport as GapReport
+    from wmgym.evaluation.identify import Identification as Identification
+    from wmgym.evaluation.identify import identify as identify
     from wmgym.evaluation.intervals import prediction_powered as prediction_powered
     from wmgym.evaluation.open_loop import OpenLoopReport as OpenLoopReport
     from wmgym.evaluation.open_loop import score_open_loop as score_open_loop
@@ -121,6 +123,7 @@ _NAMES = {
     "evaluation.ranking": ("Ranking", "rank"),
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.select": ("Selection", "select"),
+    "evaluation.identify": ("Identification", "identify"),
     "evaluation.reality": ("Diagnosis", "RealityGap"),
     "evaluation.reality_gap": ("diagnose", "gap"),
     "evaluation.report.page": ("write_report",),

@@ -1,0 +1,122 @@
+"""What parameters of a nominal model explain a robot's log, and what they leave unexplained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.schema import STRICT
+from wmgym.tasks.shift import shift
+from wmgym.tasks.task import Task, alike, make_task
+
+_WINDOWS, _STEPS = 150, 4
+_SHARE = 0.2  # of a parameter's value, beyond which a half-width says that it is not identified
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One identified parameter, a field of ``Shift``.
+
+    Attributes:
+        name: the field.
+        value: its estimate.
+        half_width: of its 95 % interval; None where the data say nothing of it.
+        identified: whether that is small against the value, or for a slope, against a degree.
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    value: float
+    half_width: float | None
+    identified: bool
+
+
+@dataclass(frozen=True)
+class Identification:
+    """A nominal model's parameters as a robot's log has them.
+
+    The intervals are those of ``mujoco.sysid``: from the curvature at the optimum, as if what is left were
+    noise. Where it is something else, a delay for instance, they are too narrow.
+
+    Attributes:
+        env_id: the nominal robot.
+        env_kwargs: its keywords.
+        parameters: one for each that was looked for.
+        error_before: root mean squared error of windows of the log in the nominal model, in std.
+        error: with the identified parameters: what no parameter explains.
+    """
+
+    env_id: str
+    env_kwargs: dict[str, Any]
+    parameters: tuple[Parameter, ...]
+    error_before: float
+    error: float
+
+    @property
+    def changes(self) -> dict[str, float]:
+        """Keywords of ``shift`` that make the identified robot."""
+        return {each.name: each.value for each in self.parameters}
+
+    def simulator(self) -> gym.Env[Any, Any]:
+        """The identified robot as an env."""
+        return shift(self.env_id, env_kwargs=self.env_kwargs, **self.changes)
+
+    def __str__(self) -> str:
+        """A line for each parameter, and what is left."""
+        lines = []
+        for each in self.parameters:
+            width = "unknown" if each.half_width is None else f"{each.half_width:.2g}"
+            lines.append(
+                f"{each.name} {each.value:.3f} +- {width}" + ("" if each.identified else ", not identifiable")
+            )
+        lines.append(f"error {self.error_before:.4f} -> {self.error:.4f} std")
+        return "\n".join(lines)
+
+
+def identify(
+    log: Transitions,
+    nominal: str | gym.Env[Any, Any] | Task,
+    parameters: Sequence[str] = ("friction", "mass", "gear", "damping", "slope"),
+    *,
+    seed: int = 0,
+) -> Identification:
+    """Identify parameters of a nominal MuJoCo model from a robot's log, with ``mujoco.sysid``.
+
+    Args:
+        log: transitions of the robot.
+        nominal: the robot as it should be: an id, an env, or a task that wmgym knows.
+        parameters: fields of ``Shift`` to look for; the others stay as they are.
+        seed: decides which windows of the log are used.
+
+    Raises:
+        ValueError: another robot, or an unknown parameter.
+        ImportError: what ``mujoco.sysid`` imports is missing: ``pip install 'wmgym[sysid]'``.
+    """
+    from wmgym.tasks.sysid import BOUNDS, estimate
+
+    task = nominal if isinstance(nominal, Task) else make_task(nominal)
+    if task.core.to_mujoco is None or not alike(task, log.task):
+        raise ValueError(
+            f"the log is not of {task.env_id!r}, or that does not say how its state lies in MuJoCo"
+        )
+    if unknown := sorted(set(parameters) - set(BOUNDS)):
+        raise ValueError(f"cannot identify {', '.join(unknown)}; {', '.join(BOUNDS)} can be")
+    starts = log.window_starts(_STEPS)
+    rng = np.random.default_rng(seed)
+    starts = np.sort(rng.choice(starts, min(_WINDOWS, len(starts)), replace=False))
+    rows = starts[:, None] + np.arange(_STEPS)
+    unit = log.core.std(0)
+    unit = np.where(unit < 1e-8, 1.0, unit)
+    found = estimate(task, log.core[starts], log.action[rows], log.next_core[rows], unit, parameters)
+    made = []
+    for name, value in found.values.items():
+        width = found.half_widths[name]
+        limit = 1.0 if name == "slope" else _SHARE * value
+        made.append(Parameter(name, value, width if np.isfinite(width) else None, bool(width < limit)))
+    return Identification(task.env_id, dict(task.env_kwargs), tuple(made), *found.error)

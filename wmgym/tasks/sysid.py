@@ -1,0 +1,148 @@
+"""System identification of a MuJoCo model's parameters, by ``mujoco.sysid``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import mujoco.rollout
+import numpy as np
+
+from wmgym.tasks.ground_truth import to_mujoco
+from wmgym.tasks.mjcf.simulation import simulation
+from wmgym.tasks.shift import Shift
+from wmgym.tasks.shifted_env import change_model
+from wmgym.tasks.task import Task
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "friction": (0.05, 4.0), "mass": (0.3, 3.0), "gear": (0.3, 3.0), "damping": (0.05, 10.0),
+    "slope": (-20.0, 20.0),
+}  # fmt: skip
+"""Parameters that can be identified, fields of ``Shift``, and where they are looked for."""
+
+_CLIP = 3.0  # std at which an error stops to count more: contacts that come a step late are outliers
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was identified.
+
+    Attributes:
+        values: of each parameter.
+        half_widths: of their 95 % intervals, from the curvature at the optimum; infinite where the data say
+            nothing.
+        error: root mean squared error of the windows, in std, before and after.
+    """
+
+    values: dict[str, float]
+    half_widths: dict[str, float]
+    error: tuple[float, float]
+
+
+def estimate(
+    task: Task,
+    starts: np.ndarray,
+    actions: np.ndarray,
+    ends: np.ndarray,
+    unit: np.ndarray,
+    names: Sequence[str],
+) -> Estimate:
+    """Fit parameters to windows of recorded states by nonlinear least squares.
+
+    Args:
+        task: the nominal robot.
+        starts: ``(n, core_dim)`` cores that windows start from.
+        actions: ``(n, steps, action_dim)``.
+        ends: ``(n, steps, core_dim)`` recorded cores after each step.
+        unit: ``(core_dim,)``, what errors are divided by.
+        names: of the parameters, keys of ``BOUNDS``.
+
+    Raises:
+        ImportError: ``mujoco.sysid`` lacks what it imports.
+    """
+    try:
+        sysid: Any = importlib.import_module("mujoco.sysid")  # its types pull in those of all of MuJoCo
+    except ModuleNotFoundError as error:
+        raise ImportError(f"system identification needs {error.name}: pip install 'wmgym[sysid]'") from error
+
+    with _Windows(task, starts, actions, ends, unit) as windows:
+        nominal = {name: float(getattr(Shift(), name)) for name in names}
+        begin = windows.scanned(nominal)
+        parameters = sysid.ParameterDict(
+            {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
+        )
+
+        def residual(x: np.ndarray, params: Any) -> tuple[list[np.ndarray], None, None]:
+            return [windows.errors(dict(zip(names, map(float, np.ravel(x)), strict=True)))], None, None
+
+        before = [windows.errors(nominal)]
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
+            found, result = sysid.optimize(
+                parameters, residual, optimizer="scipy", verbose=False, max_iters=20, diff_step=1e-3,
+                x_scale="jac",
+            )  # fmt: skip
+        values = dict(zip(names, map(float, found.as_vector()), strict=True))
+        after = [windows.errors(values)]
+        _, widths = sysid.calculate_intervals(after, np.asarray(result.jac))
+    rms = [float(np.sqrt(np.mean(np.concatenate(each) ** 2))) for each in (before, after)]
+    return Estimate(values, dict(zip(names, map(float, widths), strict=True)), (rms[0], rms[1]))
+
+
+class _Windows:
+    """Recorded windows, replayed in models with other parameters."""
+
+    def __init__(
+        self, task: Task, starts: np.ndarray, actions: np.ndarray, ends: np.ndarray, unit: np.ndarray
+    ) -> None:
+        with contextlib.closing(task.make()) as env:
+            pair = simulation(env)
+            assert pair is not None  # a known MuJoCo task
+            self._model, self._skip = copy.deepcopy(pair[0]), int(getattr(env.unwrapped, "frame_skip", 1))
+        self._task, self._ends, self._unit = task, ends, unit
+        model = self._model
+        self._initial = np.zeros(
+            (len(starts), mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS))
+        )
+        qpos, qvel = to_mujoco(task, starts.astype(np.float64))
+        self._initial[:, 1 : 1 + model.nq + model.nv] = np.concatenate([qpos, qvel], 1)
+        self._control = np.repeat(actions.astype(np.float64), self._skip, axis=1)
+        self._datas = [mujoco.MjData(model) for _ in range(os.cpu_count() or 1)]
+        self._pool = mujoco.rollout.Rollout(nthread=len(self._datas))
+
+    def __enter__(self) -> _Windows:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.__exit__(*error)
+
+    def scanned(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The best of a few values of each parameter in turn: contacts make a descent from afar stall."""
+        best = dict(values)
+        for name in values:
+            low, high = BOUNDS[name]
+            tried = [
+                best[name],
+                *(np.geomspace(low, high, 7) if low > 0 else np.linspace(low, high, 9))[1:-1],
+            ]
+            costs = [np.square(self.errors({**best, name: float(value)})).sum() for value in tried]
+            best[name] = float(tried[int(np.argmin(costs))])
+        return best
+
+    def errors(self, values: Mapping[str, float]) -> np.ndarray:
+        """Errors of all windows under these parameters, flat, in std, clipped."""
+        model = copy.deepcopy(self._model)
+        change_model(model, replace(Shift(), **cast(Any, values)))
+        states, _ = self._pool.rollout(model, self._datas, self._initial, self._control)
+        ends = states[:, self._skip - 1 :: self._skip, 1:]
+        assert self._task.core.from_mujoco is not None
+        cores = self._task.core.from_mujoco(ends[..., : model.nq], ends[..., model.nq : model.nq + model.nv])
+        errors = np.nan_to_num((cores - self._ends) / self._unit, nan=_CLIP)
+        clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP)
+        return clipped.reshape(-1)
