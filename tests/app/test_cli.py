@@ -136,6 +136,8 @@ def test_people_get_a_table(line: Path, tmp_path: Path) -> None:
         "real return",
         "gap %",
         "diverged",
+        "verdict: do not trust",
+        "There is too little evidence: 1 policy",
         "real_steps",
         str(tmp_path),
     ):

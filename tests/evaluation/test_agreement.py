@@ -51,6 +51,12 @@ def test_intervals_over_policies_are_scipys() -> None:
     assert agreement(real, imagined).pearson.interval == pytest.approx((ends.low, ends.high), abs=0.02)
 
 
+def test_three_policies_are_not_certain() -> None:
+    found = agreement([0.0, 1.0, 2.0], [0.0, 2.0, 1.5])
+    assert found.spearman.interval == found.spearman.drop_one == (-1.0, 1.0)
+    assert found.absolute_error.interval[0] < found.absolute_error.value < found.absolute_error.interval[1]
+
+
 def test_drop_one_is_the_range_without_one_policy() -> None:
     real, imagined = noisy()
     kept = [np.delete(np.arange(17), one) for one in range(17)]

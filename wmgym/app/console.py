@@ -147,7 +147,7 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Ren
 
 
 def score_table(report: GapReport) -> RenderableType:
-    """Real beside imagined returns, a row for each policy; how well imagination ranks them."""
+    """Real beside imagined returns, a row for each policy; how well imagination ranks them; the verdict."""
     from wmgym.evaluation.gap_report import with_interval
 
     title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
@@ -166,8 +166,14 @@ def score_table(report: GapReport) -> RenderableType:
         ]
         inside = "-" if s.coverage is None else f"{s.coverage:.0%}{', stale' if s.stale else ''}"
         rows.append([Text(s.name), *cells, f"{s.diverged:.0%}", inside])
-    shown = table(title, columns, rows)
-    return shown if report.agreement is None else Group(shown, plain(report.agreement))
+    shown: list[RenderableType] = [table(title, columns, rows)]
+    if report.agreement is not None:
+        shown.append(plain(report.agreement))
+    if (found := report.verdict) is not None:
+        open_ones = [each for each in found.reasons if not each.passed]
+        said = [f"verdict: {found.title}", *(f"- {each.text}" for each in open_ones)]
+        shown.append(plain("\n".join([*said, f"+ {len(found.reasons) - len(open_ones)} checks passed"])))
+    return Group(*shown)
 
 
 def bounds(found: Calibration) -> list[dict[str, Any]]:

@@ -117,7 +117,8 @@ def agreement(
     shares = np.stack(pairs) / (unit if unit > 0 else 1.0)  # (2, policies)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(count, size=(_RESAMPLES, count))
-    drawn = drawn[[len(np.unique(rows)) >= LEAST for rows in drawn]]
+    # Fewer than so many have no correlation to speak of; of three, it would leave nothing but all of them.
+    drawn = drawn[[len(np.unique(rows)) >= min(LEAST, count - 1) for rows in drawn]]
     kept = [np.delete(np.arange(count), left_out) for left_out in range(count)]
 
     def measured(statistic: _Function) -> Statistic:
