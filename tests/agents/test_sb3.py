@@ -489,19 +489,24 @@ def test_export_puts_the_normaliser_into_the_policy(tmp_path: Path) -> None:
     assert np.abs(to_policy(model)(obs) - expected).max() > 1e-2  # else there was nothing to put in
 
 
+@pytest.mark.parametrize("env_id", ["InvertedPendulum-v5", "HalfCheetah-v5"])  # the latter has an angle
 @pytest.mark.parametrize("layers", [[16, 16], []])
-def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(layers: list[int]) -> None:
-    model = DynaSAC("MlpPolicy", "InvertedPendulum-v5", seed=0, policy_kwargs={"net_arch": layers})
+def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(
+    tmp_path: Path, layers: list[int], env_id: str
+) -> None:
+    model = DynaSAC("MlpPolicy", env_id, seed=0, policy_kwargs={"net_arch": layers})
     generator = torch.Generator().manual_seed(0)
-    mean, std = torch.tensor([1.0, -2.0, 0.0, 30.0]), torch.tensor([0.1, 3.0, 1e-3, 20.0])
+    dim = model.observation_space.shape[0]
+    mean, std = torch.randn(dim, generator=generator), 20 * torch.rand(dim, generator=generator) + 1e-3
     model.policy.set_normaliser(mean, std)
     with torch.no_grad():  # as if it had learned, each of the actors for itself
         for parameter in (*model.policy.averaged_actor.parameters(), *model.actor.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    policy = to_policy(model)
-    obs = (mean + std * torch.randn(1_000, 4, generator=generator)).numpy()
+    policy = export_policy(model, tmp_path / "p")
+    obs = (mean + std * torch.randn(1_000, dim, generator=generator)).numpy()
     expected, _ = model.predict(obs, deterministic=True)
-    np.testing.assert_allclose(policy(obs), expected, atol=1e-4)
+    for each in (policy, load_policy(tmp_path / "p")):
+        np.testing.assert_allclose(each(obs), expected, atol=1e-4)
     assert np.abs(model.predict(obs)[0] - expected).max() > 0.1
     same = np.tile(mean.numpy(), (4_000, 1))
     torch.manual_seed(0)

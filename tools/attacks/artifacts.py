@@ -107,7 +107,7 @@ def _use_world(path: Path) -> Any:
 
 def _use_policy(path: Path) -> Any:
     policy = wmgym.load_policy(path)
-    obs = np.zeros((2, len(policy.weights[0])), np.float32)
+    obs = np.zeros((2, policy.obs_dim), np.float32)
     for generator in (None, np.random.default_rng(0))[: 1 + policy.stochastic]:
         if not np.isfinite(policy(obs, generator)).all():
             raise FloatingPointError("an accepted policy acts with NaN")

@@ -63,6 +63,8 @@ class MLPPolicy:
             A2C), "argmax" picks a Discrete action.
         low: ``action_shape`` lower bounds; for "argmax" the first action.
         high: upper bounds; for "argmax" the last action.
+        angles: columns of the observation, radians, that enter as their sine; their cosines enter behind all
+            columns, so that the first layer has ``obs_dim + len(angles)`` inputs.
         stochastic: whether a generator draws actions: Gaussian before the head, softmax for "argmax".
         log_std_bias: ``(outputs,)`` log standard deviation of that Gaussian; for Box actions only.
         log_std_weight: ``(hidden, outputs)`` its dependence on the last hidden layer (SAC); None is none.
@@ -76,6 +78,7 @@ class MLPPolicy:
     head: Head
     low: np.ndarray
     high: np.ndarray
+    angles: tuple[int, ...] = ()
     stochastic: bool = False
     log_std_bias: np.ndarray | None = None
     log_std_weight: np.ndarray | None = None
@@ -91,6 +94,11 @@ class MLPPolicy:
         except (ValueError, IndexError) as error:
             raise ValueError(f"policy {self.name!r} does not fit together: {error}") from error
 
+    @property
+    def obs_dim(self) -> int:
+        """Length of the flat observation that it takes."""
+        return len(self.weights[0]) - len(self.angles)
+
     def _arrays(self) -> dict[str, np.ndarray]:
         """All arrays by the names under which they are stored."""
         arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}
@@ -105,8 +113,10 @@ class MLPPolicy:
             raise ValueError("an argmax policy has two integers as bounds, the first not above the second")
         outputs = int(high) - int(low) + 1 if discrete else low.size
         sizes = [len(self.weights[0]), *(weight.shape[-1] for weight in self.weights[:-1]), outputs]
-        if not sizes[0]:
+        if self.obs_dim < 1:
             raise ValueError("weight.0 takes no observation")
+        if len(set(self.angles)) < len(self.angles) or not all(0 <= i < self.obs_dim for i in self.angles):
+            raise ValueError(f"angles must be different columns of {self.obs_dim}, got {self.angles}")
         shapes: dict[str, tuple[int, ...]] = {"low": low.shape, "high": low.shape}
         shapes |= {f"weight.{i}": pair for i, pair in enumerate(itertools.pairwise(sizes))}
         shapes |= {f"bias.{i}": (size,) for i, size in enumerate(sizes[1:])}
@@ -143,7 +153,7 @@ class MLPPolicy:
         """
         if generator is not None and not self.stochastic:
             raise ValueError(f"policy {self.name!r} is deterministic; leave the generator out")
-        inputs = self.weights[0].shape[0]
+        inputs = self.obs_dim
         array = np.asarray(obs, np.float32)
         single = array.size == inputs and (array.ndim == 1 or len(array) != 1)
         hidden: np.ndarray = array.reshape(1 if single else len(array), -1)
@@ -151,6 +161,10 @@ class MLPPolicy:
             raise ValueError(
                 f"policy {self.name!r} takes observations of {inputs} values, got shape {array.shape}"
             )
+        if self.angles:
+            angle = hidden[:, self.angles]
+            hidden = np.concatenate([hidden, np.cos(angle)], 1)
+            hidden[:, self.angles] = np.sin(angle)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = _ACTIVATIONS[self.activation](hidden @ weight + bias)
         output = hidden @ self.weights[-1] + self.biases[-1]
@@ -180,8 +194,9 @@ class MLPPolicy:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a directory."""
-        sizes = {"layers": len(self.weights), "inputs": len(self.weights[0])}
+        sizes = {"layers": len(self.weights), "inputs": self.obs_dim}
         values = {key: getattr(self, key) for key in _PolicyRecord.model_fields if key not in sizes}
+        values["angles"] = list(self.angles)
         record = _PolicyRecord(**sizes, **values)
         return artifacts.write_directory(
             path, kind="policy", arrays=self._arrays(), document=record.model_dump(mode="json")
@@ -203,11 +218,13 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
     with refusing(os.fspath(path), "a policy", "export it again"):
         fields: dict[str, Any] = dict(_PolicyRecord.model_validate(document))
         layers, inputs = range(fields.pop("layers")), fields.pop("inputs")
+        fields["angles"] = tuple(fields["angles"])
         for name, key in (("weights", "weight"), ("biases", "bias")):
             fields[name] = tuple(arrays.pop(f"{key}.{i}") for i in layers)
-        if inputs not in (None, len(fields["weights"][0])):
-            raise ValueError(f"weight.0 has {len(fields['weights'][0])} rows, expected {inputs}")
-        return MLPPolicy(**{**arrays, **fields})
+        policy = MLPPolicy(**{**arrays, **fields})
+        if inputs not in (None, policy.obs_dim):
+            raise ValueError(f"weight.0 takes {policy.obs_dim} numbers, expected {inputs}")
+        return policy
 
 
 def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +247,7 @@ class _PolicyRecord(Record):
     inputs: Annotated[int, Field(ge=1)] | None = None
     activation: Activation
     head: Head
+    angles: Annotated[list[Count], Field(default_factory=list)]
     stochastic: bool = False
     card: PolicyCard | None = None
 

@@ -14,22 +14,56 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
+from wmgym.tasks.layout import Core
+
 
 class Normaliser(BaseFeaturesExtractor):
-    """Flattens observations and normalises them by statistics that the algorithm sets."""
+    """Flattens observations and normalises them by statistics that the algorithm sets.
+
+    Columns that show an angle become its sine, with its cosine behind all columns: a robot that has turned
+    over is where it was, though its angle counts on.
+
+    Args:
+        observation_space: of the env.
+        angles: these columns, radians; see ``angle_columns``.
+    """
 
     mean: Tensor
     std: Tensor
+    angles: Tensor | None
 
-    def __init__(self, observation_space: spaces.Box) -> None:
+    def __init__(self, observation_space: spaces.Box, angles: tuple[int, ...] = ()) -> None:
         dim = int(np.prod(observation_space.shape))
-        super().__init__(observation_space, dim)
+        super().__init__(observation_space, dim + len(angles))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("angles", torch.tensor(angles) if angles else None)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Normalised observations ``(batch, obs_dim)``."""
-        return (obs.reshape(len(obs), -1) - self.mean) / self.std
+        """Normalised observations ``(batch, features_dim)``."""
+        seen = (obs.reshape(len(obs), -1) - self.mean) / self.std
+        if self.angles is None:
+            return seen
+        angle = seen.index_select(1, self.angles)
+        return torch.cat([seen.index_copy(1, self.angles, angle.sin()), angle.cos()], 1)
+
+    def take(self, mean: Tensor, std: Tensor) -> None:
+        """Take other statistics ``(obs_dim,)``, but none of angles."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        if self.angles is not None:
+            self.mean[self.angles], self.std[self.angles] = 0.0, 1.0
+
+
+def angle_columns(core: Core) -> tuple[int, ...]:
+    """Columns of the flat observation that show an angle on the circle, which counts on past a full turn."""
+    rest, found = np.full((1, core.state_dim), 0.1), set[int]()
+    for angle in core.geometry.angles:
+        turned = rest.copy()
+        turned[:, angle] += 2 * np.pi
+        gain = np.asarray(core.observe(turned) - core.observe(rest)).reshape(-1)
+        found.update(np.flatnonzero(np.isclose(gain, 2 * np.pi, atol=1e-6)).tolist())
+    return tuple(sorted(found))
 
 
 class BoundedCritic(ContinuousCritic):
@@ -126,12 +160,12 @@ class DynaSACPolicy(SACPolicy):
         for network in (self.actor, self.averaged_actor, self.critic, self.critic_target):
             seen = network.features_extractor
             assert isinstance(seen, Normaliser)
-            shift, ratio, dim = (mean - seen.mean) / seen.std, std / seen.std, len(mean)
+            old_mean, old_std, dim = seen.mean.clone(), seen.std.clone(), len(mean)
+            seen.take(mean, std)
+            shift, ratio = (seen.mean - old_mean) / old_std, seen.std / old_std
             for layer in _first_layers(network):
                 layer.bias += layer.weight[:, :dim] @ shift
                 layer.weight[:, :dim] *= ratio
-            seen.mean.copy_(mean)
-            seen.std.copy_(std)
 
     def bound_values(self, low: Tensor, high: Tensor) -> None:
         """Set the range that critics are scaled to."""

@@ -113,6 +113,8 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
         seen = policy.averaged_actor.features_extractor
         assert isinstance(seen, Normaliser)
         mean, std = _array(seen.mean), _array(seen.std)
+        if seen.angles is not None:
+            arrays = replace(arrays, angles=tuple(seen.angles.tolist()))
         arrays = _behind(mean, std, arrays)
     if not _agrees(arrays, policy, mean + std * np.random.default_rng(0).normal(size=(1_000, dim))):
         raise ValueError(
@@ -124,6 +126,8 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
 
 def _behind(mean: np.ndarray, std: np.ndarray, policy: MLPPolicy) -> MLPPolicy:
     """The policy with a normalisation of observations ``(obs_dim,)`` in its first layer."""
+    cosines = len(policy.angles)
+    mean, std = np.append(mean, np.zeros(cosines)), np.append(std, np.ones(cosines))
 
     def moved(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first = weight / std.astype(np.float64)[:, None]
@@ -139,7 +143,7 @@ def _behind(mean: np.ndarray, std: np.ndarray, policy: MLPPolicy) -> MLPPolicy:
 
 def _agrees(arrays: MLPPolicy, policy: BasePolicy, obs: np.ndarray) -> bool:
     """Whether both act alike on observations; extracted features or odd activations would show."""
-    if arrays.weights[0].shape[0] != obs.shape[1]:
+    if arrays.obs_dim != obs.shape[1]:
         return False
     shaped = obs.reshape(-1, *(policy.observation_space.shape or ())).astype(np.float32)
     expected, _ = policy.predict(shaped, deterministic=True)
