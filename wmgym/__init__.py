@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from wmgym.evaluation.score import score as score
     from wmgym.evaluation.select import Selection as Selection
     from wmgym.evaluation.select import select as select
+    from wmgym.evaluation.what_if import WhatIf as WhatIf
+    from wmgym.evaluation.what_if import counterfactual as counterfactual
     from wmgym.io.files import StoreError as StoreError
     from wmgym.models.config import FitConfig as FitConfig
     from wmgym.models.dynamics import Dynamics as Dynamics
@@ -124,6 +126,7 @@ _NAMES = {
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.select": ("Selection", "select"),
     "evaluation.identify": ("Identification", "identify"),
+    "evaluation.what_if": ("WhatIf", "counterfactual"),
     "evaluation.reality": ("Diagnosis", "RealityGap"),
     "evaluation.reality_gap": ("diagnose", "gap"),
     "evaluation.report.page": ("write_report",),

@@ -102,17 +102,26 @@ def _outcomes(
         if at is not None:
             yield branch(own.task, at, plan, env)
             continue
-        episode = own.episode[row]
-        obs, _ = env.reset(seed=own.episode_seed[episode])
-        for action in _as_given(own.task.action_space, own.action[own.first[episode] : row]):
-            obs = env.step(action)[0]
-        if not np.allclose(np.asarray(obs, np.float32).reshape(-1), own.obs[row], rtol=1e-5, atol=1e-6):
+        obs = arrive(env, own, row)
+        if obs is None:
             yield None
             return
         if own.task.core.layout is None:  # an env that no table knows may remember more than a snapshot holds
             with contextlib.suppress(ValueError):  # no MuJoCo env
                 at = snapshot(env)
         yield record(own.task, env, obs, plan)
+
+
+def arrive(env: gym.Env[Any, Any], own: Transitions, row: int) -> Any:
+    """Bring an env to the state before a row of data: its observation, or None where it gets elsewhere."""
+    episode = own.episode[row]
+    if own.episode_seed[episode] < 0:
+        return None
+    obs, _ = env.reset(seed=own.episode_seed[episode])
+    for action in _as_given(own.task.action_space, own.action[own.first[episode] : row]):
+        obs = env.step(action)[0]
+    same = np.allclose(np.asarray(obs, np.float32).reshape(-1), own.obs[row], rtol=1e-5, atol=1e-6)
+    return obs if same else None
 
 
 def _compare(

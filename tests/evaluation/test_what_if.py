@@ -1,0 +1,85 @@
+"""Counterfactuals: the logged actions reproduce the log, others are what MuJoCo makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wmgym
+from wmgym.data.transitions import Transitions
+from wmgym.models.world import WorldModel
+
+ID = "InvertedPendulum-v5"
+
+
+@pytest.fixture(scope="module")
+def log() -> Transitions:
+    return wmgym.collect(ID, lambda obs: -2.0 * obs[:, 1:2] - 0.3 * obs[:, 3:4], episodes=3, seed=4,
+                         max_episode_steps=60, workers=1)  # fmt: skip
+
+
+def test_the_logged_actions_reproduce_the_log_within_the_bound(
+    pendulum_world: WorldModel, log: Transitions
+) -> None:
+    inside = []
+    for episode in range(log.num_episodes):
+        first = int(log.first[episode])
+        found = wmgym.counterfactual(
+            log, 2, log.action[first + 2 : first + 12], pendulum_world, episode=episode
+        )
+        assert found.bound is not None
+        inside.append(np.abs(found.simulated - found.logged) <= found.bound)
+        assert found.mujoco is not None
+        np.testing.assert_allclose(found.mujoco, found.logged, atol=1e-5)
+    assert np.concatenate(inside).mean() > 0.6
+
+
+def test_mujoco_as_the_simulator_reproduces_the_log_itself(log: Transitions) -> None:
+    actions = log.action[3 : log.lengths[0]]
+    found = wmgym.counterfactual(log, 3, actions[:20], ID)
+    np.testing.assert_allclose(found.simulated, found.logged[:20], atol=1e-3)
+    assert found.bound is None
+    assert found.logged_return == pytest.approx(found.reward.sum(), abs=1e-3)
+
+
+def test_other_actions_are_what_the_robot_would_have_done(log: Transitions) -> None:
+    push = np.full((8, 1), 1.5, np.float32)
+    found = wmgym.counterfactual(log, 5, push, ID)
+    assert found.mujoco is not None
+    there = ~np.isnan(found.mujoco[:, 0])
+    np.testing.assert_allclose(found.simulated[there], found.mujoco[there], atol=1e-3)
+    assert np.abs(found.simulated - found.logged[: len(push)]).max() > 0.01
+    assert "simulated" in repr(found)
+
+
+def rest(obs: np.ndarray) -> np.ndarray:
+    return np.zeros((len(obs), 1), np.float32)
+
+
+def test_a_policy_acts_in_both(pendulum_world: WorldModel, log: Transitions) -> None:
+    still = wmgym.counterfactual(
+        log, 0, lambda obs: np.zeros((len(obs), 1), np.float32), pendulum_world, steps=12
+    )
+    assert (len(still.simulated), len(still.action)) == (12, 12)
+    np.testing.assert_array_equal(still.action, 0)
+    assert still.mujoco is not None
+
+
+def test_a_changed_robot_is_itself_and_not_the_nominal_one() -> None:
+    robot = wmgym.make_task(wmgym.shift(ID, mass=5.0, delay=1))
+    log = wmgym.collect(robot, steps=40, seed=0, workers=1)
+    found = wmgym.counterfactual(log, 2, log.action[2:6], ID)
+    assert found.mujoco is not None
+    np.testing.assert_allclose(found.mujoco, found.logged, atol=1e-5)
+    assert np.abs(found.simulated - found.logged).max() > 1e-2
+
+
+def test_moments_and_actions_that_are_not_there_are_refused(
+    pendulum_world: WorldModel, log: Transitions
+) -> None:
+    with pytest.raises(ValueError, match="no step 999"):
+        wmgym.counterfactual(log, 999, np.zeros((2, 1)), pendulum_world)
+    with pytest.raises(ValueError, match="actions must be"):
+        wmgym.counterfactual(log, 0, np.zeros((2, 3)), pendulum_world)
+    with pytest.raises(ValueError, match="pass actions"):
+        wmgym.counterfactual(log, 0, None, pendulum_world)

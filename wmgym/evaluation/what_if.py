@@ -1,0 +1,194 @@
+"""What would have happened had a robot acted otherwise from one moment of its log on."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from wmgym.calibration.open_loop import remembered
+from wmgym.data.policy import PolicyFn, apply_policy
+from wmgym.data.pool import as_policies
+from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
+from wmgym.data.transitions import Transitions
+from wmgym.evaluation.counterfactual import arrive
+from wmgym.evaluation.reality_gap import sides
+from wmgym.models.world import WorldModel
+
+
+@dataclass(frozen=True, repr=False)
+class WhatIf:
+    """Another course of events, beside the one in the log; all arrays have one row a step.
+
+    Attributes:
+        names: of the state's dimensions.
+        logged: ``(steps, core_dim)`` states of the log, as far as it goes; NaN beyond.
+        action: ``(steps, action_dim)`` taken in the simulator.
+        simulated: ``(steps, core_dim)`` states in the simulator.
+        bound: ``(steps, core_dim)`` its error bounds; None without.
+        reward: ``(steps,)`` in the simulator.
+        mujoco: ``(steps, core_dim)`` in the robot's own MuJoCo env, NaN after its end; None where there is
+            none, or where it does not repeat the episode up to that moment.
+        mujoco_reward: ``(steps,)`` likewise.
+        logged_return: sum of the logged rewards over these steps; None where the log has none.
+    """
+
+    names: tuple[str, ...]
+    logged: np.ndarray
+    action: np.ndarray
+    simulated: np.ndarray
+    bound: np.ndarray | None
+    reward: np.ndarray
+    mujoco: np.ndarray | None
+    mujoco_reward: np.ndarray | None
+    logged_return: float | None
+
+    def __repr__(self) -> str:
+        """How it would have ended, in a few lines."""
+        last = len(self.simulated) - 1
+        rewards = [f"simulated {self.reward.sum():.3g}"]
+        if self.logged_return is not None:
+            rewards.insert(0, f"logged {self.logged_return:.3g}")
+        if self.mujoco_reward is not None:
+            rewards.append(f"MuJoCo {np.nansum(self.mujoco_reward):.3g}")
+        lines = [f"after {last + 1} steps, return " + ", ".join(rewards)]
+        apart = np.nan_to_num(np.abs(self.simulated[last] - self.logged[last]), nan=0.0)
+        unit = np.maximum(np.nanstd(self.logged, 0), 1e-6)
+        for i in np.argsort(-apart / unit)[:3]:
+            bound = "" if self.bound is None else f" +- {self.bound[last, i]:.3g}"
+            exact = "" if self.mujoco is None else f", MuJoCo {self.mujoco[last, i]:.3g}"
+            lines.append(
+                f"  {self.names[i]}: logged {self.logged[last, i]:.3g}, simulated "
+                f"{self.simulated[last, i]:.3g}{bound}{exact}"
+            )
+        return "\n".join(lines)
+
+
+def counterfactual(
+    log: Transitions,
+    t: int,
+    actions: Any,
+    simulator: Any,
+    *,
+    episode: int = 0,
+    steps: int | None = None,
+    seed: int = 0,
+) -> WhatIf:
+    """What would have happened had the robot acted otherwise from step ``t`` of an episode on.
+
+    Args:
+        log: transitions of the robot.
+        t: step of the episode, from 0.
+        actions: ``(steps, *action_shape)``; or a policy in any form that ``score`` takes.
+        simulator: a world, or what ``gap`` takes for one.
+        episode: of the log.
+        steps: how far to go; None goes as far as the actions, or the log, do.
+        seed: decides everything random.
+
+    Raises:
+        ValueError: no such moment, or actions of another shape.
+    """
+    if not 0 <= episode < log.num_episodes or not 0 <= t < log.lengths[episode]:
+        raise ValueError(f"the log has no step {t} in an episode {episode}")
+    world = sides(log, simulator).world()
+    row, left = int(log.first[episode]) + t, int(log.lengths[episode]) - t
+    plan, policy = None, None
+    if isinstance(actions, np.ndarray):
+        if actions.shape[1:] != (world.task.action_space.shape or ()):
+            raise ValueError(
+                f"actions must be (steps, *{world.task.action_space.shape}), got {actions.shape}"
+            )
+        plan = actions
+    else:
+        policy = next(iter(as_policies(actions, split=None).values()))
+        if policy is None:
+            raise ValueError("pass actions, or one policy")
+    count = steps or (left if plan is None else len(plan))
+    plan = None if plan is None else plan[:count]
+    course = _simulated(world, log, row, count, plan, policy, seed)
+    exact = _in_mujoco(log, row, count, plan, policy)
+    same = min(count, left)
+    logged = np.full((len(course["core"]), log.core.shape[1]), np.nan)
+    logged[:same] = log.next_core[row : row + same]
+    return WhatIf(
+        names=world.core_names,
+        logged=logged,
+        action=course["action"],
+        simulated=course["core"],
+        bound=course["bound"] if world.calibration is not None else None,
+        reward=course["reward"],
+        mujoco=None if exact is None else _padded(exact.next_core, count),
+        mujoco_reward=None if exact is None or exact.reward is None else _padded(exact.reward, count),
+        logged_return=None if log.reward is None else float(log.reward[row : row + same].sum()),
+    )
+
+
+def _simulated(
+    world: WorldModel,
+    log: Transitions,
+    row: int,
+    count: int,
+    plan: np.ndarray | None,
+    policy: PolicyFn | None,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    generator, bounded = torch.Generator(world.device).manual_seed(seed), world.calibration is not None
+    start = np.array([row])
+    state = world.init(torch.tensor(log.state[start], device=world.device), generator)
+    carry = remembered(world, log, start, state.member)
+    state = replace(state, carry=carry, companion_carry=carry)
+    rows: dict[str, list[np.ndarray]] = {"action": [], "core": [], "bound": [], "reward": []}
+    for step in range(1, count + 1):
+        if plan is None:
+            assert policy is not None
+            obs = world.task.core.observe(state.full.cpu().numpy())
+            action = apply_policy(policy, np.asarray(obs).reshape(1, *world.task.observation_space.shape))
+        else:
+            action = plan[step - 1][None]
+        with torch.no_grad():
+            given = torch.tensor(np.asarray(action), device=world.device)
+            outcome = world.step(state, given, "member", generator, bounded)
+        state = outcome.state
+        rows["action"].append(np.asarray(action)[0])
+        rows["core"].append(state.core.cpu().numpy()[0])
+        rows["reward"].append(outcome.reward.cpu().numpy()[0])
+        if world.calibration is not None:
+            elapsed = np.array([step])
+            apart = world.disagreement(state, elapsed)
+            bound = world.calibration.error_bound(elapsed, "member", state.core.cpu().numpy(), apart)
+            rows["bound"].append(bound[0])
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def _in_mujoco(
+    log: Transitions, row: int, count: int, plan: np.ndarray | None, policy: PolicyFn | None
+) -> Transitions | None:
+    """The robot's own env, brought to that moment by the log's seed and actions, and driven otherwise."""
+    if not log.task.has_env or log.task.core.to_mujoco is None:
+        return None
+    with contextlib.closing(log.task.make()) as env:
+        obs = arrive(env, log, row)
+        if obs is None:
+            return None
+        recorder, steps = Recorder(log.task, env), list[Step]()
+        recorder.look(obs)
+        for step in range(count):
+            if plan is None:
+                assert policy is not None
+                action = apply_policy(policy, np.asarray(recorder.obs)[None])[0]
+            else:
+                action = plan[step]
+            steps.append(recorder.step(action))
+            if steps[-1].terminated or steps[-1].truncated:
+                break
+        steps[-1] = steps[-1]._replace(truncated=not steps[-1].terminated)
+        return from_episodes(log.task, [Episode(0, "otherwise", -1, columns(steps))])
+
+
+def _padded(values: np.ndarray, count: int) -> np.ndarray:
+    found = np.full((count, *values.shape[1:]), np.nan)
+    found[: len(values)] = values
+    return found
