@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from wmgym.models.dynamics import Propagation
+from wmgym.models.fallback import FallbackDynamics
 from wmgym.models.state import WorldState, WorldStep
 from wmgym.models.world import WorldModel
 
@@ -108,6 +109,12 @@ class Episodes:
             infos["error_bound"] = bound
             if self.trust:
                 infos["distrust"] = (bound / table.data_std).mean(1)
+        if isinstance(self.world.dynamics, FallbackDynamics):
+            carry = self.state.carry
+            assert carry is None or isinstance(carry, torch.Tensor)
+            none = np.zeros(len(diverged), bool)  # before the first step
+            taken = none if carry is None else carry[:, 0].cpu().numpy() > 0
+            infos["fallback"] = taken
         if self.trust and self.world.support is not None:
             infos["novelty"] = self.world.novelty(self.state.core).cpu().numpy()
         return infos

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,7 @@ from wmgym.envs.episodes import EnvSnapshot, Episodes
 from wmgym.envs.trust import OLD_TRUST, Trust
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
+from wmgym.models.fallback import with_fallback
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
 
@@ -49,6 +50,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - ``distrust`` ``(num_envs,)``, with ``trust``: the bound in units of the data's standard deviation, mean
       over dimensions.
     - ``novelty`` ``(num_envs,)``, with ``trust``: distance from the real states of the fit; 1 is usual.
+    - ``fallback`` ``(num_envs,)`` bool, with ``fallback="mujoco"``: MuJoCo took this step.
     - ``diverged`` ``(num_envs,)`` bool: the prediction left the range of the data or was not finite; the
       episode is truncated at the nearest state allowed.
 
@@ -73,6 +75,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         precision: Precision = "float32",
         trust: Trust | Mapping[str, Any] | bool | None = None,
+        fallback: Literal["mujoco"] | None = None,
     ) -> None:
         """Make the env.
 
@@ -91,6 +94,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             trust: ask a second ensemble member at every step, for about twice the cost: the bound is then
                 made for this episode and not for any that lasted as long, infos hold ``distrust``, and a
                 ``Trust`` says what becomes of steps above its threshold; True is ``Trust()``.
+            fallback: "mujoco" leaves the steps on which the world's members disagree most, about one in six,
+                to the task's own MuJoCo model; ``infos["fallback"]`` says which. Known MuJoCo tasks only.
 
         Raises:
             ValueError: an argument out of range, or trust in a world without calibration.
@@ -110,6 +115,9 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if render_mode == "human" and num_envs > 1:
             raise ValueError("render_mode='human' shows one env; use 'rgb_array' for several")
         self.world = (world if isinstance(world, WorldModel) else load(world)).to(device, precision)
+        conventions.one_of("fallback", fallback, ("mujoco", None))
+        if fallback is not None:
+            self.world = with_fallback(self.world)
         if self.trust is not None and self.world.calibration is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         task = self.world.task
