@@ -98,3 +98,42 @@ def test_gap(pool: Path, tmp_path: Path) -> None:
     assert artifacts.read_json(tmp_path / "gap.json") == spoken["result"]
     assert spoken["result"]["reality"] == "InvertedPendulum-v5 (mass=3.0)"
     assert spoken["ledger"]["real_steps"] == spoken["result"]["real_steps"] > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("score", ENV), "report.json"),
+        (("rank", ENV), "ranking.json"),
+        (("compare", ENV, "one", "two"), "comparison.json"),
+        (("select", ENV), "selection.json"),
+        (("gap", ENV, ENV), "gap.html"),
+        (("collect", ENV, "--steps", 9), "run.json"),
+        (("fit", "data", "--hold-out", 0.2), "report.json"),
+        (("report", ENV), None),
+        (("video", ENV), None),
+    ],
+)
+def test_a_folder_where_a_file_belongs_is_known_before_any_work(
+    command: tuple[object, ...], name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wmgym.models.saving.load", lambda *args: pytest.fail("it worked"))
+    monkeypatch.setattr("wmgym.tasks.task.make_task", lambda *args, **kwargs: pytest.fail("it worked"))
+    taken = tmp_path / (name or "page.html")
+    taken.mkdir()
+    result = call(*command, "--out", tmp_path if name else taken)
+    assert result.exit_code == 1
+    assert f"error: {taken} cannot be written (it is a directory); choose another --out" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("report", "page.json"), ("video", "film.txt"), ("video", "film")]
+)
+def test_a_name_that_says_another_format_is_known_before_any_work(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wmgym.models.saving.load", lambda *args: pytest.fail("it worked"))
+    result = call(command, ENV, "--out", tmp_path / name)
+    assert result.exit_code == 1
+    assert f"{tmp_path / name} must end in ." in result.stderr
+    assert not list(tmp_path.iterdir())

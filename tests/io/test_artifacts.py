@@ -301,6 +301,14 @@ def test_a_place_is_checked_before_any_work(tmp_path: Path) -> None:
         for kind in ("world", None):
             check = functools.partial(check_place, tmp_path / place, kind=kind)
             assert_refused(check, "no writable directory")
+    check_place(tmp_path, names=("file", "other"))
+    for name, why in {
+        "empty": "is a directory",
+        "": "is a directory",
+        "..": "is a",
+        "x" * 300: "too long",
+    }.items():
+        assert_refused(lambda name=name: check_place(tmp_path, names=("file", name)), f"{why}.* --out")
     assert_refused(lambda: check_place(tmp_path / "foreign", kind="world"), "no wmgym artifact.* --out")
     assert_refused(lambda: check_place(tmp_path / "world", kind="data"), "'world', not a 'data'.* --out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "foreign", "world"]

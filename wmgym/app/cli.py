@@ -91,7 +91,8 @@ def fit(
 
     Example: wmgym fit data/cheetah --out worlds/raw
     """
-    with console.job("fit", out, as_json, kind="world") as job:
+    writes = ("run.json",) if hold_out is None else ("report.json", "run.json")
+    with console.job("fit", out, as_json, kind="world", writes=writes) as job:
         from wmgym.data.transitions import Transitions
         from wmgym.io.schema import read_settings
         from wmgym.models import fit as fit_module

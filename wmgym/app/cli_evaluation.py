@@ -29,7 +29,7 @@ def score(
 
     Example: wmgym score worlds/cheetah --policy runs/sac/policy --out runs/score
     """
-    with console.job("score", out, as_json) as job:
+    with console.job("score", out, as_json, writes=("report.json", "run.json")) as job:
         from wmgym.evaluation import score as score_module
         from wmgym.models import saving
 
@@ -61,7 +61,7 @@ def rank(
 
     Example: wmgym rank HalfCheetah-v5 --policy policies/HalfCheetah-v5 --out runs/rank
     """
-    with console.job("rank", out, as_json) as job:
+    with console.job("rank", out, as_json, writes=("ranking.json", "run.json")) as job:
         from wmgym.evaluation import ranking
         from wmgym.io import artifacts
         from wmgym.models import saving
@@ -90,7 +90,7 @@ def compare(
 
     Example: wmgym compare Hopper-v5 runs/ppo/policy runs/sac/policy --out runs/compare
     """
-    with console.job("compare", out, as_json) as job:
+    with console.job("compare", out, as_json, writes=("comparison.json", "run.json")) as job:
         from wmgym.evaluation import compare as compare_module
         from wmgym.io import artifacts
         from wmgym.models import saving
@@ -121,7 +121,7 @@ def select(
 
     Example: wmgym select HalfCheetah-v5 --policy policies/HalfCheetah-v5 --out runs/select
     """
-    with console.job("select", out, as_json) as job:
+    with console.job("select", out, as_json, writes=("selection.json", "run.json")) as job:
         from wmgym.evaluation import select as select_module
         from wmgym.io import artifacts
         from wmgym.models import saving

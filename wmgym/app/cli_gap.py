@@ -35,7 +35,7 @@ def gap(
     Example: wmgym gap wmgym/Shifted-v0 Hopper-v5 --env-kwargs '{"env_id": "Hopper-v5", "friction": 0.3}'
     --max-episode-steps 1000 --policy policies/Hopper-v5 --out runs/gap
     """
-    with console.job("gap", out, as_json) as job:
+    with console.job("gap", out, as_json, writes=("gap.json", "gap.html", "run.json")) as job:
         from wmgym.data.transitions import Transitions
         from wmgym.evaluation.reality_gap import gap as measure
         from wmgym.evaluation.report.gap_page import write_gap

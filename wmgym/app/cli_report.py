@@ -32,13 +32,16 @@ def report(
     Example: wmgym report HalfCheetah-v5 --policy policies/HalfCheetah-v5 --out cheetah.html
     """
     path = source / "report.html" if out is None else out
-    with console.job("report", path.parent, as_json) as job:
+    numbers = path.with_suffix(".json") if path.name else path
+    with console.job("report", path.parent, as_json, writes=(path.name, numbers.name)) as job:
         from wmgym.app.page import REPORT, write_page
         from wmgym.data.pool import as_policies
         from wmgym.evaluation.report.page import write_report
         from wmgym.evaluation.score import score
         from wmgym.models import saving
 
+        if numbers == path:  # which go beside the page
+            raise ValueError(f"the page is an HTML file, so {path} must end in .html")
         if os.path.exists(source / REPORT):
             if policy:
                 raise ValueError(f"{source} is scored already; --policy goes with a world")
@@ -50,7 +53,7 @@ def report(
         named = as_policies(options.policies(policy, world.task), split=None)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
         found = score(world, named, episodes, **how, progress=not as_json)
-        numbers = found.save(out.with_suffix(".json"))
+        found.save(numbers)
         command = f"wmgym report {source} --episodes {episodes} --seed {seed}"
         write_report(found, out, world=world, policies=named, made_by={"Command": command})
         job.answer({"page": str(out), "report": str(numbers)}, {}, console.score_table(found), page=out)
@@ -70,11 +73,12 @@ def video(
 
     Example: wmgym video HalfCheetah-v5 --policy policies/HalfCheetah-v5/sac-120k --out cheetah.mp4
     """
-    with console.job("video", out.parent, as_json) as job:
+    with console.job("video", out.parent, as_json, writes=(out.name,)) as job:
         from wmgym.data.pool import as_policies
-        from wmgym.evaluation.report.video import record
+        from wmgym.evaluation.report.video import check_suffix, record
         from wmgym.models import saving
 
+        check_suffix(out)
         simulator = saving.load(world)
         named = as_policies(
             options.policies(None if policy is None else [policy], simulator.task), split=None

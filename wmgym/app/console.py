@@ -76,7 +76,9 @@ class Job:
 
 
 @contextlib.contextmanager
-def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iterator[Job]:
+def job(
+    command: str, out: Path, as_json: bool, kind: str | None = None, writes: Sequence[str] = ("run.json",)
+) -> Iterator[Job]:
     """Run a command's body, its stray prints sent to stderr, and print its answer or one line of error.
 
     Args:
@@ -84,12 +86,13 @@ def job(command: str, out: Path, as_json: bool, kind: str | None = None) -> Iter
         out: the directory that it will write, refused before any work where that is impossible.
         as_json: print one JSON object instead of tables.
         kind: the artifact that ``out`` itself will be.
+        writes: names of the files that it will write there.
     """
     with plain_errors(), _plain_warnings(), contextlib.redirect_stdout(sys.stderr):
         from wmgym.io import artifacts
 
         work = Job(command, out)
-        artifacts.check_place(out, kind=kind)
+        artifacts.check_place(out, kind=kind, names=writes)
         yield work
     show(work.spoken if as_json else work.shown)
 

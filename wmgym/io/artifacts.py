@@ -20,7 +20,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -179,16 +179,17 @@ def digest(path: StrPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_place(path: StrPath, *, kind: str | None = None) -> None:
+def check_place(path: StrPath, *, kind: str | None = None, names: Sequence[str] = ()) -> None:
     """Refuse, before any work, a directory that could not be written.
 
     Args:
         path: The directory; it may be missing.
         kind: What `write_directory` will be asked to write there; None where it is other files.
+        names: Names of single files that will be written there.
 
     Raises:
-        StoreError: The path is no writable directory, its name is too long, the disk is full, or the
-            directory holds something else than such an artifact.
+        StoreError: The path is no writable directory, a name is too long, the disk is full, the directory
+            holds something else than such an artifact, or a directory where a file belongs.
     """
     directory = Path(path)
     with files.write_errors(directory):
@@ -197,11 +198,14 @@ def check_place(path: StrPath, *, kind: str | None = None) -> None:
             raise StoreError(
                 f"{directory} cannot be written ({there} is no writable directory); choose another --out"
             )
-        longest = max(len(os.fsencode(name)) for name in (*directory.parts, MANIFEST))
+        longest = max(len(os.fsencode(name)) for name in (*directory.parts, MANIFEST, *names))
         if hasattr(os, "pathconf") and longest > os.pathconf(there, "PC_NAME_MAX"):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if shutil.disk_usage(there).free < _LEAST_SPACE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for place in (directory / name for name in names):
+            if place.is_dir():
+                raise StoreError(f"{place} cannot be written (it is a directory); choose another --out")
         if kind is not None and there == directory:
             _refuse_foreign(directory, kind)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import os
 import tempfile
@@ -30,6 +31,17 @@ class DrawingError(ValueError):
     """MuJoCo cannot draw this task, or not on this machine."""
 
 
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse, before any work, a name that ``Video.save`` would refuse on this machine."""
+    _require(path, ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp")
+
+
+def _require(path: str | os.PathLike[str], suffix: str) -> None:
+    if Path(path).suffix != suffix:
+        hint = "" if suffix == ".mp4" else "; pip install 'wmgym[report]' for .mp4"
+        raise ValueError(f"the video is a {suffix} file, so {path} must end in {suffix}{hint}")
+
+
 @dataclass(frozen=True)
 class Video:
     """An encoded video.
@@ -50,10 +62,7 @@ class Video:
         Raises:
             ValueError: another suffix than ".mp4" or, without imageio-ffmpeg, ".webp".
         """
-        suffix = f".{self.mime.partition('/')[2]}"
-        if Path(path).suffix != suffix:
-            hint = "" if suffix == ".mp4" else "; pip install 'wmgym[report]' for .mp4"
-            raise ValueError(f"the video is a {suffix} file, so {path} must end in {suffix}{hint}")
+        _require(path, f".{self.mime.partition('/')[2]}")
         return files.write_bytes(path, self.data)
 
     @property
