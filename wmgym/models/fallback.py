@@ -72,7 +72,7 @@ def with_fallback(world: WorldModel) -> WorldModel:
             whose dynamics have a memory.
     """
     dynamics, support = world.dynamics, world.support
-    if dynamics.num_members < 2 or support is None or getattr(dynamics, "memory", 0):
+    if dynamics.num_members < 2 or support is None or getattr(dynamics, "memory", 0) > 0:
         raise ValueError(
             "fallback='mujoco' needs an ensemble without memory and a sample of its fit's data; fit the "
             "world with at least 2 members"
