@@ -1,4 +1,4 @@
-"""An arm with two motors that pushes a box over a table, towards a mark: an env as people write them."""
+"""An arm with two servos that pushes a box over a table, towards a mark: an env as people write them."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ GOAL = np.array([0.0, 0.35])  # metres
 
 
 class PushBot(MujocoEnv):
-    """Rewarded for the box near the mark and the hand near the box; an episode is 100 steps of 0.05 s."""
+    """Rewarded for the box near the mark and the hand near the box; an episode is 200 steps of 0.02 s."""
 
-    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 20}  # noqa: RUF012
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 50}  # noqa: RUF012
 
     def __init__(self, **kwargs):
         xml = str(Path(__file__).with_name("push_bot.xml").resolve())
         space = Box(-np.inf, np.inf, (16,), np.float64)
-        super().__init__(xml, 10, space, camera_name="top", width=320, height=240, **kwargs)
+        super().__init__(xml, 4, space, camera_name="top", width=320, height=240, **kwargs)
 
     def step(self, action):
         self.do_simulation(action, self.frame_skip)
@@ -54,8 +54,7 @@ def chase(obs):
     off = (angle - bent / 2 + np.pi) % (2 * np.pi) - np.pi
     reach = np.linalg.norm(obs[:, 7:9], axis=1)
     wanted = 2 * np.arccos(np.clip(reach / 0.5, 0, 1))
-    action = [2 * off - 0.4 * obs[:, 3], 2 * (wanted - bent) - 0.3 * obs[:, 4]]
-    return np.clip(np.stack(action, 1), -1, 1)
+    return np.clip(np.stack([3 * off, 3 * (wanted - bent)], 1), (-2, -3), (2, 3))
 
 
-gym.register("lab/PushBot-v0", PushBot, max_episode_steps=100)
+gym.register("lab/PushBot-v0", PushBot, max_episode_steps=200)

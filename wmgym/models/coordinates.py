@@ -76,6 +76,12 @@ class Coordinates(nn.Module):
         self.feature_dim, self.change_dim = len(self.feature_labels), len(self.change_labels)
         column = {i: k for k, (kind, i) in enumerate(self.change_labels) if kind != "rotation"}
         vectors = [column[i] for vector in (*g.velocities, *g.positions) for i in vector] if turns else []
+        # Components of one vector, for the unit that they share.
+        axes = [k for k, (kind, _) in enumerate(self.change_labels) if kind == "rotation"]
+        self.vectors: tuple[tuple[int, ...], ...] = tuple(
+            tuple(column[i] for i in vector if i in column) for vector in g.vectors if vector[0] not in base
+        )
+        self.vectors += tuple(tuple(axes[k : k + 3]) for k in range(0, len(axes) * bool(g.rotations), 3))
         lists = {"plain": plain, "angles": angles, "seen": seen, "moving": moving, "turned": vectors}
         for name, indices in lists.items():
             self._keep(name, np.array(indices, np.int64))

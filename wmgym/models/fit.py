@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from wmgym.models.training_loop import (
     data_range,
     encoded_actions,
     finetune,
+    in_one_unit,
     optimise,
     safe_std,
     target_unit,
@@ -148,7 +149,9 @@ def _fit_ensemble(
     symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
     seen = views(symmetries, model.coordinates, task.action_dim)
     features = model.features(torch.tensor(train.core), encoded_actions(train))
-    inputs, labels = normalise(model, features, targets(train, model.coordinates), seen)
+    inputs, labels = normalise(
+        model, features, targets(train, model.coordinates), seen, model.coordinates.vectors
+    )
     ends = torch.tensor(train.terminated).float()
     validation_fn = RolloutError(train, held, config, seed)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
@@ -203,13 +206,22 @@ def _fit_readout(
 
 
 def normalise(
-    model: EnsembleMLP, features: Tensor, target: Tensor, seen: Views | None = None
+    model: EnsembleMLP,
+    features: Tensor,
+    target: Tensor,
+    seen: Views | None = None,
+    groups: Iterable[Sequence[int]] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Set the normalisers, those of all views where there are several; return both normalised."""
+    """Set the normalisers, those of all views where there are several; return both normalised.
+
+    ``groups`` are targets that are components of one vector and share a unit.
+    """
     inputs = features.mean(0), safe_std(features)
     outputs = target.mean(0), target_unit(target)
     if seen is not None:
         inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
+    if groups:
+        outputs = outputs[0], in_one_unit(outputs[1], groups)
     with torch.no_grad():
         normalisers = model.input_mean, model.input_std, model.target_mean, model.target_std
         for held, value in zip(normalisers, (*inputs, *outputs), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,7 +172,7 @@ class RolloutError:
         self.core = torch.tensor(train.core[starts])
         self.action = encoded_actions(train)[rows]
         self.next_core = torch.tensor(train.next_core[rows])
-        self.std = safe_std(torch.tensor(train.core))
+        self.std = in_one_unit(safe_std(torch.tensor(train.core)), train.task.core.geometry.vectors)
 
     @torch.no_grad()
     def __call__(self, model: EnsembleMLP) -> float:
@@ -202,6 +202,17 @@ def safe_std(values: Tensor) -> Tensor:
     """Standard deviation, 1 for a dimension that never moves (a fixed target, say)."""
     std = values.std(0)
     return torch.where(std < CONSTANT, torch.ones_like(std), std)
+
+
+def in_one_unit(std: Tensor, groups: Iterable[Sequence[int]]) -> Tensor:
+    """Deviations ``(n,)`` in which the components of a vector count alike.
+
+    How a box that stands on a table trembles is no larger an error for being small.
+    """
+    std = std.clone()
+    for group in groups:
+        std[list(group)] = std[list(group)].square().mean().sqrt()
+    return std
 
 
 def target_unit(target: Tensor) -> Tensor:

@@ -100,6 +100,14 @@ class Geometry:
         base = () if self.quaternion is None else (self.quaternion,)
         return (*base, *(at for at in self.rotations if at not in base))
 
+    @property
+    def vectors(self) -> tuple[tuple[int, ...], ...]:
+        """Core dimensions that are components of one quantity of a loose body, and share its unit."""
+        if not self.rotations:
+            return ()
+        turns = tuple(tuple(range(at, at + 4)) for at in self.quaternions)
+        return (*turns, *(each for each in (*self.positions, *self.velocities) if max(each) < self.dim))
+
     def in_world(self) -> Geometry:
         """As readouts see it, which are given in world axes: the heading counts, the place does not."""
         return Geometry(self.dim, angles=self.angles, free=self.free, rotations=self.rotations)

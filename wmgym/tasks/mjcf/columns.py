@@ -186,9 +186,10 @@ def _remembered(robot: Robot, steps: Recorded, open_: list[int]) -> list[int]:
     repeats = np.array(
         [(np.abs(before - y[:, None]) <= _EXACT * np.abs(y).max()).all(0).any() for y in now.T]
     )
+    whole = steps.episode[rows] % 4 == 3 if steps.episode[-1] >= 7 else np.arange(len(rows)) % 4 == 3
     states = [_turned(robot, steps.next_core[rows]), _turned(robot, steps.core[rows]), steps.action[rows]]
-    without = _unexplained(np.concatenate(states, 1), now)
-    beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now)
+    without = _unexplained(np.concatenate(states, 1), now, whole)
+    beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now, whole)
     memory = (without > _UNEXPLAINED) & (beside < _MEMORY * without)
     return [k for k, yes in zip(open_, repeats | memory, strict=True) if yes]
 
@@ -203,8 +204,8 @@ def _turned(robot: Robot, core: np.ndarray) -> np.ndarray:
     return np.stack(parts, 1)
 
 
-def _unexplained(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Share of the targets' variance, on rows left out, that ridge regression leaves."""
+def _unexplained(inputs: np.ndarray, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Share of the targets' variance, on rows that are held out, that ridge regression leaves."""
     rng = np.random.default_rng(0)
     x = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-9)
     y = (targets - targets.mean(0)) / np.maximum(targets.std(0), 1e-9)
@@ -212,7 +213,6 @@ def _unexplained(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     design = np.concatenate(
         [x, np.cos(x @ turn + rng.uniform(0, 2 * np.pi, _FEATURES)), np.ones((len(x), 1))], 1
     )
-    held = rng.random(len(x)) < 0.25
     fit = design[~held]
     weights = np.linalg.solve(fit.T @ fit + 1e-3 * np.eye(fit.shape[1]), fit.T @ y[~held])
     return np.asarray(np.square(design[held] @ weights - y[held]).mean(0))

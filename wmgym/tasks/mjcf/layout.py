@@ -113,6 +113,8 @@ def geometry(
         pitch, free = robot.pitch, (*free, robot.pitch[0])
         velocities.append(robot.pitch_velocity)
         positions.append(robot.nowhere)
+    else:  # nothing turns with a base: all that is said of vectors is that they are some
+        velocities += robot.vectors
     return Geometry(
         dim=len(robot.names) + more,
         angles=tuple(i for i in robot.circle if i not in free and i not in still),

@@ -33,6 +33,7 @@ class Robot:
         base_velocity: its linear velocity, in world axes.
         pitch: likewise of a base that slides and turns in a level plane: angle and sense.
         pitch_velocity: its velocity along the two slides.
+        vectors: components of one quantity of a loose body or a ball: its place, velocity, angular velocity.
         nowhere: places along which the world looks the same everywhere.
         sums: chains of hinges about one axis, ``(number, sign)``: the angle of a part against the world.
     """
@@ -47,6 +48,7 @@ class Robot:
     base_velocity: tuple[int, ...]
     pitch: tuple[int, int] | None
     pitch_velocity: tuple[int, ...]
+    vectors: tuple[tuple[int, ...], ...]
     nowhere: tuple[int, ...]
     sums: tuple[tuple[tuple[int, float], ...], ...]
 
@@ -75,6 +77,7 @@ def describe(model: Any) -> Robot:
         circle=tuple(joint.at for joint in joints if joint.kind == HINGE and joint.index not in counted),
         limits=tuple(limits),
         rotations=tuple(rotations),
+        vectors=_vectors(joints),
         **root,
         sums=_sums(model, joints),
     )
@@ -86,6 +89,16 @@ class _Joint:
         self.at, self.dof = int(model.jnt_qposadr[index]), int(model.nq + model.jnt_dofadr[index])
         self.body = int(model.jnt_bodyid[index])
         self.name = model.joint(index).name or f"joint{index}"
+
+
+def _vectors(joints: list[_Joint]) -> tuple[tuple[int, ...], ...]:
+    found: list[tuple[int, ...]] = []
+    for joint in joints:
+        if joint.kind == FREE:
+            found += [tuple(range(first, first + 3)) for first in (joint.at, joint.dof, joint.dof + 3)]
+        elif joint.kind == BALL:
+            found.append(tuple(range(joint.dof, joint.dof + 3)))
+    return tuple(found)
 
 
 def _joint_names(model: Any, joints: list[_Joint]) -> tuple[list[str], list[str]]:

@@ -34,7 +34,10 @@ def step_limit(env: gym.Env[Any, Any]) -> int | None:
 
 def physical_state(data: Any) -> np.ndarray:
     """All parts one after the other: ``(n,)`` float64, a copy."""
-    return np.concatenate([np.asarray(getattr(data, name), np.float64).reshape(-1) for name in PARTS])
+    parts = [np.asarray(getattr(data, name), np.float64).reshape(-1) for name in PARTS[:-1]]
+    turns = np.asarray(data.mocap_quat, np.float64)  # of any length, as MuJoCo takes them
+    parts.append((turns / np.linalg.norm(turns, axis=1, keepdims=True).clip(1e-12)).reshape(-1))
+    return np.concatenate(parts)
 
 
 def sizes(model: Any) -> tuple[int, ...]:
