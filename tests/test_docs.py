@@ -79,7 +79,8 @@ def test_every_block_runs_as_printed(
     """A page's blocks run in order: Python ones share names, all share a working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "policies").symlink_to(ROOT / "policies")
+    for folder in ("policies", "examples"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.setattr(registry, "TABLE", dict(registry.TABLE))  # a page may add a task
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     names: dict[str, object] = {"__name__": "__main__"}

@@ -1,9 +1,9 @@
 """Part of ``inputs``: robots that no table describes, by what their own MuJoCo model says.
 
 "push_bot": the arm of examples/own_robot, which pushes a box. 5,000 steps of random actions and of its
-scripted controller; new episodes of both judge the world. Errors are RMSE over observation columns, each divided
-by its standard deviation in the data, mean over windows of 32 steps, beside those of "nothing changes"; coverage
-is that of the 90 % bounds. A frame is drawn of a state by wmgym and by the env itself.
+scripted controller; new episodes of both judge the world. Errors are RMSE over observation columns, each
+divided by its standard deviation in the data, mean over windows of 32 steps, beside those of "nothing
+changes"; coverage is that of the 90 % bounds. A frame is drawn of a state by wmgym and by the env itself.
 
 "cartpole-swingup", "finger-spin", "walker-walk": dm_control through Shimmy. 10,000 steps of three linear
 controllers (``tools/search_controllers.py``) and random actions, with noise; the same controllers are then

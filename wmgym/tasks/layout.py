@@ -235,36 +235,6 @@ def with_velocities(joints: Sequence[str], moving: Sequence[str] | None = None) 
     return (*joints, *(f"{name}_velocity" for name in (joints if moving is None else moving)))
 
 
-def joint_core(
-    geometry: Geometry,
-    joints: Sequence[str],
-    moving: Sequence[str] | None = None,
-    *,
-    omitted: int = 0,
-    **fields: Any,
-) -> Core:
-    """The core ``[qpos[omitted:], qvel]`` of a MuJoCo model.
-
-    Args:
-        geometry: what its numbers mean in space.
-        joints: names of the numbers of ``qpos``.
-        moving: names of the numbers of ``qvel``, where they are others.
-        omitted: numbers of ``qpos`` that are not in the core, the first ones.
-        fields: others of ``Core``.
-    """
-    kept = len(joints) - omitted
-
-    def from_mujoco(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos[..., omitted:], qvel], -1)
-
-    def to_mujoco(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        roots = np.zeros((*core.shape[:-1], omitted), core.dtype)
-        return np.concatenate([roots, core[..., :kept]], -1), core[..., kept:]
-
-    names = with_velocities(joints[omitted:], joints if moving is None else moving)
-    return Core(geometry, from_mujoco=from_mujoco, to_mujoco=to_mujoco, names=names, **fields)
-
-
 def identity_core(dim: int) -> Core:
     """The core of an env whose whole observation is its state."""
     return Core(Geometry(dim))

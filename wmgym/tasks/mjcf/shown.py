@@ -112,9 +112,12 @@ class Mirror:
             angle = arctan2(
                 (obs[..., sines] - shift[0]) / scale[0], (obs[..., cosines] - shift[1]) / scale[1]
             )
-            rest = angle - state[..., : self.shown.dim] @ _as(self.turn[:, self.turned] * self.known, obs)
-            solved = _wrap(rest @ _as(self.solve, obs))
-            state[..., self.solved] = solved
+            if self.chained:
+                known = _as(self.turn[:, self.turned] * self.known, obs)
+                angle = _wrap((angle - state[..., : self.shown.dim] @ known) @ _as(self.solve, obs))
+            else:
+                angle = angle @ _as(self.solve, obs)
+            state[..., self.solved] = angle
         return state
 
     def _in_classes(self, readouts: Array) -> Array:
@@ -162,6 +165,7 @@ class Mirror:
         solved = whole & exact if len(both) else np.zeros(len(unknown), bool)
         self.solved = unknown[solved].tolist()
         self.solve, self.turned = inverse[solved].T, both
+        self.chained = any(len(shown.angles[j]) > 1 for j in both)  # else each pair gives an angle of its own
         self.known = found.astype(float)[:, None]
         self.pairs: tuple[list[int], list[int], np.ndarray, np.ndarray] | None = None
         if self.solved:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Geometry, arctan2, cos, joint_core, sin, with_velocities
+from wmgym.tasks.layout import Array
+from wmgym.tasks.mjcf.known import joint_core, shown_as
 from wmgym.tasks.spec import Known, never
 
 
@@ -14,7 +15,7 @@ def inverted_pendulum(*, frame_skip: int = 2) -> Known:
     def fallen(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return ~(abs(next_state[..., 1]) <= 0.2)  # also true of a NaN, as in the real env
 
-    core = joint_core(Geometry(4), ("slider", "hinge"))
+    core = joint_core("inverted_pendulum.xml")
     return Known(core, 0.02 * frame_skip, lambda *step: 1.0 - 1.0 * fallen(*step), fallen)
 
 
@@ -23,17 +24,6 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
 
     Unobserved is where MuJoCo reports the tip, x and z in metres.
     """
-
-    def observe(state: Array) -> Array:
-        obs = state[..., [0, 1, 2, 1, 2, 3, 4, 5, 6]]
-        obs[..., 1:3], obs[..., 3:5] = sin(state[..., 1:3]), cos(state[..., 1:3])
-        obs[..., 5:8] = state[..., 3:6].clip(-10, 10)
-        return obs
-
-    def from_obs(obs: Array) -> Array:
-        state = obs[..., [0, 1, 2, 5, 6, 7, 8]]
-        state[..., 1:3] = arctan2(obs[..., 1:3], obs[..., 3:5])
-        return state
 
     def terminated(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return unobserved[..., 1] <= 1
@@ -44,11 +34,8 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
         return alive - 0.01 * x**2 - (y - 2) ** 2 - 0.001 * speed[..., 0] - 0.005 * speed[..., 1]
 
     core = joint_core(
-        Geometry(6, angles=(1, 2)),
-        ("slider", "hinge", "hinge2"),
-        observe=observe,
-        from_obs=from_obs,
-        shown_dim=1,  # the force of the rail's limits
+        "inverted_double_pendulum.xml",
+        **shown_as(6, "0 sin1 sin2 cos1 cos2 3~10 4~10 5~10 _"),  # last the force of the rail's limits
         unobserved_dim=2,
         read_unobserved=lambda env: np.array(env.unwrapped.data.site_xpos[0][[0, 2]]),
     )
@@ -60,29 +47,16 @@ def reacher(
 ) -> Known:
     """Reacher-v5: reward for a fingertip near the target, minus control cost; never ends."""
 
-    def observe(state: Array) -> Array:
-        obs = state[..., [0, 1, 0, 1, 2, 3, 4, 5, 6, 7]]
-        obs[..., 0:2], obs[..., 2:4] = cos(state[..., :2]), sin(state[..., :2])
-        return obs
-
-    def from_obs(obs: Array) -> Array:
-        state = obs[..., [*range(2, 10)]]
-        state[..., 0:2] = arctan2(obs[..., 2:4], obs[..., 0:2])
-        return state
-
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         near = reward_dist_weight * (next_state[..., 6:8] ** 2).sum(-1) ** 0.5
         return -near - reward_control_weight * (action**2).sum(-1)
 
-    core = Core(
-        geometry=Geometry(6, angles=(0, 1), fixed=(2, 3)),
-        observe=observe,
-        from_obs=from_obs,
-        from_mujoco=lambda qpos, qvel: np.concatenate([qpos, qvel[..., :2]], -1),
-        to_mujoco=lambda core: (core[..., :4], _pad(core[..., 4:], 2)),
-        shown_dim=2,  # from the target to the fingertip
-        joint_limits=((1, -3.0, 3.0),),
-        names=with_velocities(("joint0", "joint1", "target_x", "target_y"), ("joint0", "joint1")),
+    core = joint_core(
+        "reacher.xml",
+        still=2,
+        limits=True,
+        geometry={"angles": (0, 1)},
+        **shown_as(6, "cos0 cos1 sin0 sin1 2 3 4 5 _ _"),  # last from the target to the fingertip
     )
     return Known(core, 0.01 * frame_skip, reward, never)
 
@@ -98,17 +72,6 @@ def pusher(
 
     The core is 7 joints, the object's y and x, then their velocities; the goal stands still.
     """
-    origin = np.array([-0.05, 0.45], np.float32)  # of the object's slides, in world y and x
-
-    def observe(state: Array) -> Array:
-        return state[..., [*range(7), *range(9, 16), *range(18, 27)]]
-
-    def from_obs(obs: Array) -> Array:
-        state = obs[..., [*range(7), 18, 17, *range(7, 14), 18, 17, *range(14, 23)]]
-        state[..., 7] -= float(origin[0])
-        state[..., 8] -= float(origin[1])
-        state[..., 16:18] = 0  # how fast the object moves is not shown
-        return state
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         tip, thing, goal = next_state[..., 18:21], next_state[..., 21:24], next_state[..., 24:27]
@@ -117,24 +80,20 @@ def pusher(
         cost = reward_control_weight * (action**2).sum(-1)
         return -reward_dist_weight * far - cost - reward_near_weight * near
 
-    core = Core(
-        geometry=Geometry(18),
-        observe=observe,
-        from_obs=from_obs,
-        from_mujoco=lambda qpos, qvel: np.concatenate([qpos[..., :9], qvel[..., :9]], -1),
-        to_mujoco=lambda core: (_pad(core[..., :9], 2), _pad(core[..., 9:], 2)),
-        shown_dim=9,  # where the hand, the object and the goal are
-        joint_limits=(
-            (0, -2.2854, 1.714602), (1, -0.5236, 1.3963), (2, -1.5, 1.7), (3, -2.3213, 0.0), (4, -1.5, 1.5),
-            (5, -1.094, 0.0), (6, -1.5, 1.5),
-        ),
-        names=with_velocities((
-            "r_shoulder_pan_joint", "r_shoulder_lift_joint", "r_upper_arm_roll_joint", "r_elbow_flex_joint",
-            "r_forearm_roll_joint", "r_wrist_flex_joint", "r_wrist_roll_joint", "obj_slidey", "obj_slidex",
-        )),
-    )  # fmt: skip
+    joints = " ".join(map(str, (*range(7), *range(9, 16))))
+    shown = shown_as(18, joints + 9 * " _")  # last where the hand, the object and the goal are
+    shown["from_obs"] = _pusher_from_obs
+    core = joint_core("pusher_v5.xml", apart=2, limits=True, **shown)
     return Known(core, 0.01 * frame_skip, reward, never)
 
 
-def _pad(rows: np.ndarray, count: int) -> np.ndarray:
-    return np.concatenate([rows, np.zeros((*rows.shape[:-1], count), rows.dtype)], -1)
+def _pusher_from_obs(obs: Array) -> Array:
+    """The object's slides follow from where it is; how fast it moves is not shown."""
+    state = obs[..., [*range(7), 18, 17, *range(7, 14), 18, 17, *range(14, 23)]]
+    state[..., 7] -= float(_PUSHER_ORIGIN[0])
+    state[..., 8] -= float(_PUSHER_ORIGIN[1])
+    state[..., 16:18] = 0
+    return state
+
+
+_PUSHER_ORIGIN = np.array([-0.05, 0.45], np.float32)  # of the object's slides, in world y and x

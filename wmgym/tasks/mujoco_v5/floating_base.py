@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Env, Geometry, Placement, Symmetry, joint_core
+from wmgym.tasks.layout import Array, Core, Env, Placement, Symmetry
+from wmgym.tasks.mjcf.known import joint_core
 from wmgym.tasks.spec import Known, forward_reward, never, unless, within
 
 
@@ -50,7 +51,7 @@ def ant(
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return forward(state, action, next_state, unobserved) - contact_cost_weight * unobserved[..., 3]
 
-    core = _floating(_ANT_JOINTS, at, 78 * include_cfrc_ext_in_observation, 3, read_unobserved)
+    core = _floating("ant.xml", at, 78 * include_cfrc_ext_in_observation, 3, read_unobserved)
     core = replace(core, symmetries=_ant_symmetries(at))
     ends = unless(healthy, terminate_when_unhealthy)
     return Known(core, dt, reward, ends) if contact_cost_weight else Known(_no_force(core), dt, forward, ends)
@@ -79,7 +80,7 @@ def humanoid(
         mass = body.model.body_mass
         return np.array([*(mass @ body.data.xipos / mass.sum()), _impact(body)])
 
-    core = _humanoid(3, read_unobserved, **shown)
+    core = _humanoid("humanoid.xml", 3, read_unobserved, **shown)
     at = len(core.geometry.free)  # index of the height
 
     def healthy(state: Array) -> Array:
@@ -107,7 +108,7 @@ def humanoid_standup(
 ) -> Known:
     """HumanoidStandup-v5: reward for the height of the torso, minus control and contact cost; never ends."""
     timestep = 0.003
-    core = _humanoid(0, lambda env: np.array([_impact(env.unwrapped)]), **shown)
+    core = _humanoid("humanoidstandup.xml", 0, lambda env: np.array([_impact(env.unwrapped)]), **shown)
     at = len(core.geometry.free)  # index of the height
 
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
@@ -129,6 +130,7 @@ def _no_force(core: Core) -> Core:
 
 
 def _humanoid(
+    xml: str,
     displacement_dim: int,
     read_unobserved: Callable[[Env], np.ndarray],
     *,
@@ -142,17 +144,7 @@ def _humanoid(
     shown = 130 * include_cinert_in_observation + 78 * include_cvel_in_observation
     shown += 17 * include_qfrc_actuator_in_observation + 78 * include_cfrc_ext_in_observation
     at = 0 if exclude_current_positions_from_observation else 2
-    return _floating(_HUMANOID_JOINTS, at, shown, displacement_dim, read_unobserved)
-
-
-_ANT_JOINTS = tuple(f"{joint}_{leg}" for leg in (1, 2, 3, 4) for joint in ("hip", "ankle"))
-_HUMANOID_JOINTS = (
-    "abdomen_z", "abdomen_y", "abdomen_x", "right_hip_x", "right_hip_z", "right_hip_y", "right_knee",
-    "left_hip_x", "left_hip_z", "left_hip_y", "left_knee", "right_shoulder1", "right_shoulder2",
-    "right_elbow", "left_shoulder1", "left_shoulder2", "left_elbow",
-)  # fmt: skip
-_ROOT = ("root_x", "root_y", "root_z", *(f"root_quat_{axis}" for axis in "wxyz"))
-_ROOT_RATES = ("root_x", "root_y", "root_z", *(f"root_{axis}_angular" for axis in "xyz"))
+    return _floating(xml, at, shown, displacement_dim, read_unobserved)
 
 
 def _placed(*parts: Placement) -> Placement:
@@ -189,30 +181,13 @@ def _ant_symmetries(at: int) -> tuple[Symmetry, ...]:
 
 
 def _floating(
-    joints: tuple[str, ...],
-    at: int,
-    shown: int,
-    displacement_dim: int,
-    read_unobserved: Callable[[Env], np.ndarray],
+    xml: str, at: int, shown: int, displacement_dim: int, read_unobserved: Callable[[Env], np.ndarray]
 ) -> Core:
     """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
-    positions = at + 5 + len(joints)  # where velocities begin
-    dim = positions + 6 + len(joints)
-    moved = [(dim, dim + 1, dim + 2)] if displacement_dim else []
-    geometry = Geometry(
-        dim=dim,
-        displacement_dim=displacement_dim,
-        free=tuple(range(at)),
-        quaternion=at + 1,
-        positions=tuple(moved + ([(0, 1, 2)] if at else [])),
-        # The angular velocity is in the body's frame already.
-        velocities=((positions, positions + 1, positions + 2),),
-    )
     return joint_core(
-        geometry,
-        (*_ROOT, *joints),
-        (*_ROOT_RATES, *joints),
+        xml,
         omitted=2 - at,
+        moves=displacement_dim,
         shown_dim=shown,
         unobserved_dim=displacement_dim + 1,
         read_unobserved=read_unobserved,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.tasks.layout import Array, Core, Foot, Geometry, Link, Placement, Symmetry, joint_core
+from wmgym.tasks.layout import Array, Core, Placement, Symmetry
+from wmgym.tasks.mjcf.known import joint_core, shown_as
 from wmgym.tasks.spec import Known, forward_reward, never, unless, within
 
 
@@ -20,10 +21,7 @@ def half_cheetah(
 ) -> Known:
     """HalfCheetah-v5: reward for forward speed, minus control cost; never ends."""
     dt = 0.01 * frame_skip
-    core = _walking(
-        ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"),
-        excluded=exclude_current_positions_from_observation,
-    )
+    core = _planar("half_cheetah.xml", exclude_current_positions_from_observation)
     return Known(core, dt, forward_reward(forward_reward_weight, ctrl_cost_weight, dt), never)
 
 
@@ -47,11 +45,7 @@ def hopper(
         upright = within(state[..., at], healthy_z_range) & within(state[..., at + 1], healthy_angle_range)
         return upright & within(state[..., at + 1 :], healthy_state_range).all(-1)
 
-    core = _walking(
-        ("thigh_joint", "leg_joint", "foot_joint"),
-        foot=(0.26, -0.13),
-        excluded=exclude_current_positions_from_observation,
-    )
+    core = _walking("hopper.xml", exclude_current_positions_from_observation, "foot_geom")
     reward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
     return Known(core, dt, reward, unless(healthy, terminate_when_unhealthy))
 
@@ -74,8 +68,9 @@ def walker2d(
     def healthy(state: Array) -> Array:
         return within(state[..., at], healthy_z_range) & within(state[..., at + 1], healthy_angle_range)
 
-    joints = tuple(f"{part}{side}_joint" for side in ("", "_left") for part in ("thigh", "leg", "foot"))
-    core = _walking(joints, foot=(0.2, 0.0), excluded=exclude_current_positions_from_observation)
+    feet = "foot_geom", "foot_left_geom"
+    core = _walking("walker2d_v5.xml", exclude_current_positions_from_observation, *feet)
+    joints = tuple(name for name in core.names if name.endswith("_joint"))
     swapped = Symmetry(_swapped(core.names), _swapped(joints), displacement=((0, 1),))
     reward = forward_reward(forward_reward_weight, ctrl_cost_weight, dt, healthy_reward, healthy)
     return Known(replace(core, symmetries=(swapped,)), dt, reward, unless(healthy, terminate_when_unhealthy))
@@ -91,64 +86,34 @@ def swimmer(
     """Swimmer-v5: reward for speed along the x axis, minus control cost; never ends."""
     dt = 0.01 * frame_skip
     shown = 0 if exclude_current_positions_from_observation else 2
-    roots = tuple(range(shown))
-    heading, velocity = shown, shown + 3
-    geometry = Geometry(
-        dim=8 + shown,
-        displacement_dim=2,
-        free=(*roots, heading),  # the water looks the same everywhere and in every direction
-        pitch=(heading, 1),
-        positions=((8 + shown, 9 + shown), *([roots] if roots else [])),
-        velocities=((velocity, velocity + 1),),
-    )
     signs = [*(1, -1)[:shown], -1, -1, -1, 1, -1, -1, -1, -1]  # the other side up
     flipped = Symmetry(
         core=tuple(enumerate(signs)), action=((0, -1), (1, -1)), displacement=((0, 1), (1, -1))
     )
-    joints = ("slider1", "slider2", "free_body_rot", "motor1_rot", "motor2_rot")
-    core = _planar(geometry, joints, 2 - shown, symmetries=(flipped,))
+    core = _planar("swimmer.xml", shown == 0, 2, symmetries=(flipped,))
     return Known(core, dt, forward_reward(forward_reward_weight, ctrl_cost_weight, dt), never)
 
 
-def _walking(
-    leg_joints: tuple[str, ...],
-    *,
-    excluded: bool,
-    foot: tuple[float, ...] = (),
-) -> Core:
-    """Core of a robot whose root is x, z and a pitch about y.
+def _walking(xml: str, excluded: bool, *feet: str) -> Core:
+    """Core of Hopper or Walker2d, whose envs clip the velocities that they show.
 
-    Its frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
-    gains little and costs a tenth of a step. ``foot``, for Hopper and Walker2d, is where the foot of each leg
-    of three joints begins and ends; those envs clip the velocities they show, and HalfCheetah can turn over.
+    Their frame is the world's: gravity tells directions apart and the pitch stays small, so the body's frame
+    gains little and costs a tenth of a step; nor does the pitch come round, as HalfCheetah's does.
     """
-    at = 0 if excluded else 1  # index of the height
-    joints = ("rootx", "rootz", "rooty", *leg_joints)
-    n = len(joints)
-    geometry = Geometry(
-        dim=2 * n - 1 + at,
-        displacement_dim=1,
-        angles=() if foot else (at + 1,),
-        free=() if excluded else (0,),
-        root=(at, n - 1 + at, n + at) if foot else None,
-        feet=tuple(_foot(leg, end, at, n) for leg in range(3, n, 3) for end in foot),
-    )
-
-    def observe(state: Array) -> Array:
-        shown = state.clone() if hasattr(state, "clone") else state.copy()
-        shown[..., n - 1 + at :] = state[..., n - 1 + at :].clip(-10.0, 10.0)
-        return shown
-
-    return _planar(geometry, joints, 1 - at, **({"observe": observe} if foot else {}))
+    dim, first = (11, 5) if len(feet) == 1 else (17, 8)  # and of velocities, without the place along x
+    if not excluded:
+        dim, first = dim + 1, first + 1
+    words = " ".join(f"{i}" if i < first else f"{i}~10" for i in range(dim))
+    clipped = shown_as(dim, words)["observe"]
+    return _planar(xml, excluded, feet=feet, geometry={"angles": ()}, observe=clipped)
 
 
-def _planar(geometry: Geometry, joints: tuple[str, ...], omitted: int, **fields: Any) -> Core:
-    """Core whose first joints are where the robot is."""
-    moves = geometry.displacement_dim
+def _planar(xml: str, excluded: bool, moves: int = 1, **fields: Any) -> Core:
+    """Core whose first joints are where the robot is, as many as displacements."""
     return joint_core(
-        geometry,
-        joints,
-        omitted=omitted,
+        xml,
+        omitted=moves if excluded else 0,
+        moves=moves,
         unobserved_dim=moves,
         read_unobserved=lambda env: np.array(env.unwrapped.data.qpos[:moves]),
         **fields,
@@ -160,14 +125,3 @@ def _swapped(names: tuple[str, ...]) -> Placement:
     right, left = "_joint", "_left_joint"
     other = [name.replace(left, right) if left in name else name.replace(right, left) for name in names]
     return tuple((names.index(name), 1) for name in other)
-
-
-def _foot(leg: int, end: float, at: int, n: int) -> Foot:
-    """One end of a foot under the three joints from ``leg`` on, which turn against the pitch."""
-    hinges = ((2, 1), (leg, -1), (leg + 1, -1), (leg + 2, -1))  # of torso, thigh, shin and foot
-    offsets = ((0.0, -0.2), (0.0, -0.45), (0.0, -0.5), (end, 0.0))
-    links = (
-        Link(angle=at + joint - 1, velocity=n - 1 + at + joint, sign=sign, along=along, up=up)
-        for (joint, sign), (along, up) in zip(hinges, offsets, strict=True)
-    )
-    return Foot(radius=0.06, links=tuple(links))
