@@ -26,7 +26,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     for made in (
         tables.headline, tables.targets, tables.counts, tables.machine, tables.open_loop, tables.return_gaps,
         tables.coverage, tables.signals, tables.engines, tables.demo, tables.training, tables.planning,
-        tables.offline, tables.ablation, tables.inputs,
+        tables.offline, tables.ablation, tables.inputs, tables.robots,
         evaluation_tables.rankings, evaluation_tables.ranked_policies, evaluation_tables.powered,
         learning_tables.return_targets, learning_tables.other_targets, learning_tables.aggregates,
         learning_tables.race, learning_tables.by_minutes, learning_tables.all_seeds, learning_tables.recipes,

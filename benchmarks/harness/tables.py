@@ -244,7 +244,7 @@ def planning() -> str:
 def inputs() -> str:
     """One row a set of data: what it is of, its size, and errors of a world fitted to it, mean over seeds."""
     found: dict[tuple[str, str], list[Row]] = {}
-    for row in result_rows("inputs"):
+    for row in (row for row in result_rows("inputs") if "data" in row):
         found.setdefault((row["env"], row["data"]), []).append(row)
     rows = []
     for (env, data), each in found.items():
@@ -253,6 +253,27 @@ def inputs() -> str:
         kind = {"csv": "CSV", "minari": "Hopper"}[env]
         rows.append([kind, data, f"{each[0]['steps']:,}", str(each[0]["episodes"]), *means])
     return table(["data", "how recorded", "steps", "episodes", "h = 1", "h = 8", "h = 32"], rows)
+
+
+def robots() -> str:
+    """One row a robot that only its model describes: returns of its policies, or errors, over seeds."""
+    found: dict[str, list[Row]] = {}
+    for row in (row for row in result_rows("inputs") if "data" not in row):
+        found.setdefault(row["env"], []).append(row)
+    rows = []
+    for env, each in found.items():
+        seeds = len({row["seed"] for row in each})
+        if env == "push_bot":
+            ratio = [row["ratio"] for row in each]
+            said = (
+                f"error {sum(ratio) / len(ratio):.3f} of the constant-state baseline's ({min(ratio):.3f} to "
+            )
+            said += f"{max(ratio):.3f}), coverage {sum(row['coverage'] for row in each) / len(each):.1%}"
+        else:
+            gaps = [abs(row["gap"]) for row in each]
+            said = f"gap {sum(gaps) / len(gaps):.1%} of the range, at worst {max(gaps):.1%}"
+        rows.append([env, f"{each[0]['steps']:,}", str(seeds), str(each[0]["readouts"]), said])
+    return table(["robot", "steps", "seeds", "columns predicted", "measured"], rows)
 
 
 def ablation() -> str:

@@ -33,7 +33,7 @@ def main(steps: int = STEPS, config: wmgym.FitConfig | None = None) -> wmgym.Gap
     for _ in range(20):
         obs, _, _, _, info = env.step(chase(obs[None])[0])
     picture = env.render()
-    print(f"after 20 imagined steps the box is at {obs[7:9]}, within {info['error_bound'][2:4]}")
+    print(f"after 20 imagined steps the box is at {obs[7]:.3f} m, within {info['error_bound'][2]:.3f}")
     np.save("imagined.npy", picture)
     env.close()
     return report

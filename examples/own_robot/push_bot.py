@@ -1,4 +1,4 @@
-"""An arm with two servos that pushes a box over a table, towards a mark: an env as people write them."""
+"""An arm with two servos that pushes a box along a rail, to a mark: an env as people write them."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.spaces import Box
 
-GOAL = np.array([0.0, 0.35])  # metres
+RAIL, GOAL = 0.32, 0.25  # metres: where the rail crosses the x axis, and where on it the mark is
 
 
 class PushBot(MujocoEnv):
@@ -17,44 +17,36 @@ class PushBot(MujocoEnv):
 
     def __init__(self, **kwargs):
         xml = str(Path(__file__).with_name("push_bot.xml").resolve())
-        space = Box(-np.inf, np.inf, (16,), np.float64)
+        space = Box(-np.inf, np.inf, (11,), np.float64)
         super().__init__(xml, 4, space, camera_name="top", width=320, height=240, **kwargs)
 
     def step(self, action):
         self.do_simulation(action, self.frame_skip)
         obs = self.look()
-        hand, box = obs[5:7], obs[7:9]
-        near, far = np.linalg.norm(box - hand), np.linalg.norm(box - GOAL)
-        reward = -far - 0.2 * near - 0.01 * np.square(action).sum()
+        near = np.hypot(*(obs[5:7] - (RAIL, obs[7])))
+        reward = -abs(obs[9]) - 0.2 * near - 0.002 * np.square(action).sum()
         return obs, float(reward), False, False, {}
 
     def reset_model(self):
-        rng, qpos, qvel = self.np_random, self.init_qpos.copy(), self.init_qvel.copy()
-        qpos[:2] = rng.uniform((-np.pi, -2), (np.pi, 2))
-        angle, turn, distance = rng.uniform((-np.pi, -np.pi, 0.22), (np.pi, np.pi, 0.42))
-        qpos[2:4] = distance * np.cos(angle), distance * np.sin(angle)
-        qpos[5:9] = np.cos(turn / 2), 0, 0, np.sin(turn / 2)
-        self.set_state(qpos, qvel)
+        low, high = (-1.2, -1.5, -0.3), (1.2, 1.5, 0.3)
+        self.set_state(self.np_random.uniform(low, high), self.init_qvel)
         return self.look()
 
     def look(self):
         q, v = self.data.qpos, self.data.qvel
-        turn = 2 * np.arctan2(q[8], q[5])
         hand = self.data.site("tip").xpos[:2]
-        return np.array([
-            np.cos(q[0]), np.sin(q[0]), q[1], *v[:2], *hand,
-            *q[2:4], np.cos(turn), np.sin(turn), *v[2:4], v[7], *(GOAL - q[2:4]),
-        ])  # fmt: skip
+        pressed = float(self.data.sensor("pressed").data[0] > 0)
+        return np.array([np.cos(q[0]), np.sin(q[0]), q[1], *v[:2], *hand, q[2], v[2], GOAL - q[2], pressed])
 
 
 def chase(obs):
-    """A simple controller, for a batch of observations ``(n, 16)``: turn the arm towards the box."""
-    angle = np.arctan2(obs[:, 8], obs[:, 7]) - np.arctan2(obs[:, 1], obs[:, 0])
-    bent = obs[:, 2]
-    off = (angle - bent / 2 + np.pi) % (2 * np.pi) - np.pi
-    reach = np.linalg.norm(obs[:, 7:9], axis=1)
-    wanted = 2 * np.arccos(np.clip(reach / 0.5, 0, 1))
-    return np.clip(np.stack([3 * off, 3 * (wanted - bent)], 1), (-2, -3), (2, 3))
+    """A controller for a batch of observations ``(n, 11)``: reach behind the box, then push."""
+    x = np.full(len(obs), RAIL)
+    y = obs[:, 7] - 0.09 * np.sign(obs[:, 9])
+    reach = np.clip(np.hypot(x, y) / 0.47, 0, 1)
+    bent = 2 * np.arccos(reach)
+    off = np.arctan2(y, x) - bent / 2 - np.arctan2(obs[:, 1], obs[:, 0])
+    return np.clip(np.stack([4 * off, 4 * (bent - obs[:, 2])], 1), (-2, -3), (2, 3))
 
 
 gym.register("lab/PushBot-v0", PushBot, max_episode_steps=200)
