@@ -12,8 +12,10 @@ import torch
 from gymnasium import spaces
 
 import wmgym
+from tools import describe_models
 from wmgym.data.transitions import Transitions
 from wmgym.models.coordinates import Coordinates
+from wmgym.tasks.mjcf import known
 from wmgym.tasks.mjcf.model import describe
 from wmgym.tasks.mjcf.shown import Mirror
 from wmgym.tasks.rendering import Renderer
@@ -241,3 +243,7 @@ def test_mirror_solves_chains_of_angles() -> None:
     state[:, list(core.geometry.free)] = mirror.from_obs(mirror.observe(state))[:, list(core.geometry.free)]
     np.testing.assert_allclose(mirror.from_obs(mirror.observe(state)), state, atol=1e-9)
     assert task.max_episode_steps == 1000
+
+
+def test_what_is_kept_of_gymnasiums_models_is_what_they_say() -> None:
+    assert known.models() == {file: describe_models.described(file) for file in describe_models.FILES}

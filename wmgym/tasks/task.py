@@ -21,7 +21,7 @@ from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
 
 if TYPE_CHECKING:
-    from wmgym.tasks.mjcf.model import Robot
+    from wmgym.tasks.mjcf.robot import Robot
 
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
 
@@ -274,7 +274,7 @@ def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.
 
 
 def _robot(env: gym.Env[Any, Any]) -> Robot | None:
-    from wmgym.tasks.mjcf.layout import robot_of  # imports MuJoCo, which other envs can do without
+    from wmgym.tasks.mjcf.layout import robot_of
 
     return robot_of(env)
 

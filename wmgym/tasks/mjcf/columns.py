@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wmgym.tasks.mjcf.model import Robot
+from wmgym.tasks.mjcf.robot import Robot
 from wmgym.tasks.mjcf.shown import Column, Shown
 
 _EXACT = 2e-6  # largest error relative to the column's largest value; float32 rounds at 6e-8

@@ -8,15 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import mujoco
 import numpy as np
 
-from wmgym.tasks.layout import Core, Foot, Geometry, Link
-from wmgym.tasks.mjcf.model import Robot, describe
+from wmgym.io.files import read_json
+from wmgym.io.schema import from_json
+from wmgym.tasks.layout import Core, Foot, Geometry
+from wmgym.tasks.mjcf.robot import Model, Robot
 from wmgym.tasks.mjcf.shown import Column, Mirror, Shown
 
-_DIGITS = 6  # of metres and radians: model files hold what programs wrote, such as 0.19999999999999996
+_DIGITS = 6  # of radians
+
+
+@functools.cache
+def models() -> dict[str, Model]:
+    """What ``python -m tools.describe_models`` wrote of the models that Gymnasium ships, by file name."""
+    found = read_json(Path(__file__).with_name("models.json"))
+    return {name: from_json(Model, values) for name, values in found.items()}
 
 
 def joint_core(
@@ -44,7 +51,8 @@ def joint_core(
         geometry: fields that the model does not decide.
         fields: others of ``Core``.
     """
-    robot, model = _of(xml)
+    model = models()[xml]
+    robot = model.robot
     nq, nv = robot.sizes[:2]
     numbers = [*range(omitted, nq - apart), *range(nq, nq + nv - apart - still)]
     place = {number: k for k, number in enumerate(numbers)}
@@ -59,7 +67,8 @@ def joint_core(
     fixed = tuple(range(kept - still, kept))
     whole = replace(_geometry(robot, place, moves, fixed), **(geometry or {}))
     if feet:
-        whole = replace(whole, root=_root(robot, place), feet=tuple(_feet(robot, model, place, feet)))
+        ends = (_placed(end, place) for name in feet for end in dict(model.feet)[name])
+        whole = replace(whole, root=_root(robot, place), feet=tuple(ends))
     hinges = [each for each in robot.limits if each[0] in robot.hinges and each[0] in place]
     return Core(
         whole,
@@ -98,12 +107,6 @@ def shown_as(dim: int, columns: str) -> dict[str, Any]:
     return {"observe": mirror.observe, "from_obs": mirror.from_obs, "shown_dim": words.count("_")}
 
 
-@functools.cache
-def _of(xml: str) -> tuple[Robot, Any]:
-    model = mujoco.MjModel.from_xml_path(str(Path(gym.__file__).parent / "envs" / "mujoco" / "assets" / xml))
-    return describe(model), model
-
-
 def _geometry(robot: Robot, place: dict[int, int], moves: int, fixed: tuple[int, ...]) -> Geometry:
     """What the model decides: a planar base that turns freely, a floating one, and where neither is seen."""
     dim = len(place)
@@ -135,35 +138,10 @@ def _root(robot: Robot, place: dict[int, int]) -> tuple[int, int, int]:
     return place[1], place[nq], place[nq + 1]
 
 
-def _feet(robot: Robot, model: Any, place: dict[int, int], geoms: Sequence[str]) -> list[Foot]:
-    """The two ends of each foot, at the end of the links from the root's hinge on."""
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    nq, found = robot.sizes[0], []
-    for name in geoms:
-        geom = model.geom(name)
-        hinges: list[int] = []
-        body = int(geom.bodyid[0])
-        while body:
-            first, count = int(model.body_jntadr[body]), int(model.body_jntnum[body])
-            hinges = [j for j in range(first, first + count) if model.jnt_qposadr[j] in robot.hinges] + hinges
-            body = int(model.body_parentid[body])
-        along = data.geom(name).xmat.reshape(3, 3)[:, 2] * geom.size[1]
-        ends = sorted((data.geom(name).xpos + sign * along for sign in (1, -1)), key=lambda end: -end[0])
-        for end in ends:
-            points = [*data.xanchor[hinges], end]
-            links = (
-                Link(
-                    angle=place[int(model.jnt_qposadr[j])],
-                    velocity=place[nq + int(model.jnt_dofadr[j])],
-                    sign=round(float(data.xaxis[j][1])),
-                    along=round(float(there[0] - here[0]), _DIGITS) + 0.0,
-                    up=round(float(there[2] - here[2]), _DIGITS) + 0.0,
-                )
-                for j, here, there in zip(hinges, points, points[1:], strict=False)
-            )
-            found.append(Foot(radius=round(float(geom.size[0]), _DIGITS), links=tuple(links)))
-    return found
+def _placed(foot: Foot, place: dict[int, int]) -> Foot:
+    """A foot whose links count core dimensions."""
+    links = (replace(each, angle=place[each.angle], velocity=place[each.velocity]) for each in foot.links)
+    return replace(foot, links=tuple(links))
 
 
 def _padded(rows: np.ndarray, before: int, after: int) -> np.ndarray:

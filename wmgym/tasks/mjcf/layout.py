@@ -11,7 +11,7 @@ import numpy as np
 
 from wmgym.io.schema import STRICT
 from wmgym.tasks.layout import Core, Geometry
-from wmgym.tasks.mjcf.model import Robot, describe
+from wmgym.tasks.mjcf.robot import Robot
 from wmgym.tasks.mjcf.shown import Mirror, Shown, all_readouts
 from wmgym.tasks.mjcf.simulation import PARTS, physical_state, simulation
 
@@ -80,7 +80,11 @@ class ModelLayout:
 def robot_of(env: Env) -> Robot | None:
     """What the compiled model of a live env says; None where it has none."""
     found = simulation(env)
-    return None if found is None else describe(found[0])
+    if found is None:
+        return None
+    from wmgym.tasks.mjcf.model import describe  # imports MuJoCo
+
+    return describe(found[0])
 
 
 def unsettled(robot: Robot, obs_dim: int) -> ModelLayout:

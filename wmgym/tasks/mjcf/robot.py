@@ -1,0 +1,60 @@
+"""What is kept of a compiled model: plain numbers, so that a world is loaded without MuJoCo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wmgym.io.schema import STRICT
+from wmgym.tasks.layout import Foot
+
+
+@dataclass(frozen=True)
+class Robot:
+    """The numbers of a physical state, in the order of ``simulation.PARTS``; indices count these.
+
+    Attributes:
+        sizes: how many numbers each part has.
+        names: of all.
+        hinges: angles of hinges.
+        circle: those of them on which nothing depends but through their sine and cosine.
+        limits: ``(number, low, high)`` of slides and hinges.
+        rotations: the first of four numbers of a unit quaternion each.
+        base: quaternion of a floating base alone in a world that looks the same from every side.
+        base_velocity: its linear velocity, in world axes.
+        pitch: likewise of a base that slides and turns in a level plane: angle and sense.
+        pitch_velocity: its velocity along the two slides.
+        vectors: components of one quantity of a loose body or a ball: its place, velocity, angular velocity.
+        nowhere: places along which the world looks the same everywhere.
+        sums: chains of hinges about one axis, ``(number, sign)``: the angle of a part against the world.
+    """
+
+    __pydantic_config__ = STRICT
+
+    sizes: tuple[int, ...]
+    names: tuple[str, ...]
+    hinges: tuple[int, ...]
+    circle: tuple[int, ...]
+    limits: tuple[tuple[int, float, float], ...]
+    rotations: tuple[int, ...]
+    base: int | None
+    base_velocity: tuple[int, ...]
+    pitch: tuple[int, int] | None
+    pitch_velocity: tuple[int, ...]
+    vectors: tuple[tuple[int, ...], ...]
+    nowhere: tuple[int, ...]
+    sums: tuple[tuple[tuple[int, float], ...], ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that Gymnasium ships.
+
+    Attributes:
+        robot: what its state is.
+        feet: by geom the two ends of a walking robot's foot; links count numbers of the physical state.
+    """
+
+    __pydantic_config__ = STRICT
+
+    robot: Robot
+    feet: tuple[tuple[str, tuple[Foot, Foot]], ...] = ()
