@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import wmgym
 from wmgym.data.policy import MLPPolicy
 from wmgym.evaluation.reality import RealityGap
 from wmgym.evaluation.report.gap_page import write_gap
+from wmgym.io import artifacts
 from wmgym.models.world import WorldModel
 
 POOL = Path(__file__).resolve().parents[2] / "policies" / "Hopper-v5"
@@ -51,6 +53,18 @@ def test_less_friction_shows_where_the_foot_stands(slippery: RealityGap) -> None
     assert {row.policy for row in slippery.returns} == {"ppo-50k", "sac-25k", "noise-white"}
     assert slippery.reality == "Hopper-v5 (friction=0.3)"
     assert sum(share for _, share in slippery.diagnosis.dimensions) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("change", [{"by_steps": ()}, {"diagnosis": {"seconds": None}}, {"horizon": -1}])
+def test_a_gap_that_cannot_be_is_refused(
+    slippery: RealityGap, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    values = slippery.to_dict()
+    for name, value in change.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    artifacts.write_json(tmp_path / "gap.json", values)
+    with pytest.raises(artifacts.StoreError, match="not a reality gap"):
+        RealityGap.load(tmp_path / "gap.json")
 
 
 def test_a_gap_comes_back_from_a_file(slippery: RealityGap, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from gymnasium import spaces
 import wmgym
 from tools import describe_models
 from wmgym.data.transitions import Transitions
+from wmgym.io import artifacts
 from wmgym.models.coordinates import Coordinates
 from wmgym.tasks.mjcf import known
 from wmgym.tasks.mjcf.model import describe
@@ -157,6 +159,37 @@ def test_changes_compose_back_through_rotations(data: Transitions) -> None:
     assert coordinates.features(data.core).shape[1] == coordinates.feature_dim
     tensors = coordinates.move(torch.tensor(data.core), torch.tensor(change))[0].numpy()
     np.testing.assert_allclose(tensors, moved, atol=1e-6)
+
+
+def put(document: Any, place: str, value: Any) -> Any:
+    """A copy of a JSON value with another value at a dotted place."""
+    key, _, rest = place.partition(".")
+    at: Any = int(key) if isinstance(document, list) else key
+    changed = document.copy()
+    changed[at] = put(document[at], rest, value) if rest else value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        ("joint_limits.0.1", 9e9, "begins after its end"),
+        ("shown.columns.0", {"low": 2.0, "high": 1.0}, "begins after its end"),
+        ("shown.angles.0.0.1", 1e300, "observations of starts are not finite"),
+        ("shown.columns.0.offset", 1e300, "observations of starts are not finite"),
+    ],
+)
+def test_stored_layouts_that_contradict_themselves_are_refused(
+    data: Transitions, tmp_path: Path, place: str, value: Any, why: str
+) -> None:
+    config = wmgym.FitConfig(members=1, width=4, depth=1, max_updates=1)
+    wmgym.fit(data, config).save(tmp_path / "world")
+    arrays, document = artifacts.read_directory(tmp_path / "world", kind="world")
+    changed = put(document, f"task.layout.{place}", value)
+    artifacts.write_directory(tmp_path / "world", kind="world", arrays=arrays, document=changed)
+    with pytest.raises(artifacts.StoreError, match=why) as caught:
+        wmgym.load(tmp_path / "world")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_world_is_fitted_stored_scored_and_drawn(data: Transitions, tmp_path: Any) -> None:

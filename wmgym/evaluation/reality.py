@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from wmgym.evaluation.agreement import Agreement
 from wmgym.io import artifacts
@@ -131,6 +133,11 @@ class Diagnosis:
     contacts: tuple[tuple[str, float], ...]
     worst: tuple[Parting, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a time of parting that is half there."""
+        if (self.steps is None) != (self.seconds is None):
+            raise ValueError("steps and seconds are there or are None together")
+
     def __str__(self) -> str:
         """A sentence, then the windows that part soonest."""
         if self.steps is None:
@@ -179,7 +186,7 @@ class RealityGap:
     windows: Count
     horizon: Count
     seed: Count
-    by_steps: tuple[StepGap, ...]
+    by_steps: Annotated[tuple[StepGap, ...], Field(min_length=1)]
     dimensions: tuple[DimensionGap, ...]
     contacts: tuple[ContactGap, ...]
     returns: tuple[ReturnGap, ...]

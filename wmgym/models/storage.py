@@ -169,6 +169,10 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         below, above = (low - (high - low))[: core.dim], (high + (high - low))[: core.dim]
         if ((cores[:, : core.dim] < below) | (cores[:, : core.dim] > above)).any():
             raise ValueError(f"{name} holds states far outside low and high")
+    with np.errstate(all="ignore"):
+        shown = core.observe(parts["starts"])
+    if not np.isfinite(shown).all():
+        raise ValueError("observations of starts are not finite")
     geometry = core.geometry
     coordinates = getattr(dynamics, "coordinates", None) or Coordinates(geometry)
     _check_model(dynamics, geometry, coordinates.change_dim + int(task.reward is None), parts)

@@ -62,6 +62,10 @@ class ModelLayout:
             and all((c.low is not None and c.high is not None) for c in shown.columns if c.classed)
         ):
             raise ValueError("its layout counts numbers that the core or the observation does not have")
+        ranges = [(low, high) for _, low, high in self.joint_limits]
+        ranges += [(c.low, c.high) for c in shown.columns if c.low is not None and c.high is not None]
+        if any(low > high for low, high in ranges):
+            raise ValueError("a range of its layout begins after its end")
 
     def read(self, env: Env, obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned the flat ``obs``: ``(dim,)`` float64."""
