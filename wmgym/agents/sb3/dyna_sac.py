@@ -112,12 +112,8 @@ class DynaSAC(ResumableSAC):
         if str(kwargs.setdefault("device", "cpu")) not in ("auto", "cpu"):
             raise ValueError("DynaSAC runs on the CPU; leave device out")
         self.world: WorldModel | None = None
-        self.imagination: Imagination = read_settings(
-            Imagination, imagination_kwargs or {}, "imagination_kwargs"
-        )
-        self.world_config: OnlineFitConfig = read_settings(
-            OnlineFitConfig, world_kwargs or {}, "world_kwargs"
-        )
+        self.imagination = read_settings(Imagination, imagination_kwargs or {}, "imagination_kwargs")
+        self.world_config = read_settings(OnlineFitConfig, world_kwargs or {}, "world_kwargs")
         for name, steps in (("random_episode_steps", random_episode_steps), ("episode_steps", episode_steps)):
             if not isinstance(steps, int) or steps < 1:
                 raise ValueError(f"{name} has to be a whole number above 0, got {steps!r}")
