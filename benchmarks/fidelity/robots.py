@@ -7,7 +7,7 @@ changes"; coverage is that of the 90 % bounds. A frame is drawn of a state by wm
 
 "cartpole-swingup", "finger-spin", "walker-walk": dm_control through Shimmy. 10,000 steps of three linear
 controllers (``tools/search_controllers.py``) and random actions, with noise; the same controllers are then
-scored without noise in 10 whole episodes each, and the gap is a share of the range of their real returns.
+scored without noise in 5 whole episodes each, and the gap is a share of the range of their real returns.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _dm_control(env: str, seed: int, setup: Setup) -> list[Row]:
         noise=0.3, workers=1,
     )  # fmt: skip
     world = _fitted(data, seed, setup)
-    report = wmgym.score(world, policies, setup.size(10, 2), seed=500 + seed, workers=1)
+    report = wmgym.score(world, policies, setup.size(5, 2), seed=500 + seed, workers=1)
     real = [score.real_mean for score in report.scores if score.name in policies]
     scale = max(real) - min(real)
     return [
