@@ -280,3 +280,17 @@ def test_mirror_solves_chains_of_angles() -> None:
 
 def test_what_is_kept_of_gymnasiums_models_is_what_they_say() -> None:
     assert known.models() == {file: describe_models.described(file) for file in describe_models.FILES}
+
+
+def test_collections_of_one_robot_go_together_whatever_each_told(data: Transitions) -> None:
+    """A single episode does not show that the goal is remembered, nor whether a sensor ever fires."""
+    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=8, depth=1, max_updates=2, eval_every=2))
+    one = wmgym.collect(Everything, steps=80, max_episode_steps=80, seed=1, workers=1)
+    assert one.task.core.dim < data.task.core.dim
+    bounded = wmgym.calibrate(world, one)
+    assert bounded.calibration is not None
+    joined = wmgym.concat([data, one])
+    assert joined.task.core.names == data.task.core.names
+    np.testing.assert_allclose(joined.task.core.observe(joined.state), joined.obs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="used by fit"):
+        wmgym.calibrate(world, data.select([0]))

@@ -12,6 +12,7 @@ from wmgym.calibration.conformal import error_bounds, groups, marginal_calibrati
 from wmgym.calibration.noise_scale import noise_scale
 from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked
 from wmgym.data.columns import refuse_overflow
+from wmgym.data.layouts import laid_out
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
@@ -68,6 +69,7 @@ def calibrate(
             f"calibrate takes a WorldModel and Transitions, got {type(world).__name__} and "
             f"{type(calib).__name__}; read them with wmgym.load and wmgym.Transitions.load"
         )
+    calib = laid_out(calib, world.task)
     _refuse(world, calib, level, horizon, update)
     if update:
         return online.update(world, calib, seed)

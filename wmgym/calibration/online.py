@@ -9,6 +9,7 @@ import numpy as np
 
 from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, spread_starts, stacked
 from wmgym.calibration.open_loop_rows import OpenLoopRow, open_loop_rows
+from wmgym.data.layouts import laid_out
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.error_bounds import Calibration
@@ -55,7 +56,7 @@ def check(
     Raises:
         ValueError: the world has no bounds.
     """
-    table = _table(world)
+    table, data = _table(world), laid_out(data, world.task)
     starts, every = _replayed(world, data, propagation, seed)
     episodes = _by_episode(data, starts, every)
     shares = [np.mean(1 - _missed(table, propagation, each)[0][1]) for each in episodes]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wmgym.data.columns import PER_STEP, check_columns
+from wmgym.data.layouts import laid_out, same_env
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed, warn_old_file
 from wmgym.io.schema import ArraySpec, Record, check_arrays, refusing
@@ -261,9 +262,9 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
     """
     if not parts:
         raise ValueError("concat needs at least one part")
-    head = parts[0]
+    head, parts = parts[0], [laid_out(part, parts[0].task) for part in parts]
     for part in parts[1:]:
-        if not _same_env(part.task, head.task):
+        if not same_env(part.task, head.task):
             raise ValueError(
                 f"cannot join {head.task.env_id!r} and {part.task.env_id!r}; collect them from one env"
             )
@@ -289,12 +290,3 @@ class _TransitionsRecord(Record):
     episode_policy: list[str]
     source: Literal["real", "imagined"]
     versions: dict[str, str]
-
-
-def _same_env(one: Task, other: Task) -> bool:
-    """Whether two tasks describe one env, be it with tuples or, after storage, with lists."""
-    if one is other:
-        return True
-    a, b = record_task(one), record_task(other)
-    names = ("env_id", "env_kwargs", "observation_space", "action_space")
-    return one.core.dim == other.core.dim and all(getattr(a, name) == getattr(b, name) for name in names)

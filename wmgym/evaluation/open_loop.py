@@ -9,6 +9,7 @@ from typing import Any
 
 from wmgym.calibration import online
 from wmgym.calibration.open_loop_rows import OpenLoopRow
+from wmgym.data.layouts import laid_out
 from wmgym.data.transitions import Transitions
 from wmgym.evaluation.findings import Reason
 from wmgym.evaluation.verdict import judge_bounds, judge_prediction, judge_rewards
@@ -94,6 +95,7 @@ def score_open_loop(
     world = world if isinstance(world, WorldModel) else load(world)
     if world.calibration is None:
         raise ValueError("this world has no error bounds; calibrate it first")
+    data = laid_out(data, world.task)
     if data.core.shape[1] != world.task.core.dim:
         raise ValueError(f"the world has {world.task.core.dim} dimensions, the data {data.core.shape[1]}")
     seen = {*world.provenance.fingerprints, *world.calibration.fingerprints}

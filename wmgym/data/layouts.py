@@ -1,0 +1,46 @@
+"""Data of one robot in the state layout of another collection of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from wmgym.tasks.mjcf.layout import ModelLayout
+from wmgym.tasks.schema import record_task
+from wmgym.tasks.task import Task, with_core
+
+T = TypeVar("T")
+
+
+def laid_out(data: T, task: Task) -> T:
+    """Transitions in a task's layout, where both are of a robot that its own model describes.
+
+    What observations show, and what of them follows the physical state, was found in each collection apart.
+    Other data, and those of another robot, come back as they are.
+    """
+    found: Any = data
+    own, wanted = found.task.core.layout, task.core.layout
+    if not (isinstance(own, ModelLayout) and isinstance(wanted, ModelLayout)):
+        return data
+    if own == wanted or own.sizes != wanted.sizes:
+        return data
+    count, kept = sum(wanted.sizes), list(wanted.kept)
+    if found.obs.shape[1] != len(wanted.shown.columns):
+        return data
+    core, next_core = (
+        np.concatenate([state[:, :count], obs[:, kept]], 1)
+        for state, obs in ((found.core, found.obs), (found.next_core, found.next_obs))
+    )
+    laid: T = replace(found, task=with_core(found.task, task.core), core=core, next_core=next_core)
+    return laid
+
+
+def same_env(one: Task, other: Task) -> bool:
+    """Whether two tasks describe one env, be it with tuples or, after storage, with lists."""
+    if one is other:
+        return True
+    a, b = record_task(one), record_task(other)
+    names = ("env_id", "env_kwargs", "observation_space", "action_space")
+    return one.core.dim == other.core.dim and all(getattr(a, name) == getattr(b, name) for name in names)
