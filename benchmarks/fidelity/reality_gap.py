@@ -28,8 +28,8 @@ from wmgym.data.transitions import Transitions, concat
 KINDS = ("strong", "unmodelled")
 SHIFTS = {what: (kind, changes) for kind in KINDS for what, changes in wmgym.shifts(kind).items()}
 BUDGETS, SEEDS, CALIBRATION = (500, 2_000), (0,), 1_000
-HORIZON, EPISODE = 32, 200
-JUDGED = 400  # steps of an episode whose return is compared
+HORIZON, EPISODE = 32, 100
+JUDGED = 200  # steps of an episode whose return is compared
 ALONE = wmgym.FitConfig(
     members=5, width=200, max_updates=1_500, learning_rate=2e-3, batch_size=128, validation=0.15
 )
@@ -63,7 +63,7 @@ def measure(env_id: str, what: str, budget: int, seed: int, setup: Setup) -> lis
     calib = driven(robot, env_id, CALIBRATION, 1_000 * seed + 20)
     judges = policies(env_id, "held-out")
     if setup.quick:
-        judges = dict(list(judges.items())[:3])
+        judges = dict(list(judges.items())[:3])  # the fewest that can be ranked
     test = concat(
         [
             wmgym.collect(

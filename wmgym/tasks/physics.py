@@ -15,6 +15,7 @@ from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task
 
 _MAIN = os.getpid()
+_WORTH_THREADS = 32  # rows; for fewer, waking the threads costs more than they save
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Physics:
     owner: int
     _datas: list[Any]
     _pool: Any
+    _alone: Any
 
     @classmethod
     def of(cls, task: Task) -> Physics:
@@ -54,7 +56,8 @@ class Physics:
         owner = os.getpid()
         threads = (os.cpu_count() or 1) if owner == _MAIN else 1  # a fork is one of several
         datas = [mujoco.MjData(model) for _ in range(threads)]
-        return cls(task, model, skip, owner, datas, mujoco.rollout.Rollout(nthread=threads))
+        pool, alone = (mujoco.rollout.Rollout(nthread=count) for count in (threads, 0))
+        return cls(task, model, skip, owner, datas, pool, alone)
 
     def step(self, core: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One env step of every row.
@@ -72,7 +75,10 @@ class Physics:
         initial = np.zeros((len(core), mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
         initial[:, 1 : 1 + model.nq], initial[:, 1 + model.nq : 1 + model.nq + model.nv] = qpos, qvel
         control = np.repeat(np.asarray(action, np.float64)[:, None], self.skip, axis=1)
-        states, _ = self._pool.rollout(model, self._datas, initial, control)
+        if len(core) < _WORTH_THREADS:
+            states, _ = self._alone.rollout(model, self._datas[:1], initial, control)
+        else:
+            states, _ = self._pool.rollout(model, self._datas, initial, control)
         after = states[:, -1, 1 : 1 + model.nq + model.nv].copy()
         # MuJoCo answers a state that is not finite by a reset, clock included.
         lost = ~np.isclose(states[:, -1, 0], self.skip * model.opt.timestep)
