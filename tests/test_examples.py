@@ -15,6 +15,7 @@ SHORT = {
     "one_string.py": ["--steps", "20000"],
     "own_dynamics.py": [],
     "plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"],
+    "reality_gap.py": ["--real-steps", "600", "--train-steps", "64", "--episodes", "2"],
     "torchrl_env.py": ["--steps", "100"],
 }
 
@@ -71,3 +72,13 @@ def test_a_model_of_ones_own_goes_the_whole_way_and_is_scored() -> None:
     assert float(real) > 100  # the policy balances for longer than any episode that the model was fitted to
     assert float(imagined) > 10 * float(least)  # and the model knows it from a random one
     assert abs(float(imagined) - float(real)) < 0.4 * float(real)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_a_gap_is_measured_and_closed_and_a_policy_gated() -> None:
+    said = run("reality_gap.py")
+    error = {name: float(value) for name, value in re.findall(r"error of (\w+): ([\d.]+)", said)}
+    assert min(error["adapted"], error["hybrid"]) < error["nominal"]
+    assert "real steps: 1400" in said
+    assert "to deploy: " in said

@@ -11,15 +11,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import cards, evaluation_tables, gradients, learning_tables, tables, verdict_tables
+from benchmarks.harness import (
+    cards,
+    evaluation_tables,
+    gradients,
+    learning_tables,
+    reality_tables,
+    tables,
+    verdict_tables,
+)
 from benchmarks.harness.results import ROOT
 from wmgym.models.saving import SHIPPED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 PAGES = (
-    "index", "fidelity", "gradients", "trust", "ranking", "prediction_powered", "speed", "training",
-    "sample_efficiency", "ablation",
+    "index", "fidelity", "reality_gap", "gradients", "trust", "ranking", "prediction_powered", "speed",
+    "training", "sample_efficiency", "ablation",
 )  # fmt: skip
 BLOCKS: dict[str, Callable[..., str]] = {
     made.__name__: made
@@ -34,6 +42,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
         gradients.gradient_lengths, gradients.member_gradients, gradients.gradient_checks,
         gradients.gradient_trust,
         verdict_tables.verdicts, verdict_tables.exploitation,
+        reality_tables.reality_errors, reality_tables.reality_returns, reality_tables.reality_coverage,
+        reality_tables.reality_cost,
     )
 }  # fmt: skip
 """What a template may ask for, by name; words after the name are arguments."""

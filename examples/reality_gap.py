@@ -1,0 +1,49 @@
+"""A robot that is not the simulator: the gap measured, explained and closed, and a policy retrained."""
+
+import argparse
+from pathlib import Path
+
+import wmgym
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--real-steps", type=int, default=2_000, help="steps of the robot to learn from")
+parser.add_argument("--train-steps", type=int, default=20_000, help="imagined steps to retrain with")
+parser.add_argument("--episodes", type=int, default=5, help="episodes of each policy, to judge")
+args = parser.parse_args()
+pool = Path(__file__).resolve().parents[1] / "policies" / "Hopper-v5"
+
+# MuJoCo plays both parts: Hopper-v5 is the simulator, one with weak motors that act late is reality.
+robot = wmgym.make_task(wmgym.shift("Hopper-v5", gear=0.8, delay=1))
+deployed = wmgym.load_policy(pool / "sac-250k")
+
+# Deploy, and keep the log: some steps to learn from, some for the bounds, and some to judge by.
+log, calib, test = (
+    wmgym.collect(robot, deployed, steps=steps, seed=seed, noise=0.1, max_episode_steps=100)
+    for seed, steps in enumerate((args.real_steps, args.real_steps // 2, 500))
+)
+print("real steps:", len(log) + len(calib) + len(test))
+
+# How large is the gap, and what is it made of?
+print(wmgym.gap(test, "Hopper-v5"))
+
+# Close it, in two ways: adapt a learned world, or correct MuJoCo's own step.
+adapted = wmgym.adapt(wmgym.load("Hopper-v5"), log, calib)
+config = wmgym.FitConfig(members=5, width=128, depth=2, max_updates=1_500, learning_rate=2e-3)
+hybrid = wmgym.fit(log, config, dynamics=wmgym.residual("Hopper-v5"))
+simulators = {"nominal": "Hopper-v5", "adapted": adapted, "hybrid": hybrid}
+for name, simulator in simulators.items():
+    print(f"error of {name}: {wmgym.gap(test, simulator).open_loop:.4f}")
+
+# Retrain in the adapted world, without a step of the robot.
+agent = wmgym.train(adapted, algorithm="DynaSAC", steps=args.train_steps, num_envs=16)
+policies = {"deployed": deployed, "retrained": agent}
+
+# A gate before the robot: deploy only what is better in the simulator, from the same start states.
+ranked = wmgym.rank(adapted, policies, episodes=20)
+print(ranked)
+print("to deploy:", ranked.names[0])
+
+# Deploy, and see whether the simulator was right this time.
+found = wmgym.gap(robot, adapted, policies, episodes=args.episodes)
+for row in found.returns:
+    print(f"{row.policy}: real {row.real_mean:.0f}, simulated {row.simulated_mean:.0f}")
