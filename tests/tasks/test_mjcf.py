@@ -17,6 +17,7 @@ from tools import describe_models
 from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
 from wmgym.models.coordinates import Coordinates
+from wmgym.tasks import real_env
 from wmgym.tasks.mjcf import known
 from wmgym.tasks.mjcf.model import describe
 from wmgym.tasks.mjcf.shown import Mirror
@@ -265,6 +266,17 @@ def test_an_angle_that_a_spring_or_a_servo_holds_counts_its_turns() -> None:
     assert [robot.names[i] for i in robot.circle] == ["loose"]
 
 
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(real_env.importlib, "import_module", missing)
+    for env_id in [each for each in gym.registry if each.startswith("dm_control/")]:
+        monkeypatch.delitem(gym.registry, env_id)
+    with pytest.raises(ValueError, match=r"pip install 'shimmy\[dm-control\]'"):
+        wmgym.make_task("dm_control/walker-walk-v0")
+
+
 def test_mirror_solves_chains_of_angles() -> None:
     """A robot that shows each link's direction in the world tells its joints' angles."""
     task = wmgym.collect("dm_control/walker-walk-v0", steps=300, workers=1).task
@@ -276,6 +288,15 @@ def test_mirror_solves_chains_of_angles() -> None:
     state[:, list(core.geometry.free)] = mirror.from_obs(mirror.observe(state))[:, list(core.geometry.free)]
     np.testing.assert_allclose(mirror.from_obs(mirror.observe(state)), state, atol=1e-9)
     assert task.max_episode_steps == 1000
+    env: Any = task.make(render_mode="rgb_array")
+    env.reset(seed=3)
+    for _ in range(20):
+        obs = env.step(env.action_space.sample())[0]
+    renderer = Renderer(task)
+    frame = renderer.frame(task.read_core(env, obs))
+    np.testing.assert_array_equal(frame, env.render())
+    renderer.close()
+    env.close()
 
 
 def test_what_is_kept_of_gymnasiums_models_is_what_they_say() -> None:

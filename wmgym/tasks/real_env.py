@@ -11,8 +11,8 @@ import gymnasium as gym
 
 from wmgym.tasks.back_end import back_end_errors
 
-_PROVIDERS = {"dm_control/": "shimmy"}
-"""Known libraries that register ids when they are imported, by how these begin."""
+_PROVIDERS = {"dm_control/": ("shimmy", "shimmy[dm-control]")}
+"""Known libraries that register ids when they are imported, and what pip calls them, by how ids begin."""
 
 
 def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
@@ -23,14 +23,17 @@ def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, 
             return gym.make(env_id, **env_kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         why = str(error).splitlines()[0]
-        if isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
+        missing = [pip for start, (_, pip) in _PROVIDERS.items() if env_id.startswith(start)]
+        if isinstance(error, gym.error.NamespaceNotFound) and missing:
+            why = f"its library is not installed; pip install '{missing[0]}'."
+        elif isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
             why += f" An env of your own goes with the module that registers it: 'my_module:{env_id}'."
         raise ValueError(f"cannot make {env_id!r}: {why}") from error
 
 
 def import_provider(env_id: str) -> None:
     """Import the library that registers ids of this kind, where it is installed."""
-    for start, module in _PROVIDERS.items():
+    for start, (module, _) in _PROVIDERS.items():
         if env_id.startswith(start) and env_id not in gym.registry:
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(module)
