@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from tools import describe_models
 from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
 from wmgym.models.coordinates import Coordinates
-from wmgym.tasks import real_env
 from wmgym.tasks.mjcf import known
 from wmgym.tasks.mjcf.model import describe
 from wmgym.tasks.mjcf.shown import Mirror
@@ -267,10 +267,7 @@ def test_an_angle_that_a_spring_or_a_servo_holds_counts_its_turns() -> None:
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(real_env.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "shimmy", None)  # as if it were not installed
     for env_id in [each for each in gym.registry if each.startswith("dm_control/")]:
         monkeypatch.delitem(gym.registry, env_id)
     with pytest.raises(ValueError, match=r"pip install 'shimmy\[dm-control\]'"):
