@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gymnasium import spaces
 
 import wmgym
 from tools import describe_models
+from wmgym.data.checks import check
 from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
 from wmgym.models.coordinates import Coordinates
@@ -312,3 +314,14 @@ def test_collections_of_one_robot_go_together_whatever_each_told(data: Transitio
     np.testing.assert_allclose(joined.task.core.observe(joined.state), joined.obs, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="used by fit"):
         wmgym.calibrate(world, data.select([0]))
+
+
+def test_data_that_show_more_than_the_layout_knows_are_named(data: Transitions) -> None:
+    def said(found: Transitions) -> list[str]:
+        return [finding.text for finding in check(found) if finding.about == "exact columns"]
+
+    assert said(data) == []
+    obs = data.obs.copy()
+    obs[5, 2] += 0.5
+    (text,) = said(replace(data, obs=obs))
+    assert "obs_2" in text

@@ -70,10 +70,11 @@ def refuse_torn(data: Transitions) -> None:
 def check(data: Transitions) -> tuple[Finding, ...]:
     """Look for what is odd in transitions: what a log may be wrong in without contradicting itself.
 
-    Actions and observations outside their spaces; rewards and terminations that the task's formulas do not
-    give; rewards and columns that never change; no termination, or terminations that look like a time limit;
-    one-step jumps, angles that wrap, values that repeat from row to row or lose their digits in float32;
-    actions that are a row out of step with what they do; an episode that is there twice; too few episodes.
+    Actions and observations outside their spaces; columns that no longer follow from a robot's state;
+    rewards and terminations that the task's formulas do not give; rewards and columns that never change;
+    no termination, or terminations that look like a time limit; one-step jumps, angles that wrap, values
+    that repeat from row to row or lose their digits in float32; actions that are a row out of step with
+    what they do; an episode that is there twice; too few episodes.
     """
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 
@@ -105,6 +106,21 @@ def _observations(data: Transitions) -> str | None:
     return (
         f"{outside.any(1).mean():.1%} of the observations are outside observation_space, in "
         f"{', '.join(names[:5])}; are they in its units?"
+    )
+
+
+def _exact(data: Transitions) -> str | None:
+    core, rows = data.task.core, some_rows(data)
+    if core.layout is None:
+        return None
+    obs = data.obs[rows]
+    off = np.abs(core.observe(data.state[rows]) - obs) > 1e-4 * np.abs(obs).max(0) + 1e-5
+    if not off.any():
+        return None
+    names = ", ".join(f"obs_{k}" for k in np.flatnonzero(off.any(0))[:5])
+    return (
+        f"{off.any(1).mean():.1%} of the rows show {names} otherwise than the data from which it was found how "
+        "observations follow from the state; collect all of them again, together, and fit to those"
     )
 
 
@@ -195,6 +211,7 @@ _Look: TypeAlias = Callable[[Transitions], Any]
 _LOOKS: dict[str, _Look] = {
     "action space": actions_outside,
     "observation space": _observations,
+    "exact columns": _exact,
     "terminations": _terminations,
     "rewards": _rewards,
     "constant columns": constant,
