@@ -119,7 +119,7 @@ def _exact(data: Transitions) -> str | None:
         return None
     names = ", ".join(f"obs_{k}" for k in np.flatnonzero(off.any(0))[:5])
     return (
-        f"{off.any(1).mean():.1%} of the rows show {names} otherwise than the data from which it was found how "
+        f"{off.any(1).mean():.1%} of the rows show {names} otherwise than the data in which it was found how "
         "observations follow from the state; collect all of them again, together, and fit to those"
     )
 
