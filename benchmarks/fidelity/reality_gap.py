@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 import wmgym
-from benchmarks.harness.results import Row, target
-from benchmarks.harness.runner import Benchmark, Work
+from benchmarks.harness.results import Growing, Row, target
+from benchmarks.harness.runner import Benchmark
 from benchmarks.harness.worlds import Setup, policies
 from wmgym.calibration import online
 from wmgym.calibration.adapt import CORRECTION
 from wmgym.data.transitions import Transitions, concat
+from wmgym.io.provenance import cpu_seconds
 
 KINDS = ("strong", "unmodelled")
 SHIFTS = {what: (kind, changes) for kind in KINDS for what, changes in wmgym.shifts(kind).items()}
@@ -33,7 +34,7 @@ JUDGED = 200  # steps of an episode whose return is compared
 ALONE = wmgym.FitConfig(
     members=5, width=200, max_updates=1_500, learning_rate=2e-3, batch_size=128, validation=0.15
 )
-SIMULATORS = ("nominal", "identified", "pool world", "adapted", "hybrid", "B alone")
+SIMULATORS = ("nominal", "hybrid", "adapted", "identified", "pool world", "B alone")
 
 
 def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int) -> Transitions:
@@ -55,8 +56,21 @@ def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int) -> Transitions
     return concat([quiet, noisy])
 
 
-def measure(env_id: str, what: str, budget: int, seed: int, setup: Setup) -> list[Row]:
-    """One robot, and the simulators that ``budget`` of its steps make."""
+def measure(
+    env_id: str,
+    what: str,
+    budget: int,
+    seed: int,
+    setup: Setup,
+    kept: Row | None,
+    keep: Callable[[Row], None],
+) -> None:
+    """One robot, and the simulators that ``budget`` of its steps make, one after the other."""
+    before: Row = kept or {"wall_s": 0.0, "cpu_s": 0.0, "rows": []}
+    rows, done = list(before["rows"]), {row["simulator"] for row in before["rows"]}
+    if done == set(SIMULATORS):
+        return
+    wall, cpu = time.perf_counter() - before["wall_s"], cpu_seconds() - before["cpu_s"]
     kind, changes = SHIFTS[what]
     robot = wmgym.make_task(wmgym.shift(env_id, **changes))
     log = driven(robot, env_id, budget, 1_000 * seed + 10)
@@ -83,10 +97,9 @@ def measure(env_id: str, what: str, budget: int, seed: int, setup: Setup) -> lis
         ),
         "B alone": lambda: wmgym.calibrate(wmgym.fit(log, ALONE, seed), calib, horizon=HORIZON),
     }
-    rows: list[Row] = []
-    for name, make in makers.items():
+    for name in (name for name in SIMULATORS if name not in done):
         began = time.perf_counter()
-        simulator = make()
+        simulator = makers[name]()
         seconds = time.perf_counter() - began
         found = wmgym.gap(
             test, simulator, judges, horizon=HORIZON, seed=seed, workers=1, max_episode_steps=JUDGED
@@ -103,10 +116,11 @@ def measure(env_id: str, what: str, budget: int, seed: int, setup: Setup) -> lis
             }
         )  # fmt: skip
         print(f"  {name}: {found.open_loop:.4f} std, return gap {found.return_gap:.3f}", flush=True)
-    return rows
+        cost = {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}
+        keep({**{key: round(value, 1) for key, value in cost.items()}, "rows": list(rows)})
 
 
-def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
+def units(setup: Setup, args: argparse.Namespace) -> dict[str, Growing]:
     return {
         f"{env_id}, {what}, {budget}, seed {seed}": partial(measure, env_id, what, budget, seed, setup)
         for seed in args.seed
@@ -199,4 +213,5 @@ BENCHMARK = Benchmark(
     envs=("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5"),
     seeds=SEEDS,
     arguments=arguments,
+    grows=True,
 )
