@@ -17,7 +17,8 @@ import numpy as np
 
 import wmgym
 from benchmarks.harness.results import ROOT, RUNS
-from wmgym.data.policy import PolicyFn, apply_policy, random_actions
+from wmgym.data.policy import PolicyFn, apply_policy
+from wmgym.tasks.actions import uniform
 from wmgym.data.pool import load_pool
 from wmgym.envs.rollout import rollout
 from wmgym.tasks import ground_truth
@@ -100,7 +101,7 @@ def _play(
             obs[row] = env.unwrapped._get_obs()
     returns, lengths, going = np.zeros(len(envs)), np.zeros(len(envs), np.int64), np.arange(len(envs))
     while len(going):
-        chosen = random_actions(space, rng, len(going)) if policy is None else apply_policy(policy, obs)
+        chosen = uniform(space, rng, len(going)) if policy is None else apply_policy(policy, obs)
         action = np.clip(chosen, space.low, space.high).astype(space.dtype)
         rows, over = [], []
         for env, each in zip(going, action, strict=True):

@@ -129,7 +129,7 @@ def test_warnings_are_named_in_mujoco_order() -> None:
 @pytest.mark.parametrize(
     ("answer", "what"),
     [
-        (lambda obs: np.zeros(3), r"of shape \(3,\), expected \(1, 3\)$"),
+        (lambda obs: np.zeros(4), r"of shape \(4,\), expected \(1, 3\)$"),
         (lambda obs: np.zeros((len(obs), 2)), r"of shape \(1, 2\), expected \(1, 3\)$"),
         (lambda obs: np.zeros((len(obs) + 1, 3)), r"of shape \(2, 3\), expected \(1, 3\)$"),
         (lambda obs: np.full((len(obs), 3), np.nan), "that are not finite$"),

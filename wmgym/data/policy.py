@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 
 from wmgym.io import artifacts
 from wmgym.io.schema import ArraySpec, Count, Record, check_arrays, refusing
+from wmgym.tasks.actions import ActionSpace
 
 Activation = Literal["relu", "tanh", "elu", "leaky_relu", "silu"]
 Head = Literal["squash", "clip", "argmax"]
@@ -227,10 +228,12 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
         return policy
 
 
-def action_bounds(space: spaces.Box | spaces.Discrete) -> tuple[np.ndarray, np.ndarray]:
+def action_bounds(space: ActionSpace) -> tuple[np.ndarray, np.ndarray]:
     """Bounds as ``MLPPolicy`` keeps them."""
     if isinstance(space, spaces.Discrete):
         return np.array(space.start), np.array(space.start + space.n - 1)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"an MLPPolicy acts in a Box or Discrete space, not {space}; pass the model itself")
     return np.array(space.low, np.float32), np.array(space.high, np.float32)
 
 
@@ -269,10 +272,3 @@ def apply_policy(policy: PolicyFn, obs: np.ndarray) -> np.ndarray:
     """Actions of a policy that returns them bare or, as SB3's ``predict``, beside a recurrent state."""
     answer = policy(obs)
     return np.asarray(answer[0] if isinstance(answer, tuple) else answer)
-
-
-def random_actions(space: spaces.Box | spaces.Discrete, rng: np.random.Generator, n: int) -> np.ndarray:
-    """``n`` uniform actions."""
-    if isinstance(space, spaces.Discrete):
-        return rng.integers(space.start, space.start + space.n, size=n)
-    return rng.uniform(space.low, space.high, size=(n, *space.shape)).astype(space.dtype)

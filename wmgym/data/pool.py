@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from wmgym.data.foreign import OnnxPolicy, foreign_policy
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
 from wmgym.io import artifacts
 from wmgym.io.files import StrPath
@@ -21,9 +19,10 @@ def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, Policy
     """Policies by name, from any of the forms that ``collect`` and ``score`` take.
 
     Args:
-        policies: None for uniform random actions; a function of a batch of observations; an object with
-            ``predict``, such as an SB3 model, whose actions are then deterministic; the path of a policy that
-            ``MLPPolicy.save`` wrote; a mapping of any of these by name; or the path of a directory of saved
+        policies: None for uniform random actions; a function of a batch of observations, or of one; an object
+            with ``predict``, such as an SB3 model, whose actions are then deterministic and whose
+            ``VecNormalize`` comes along; a ``torch.nn.Module``; the path of a policy that ``MLPPolicy.save``
+            wrote, or of an ONNX file; a mapping of any of these by name; or the path of a directory of saved
             policies, see ``load_pool``.
         split: of a directory of policies, those to take.
 
@@ -43,12 +42,13 @@ def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, Policy
     if is_pool(policies):
         return {**load_pool(policies, split)}
     policy = _policy(policies)
-    return {_name(policies if hasattr(policies, "predict") else policy): policy}
+    return {_name(policy if isinstance(policies, (str, os.PathLike)) else policies): policy}
 
 
 def is_pool(policies: Any) -> bool:
     """Whether this is a path, and of something else than one saved policy."""
-    return isinstance(policies, (str, os.PathLike)) and not artifacts.exists(policies, kind="policy")
+    given = isinstance(policies, (str, os.PathLike)) and not _is_onnx(policies)
+    return given and not artifacts.exists(policies, kind="policy")
 
 
 def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolicy]:
@@ -80,10 +80,8 @@ def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolic
 
 def _policy(policy: Any) -> PolicyFn | None:
     if isinstance(policy, (str, os.PathLike)):
-        return load_policy(policy)
-    predict = getattr(policy, "predict", None)
-    if callable(predict):
-        return _deterministic(predict)
+        return OnnxPolicy(policy) if _is_onnx(policy) else load_policy(policy)
+    policy = foreign_policy(policy)
     if policy is None or callable(policy):
         named: PolicyFn | None = policy
         return named
@@ -93,13 +91,8 @@ def _policy(policy: Any) -> PolicyFn | None:
     )
 
 
-def _deterministic(predict: Any) -> PolicyFn:
-    """``predict`` itself, asked for deterministic actions where it can be, as SB3's evaluation does."""
-    with contextlib.suppress(TypeError, ValueError):  # builtins have no signature
-        if "deterministic" in inspect.signature(predict).parameters:
-            return functools.partial(predict, deterministic=True)
-    found: PolicyFn = predict
-    return found
+def _is_onnx(path: StrPath) -> bool:
+    return os.fspath(path).endswith(".onnx")
 
 
 def _name(policy: Any) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.policy import PolicyFn, apply_policy, random_actions
+from wmgym.data.acting import Actor
+from wmgym.data.policy import PolicyFn
 from wmgym.data.steps import Episode, Recorder, Step, StepError, columns
 from wmgym.io.progress import Advance
 from wmgym.tasks.mjcf.simulation import simulation
+from wmgym.tasks.actions import ActionSpace, uniform, whole
 from wmgym.tasks.task import Task
 
 MUJOCO_WARNINGS = (
@@ -93,10 +95,12 @@ def reset_seed(seed: int, index: int) -> int:
 def run_group(rollout: Rollout, advance: Advance) -> list[Episode]:
     """All episodes of a rollout's group, from its first reset to its last step."""
     streams: list[_Stream] = []
+    policies = rollout.policies.items()
+    actors = {name: Actor(policy, rollout.task) for name, policy in policies if policy is not None}
     try:
         streams.extend(_Stream(rollout, index) for index in rollout.group)
         while live := [stream for stream in streams if stream.active]:
-            for stream, action in zip(live, _act(rollout, live), strict=True):
+            for stream, action in zip(live, _act(rollout, live, actors), strict=True):
                 stream.step(action)
             advance(len(live))
         return [episode for stream in streams for episode in stream.finished]
@@ -126,6 +130,7 @@ class _Stream:
         names = list(rollout.policies)
         self.acting = names[index % len(names)]
         self.policy = self.acting if rollout.switch_every is None else "switching"
+        self.turn = 0  # of the policies that act in this episode
         self.steps: list[Step] = []
         self._call(self.recorder.reset, self.seed)
         self._check(0.0)
@@ -182,7 +187,7 @@ class _Stream:
         return f"episode {self.index} ({seed}), step {len(self.steps)}"
 
 
-def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:
+def _act(rollout: Rollout, live: list[_Stream], actors: Mapping[str, Actor]) -> list[Any]:
     """An action for every stream; each policy is called once on all that it drives."""
     space = rollout.task.action_space
     actions: list[Any] = [None] * len(live)
@@ -191,22 +196,24 @@ def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:
         for stream in live:
             if stream.rng.random() * rollout.switch_every < 1:
                 stream.acting = names[stream.rng.integers(len(names))]
+                stream.turn += 1
     for name, policy in rollout.policies.items():
         rows = [i for i, stream in enumerate(live) if stream.acting == name]
         if not rows:
             continue
         if policy is None:
-            chosen = np.concatenate([random_actions(space, live[i].rng, 1) for i in rows])
+            chosen = np.concatenate([uniform(space, live[i].rng, 1) for i in rows])
         else:
+            seen = np.stack([live[i].recorder.obs for i in rows])
             try:
-                chosen = apply_policy(policy, np.stack([live[i].recorder.obs for i in rows]))
+                chosen = actors[name](seen, [(live[i].index, live[i].turn) for i in rows])
             except Exception as error:
                 error.add_note(f"Policy {name!r} raised it.")
                 raise
             _require_usable(name, chosen, len(rows), space)
         for i, action in zip(rows, chosen, strict=True):
             actions[i] = action
-    if isinstance(space, spaces.Discrete):
+    if not isinstance(space, spaces.Box):
         return actions
     if rollout.noise:
         half = (space.high - space.low) / 2
@@ -215,8 +222,8 @@ def _act(rollout: Rollout, live: list[_Stream]) -> list[np.ndarray]:
     return [np.clip(action, space.low, space.high).astype(space.dtype) for action in actions]
 
 
-def _require_usable(name: str, chosen: np.ndarray, n: int, space: spaces.Box | spaces.Discrete) -> None:
-    if isinstance(space, spaces.Discrete) and chosen.dtype.kind not in "iu":
+def _require_usable(name: str, chosen: np.ndarray, n: int, space: ActionSpace) -> None:
+    if whole(space) and chosen.dtype.kind not in "iub":
         raise ValueError(f"policy {name!r} gave actions of type {chosen.dtype}, not integers")
     expected = (n, *(space.shape or ()))
     if chosen.shape != expected:

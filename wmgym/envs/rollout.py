@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from wmgym.data.policy import PolicyFn, apply_policy, random_actions
+from wmgym.data.acting import Actor
+from wmgym.data.policy import PolicyFn
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.io.progress import track
 from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
+from wmgym.tasks.actions import uniform
 
 
 def rollout(
@@ -46,14 +48,15 @@ def rollout(
         raise ValueError("the task has no time limit to end episodes by; pass max_episode_steps=")
     obs, _ = env.reset(seed=seed, options={"state": starts})
     rng = np.random.default_rng(seed)
+    actor = None if policy is None else Actor(policy, world.task)
     returns, lengths = np.zeros(n), np.zeros(n, np.int64)
     diverged, going = np.zeros(n, bool), np.ones(n, bool)
     with track("imagine", env.max_episode_steps, show=progress) as advance:
         while going.any():
-            if policy is None:
-                action = random_actions(world.task.action_space, rng, n)
+            if actor is None:
+                action = uniform(world.task.action_space, rng, n)
             else:
-                action = apply_policy(policy, obs)
+                action = actor(world.task.flat(obs), range(n))
             obs, reward, terminated, truncated, infos = env.step(action)
             returns += reward * going
             lengths += going

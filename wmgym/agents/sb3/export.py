@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, Normaliser
+from wmgym.data.foreign import normaliser_of
 from wmgym.data.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
@@ -43,7 +44,7 @@ def export_policy(
         model: as for ``to_policy``, likewise ``name`` and ``normalizer``.
         path: the directory.
         name: what reports call it.
-        normalizer: the ``VecNormalize`` that the agent was trained behind.
+        normalizer: the ``VecNormalize`` that the agent was trained behind; None takes the agent's.
         card: where the policy comes from and what it is worth, stored with it.
 
     Raises:
@@ -66,13 +67,16 @@ def to_policy(
             with the noise of its own head and the normalisation of observations in its first layer.
         name: what reports call it; None takes the algorithm's.
         normalizer: the ``VecNormalize`` that the agent was trained behind, put into the first layer, so that
-            the policy takes the env's own observations. Its clipping is left out.
+            the policy takes the env's own observations. Its clipping is left out. None takes the agent's.
 
     Raises:
-        ValueError: another architecture.
+        ValueError: another architecture, or an agent that was trained behind a ``VecNormalize`` and does not
+            have it.
     """
     kind = type(model).__name__
     policy = policy_arrays(model.policy, kind, name or kind)
+    if normalizer is None:
+        normalizer = normaliser_of(model)
     if normalizer is None or not normalizer.norm_obs:
         return policy
     if not isinstance(normalizer.obs_rms, RunningMeanStd):

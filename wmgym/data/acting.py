@@ -1,0 +1,128 @@
+"""Policies as people have them, called for episodes side by side: with a memory or without."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.data.policy import PolicyFn
+from wmgym.tasks.task import Task
+
+_START = ("episode_start", "episode_starts")
+
+_Answer: TypeAlias = tuple[np.ndarray, Any]
+
+
+class Actor:
+    """Calls one policy for episodes side by side, each with its own memory.
+
+    A policy may take a batch of observations or, where it refuses one, a single observation. One that takes a
+    ``state`` and returns it beside its actions, as recurrent ones of Stable-Baselines3 do, gets it back at
+    the episode's next step, and ``episode_start`` where it takes that; it is called for one episode after
+    the other.
+    """
+
+    def __init__(self, policy: PolicyFn, task: Task) -> None:
+        """Of a policy that ``as_policies`` gave."""
+        self._policy, self._task = policy, task
+        self._keywords = _keywords(policy)
+        self._states: dict[Hashable, Any] = {}
+        self._each: bool | None = None  # whether it takes one observation at a time; None before a call
+        self._recurrent = False
+
+    def __call__(self, obs: np.ndarray, episodes: Sequence[Hashable]) -> np.ndarray:
+        """Actions ``(n, *action_shape)`` for flat observations ``(n, *obs_shape)``.
+
+        Args:
+            obs: of the episodes that the policy drives now.
+            episodes: what tells each of them from others; a new one starts without a state.
+
+        Raises:
+            ValueError: a second value is returned beside the actions, which the policy cannot take back.
+        """
+        if self._recurrent:
+            return self._with_states(obs, episodes)
+        if self._each:
+            return self._singly(obs)
+        try:
+            found, state = self._asked(self._shown(obs))
+        except Exception:
+            if self._each is None and self._takes_one(obs):
+                return self._singly(obs)
+            raise
+        if state is not None:
+            if "state" not in self._keywords:
+                raise ValueError(
+                    "the policy returned a second value beside its actions and takes no state=; give it one, "
+                    "as predict(obs, state, episode_start) of Stable-Baselines3 has, or return actions alone"
+                )
+            self._recurrent = True
+            return self._with_states(obs, episodes)
+        if self._each is None and found.shape != self._shape(len(obs)) and self._takes_one(obs):
+            return self._singly(obs)
+        self._each = False
+        return found
+
+    def _shape(self, n: int) -> tuple[int, ...]:
+        return n, *(self._task.action_space.shape or ())
+
+    def _shown(self, obs: np.ndarray) -> Any:
+        """Observations as the policy takes them: an env's Dict where the policy knows it as one."""
+        return self._task.as_dict(obs) if getattr(self._policy, "takes_dict", False) else obs
+
+    def _takes_one(self, obs: np.ndarray) -> bool:
+        """Whether the policy answers a single observation with a single action."""
+        try:
+            answer, state = self._asked(obs[0])
+        except Exception:
+            return False
+        self._each = state is None and answer.shape == self._shape(1)[1:]
+        return self._each
+
+    def _asked(self, obs: Any) -> _Answer:
+        """What the policy answers; scores of a Discrete's actions become the best of these."""
+        found, state = _split(self._policy(obs))
+        space = self._task.action_space
+        if (
+            getattr(self._policy, "scores", False)
+            and isinstance(space, spaces.Discrete)
+            and found.shape[-1:] == (space.n,)
+        ):
+            found = found.argmax(-1) + int(space.start)
+        return found, state
+
+    def _singly(self, obs: np.ndarray) -> np.ndarray:
+        return np.stack([self._asked(row)[0] for row in obs])
+
+    def _with_states(self, obs: np.ndarray, episodes: Sequence[Hashable]) -> np.ndarray:
+        found, states = [], {}
+        for row, episode in zip(obs, episodes, strict=True):
+            given: dict[str, Any] = {"state": self._states.get(episode)}
+            given |= {name: np.array([episode not in self._states]) for name in _START}
+            kept = {name: value for name, value in given.items() if name in self._keywords}
+            action, states[episode] = _split(self._policy(self._shown(row[None]), **kept))
+            found.append(action[0])
+        self._states = states  # of episodes that go on
+        return np.stack(found)
+
+
+def _split(answer: Any) -> _Answer:
+    """Actions, and what was returned beside them."""
+    if isinstance(answer, tuple) and len(answer) == 2:
+        return np.asarray(answer[0]), answer[1]
+    return np.asarray(answer), None
+
+
+def _keywords(policy: Any) -> frozenset[str]:
+    """Names of the arguments that a policy takes."""
+    own = getattr(policy, "keywords", None)  # of a partial it is a dict
+    if isinstance(own, frozenset):
+        return own
+    try:
+        return frozenset(inspect.signature(policy).parameters)
+    except (TypeError, ValueError):  # builtins have no signature
+        return frozenset()

@@ -1,0 +1,89 @@
+"""Action spaces: how actions are given, stored, and seen by a network."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+ActionSpace: TypeAlias = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+"""The spaces that actions may have.
+
+Actions of a Box are stored flat ``(n, action_dim)`` in float32; those of the others, which are whole numbers,
+as int64 counted from 0, ``(n,)`` of a Discrete and ``(n, parts)`` of the rest.
+"""
+
+
+def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
+    """The space, if actions may have it.
+
+    Raises:
+        ValueError: another one, or a Box without bounds; the message says what to do.
+    """
+    if isinstance(space, spaces.Box):
+        if not space.is_bounded():
+            raise ValueError(
+                "action space must be bounded; give the env finite limits, such as its actuators have: "
+                f"self.action_space = gymnasium.spaces.Box(-1.0, 1.0, {space.shape}), and scale in step"
+            )
+        return space
+    multi = isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)) and len(space.shape) == 1
+    if isinstance(space, spaces.Discrete) or multi:
+        return space  # type: ignore[return-value]
+    raise ValueError(
+        f"action space must be Box, Discrete, MultiDiscrete or MultiBinary of one axis, got {space}; wrap "
+        "the env in a gymnasium.ActionWrapper"
+    )
+
+
+def whole(space: spaces.Space[Any]) -> bool:
+    """Whether actions are whole numbers."""
+    return not isinstance(space, spaces.Box)
+
+
+def first(space: spaces.Space[Any]) -> Any:
+    """What stored whole-number actions count from: an int, or ``(parts,)`` int64; 0 of a Box."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start)
+    return np.asarray(space.start) if isinstance(space, spaces.MultiDiscrete) else 0
+
+
+def choices(space: spaces.Space[Any]) -> np.ndarray:
+    """How many values each part of a whole-number action may take: ``()`` of a Discrete, or ``(parts,)``."""
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.asarray(space.nvec)
+    assert isinstance(space, spaces.MultiBinary)
+    return np.full(space.shape, 2)
+
+
+def width(space: spaces.Space[Any]) -> int:
+    """Numbers that a network sees of an action: a flat Box, or a one-hot for every part."""
+    if isinstance(space, spaces.Box):
+        return int(np.prod(space.shape))
+    return int(choices(space).sum())
+
+
+def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -> np.ndarray:
+    """Whole-number actions ``(n, ...)`` as stored.
+
+    Raises:
+        ValueError: not whole numbers, or outside the space.
+    """
+    if isinstance(space, spaces.MultiBinary) and np.isin(given, (0, 1)).all():
+        given = given.astype(np.int64)  # Stable-Baselines3 gives them as floats
+    counted = given.astype(np.int64) - first(space)
+    outside = (counted < 0) | (counted >= choices(space))
+    if given.dtype.kind not in "iub" or given.shape[1:] != space.shape or outside.any():
+        raise ValueError(f"{name} must be whole numbers inside {space}, one action a row")
+    return np.asarray(counted)
+
+
+def uniform(space: ActionSpace, rng: np.random.Generator, n: int) -> np.ndarray:
+    """``n`` uniform actions, as the env takes them."""
+    if isinstance(space, spaces.Box):
+        return rng.uniform(space.low, space.high, size=(n, *space.shape)).astype(space.dtype)
+    low = first(space)
+    return rng.integers(low, low + choices(space), size=(n, *(space.shape or ())))
