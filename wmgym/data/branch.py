@@ -30,7 +30,7 @@ def branch(
         return fork(task, at, [actions])
     restore(env, at)
     unwrapped: Any = env.unwrapped
-    return record(task, env, unwrapped._get_obs(), actions)
+    return record(task, env, task.flat(unwrapped._get_obs()), actions)
 
 
 def record(task: Task, env: gym.Env[Any, Any], obs: Any, actions: np.ndarray) -> Transitions:

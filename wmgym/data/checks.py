@@ -21,6 +21,7 @@ from wmgym.data.odd_columns import (
     wraps,
 )
 from wmgym.data.transitions import Transitions
+from wmgym.tasks import actions
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def check(data: Transitions) -> tuple[Finding, ...]:
 def actions_outside(data: Transitions) -> str | None:
     """A line about actions that the env cannot have taken; None where there are none."""
     space = data.task.action_space
-    if isinstance(space, spaces.Discrete):
+    if not isinstance(space, spaces.Box):
         return None
     low, high = space.low.reshape(-1), space.high.reshape(-1)
     slack = 1e-4 * (high - low)  # rounding
@@ -193,8 +194,7 @@ def _few(data: Transitions) -> str | None:
 def _formula(data: Transitions, function: Callable[..., Any], rows: np.ndarray) -> np.ndarray:
     """What a reward or termination of the task gives; the caller's own take tensors."""
     arrays = data.state[rows], data.action[rows], data.next_state[rows], data.unobserved[rows]
-    if data.action.ndim == 1:
-        arrays = arrays[0], arrays[1] + int(data.task.action_space.start), *arrays[2:]  # type: ignore[union-attr]
+    arrays = arrays[0], arrays[1] + actions.first(data.task.action_space), *arrays[2:]
     if data.task.from_table:
         return np.asarray(function(*arrays))
     import torch

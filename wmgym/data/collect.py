@@ -80,7 +80,7 @@ def collect(
     if (steps is None) == (episodes is None) or (steps or episodes or 0) < 1:
         raise ValueError("pass either steps= or episodes=, at least 1")
     if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):
-        raise ValueError("noise must be >= 0, and 0 for Discrete actions")
+        raise ValueError("noise must be >= 0, and 0 for actions that are whole numbers")
     counts = {"workers": workers, "switch_every": switch_every, "max_episode_steps": max_episode_steps}
     for name, count in counts.items():
         if count is not None and count < 1:

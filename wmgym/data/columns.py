@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from wmgym.io.schema import ArraySpec, check_arrays
+from wmgym.tasks import actions
 from wmgym.tasks.task import Task
 
 PER_STEP = (
@@ -81,8 +80,8 @@ def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
     widths = {"obs": task.obs_dim, "core": core.dim, "unobserved": core.unobserved_dim}
     dtypes = dict.fromkeys(("reward", "unobserved"), "float64") | {"episode": "int64"}
     dtypes |= dict.fromkeys(("terminated", "truncated"), "bool")
-    discrete = isinstance(task.action_space, spaces.Discrete)
-    if discrete:
+    counted = actions.whole(task.action_space)
+    if counted:
         dtypes["action"] = "int64"
     else:
         widths["action"] = task.action_dim
@@ -95,8 +94,9 @@ def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
     for name in PER_STEP if "reward" in arrays else (each for each in PER_STEP if each != "reward"):
         width = widths.get(name.removeprefix("next_"))
         specs[name] = ArraySpec((n,) if width is None else (n, width), dtypes.get(name, "float32"))
-    if discrete:
-        specs["action"] = replace(specs["action"], low=0, high=task.action_dim - 1)
+    if counted:
+        most = actions.choices(task.action_space)
+        specs["action"] = ArraySpec((n, *most.shape), "int64", low=0, high=int(most.max()) - 1)
     check_arrays(arrays, specs)
     steps = np.diff(episode)
     if episode[0] != 0 or not np.isin(steps, (0, 1)).all():
@@ -107,18 +107,13 @@ def check_columns(task: Task, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def store_action(task: Task, action: np.ndarray) -> np.ndarray:
-    """Actions as stored: ``(n, action_dim)`` float32, or ``(n,)`` int64 counted from 0 for Discrete."""
+    """Actions as stored: ``(n, action_dim)`` float32, or whole numbers counted from 0 in int64."""
     space = task.action_space
-    if not isinstance(space, spaces.Discrete):
+    if not actions.whole(space):
         return in_float32(action).reshape(len(action), -1)
-    counted = action.astype(np.int64) - int(space.start)
-    if (
-        action.dtype.kind not in "iu"
-        or action.size != len(action)
-        or not np.isin(counted, range(space.n)).all()
-    ):
-        raise ValueError(f"actions must be one integer a row, inside {space}")
-    return counted.reshape(len(action))
+    if action.size == len(action) * int(np.prod(space.shape or ())):
+        action = action.reshape(len(action), *(space.shape or ()))
+    return actions.stored(space, action)
 
 
 def in_float32(array: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from gymnasium import spaces
 
 from wmgym.data.transitions import Transitions
+from wmgym.tasks.actions import whole as whole_numbers
 
 _ROWS = 20_000
 _CLEAR = 0.01  # share of the changes' variance that an action explains beyond what the others do
@@ -19,7 +19,7 @@ def out_of_step(data: Transitions) -> str | None:
     columns are out of step.
     """
     starts = data.window_starts(3)
-    if isinstance(data.task.action_space, spaces.Discrete) or len(starts) < 500:
+    if whole_numbers(data.task.action_space) or len(starts) < 500:
         return None
     rows = starts[np.linspace(0, len(starts) - 1, min(len(starts), _ROWS)).astype(int)] + 1
     state, change = data.core[rows].astype(np.float64), (data.next_core - data.core)[rows].astype(np.float64)

@@ -15,8 +15,8 @@ from wmgym.data.acting import Actor
 from wmgym.data.policy import PolicyFn
 from wmgym.data.steps import Episode, Recorder, Step, StepError, columns
 from wmgym.io.progress import Advance
-from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.actions import ActionSpace, uniform, whole
+from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task
 
 MUJOCO_WARNINGS = (

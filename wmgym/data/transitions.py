@@ -29,7 +29,7 @@ class Transitions:
     Attributes:
         task: the env they came from.
         obs: ``(n, obs_dim)`` float32, flattened.
-        action: ``(n, action_dim)`` float32, or ``(n,)`` int64 for Discrete.
+        action: ``(n, action_dim)`` float32, or int64 from 0: ``(n,)`` of Discrete, ``(n, parts)`` of others.
         reward: ``(n,)`` float64, or None where the log has none.
         next_obs: ``(n, obs_dim)`` float32; the final observation at an episode's end, never the next reset's.
         terminated: ``(n,)`` bool.

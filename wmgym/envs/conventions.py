@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 
 from wmgym.data.columns import bounded_numbers, real_numbers
+from wmgym.tasks import actions
 from wmgym.tasks.task import Task
 
 
@@ -43,6 +44,8 @@ def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.nd
     if set(options) not in ({"obs"}, {"state"}):
         raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
     ((name, given),) = options.items()
+    if name == "obs" and isinstance(given, Mapping):
+        given = task.flat(given)
     array, layout = bounded_numbers(f"options[{name!r}]", given), task.core
     shape: tuple[int, ...] = task.observation_space.shape or ()
     if name == "state":
@@ -78,18 +81,15 @@ def joint_seed(seeds: int | Sequence[int | None] | None, num_envs: int) -> int |
     return int(np.random.SeedSequence(given).generate_state(1, np.uint64)[0]) if given else None
 
 
-def action_tensor(
-    actions: Any, space: spaces.Space[Any], num_envs: int, device: torch.device
-) -> torch.Tensor:
-    """Actions ``(num_envs, *action_shape)`` float32, or ``(num_envs,)`` int64 of a Discrete; no alias."""
-    array, need = real_numbers("actions", actions), (num_envs, *(space.shape or ()))
+def action_tensor(given: Any, space: spaces.Space[Any], num_envs: int, device: torch.device) -> torch.Tensor:
+    """Actions ``(num_envs, *action_shape)`` float32, or int64 where they are whole numbers; no alias."""
+    array, need = real_numbers("actions", given), (num_envs, *(space.shape or ()))
     if array.shape != need:
         raise ValueError(
             f"Action dimension mismatch: actions have shape {array.shape}, need (num_envs, ...) = {need}"
         )
-    if isinstance(space, spaces.Discrete):
-        if array.dtype.kind not in "iu" or ((array < space.start) | (array >= space.start + space.n)).any():
-            raise ValueError(f"actions must be integers of {space}")
+    if actions.whole(space):
+        actions.stored(space, array)  # refuses what is outside
         return torch.as_tensor(array.astype(np.int64), device=device)
     return torch.from_numpy(bounded_numbers("actions", array).astype(np.float32)).to(device)
 
@@ -104,7 +104,12 @@ def masked(infos: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     return {**infos, **{f"_{key}": mask.copy() for key in infos}}
 
 
-def final_infos(obs: np.ndarray, infos: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
+def row_of(obs: Any, i: Any) -> Any:
+    """One env's observation out of a batch, be it of a Dict."""
+    return {key: row_of(part, i) for key, part in obs.items()} if isinstance(obs, Mapping) else obs[i]
+
+
+def final_infos(obs: Any, infos: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
     """What the last step's infos add about the episodes of a mask ``(num_envs,)`` that have ended.
 
     "final_obs" is an object array of their last observations, out of ``obs`` ``(num_envs, *obs_shape)``, or
@@ -112,7 +117,7 @@ def final_infos(obs: np.ndarray, infos: dict[str, Any], ended: np.ndarray) -> di
     """
     last = np.full(len(ended), None, dtype=object)
     for i in np.flatnonzero(ended):
-        last[i] = obs[i]
+        last[i] = row_of(obs, i)
     info = {key: value.copy() for key, value in named(infos)}
     for value in info.values():
         value[~ended] = 0

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from wmgym.envs.conventions import named
+from wmgym.envs.conventions import named, row_of
 from wmgym.envs.episodes import EnvSnapshot
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 
@@ -16,7 +16,7 @@ LIMITED_OUTSIDE = 2**62
 """``max_episode_steps`` of an env that ``gym.make`` makes, which puts a ``TimeLimit`` around it."""
 
 
-class ImaginedEnv(gym.Env[np.ndarray, Any]):
+class ImaginedEnv(gym.Env[Any, Any]):
     """One imagined episode at a time: an ``ImaginedVectorEnv`` of one env, without its leading dimension.
 
     Infos hold ``error_bound`` ``(core_dim,)``, whose dimensions ``world.core_names`` names, ``diverged`` and,
@@ -40,7 +40,7 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode: its first observation ``(*obs_shape,)`` and infos.
 
         Args:
@@ -49,17 +49,21 @@ class ImaginedEnv(gym.Env[np.ndarray, Any]):
         """
         super().reset(seed=seed)
         obs, infos = self._venv.reset(seed=seed, options=options)
-        return obs[0], _first(infos)
+        return row_of(obs, 0), _first(infos)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one step; after an end, call ``reset``. Arguments and errors as for the vector env."""
         obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
-        return obs[0], reward.item(), terminated.item(), truncated.item(), _first(infos)
+        return row_of(obs, 0), reward.item(), terminated.item(), truncated.item(), _first(infos)
 
     def render(self) -> np.ndarray | None:
         """A picture ``(height, width, 3)`` uint8 of the imagined state, in mode "rgb_array"."""
         frames = self._venv.render()
         return None if frames is None else frames[0]
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """The real env's own reward of goals; see ``ImaginedVectorEnv.compute_reward``."""
+        return self._venv.compute_reward(achieved_goal, desired_goal, info)
 
     def close(self) -> None:
         """Release the drawing context."""

@@ -105,10 +105,16 @@ def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> Imagine
 def make_vector_env(
     env_id: str, world: Source | None = None, num_envs: int = 1, **kwargs: Any
 ) -> ImaginedVectorEnv:
-    """Entry point of ``gym.make_vec``; arguments and errors as for ``make_env``."""
+    """Entry point of ``gym.make_vec``; arguments and errors as for ``make_env``.
+
+    Autoreset is NEXT_STEP unless another mode is asked for, as it is of the real id.
+    """
+    from gymnasium.vector import AutoresetMode
+
     from wmgym.envs.vector_env import ImaginedVectorEnv
 
-    return _imagined(ImaginedVectorEnv, env_id, world, num_envs=num_envs, **kwargs)
+    how = {"autoreset_mode": AutoresetMode.NEXT_STEP, **kwargs}
+    return _imagined(ImaginedVectorEnv, env_id, world, num_envs=num_envs, **how)
 
 
 def _imagined(kind: Callable[..., E], env_id: str, source: Source | None, **kwargs: Any) -> E:

@@ -21,6 +21,7 @@ from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
 from wmgym.models.fallback import with_fallback
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
+from wmgym.tasks.goals import GoalReward
 
 if TYPE_CHECKING:
     from wmgym.tasks.rendering import Renderer
@@ -35,7 +36,7 @@ Source: TypeAlias = WorldModel | str | os.PathLike[str]
 
 
 @renamed(mode="propagation", **OLD_TRUST)
-class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """``num_envs`` imagined episodes side by side: same spaces and time limit as the real env.
 
     Autoreset is Gymnasium's, SAME_STEP by default: an ending step returns the next episode's first
@@ -128,8 +129,8 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.render_mode, self.autoreset_mode = render_mode, AutoresetMode(autoreset_mode)
         fps = max(1, round(1 / task.dt))
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": fps}
-        self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
-        self.observation_space = batch_space(task.observation_space, num_envs)
+        self.single_observation_space, self.single_action_space = task.env_space, task.action_space
+        self.observation_space = batch_space(task.env_space, num_envs)
         self.action_space = batch_space(task.action_space, num_envs)
         sides = task.observation_space.low, task.observation_space.high
         self._bounds = sides if np.isfinite(sides).any() else None  # a prediction knows nothing of them
@@ -143,7 +144,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start all episodes, or those of a mask; observations ``(num_envs, *obs_shape)`` and infos.
 
         Args:
@@ -167,9 +168,7 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._draw()
         return self._observe(), conventions.masked(self._episodes.infos(np.zeros(self.num_envs, bool)), mask)
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every episode by one step; all that is returned has ``num_envs`` rows.
 
         Args:
@@ -223,10 +222,27 @@ class ImaginedVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             infos["novelty"][ended] = self.world.novelty(start).cpu().numpy()
         infos |= final
 
-    def _observe(self) -> np.ndarray:
-        flat = self.world.task.core.observe(self._episodes.state.full.cpu().numpy())
-        obs = np.array(flat, self.observation_space.dtype).reshape(self.observation_space.shape)
-        return obs if self._bounds is None else np.clip(obs, *self._bounds)
+    def _observe(self) -> Any:
+        task = self.world.task
+        flat = task.core.observe(self._episodes.state.full.cpu().numpy())
+        space = task.observation_space
+        if space.dtype is not None and space.dtype.kind in "iu":
+            flat = np.rint(flat)  # a cast would cut the fraction off
+        obs = np.array(flat, space.dtype).reshape(self.num_envs, *space.shape)
+        return task.as_dict(obs if self._bounds is None else np.clip(obs, *self._bounds))
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """The real env's own reward of goals ``(n, goal_dim)``, as HER takes it, or of one ``(goal_dim,)``.
+
+        Raises:
+            ValueError: the env has no goals, or pays by more than them.
+        """
+        function = getattr(self.world.task.reward, "function", None)
+        if not isinstance(function, GoalReward):
+            raise ValueError(f"{self.world.task.env_id or 'this env'} has no reward by goals")
+        if np.ndim(achieved_goal) == 1:
+            return float(function.compute(np.array([achieved_goal]), np.array([desired_goal]), [info])[0])
+        return function.compute(achieved_goal, desired_goal, info)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture ``(height, width, 3)`` uint8 an env; None unless ``render_mode`` is "rgb_array"."""

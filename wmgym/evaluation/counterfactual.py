@@ -12,11 +12,12 @@ from gymnasium import spaces
 
 from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, stacked
 from wmgym.data.branch import branch, record
-from wmgym.data.policy import random_actions
 from wmgym.data.transitions import Transitions, concat
 from wmgym.evaluation.findings import Alternative, Counterfactual
 from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
+from wmgym.tasks import actions
+from wmgym.tasks.actions import ActionSpace
 from wmgym.tasks.ground_truth import snapshot
 
 STEPS, NOISE = 8, 0.3
@@ -75,7 +76,7 @@ def _plans(
     """Actions ``(STEPS, ...)`` of each kind, as the env takes them."""
     space = own.task.action_space
     logged = _as_given(space, own.action[row : row + STEPS])
-    plans = {LOGGED: logged, "random": random_actions(space, rng, STEPS)}
+    plans = {LOGGED: logged, "random": actions.uniform(space, rng, STEPS)}
     if others:
         other, rows = others[int(rng.integers(len(others)))]
         at = int(rng.choice(rows))
@@ -86,11 +87,11 @@ def _plans(
     return plans
 
 
-def _as_given(space: spaces.Box | spaces.Discrete, stored: np.ndarray) -> np.ndarray:
-    """Stored actions as the env took them: Discrete ones are stored from zero, Box ones flat."""
-    if isinstance(space, spaces.Discrete):
-        return stored + space.start
-    return stored.reshape(len(stored), *space.shape).astype(space.dtype)
+def _as_given(space: ActionSpace, stored: np.ndarray) -> np.ndarray:
+    """Stored actions as the env took them: whole numbers are stored from zero, Box ones flat."""
+    if actions.whole(space):
+        return np.asarray(stored + actions.first(space))
+    return stored.reshape(len(stored), *(space.shape or ())).astype(space.dtype)
 
 
 def _outcomes(
@@ -106,7 +107,7 @@ def _outcomes(
         if obs is None:
             yield None
             return
-        if own.task.core.layout is None:  # an env that no table knows may remember more than a snapshot holds
+        if own.task.from_table:  # any other env may remember more than a snapshot holds
             with contextlib.suppress(ValueError):  # no MuJoCo env
                 at = snapshot(env)
         yield record(own.task, env, obs, plan)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gymnasium import spaces
 
+from wmgym.tasks.actions import ActionSpace, refuse_space
 from wmgym.tasks.layout import Core, Geometry
 from wmgym.tasks.spec import OnCore, UserRewardFn
 from wmgym.tasks.task import Task
@@ -14,7 +15,7 @@ from wmgym.tasks.task import Task
 
 def describe_task(
     observation_space: spaces.Box,
-    action_space: spaces.Box | spaces.Discrete,
+    action_space: ActionSpace,
     *,
     dt: float,
     max_episode_steps: int | None = None,
@@ -38,10 +39,7 @@ def describe_task(
     """
     if not isinstance(observation_space, spaces.Box):
         raise ValueError(f"observation_space must be a Box, got {observation_space}")
-    if not isinstance(action_space, (spaces.Box, spaces.Discrete)):
-        raise ValueError(f"action_space must be Box or Discrete, got {action_space}")
-    if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
-        raise ValueError("action_space must be bounded; give it the limits of the actuators")
+    refuse_space(action_space)
     if not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"dt must be above 0 seconds, got {dt}")
     core = Core(Geometry(math.prod(observation_space.shape)), names=tuple(names))

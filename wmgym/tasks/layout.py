@@ -69,6 +69,10 @@ class Geometry:
         displacement_dim: root displacements predicted beside the core.
         angles: in radians, on the circle.
         fixed: do not change within an episode.
+        wrapped: ``(dimension, low, high)`` of what is wrapped into an interval, as an angle that jumps from
+            pi to -pi is; differences take the shorter way round. In any unit, unlike ``angles``.
+        whole: whole numbers, as flags and counters are.
+        copies: ``(dimension, source)`` of what always equals another dimension.
         free: the dynamics do not depend on them: where the root is on a plane, and which way it points.
         quaternion: first of the four numbers (w, x, y, z) that give a floating base its orientation.
         pitch: angle by which a planar robot's frame is turned, and the sense of it: 1 turns the first axis of
@@ -92,6 +96,9 @@ class Geometry:
     velocities: tuple[tuple[int, ...], ...] = ()
     root: tuple[int, int, int] | None = None
     feet: tuple[Foot, ...] = ()
+    wrapped: tuple[tuple[int, float, float], ...] = ()
+    whole: tuple[int, ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
     rotations: tuple[int, ...] = ()
 
     @property
@@ -107,6 +114,12 @@ class Geometry:
             return ()
         turns = tuple(tuple(range(at, at + 4)) for at in self.quaternions)
         return (*turns, *(each for each in (*self.positions, *self.velocities) if max(each) < self.dim))
+
+    @property
+    def of_single_numbers(self) -> bool:
+        """Whether it says nothing of space, only what single numbers are like, as data can tell it."""
+        plain = Geometry(self.dim, angles=self.angles, fixed=self.fixed)
+        return self == replace(plain, wrapped=self.wrapped, whole=self.whole, copies=self.copies)
 
     def in_world(self) -> Geometry:
         """As readouts see it, which are given in world axes: the heading counts, the place does not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,3 +49,17 @@ def same_joints(env: gym.Env[Any, Any], env_id: str, kwargs: Mapping[str, Any]) 
         [(model.joint(i).name, int(model.jnt_type[i])) for i in range(model.njnt)] for model in models
     )
     return mine == own and models[0].opt.timestep == models[1].opt.timestep
+
+
+def refuse_import(env_id: str) -> None:
+    """Refuse an id that names a module which is not imported: it may come from a file, which runs no code.
+
+    Raises:
+        ValueError: names the module.
+    """
+    module, colon, _ = env_id.rpartition(":")
+    if colon and module not in sys.modules:
+        raise ValueError(
+            f"{env_id!r} needs the module {module!r}, which a file does not import: import it first "
+            f"(wmgym --import {module}, on the command line), if you trust it"
+        )

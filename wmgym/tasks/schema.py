@@ -5,90 +5,78 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
+import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from pydantic import Field, JsonValue, model_validator
 
 from wmgym.io.schema import Count, Record, from_json, refusing, to_json
-from wmgym.tasks.layout import Core, identity_core, shown_alone
+from wmgym.tasks.goals import GOAL_KEYS, GoalReward
+from wmgym.tasks.layout import Core, Geometry, identity_core, shown_alone
+from wmgym.tasks.real_env import refuse_import
 from wmgym.tasks.registry import lookup
-from wmgym.tasks.spec import Known
+from wmgym.tasks.space_schema import (
+    ActionRecord,
+    BoxRecord,
+    DictRecord,
+    record_action_space,
+    record_box,
+    record_dict_space,
+)
+from wmgym.tasks.spec import Known, OnCore, RewardFn
 from wmgym.tasks.task import Task, with_core
 
-Origin = Literal["table", "given", "learned"]
+Origin = Literal["table", "given", "learned", "goal"]
+"""Of a reward or termination; "goal" is by the env's own ``compute_reward``."""
 
 
-class BoxRecord(Record):
-    """A ``Box``; None stands for an unbounded side, which a space of floats alone may have."""
+class TraitsRecord(Record):
+    """What is known of the numbers of an observation that is the state; see ``Geometry``."""
 
-    type: Literal["box"]
-    shape: list[Count]
-    dtype: Literal[
-        "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32",
-        "int64", "bool",
-    ]  # fmt: skip
-    low: list[int | float | None]
-    high: list[int | float | None]
+    angles: tuple[Count, ...] = ()
+    fixed: tuple[Count, ...] = ()
+    wrapped: tuple[tuple[Count, float, float], ...] = ()
+    whole: tuple[Count, ...] = ()
+    copies: tuple[tuple[Count, Count], ...] = ()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        """Refuse bounds that are not of the shape or of the type, or that leave nothing between them."""
-        if not math.prod(self.shape) == len(self.low) == len(self.high):
-            raise ValueError("low and high must each hold one number for every place of the shape")
-        dtype = np.dtype(self.dtype)
-        least, most = (0, 1) if dtype.kind == "b" else _range(dtype)
-        sides = zip(self.low, self.high, strict=True)
-        whole = [(least if a is None else a, most if b is None else b) for a, b in sides]
-        if dtype.kind != "f" and any(type(x) is not int for x in (*self.low, *self.high)):
-            raise ValueError(f"bounds of {self.dtype} must be integers")
-        if not all(least <= a <= b <= most for a, b in whole):
-            raise ValueError(f"low must not exceed high, nor either the range of {self.dtype}")
-        return self
-
-    @property
-    def bounded(self) -> bool:
-        """Whether every number has two bounds."""
-        return None not in self.low and None not in self.high
-
-    def space(self) -> spaces.Box:
-        """The space."""
-        dtype = np.dtype(self.dtype)
-        low = np.array([-np.inf if x is None else x for x in self.low], dtype).reshape(self.shape)
-        high = np.array([np.inf if x is None else x for x in self.high], dtype).reshape(self.shape)
-        return spaces.Box(low, high, dtype=dtype.type)
-
-
-class DiscreteRecord(Record):
-    """A ``Discrete``."""
-
-    type: Literal["discrete"]
-    n: Annotated[int, Field(ge=1, le=2**53)]
-    start: Annotated[int, Field(ge=-(2**53), le=2**53)]
-
-    def space(self) -> spaces.Discrete:
-        """The space."""
-        return spaces.Discrete(self.n, start=self.start)
+    def of(self, dim: int) -> Geometry:
+        """A geometry of ``dim`` numbers with these traits."""
+        named = [*self.angles, *self.fixed, *self.whole, *(i for pair in self.copies for i in pair)]
+        if any(i >= dim for i in (*named, *(each[0] for each in self.wrapped))):
+            raise ValueError("a trait is of a number that the observation does not have")
+        if any(not low < high for _, low, high in self.wrapped):
+            raise ValueError("an interval's low end must be below its high end")
+        return Geometry(
+            dim,
+            angles=self.angles,
+            fixed=self.fixed,
+            wrapped=self.wrapped,
+            whole=self.whole,
+            copies=self.copies,
+        )
 
 
 class TaskRecord(Record):
     """All of a ``Task`` but functions; an infinite keyword is ``{"float": "inf"}``, as JSON has none.
 
-    ``names`` are those of the observation's numbers where it is the state and they have some of their own;
-    ``layout`` is the ``ModelLayout`` of a robot that its own MuJoCo model describes.
+    ``names`` and ``traits`` are those of the observation's numbers where it is the state; ``layout`` is the
+    ``ModelLayout`` of a robot that its own MuJoCo model describes.
     """
 
     env_id: str
     env_kwargs: dict[str, JsonValue]
     observation_space: BoxRecord
-    action_space: BoxRecord | DiscreteRecord
+    action_space: ActionRecord
     dt: Annotated[float, Field(gt=0)]
     max_episode_steps: Annotated[int, Field(ge=1, le=2**53)] | None
     reward: Origin
     terminated: Origin
     names: list[str] | None = None
     layout: dict[str, JsonValue] | None = None
+    traits: TraitsRecord | None = None
+    dict_space: DictRecord | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -109,23 +97,19 @@ def record_task(task: Task) -> TaskRecord:
     Raises:
         ValueError: a keyword of its env is no JSON value.
     """
-    action_space: BoxRecord | DiscreteRecord
-    if isinstance(task.action_space, spaces.Discrete):
-        n, start = int(task.action_space.n), int(task.action_space.start)
-        action_space = DiscreteRecord(type="discrete", n=n, start=start)
-    else:
-        action_space = _record_box(task.action_space)
     return TaskRecord(
         env_id=task.env_id,
         env_kwargs=record_kwargs(task.env_kwargs),
-        observation_space=_record_box(task.observation_space),
-        action_space=action_space,
+        observation_space=record_box(task.observation_space),
+        action_space=record_action_space(task.action_space),
         dt=task.dt,
         max_episode_steps=task.max_episode_steps,
         reward=_origin(task, task.reward),
         terminated=_origin(task, task.terminated),
-        names=list(task.core.names) if _names_alone(task) else None,
+        names=list(task.core.names) if _observed(task) and task.core.names != _plain(task).names else None,
         layout=None if task.core.layout is None else to_json(task.core.layout),
+        traits=None if task.from_table or task.core.layout is not None else _traits(task.core.geometry),
+        dict_space=None if task.dict_space is None else record_dict_space(task.dict_space),
     )
 
 
@@ -146,7 +130,13 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
     if task is not None:
         if (task.observation_space, task.action_space) != (observation_space, action_space):
             raise ValueError(f"{where}: task= has other spaces than the stored {record.env_id!r}")
-        return task if record.layout is None else with_core(task, _core(record, None, where))
+        if record.layout is not None:
+            return with_core(task, _core(record, None, where))
+        if record.traits is None or not task.core.geometry.of_single_numbers:
+            return task
+        with refusing(where, f"a task {record.env_id!r}", "make it again"):
+            geometry = record.traits.of(task.core.dim)
+        return with_core(task, replace(task.core, geometry=geometry))
     if "given" in (record.reward, record.terminated):
         raise ValueError(
             f"{where}: {record.env_id!r} was described with reward_fn, terminated_fn or core, which are not "
@@ -161,6 +151,16 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
             "not here; if the robot is your own, run the line that sets wmgym.tasks.registry.TABLE before "
             "loading, else use the version of wmgym that stored it"
         )
+    core = _core(record, known, where)
+    reward: RewardFn | None = known.reward if known and record.reward == "table" else None
+    dict_space = None if record.dict_space is None else record.dict_space.space()
+    if record.reward == "goal":
+        with refusing(where, f"a task {record.env_id!r}", "make it again"):
+            if dict_space is None or not set(dict_space.spaces) >= set(GOAL_KEYS):
+                raise ValueError("a reward by goals needs a Dict observation with goals")
+        reward = OnCore(
+            core, GoalReward(partial(_make_env, record.env_id, env_kwargs), dict_space), "reward_fn"
+        )
     if known is not None:
         _try(record, known, int(np.prod(observation_space.shape)), where)
     return Task(
@@ -170,11 +170,18 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
         action_space=action_space,
         dt=record.dt,
         max_episode_steps=record.max_episode_steps,
-        core=_core(record, known, where),
-        reward=known.reward if known and record.reward == "table" else None,
+        core=core,
+        reward=reward,
         terminated=known.terminated if known else None,
         from_table=known is not None,
+        dict_space=dict_space,
     )
+
+
+def _make_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """The env of an id whose module is imported; a file does not import one."""
+    refuse_import(env_id)
+    return gym.make(env_id, **env_kwargs)
 
 
 def _core(record: TaskRecord, known: Known | None, where: str) -> Core:
@@ -187,7 +194,8 @@ def _core(record: TaskRecord, known: Known | None, where: str) -> Core:
             layout.check(obs_dim)
             return core_of(layout)
     if known is None:
-        return replace(identity_core(obs_dim), names=tuple(record.names or ()))
+        geometry = (record.traits or TraitsRecord()).of(obs_dim)
+        return replace(identity_core(obs_dim), geometry=geometry, names=tuple(record.names or ()))
     core = known.core if record.reward == "table" else shown_alone(known.core)
     if core is None:
         raise ValueError(
@@ -220,28 +228,36 @@ def rebuild_kwargs(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _rebuild_value(value) for key, value in values.items()}
 
 
-def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """The smallest and the largest finite number."""
-    info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    convert = float if dtype.kind == "f" else int
-    return convert(info.min), convert(info.max)
-
-
 def _origin(task: Task, function: Any) -> Origin:
     """Where a head comes from; a core of the caller's own makes all of them given."""
     if task.from_table:
         return "learned" if function is None else "table"
-    plain = task.core == identity_core(task.obs_dim) or _names_alone(task)
-    if function is None and (plain or task.core.layout is not None):
+    if isinstance(function, OnCore) and isinstance(function.function, GoalReward) and task.factory is None:
+        return "goal"
+    if function is None and (_observed(task) or task.core.layout is not None):
         return "learned"
     return "given"
 
 
-def _names_alone(task: Task) -> bool:
-    """Whether the observation is the state and only the names of its numbers are the caller's own."""
-    plain = identity_core(task.obs_dim)
-    named = len(task.core.names) == len(plain.names) and task.core.names != plain.names
-    return named and replace(task.core, names=plain.names) == plain
+def _plain(task: Task) -> Core:
+    return identity_core(task.obs_dim)
+
+
+def _observed(task: Task) -> bool:
+    """Whether the observation is the state, of whose numbers at most names and traits are known."""
+    plain, core = _plain(task), task.core
+    if len(core.names) != len(plain.names):
+        return False
+    alone = replace(core, names=plain.names, geometry=plain.geometry) == plain
+    return alone and core.geometry.of_single_numbers
+
+
+def _traits(geometry: Geometry) -> TraitsRecord | None:
+    """None where there are none, or more is known than those."""
+    if not geometry.of_single_numbers:
+        return None
+    found = {name: getattr(geometry, name) for name in TraitsRecord.model_fields}
+    return TraitsRecord(**found) if any(found.values()) else None
 
 
 def _record_value(key: str, value: Any) -> JsonValue:
@@ -266,12 +282,3 @@ def _rebuild_value(value: JsonValue) -> Any:
             return float(str(value["float"]))
         return {name: _rebuild_value(item) for name, item in value.items()}
     return value
-
-
-def _record_box(space: spaces.Box) -> BoxRecord:
-    low, high = (
-        [None if math.isinf(x) else +x for x in side.reshape(-1).tolist()] for side in (space.low, space.high)
-    )
-    return BoxRecord.model_validate(
-        {"type": "box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
-    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium as gym
@@ -14,9 +14,12 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from wmgym.tasks.back_end import back_end_errors
+from wmgym.tasks import actions
+from wmgym.tasks.actions import ActionSpace
+from wmgym.tasks.goals import boxes_alone, flatten, goal_reward, refuse_images, unflatten
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
-from wmgym.tasks.real_env import import_provider, make_or_explain, same_joints
+from wmgym.tasks.real_env import import_provider, make_or_explain, refuse_import, same_joints
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
 
@@ -28,12 +31,12 @@ EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
 
 @dataclass(frozen=True, repr=False)
 class Task:
-    """A Gymnasium env with Box observations and Box or Discrete actions, described for a world model.
+    """A Gymnasium env with Box observations, or Dicts of them, described for a world model.
 
     Attributes:
         env_id: id for ``gym.make``; empty where the env came from a factory without a spec.
         env_kwargs: keywords for ``gym.make``; JSON values only.
-        observation_space: the env's own space (Dict already flattened to Box).
+        observation_space: the env's own space, or the Box that its Dict is flattened to.
         action_space: the env's own space.
         dt: seconds of simulated time a step; 1.0 where the env does not say.
         max_episode_steps: the env's time limit, or None.
@@ -46,12 +49,13 @@ class Task:
         factory: makes the real env where ``env_id`` alone cannot.
         robot: what the env's compiled MuJoCo model says of the state, where no table describes it; then
             ``collect`` records that state, and finds how observations show it.
+        dict_space: the env's own space, where it is a Dict of Boxes.
     """
 
     env_id: str
     env_kwargs: Mapping[str, Any]
     observation_space: spaces.Box
-    action_space: spaces.Box | spaces.Discrete
+    action_space: ActionSpace
     dt: float
     max_episode_steps: int | None
     core: Core
@@ -60,6 +64,7 @@ class Task:
     from_table: bool = False
     factory: EnvFactory | None = field(default=None, compare=False, repr=False)
     robot: Robot | None = field(default=None, compare=False, repr=False)
+    dict_space: spaces.Dict | None = None
 
     def __repr__(self) -> str:
         """The env, the sizes of its spaces, and where reward and termination come from."""
@@ -85,9 +90,20 @@ class Task:
     @property
     def action_dim(self) -> int:
         """Length of the action as the network sees it: flattened Box, or one-hot."""
-        if isinstance(self.action_space, spaces.Discrete):
-            return int(self.action_space.n)
-        return int(np.prod(self.action_space.shape))
+        return actions.width(self.action_space)
+
+    @property
+    def env_space(self) -> spaces.Box | spaces.Dict:
+        """The space of observations as the env gives them."""
+        return self.observation_space if self.dict_space is None else self.dict_space
+
+    def flat(self, obs: Any) -> np.ndarray:
+        """Observations as the env gives them, with leading axes or without, in a row: ``(..., obs_dim)``."""
+        return np.asarray(obs) if self.dict_space is None else flatten(self.dict_space, obs)
+
+    def as_dict(self, flat: np.ndarray) -> Any:
+        """Flat observations ``(..., obs_dim)`` as the env gives them."""
+        return flat if self.dict_space is None else unflatten(self.dict_space, flat)
 
     def make(self, **kwargs: Any) -> gym.Env[Any, Any]:
         """Make the real env, its time limit included; Dict observations flattened."""
@@ -100,12 +116,7 @@ class Task:
                 "this task has no env: it was described from recorded data, or from an env without an id; "
                 "pass make_task a factory"
             )
-        module, colon, _ = self.env_id.rpartition(":")
-        if colon and module not in sys.modules:  # an id may come from a file, which must not run code
-            raise ValueError(
-                f"{self.env_id!r} needs the module {module!r}, which a file does not import: import it first "
-                f"(wmgym --import {module}, on the command line), if you trust it"
-            )
+        refuse_import(self.env_id)
         import_provider(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
         with back_end_errors():
@@ -173,8 +184,9 @@ def make_task(
         factory, env = env_or_id, env_or_id()
     else:
         raise ValueError(f"expected an env id, an env or a factory, got {type(env_or_id).__name__}")
-    env = _flat(env)
     try:
+        refuse_images(env.observation_space)
+        own_space, own_env, env = env.observation_space, env, _flat(env)
         spec, (observation_space, action_space) = env.spec, _supported(env)
         if isinstance(env_or_id, str):
             env_id, kwargs = env_or_id, dict(env_kwargs or {})
@@ -195,6 +207,8 @@ def make_task(
         reward, terminated = (known.reward, known.terminated) if known else (None, None)
         limits = [each._max_episode_steps for each in time_limits(env)]
         limits += [limit for limit in (step_limit(env),) if limit is not None]
+        if reward is None and reward_fn is None:
+            reward_fn = goal_reward(own_env, factory or partial(gym.make, env_id, **kwargs))
         own_limit = spec.max_episode_steps if spec is not None else None
         return Task(
             env_id=env_id,
@@ -209,6 +223,7 @@ def make_task(
             from_table=known is not None and reward_fn is None and terminated_fn is None,
             factory=factory,
             robot=robot,
+            dict_space=own_space if isinstance(own_space, spaces.Dict) and boxes_alone(own_space) else None,
         )
     finally:
         if not isinstance(env_or_id, gym.Env):
@@ -262,15 +277,11 @@ def with_core(task: Task, core: Core) -> Task:
     return replace(task, core=core, **moved)
 
 
-def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
+def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, ActionSpace]:
     observation_space, action_space = env.observation_space, env.action_space
     if not isinstance(observation_space, spaces.Box):
         raise ValueError(f"observation space must be Box or a Dict of Boxes, got {observation_space}")
-    if not isinstance(action_space, (spaces.Box, spaces.Discrete)):
-        raise ValueError(f"action space must be Box or Discrete, got {action_space}")
-    if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
-        raise ValueError("action space must be bounded; wrap the env in gymnasium.wrappers.RescaleAction")
-    return observation_space, action_space
+    return observation_space, actions.refuse_space(action_space)
 
 
 def _robot(env: gym.Env[Any, Any]) -> Robot | None:

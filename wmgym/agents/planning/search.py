@@ -123,7 +123,8 @@ class Search:
         Raises:
             ValueError: observations of another shape, or that are not finite.
         """
-        task, array = self.world.task, np.asarray(obs, np.float64)
+        task = self.world.task
+        array = np.asarray(task.flat(obs), np.float64)
         shape = task.observation_space.shape
         if shape not in (array.shape, array.shape[1:]):
             batch = ", ".join(map(str, ("n", *shape)))

@@ -128,7 +128,8 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     size = keywords.get("buffer_size", least)
     if not isinstance(size, int) or size < least:  # SB3 would make the most of any number
         raise ValueError(f"buffer_size has to be a whole number of at least {least}, got {size!r}")
-    model: BaseAlgorithm = build("MlpPolicy", env, seed=seed, device="cpu", **keywords)
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+    model: BaseAlgorithm = build(policy, env, seed=seed, device="cpu", **keywords)
     return model
 
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3.train import new_agent
+from wmgym.envs.conventions import row_of
 from wmgym.tasks.task import Task
 
 _SHORT = {"n_steps": 2, "gradient_steps": 1}  # one update, of any size, tells
@@ -119,17 +120,20 @@ class _Still(VecEnv):
 
     def __init__(self, task: Task, num_envs: int) -> None:
         self.metadata: dict[str, Any] = {}
-        super().__init__(num_envs, task.observation_space, task.action_space)
+        super().__init__(num_envs, task.env_space, task.action_space)
+        self._task = task
 
     def reset(self) -> VecEnvObs:
-        return np.zeros((self.num_envs, *self.observation_space.shape), self.observation_space.dtype)  # type: ignore[misc]
+        space = self._task.observation_space
+        obs: VecEnvObs = self._task.as_dict(np.zeros((self.num_envs, *space.shape), space.dtype))
+        return obs
 
     def step_async(self, actions: np.ndarray) -> None:
         pass
 
     def step_wait(self) -> VecEnvStepReturn:
         obs: Any = self.reset()
-        infos: list[dict[str, Any]] = [{"terminal_observation": row} for row in obs]
+        infos = [{"terminal_observation": row_of(obs, i)} for i in range(self.num_envs)]
         return obs, np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, bool), infos
 
     def close(self) -> None:

@@ -63,7 +63,8 @@ class ImaginedVecEnv(VecEnv):
         self._reset_options()
         self._returns[:] = 0
         self._lengths[:] = 0
-        return obs
+        first: VecEnvObs = obs
+        return first
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions until ``step_wait``."""
