@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import Carry, Propagation, predict_assigned
 from wmgym.models.world import WorldModel
+from wmgym.tasks import actions
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def open_loop_steps(
                 step = world.step(state, action, propagation, generator, trust)
             state, reward[going] = step.state, step.reward.cpu().numpy()
             core[going] = state.core.cpu().numpy()
-            error[going] = np.abs(core[going] - real.next_core[rows])
+            error[going] = np.abs(world.coordinates.distance(core[going], real.next_core[rows]))
             disagreement[going] = world.disagreement(state, np.full(len(going), h + 1)) if trust else 0.0
         yield OpenLoopStep(error, core, disagreement, reward)
 
@@ -130,7 +130,6 @@ def steps_left(data: Transitions) -> np.ndarray:
 
 
 def given_actions(world: WorldModel, stored: np.ndarray) -> torch.Tensor:
-    """Stored actions ``(n, ...)`` as the agent gave them: Discrete ones count from the space's start."""
-    space = world.task.action_space
-    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
-    return torch.tensor(stored, device=world.device) + start
+    """Stored actions ``(n, ...)`` as the agent gave them, whole numbers from their space's start."""
+    first = torch.as_tensor(actions.first(world.task.action_space), device=world.device)
+    return torch.tensor(stored, device=world.device) + first

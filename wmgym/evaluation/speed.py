@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.data.policy import random_actions
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.evaluation.findings import Speed
 from wmgym.models.world import WorldModel
+from wmgym.tasks.actions import uniform
 from wmgym.tasks.task import Task
 
 MANY = 1_024
@@ -54,7 +54,7 @@ def _imagined(world: WorldModel, count: int, limit: int, seed: int) -> float:
     env = ImaginedVectorEnv(world, count, max_episode_steps=limit)
     env.reset(seed=seed)
     rng, space = np.random.default_rng(seed), world.task.action_space
-    return count * _rate(lambda: env.step(random_actions(space, rng, count)), clock(world))
+    return count * _rate(lambda: env.step(uniform(space, rng, count)), clock(world))
 
 
 def _physics(task: Task, seed: int) -> float | None:

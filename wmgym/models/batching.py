@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.tasks.actions import ActionSpace, choices
 from wmgym.tasks.layout import Array
 
 MULTIPLE = 4
@@ -76,6 +77,14 @@ def padded(rows: Array, multiple: int = MULTIPLE) -> Array:
 def beside(left: Array, right: Array) -> Array:
     """Columns of both: a core and the shown readouts are a state."""
     return library(left).concatenate([left, right], 1) if right.shape[1] else left
+
+
+def one_hot(space: ActionSpace, counted: Tensor) -> Tensor:
+    """Whole-number actions, counted from 0, as a network sees them: ``(n, action_dim)`` float32."""
+    if counted.ndim == 1:
+        return functional.one_hot(counted, int(choices(space))).float()
+    parts = zip(counted.unbind(1), choices(space).tolist(), strict=True)
+    return torch.cat([functional.one_hot(part, count).float() for part, count in parts], 1)
 
 
 def widened(matrix: Tensor) -> Tensor:

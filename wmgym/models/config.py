@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
@@ -114,3 +114,9 @@ class EnsembleConfig:
             and 0 <= core.displacement_dim <= self.target_dim
         ):
             raise ValueError("the core or the action has more dimensions than the weights")
+
+
+def architecture(config: FitConfig, **given: Any) -> EnsembleConfig:
+    """The architecture that a fit's settings ask for, with the sizes that data give."""
+    names = ("members", "width", "depth", "layer_norm")
+    return EnsembleConfig(**({name: getattr(config, name) for name in names} | given))

@@ -53,10 +53,12 @@ class Coordinates(nn.Module):
         floating, turns = g.quaternion is not None, g.quaternion is not None or g.pitch is not None
         base = tuple(i for at in g.quaternions for i in range(at, at + 4))
         seen = [i for vector in g.velocities for i in vector] if turns else []
-        angles = [i for i in g.angles if i not in g.free]
-        apart = {*g.free, *g.angles, *base, *seen}
+        wrapped = [i for i, _, _ in g.wrapped]
+        angles = [i for i in (*g.angles, *wrapped) if i not in g.free]
+        copies = [i for i, _ in g.copies]
+        apart = {*g.free, *g.angles, *wrapped, *copies, *base, *seen}
         plain = [i for i in range(g.dim) if i not in apart]
-        moving = [i for i in range(g.dim) if i not in {*g.fixed, *base}]
+        moving = [i for i in range(g.dim) if i not in {*g.fixed, *copies, *base}]
         feet = range(len(g.feet))
         self.feature_labels: tuple[Label, ...] = (
             *(("world", i) for i in plain),
@@ -89,9 +91,19 @@ class Coordinates(nn.Module):
         self._keep("rotating", np.array([*moving, *base], np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
         self._axes = 3 if floating else 2  # that a vector has
-        self._plain_core = not (
-            g.free or g.fixed or g.angles or g.rotations or turns
-        )  # a short cut for small batches
+        self._plain_core = not (  # a short cut for small batches
+            g.free or g.fixed or g.angles or g.rotations or turns or g.wrapped or g.whole or g.copies
+        )
+        self._keep("wrapped", np.array(wrapped, np.int64))
+        self._keep("wrapped_change", np.array([column[i] for i in wrapped], np.int64))
+        low, high = np.array([ends for _, *ends in g.wrapped], np.float32).reshape(-1, 2).T
+        self._keep("interval_low", low)
+        self._keep("interval", high - low)
+        of_wrapped = {i: 2 * np.pi / (end - start) for i, start, end in g.wrapped}
+        self._keep("radians", np.array([of_wrapped.get(i, 1.0) for i in angles], np.float32))
+        self._keep("whole", np.array(g.whole, np.int64))
+        self._keep("copies", np.array(copies, np.int64))
+        self._keep("copied", np.array([source for _, source in g.copies], np.int64))
         self._prepare_feet()
 
     def _keep(self, name: str, table: np.ndarray) -> None:
@@ -170,6 +182,8 @@ class Coordinates(nn.Module):
             parts.append(lib.tanh(self.feet(core) / self._table("units", core)).T)
         if len(self._tables["angles"]):
             angle = columns(core, self._table("angles", core))
+            if g.wrapped:
+                angle = angle * self._table("radians", core)
             parts += [lib.cos(angle), lib.sin(angle)]
         if len(self._tables["turned"]):
             frame = self._frame(core, self._quaternion(core))
@@ -182,7 +196,11 @@ class Coordinates(nn.Module):
 
     def difference(self, core: Array, next_core: Array, displacement: Array) -> Array:
         """The change ``(batch, change_dim)`` from one core to another."""
-        parts, quaternion = [columns(next_core - core, self._table("moving", core))], self._quaternion(core)
+        moved = columns(next_core - core, self._table("moving", core))
+        if self.geometry.wrapped:
+            at, interval = self._table("wrapped_change", core), self._table("interval", core)
+            moved = with_columns(moved, at, _shortest(columns(moved, at), interval))
+        parts, quaternion = [moved], self._quaternion(core)
         parts += [rotation_between(_unit(core, at), _unit(next_core, at)) for at in self.geometry.quaternions]
         change = library(core).concatenate([*parts, displacement], 1)
         turned = self._table("turned", core)
@@ -211,8 +229,27 @@ class Coordinates(nn.Module):
         if quaternion is not None:
             at, turn = self._moving_before, compose(quaternion, change[:, split - 3 : split])
             moved = library(core).concatenate([moved[:, :at], turn, moved[:, at:]], 1)
-        next_core = with_columns(core, self._table("changing", core), moved) if g.fixed else moved
+        next_core = with_columns(core, self._table("changing", core), moved) if g.fixed or g.copies else moved
+        if g.wrapped:
+            at, interval = self._table("wrapped", core), self._table("interval", core)
+            past = columns(next_core, at) - self._table("interval_low", core)
+            within = past - interval * library(core).floor(past / interval)
+            next_core = with_columns(next_core, at, within + self._table("interval_low", core))
+        if g.whole:
+            at = self._table("whole", core)
+            next_core = with_columns(next_core, at, _rounded(columns(next_core, at)))
+        if g.copies:
+            copied = columns(next_core, self._table("copied", core))
+            next_core = with_columns(next_core, self._table("copies", core), copied)
         return next_core, change[:, split:]
+
+    def distance(self, core: Array, other: Array) -> Array:
+        """From ``other`` to ``core`` ``(batch, dim)``; the shorter way round where one is wrapped."""
+        apart = core - other
+        if not self.geometry.wrapped:
+            return apart
+        at, interval = self._table("wrapped", core), self._table("interval", core)
+        return with_columns(apart, at, _shortest(columns(apart, at), interval))
 
     def _quaternion(self, core: Array) -> Array | None:
         """Of unit length; None where the base has no orientation."""
@@ -236,6 +273,18 @@ class Coordinates(nn.Module):
 def _unit(core: Array, at: int) -> Array:
     """The quaternion ``(batch, 4)`` that begins at a dimension, of unit length."""
     return core[:, at : at + 4] / length(core[:, at : at + 4])
+
+
+def _shortest(change: Array, interval: Array) -> Array:
+    """Changes of what is wrapped into an interval, the shorter way round."""
+    return change - interval * library(change).round(change / interval)
+
+
+def _rounded(values: Array) -> Array:
+    """Whole numbers; a gradient passes as if they were not rounded."""
+    if isinstance(values, Tensor):
+        return values + (values.round() - values).detach()
+    return values.round()
 
 
 def _hinges(links: tuple[Link, ...]) -> tuple[tuple[int, int, int], ...]:

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from wmgym.data.columns import bounded_numbers, refuse_overflow
+from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
-from wmgym.models.config import EnsembleConfig, FitConfig
+from wmgym.models.config import FitConfig, architecture
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.fit_outcomes import fit_outcomes
+from wmgym.models.outcomes import find_outcomes, without_outcomes
 from wmgym.models.support import sample_support
 from wmgym.models.symmetry import Views, views
 from wmgym.models.training_loop import (
@@ -30,6 +33,7 @@ from wmgym.models.training_loop import (
     target_unit,
 )
 from wmgym.models.world import WorldModel
+from wmgym.tasks import actions
 
 _STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
 
@@ -83,16 +87,23 @@ def fit(
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
     refuse_overflow(train.arrays())
     _try_functions(train)
+    train = with_traits(train)
+    task = train.task
     generator = torch.Generator().manual_seed(seed)
     rows, held = hold_out(train, config, seed)
     dynamics = EnsembleMLP if dynamics is None else dynamics
+    found = find_outcomes(train)
+    ordinary = train if found is None else without_outcomes(train, *found)
     model: Dynamics
     history: list[float] = []
     if isinstance(dynamics, type) and issubclass(dynamics, EnsembleMLP):
-        model, history = _fit_ensemble(dynamics, train, rows, held, config, seed, generator, progress)
+        model, history = _fit_ensemble(dynamics, ordinary, rows, held, config, seed, generator, progress)
     else:
         made_by: Any = dynamics
         model = getattr(made_by, "fit", made_by)(train, config, seed)
+        if _knows_ends(model, train):
+            found = None
+    outcomes = None if found is None else fit_outcomes(train, *found, rows, held, config, generator, progress)
     readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
     bank = (
         train.state[train.first]
@@ -108,13 +119,20 @@ def fit(
         fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
     )
     support = sample_support(train, seed, getattr(model, "coordinates", None))
-    return WorldModel(task, model, bank, low, high, provenance, readout, support=support)
+    return WorldModel(task, model, bank, low, high, provenance, readout, support=support, outcomes=outcomes)
+
+
+def _knows_ends(model: Dynamics, train: Transitions) -> bool:
+    """Whether a model of the caller's predicts terminations itself."""
+    with torch.no_grad():
+        one = model.predict(torch.tensor(train.core[:1]), encoded_actions(train)[:1])
+    return one.end_logit is not None
 
 
 def _try_functions(train: Transitions) -> None:
     """Call the reward and termination that the caller gave, so that a wrong one is known before the fit."""
     task = train.task
-    action = torch.tensor(train.action[:7]) + int(getattr(task.action_space, "start", 0))
+    action = torch.tensor(train.action[:7]) + torch.as_tensor(actions.first(task.action_space))
     state, after, unobserved = (
         torch.tensor(x[:7]) for x in (train.state, train.next_state, train.unobserved)
     )
@@ -141,7 +159,6 @@ def _fit_ensemble(
         geometry=task.core.geometry,
         action_dim=task.action_dim,
         target_dim=changes + int(task.reward is None),
-        learns_termination=task.terminated is None,
     )
     model = kind(shape, generator)
     model.use_precision(config.precision)
@@ -152,7 +169,7 @@ def _fit_ensemble(
     inputs, labels = normalise(
         model, features, targets(train, model.coordinates), seen, model.coordinates.vectors
     )
-    ends = torch.tensor(train.terminated).float()
+    ends = torch.zeros(len(inputs))  # outcomes learn them
     validation_fn = RolloutError(train, held, config, seed)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
     history = optimise(fitting, "fit")
@@ -170,12 +187,6 @@ def held_out_error(inputs: Tensor, labels: Tensor, held: np.ndarray) -> Callable
         return float((mean - labels[held]).square().mean().sqrt())
 
     return error
-
-
-def architecture(config: FitConfig, **given: Any) -> EnsembleConfig:
-    """The ensemble that a fit's settings ask for."""
-    names = ("members", "width", "depth", "layer_norm")
-    return EnsembleConfig(**({name: getattr(config, name) for name in names} | given))
 
 
 def _fit_readout(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from wmgym.data.transitions import Transitions
-from wmgym.models.config import FitConfig
+from wmgym.models.config import FitConfig, architecture
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.fit import FitDynamics, architecture, held_out_error, hold_out, normalise
+from wmgym.models.fit import FitDynamics, held_out_error, hold_out, normalise
 from wmgym.models.residual import MEMORY, MujocoDynamics, ResidualDynamics, extended
 from wmgym.models.training_loop import FitState, encoded_actions, optimise
 from wmgym.tasks.task import Task, make_task

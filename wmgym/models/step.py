@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wmgym.models.batching import alike, as_tensor, clamp
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Prediction, Propagation, predict_assigned
+from wmgym.models.outcomes import Outcomes
 from wmgym.models.state import WorldState
 from wmgym.tasks.layout import Array
 from wmgym.tasks.task import Task
@@ -58,35 +60,66 @@ def advance_companion(
     return replace(
         state,
         companion=as_tensor(companion),
-        cumulative_disagreement=as_tensor(total + abs(core - companion) / std),
+        cumulative_disagreement=as_tensor(total + abs(coordinates.distance(core, companion)) / std),
         companion_carry=prediction.carry,
     )
 
 
-def reward_of(task: Task, known: tuple[Array, ...], predicted: Tensor) -> Tensor:
-    """Rewards ``(batch,)``: the task's formula of what is ``known``, or the first column of ``predicted``."""
-    if task.reward is None:
-        return torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0)
-    reward = as_tensor(task.reward(*_in_kind(task, known)))
-    # To NumPy a bool times a number is a double.
-    return reward.to(predicted.dtype) if task.from_table else reward
+def outcome_of(
+    task: Task,
+    outcomes: Outcomes | None,
+    known: tuple[Array, ...],
+    around: tuple[Tensor, Tensor, Tensor],
+    predicted: Tensor,
+    end_logit: Tensor | None,
+    generator: torch.Generator | None,
+    noise: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Rewards and terminations ``(batch,)`` of a step.
 
+    By the task's functions where it has them, else by the world's outcomes, else by what the dynamics
+    predicted.
 
-def terminated_of(
-    task: Task, known: tuple[Array, ...], end_logit: Tensor | None, generator: torch.Generator | None
-) -> Tensor:
-    """Terminations ``(batch,)`` bool; learned ones are drawn with a generator, and the likelier without.
+    Args:
+        task: whose functions come first.
+        outcomes: what the world knows of rewards and terminations that are one of a few.
+        known: what the task's functions take: states, actions, next states, unobserved quantities.
+        around: cores, next cores and encoded actions, as the outcomes take them.
+        predicted: ``(batch, 1)`` reward that the dynamics predicted, or ``(batch, 0)``.
+        end_logit: likewise, of termination.
+        generator: draws outcomes that are not certain.
+        noise: draws terminations that the dynamics predict.
 
     Raises:
-        ValueError: neither the task nor the dynamics know of any.
+        ValueError: nothing knows of terminations.
     """
+    terminated = None
     if task.terminated is not None:
-        return as_tensor(task.terminated(*_in_kind(task, known)))
+        terminated = as_tensor(task.terminated(*_in_kind(task, known)))
+    elif outcomes is None:
+        terminated = _drawn_ends(end_logit, noise)
+    logits = None if outcomes is None else outcomes.of(*around, terminated, generator)
+    if terminated is None:
+        assert outcomes is not None
+        assert logits is not None
+        terminated = outcomes.terminated(logits)
+    if task.reward is not None:
+        reward = as_tensor(task.reward(*_in_kind(task, known)))
+        # To NumPy a bool times a number is a double.
+        return (reward.to(predicted.dtype) if task.from_table else reward), terminated
+    regressed = torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0)
+    if outcomes is None or logits is None or np.isnan(outcomes.values).all():
+        return regressed, terminated
+    return outcomes.reward(logits, regressed), terminated
+
+
+def _drawn_ends(end_logit: Tensor | None, noise: torch.Generator | None) -> Tensor:
+    """Terminations ``(batch,)`` bool that the dynamics predict: the likelier, or drawn with a generator."""
     if end_logit is None:
         raise ValueError("the task has no termination and the dynamics learned none; pass terminated_fn")
-    if generator is None:
+    if noise is None:
         return end_logit > 0
-    draw = torch.rand(end_logit.shape, generator=generator, device=end_logit.device)
+    draw = torch.rand(end_logit.shape, generator=noise, device=end_logit.device)
     return draw < torch.sigmoid(end_logit)
 
 

@@ -26,6 +26,7 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
+from wmgym.models.outcomes import Classifier, Outcomes, pair_geometry
 from wmgym.models.support import Support
 from wmgym.tasks.layout import Geometry
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
@@ -53,6 +54,7 @@ class _WorldRecord(Record):
     calibration: dict[str, JsonValue] | None
     support: dict[str, JsonValue] | None
     start_states: Count | None = None
+    outcomes: dict[str, JsonValue] | None = None
 
 
 def pack_parts(parts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -77,6 +79,11 @@ def pack_parts(parts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[st
         else:
             own, document[name] = split_arrays(part)
         arrays |= {f"{name}.{key}": array for key, array in own.items()}
+    outcomes: Outcomes | None = parts["outcomes"]
+    document["outcomes"] = None if outcomes is None else outcomes.document()
+    if outcomes is not None and outcomes.network is not None:
+        own, document["outcomes"]["network"] = outcomes.network.pack()
+        arrays |= {f"outcomes.{key}": array for key, array in own.items()}
     return arrays, _WorldRecord(**document).model_dump(mode="json")
 
 
@@ -137,6 +144,11 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray]) -> dict[str, A
     for name, kind in (("calibration", Calibration), ("support", Support)):
         values = getattr(record, name)
         parts[name] = None if values is None else join_arrays(kind, _under(name, arrays), values)
+    parts["outcomes"] = None
+    if (values := record.outcomes) is not None:
+        settings: Any = values.get("network")
+        network = Classifier.unpack(_under("outcomes", arrays), settings) if settings else None
+        parts["outcomes"] = Outcomes.from_document(values, network)
     return parts
 
 
@@ -157,7 +169,7 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         specs |= {f"calibration.{name}": spec for name, spec in own.items()}
     if support is not None:
         specs |= {f"support.{name}": spec for name, spec in support.specs(task).items()}
-    models = ("dynamics.",) if readout is None else ("dynamics.", "readout.")
+    models = ("dynamics.", *(f"{name}." for name in ("readout", "outcomes") if parts[name] is not None))
     check_arrays({name: array for name, array in arrays.items() if not name.startswith(models)}, specs)
     low, high = (np.clip(parts[end].astype(np.float64), -1e30, 1e30) for end in ("low", "high"))
     if (low > high).any():
@@ -176,12 +188,17 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
     geometry = core.geometry
     coordinates = getattr(dynamics, "coordinates", None) or Coordinates(geometry)
     _check_model(dynamics, geometry, coordinates.change_dim + int(task.reward is None), parts)
-    if isinstance(dynamics, EnsembleMLP) and dynamics.config.learns_termination != (task.terminated is None):
+    outcomes: Outcomes | None = parts["outcomes"]
+    learned = task.terminated is None and outcomes is None
+    if isinstance(dynamics, EnsembleMLP) and dynamics.config.learns_termination != learned:
         raise ValueError("the dynamics learn a termination that the task knows, or do not learn one")
     if (readout is None) != (core.readout_dim == 0):
         raise ValueError("the readout and the task do not go together")
     if readout is not None:
         _check_model(readout, geometry.in_world(), core.readout_dim, parts)
+    if outcomes is not None and outcomes.network is not None:
+        pairs = {**parts, "starts": np.concatenate([parts["starts"][:1, : core.dim]] * 2, 1)}
+        _check_model(outcomes.network, pair_geometry(geometry), len(outcomes.values), pairs)
 
 
 def _check_model(model: Dynamics, geometry: Geometry, target_dim: int, parts: Mapping[str, Any]) -> None:
@@ -189,7 +206,7 @@ def _check_model(model: Dynamics, geometry: Geometry, target_dim: int, parts: Ma
     task = parts["task"]
     if isinstance(model, EnsembleMLP) and model.config.geometry != geometry:
         raise ValueError("the network's geometry is not the task's")
-    core = torch.tensor(parts["starts"][:1, : task.core.dim])
+    core = torch.tensor(parts["starts"][:1, : geometry.dim])
     with torch.no_grad():
         found = model.predict(core, torch.zeros(1, task.action_dim))
         mean, std = found.mean, found.std

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from pydantic import Field
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec
 from wmgym.models.batching import alike, as_tensor
 from wmgym.models.coordinates import Coordinates
+from wmgym.tasks import actions
 from wmgym.tasks.task import Task
 
 ROWS = 4_096
@@ -33,7 +33,7 @@ class Support:
 
     Attributes:
         core: ``(n, core_dim)`` float32, raw units.
-        action: ``(n, action_dim)`` float32, or ``(n,)`` int64 for Discrete.
+        action: as ``Transitions`` stores them.
         next_core: ``(n, core_dim)`` float32.
         episode: ``(n,)`` int64, index of the episode in the fit's data.
         step: ``(n,)`` int64, steps since that episode's start.
@@ -54,12 +54,11 @@ class Support:
 
     def specs(self, task: Task) -> dict[str, ArraySpec]:
         """What the arrays of a task's support are like."""
-        n, action = (
-            len(self.episode),
-            ArraySpec((len(self.episode), task.action_dim), low=-LARGEST, high=LARGEST),
-        )
-        if isinstance(task.action_space, spaces.Discrete):
-            action = ArraySpec((n,), "int64", low=0, high=task.action_dim - 1)
+        n, width = len(self.episode), task.action_dim
+        action = ArraySpec((n, width), low=-LARGEST, high=LARGEST)
+        if actions.whole(task.action_space):
+            most = actions.choices(task.action_space)
+            action = ArraySpec((n, *most.shape), "int64", low=0, high=int(most.max()) - 1)
         rows = dict.fromkeys(("core", "next_core"), ArraySpec((n, task.core.dim)))
         return {
             **rows,

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
+from wmgym.models.batching import one_hot
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.symmetry import Views, mapped, placed
+from wmgym.tasks import actions
 
 CONSTANT = 1e-8  # a standard deviation below this is none
 _PAST_LIMIT = 0.02  # share of its range by which an imagined joint may pass its limit
@@ -186,7 +187,7 @@ class RolloutError:
         for h in range(self.action.shape[1]):
             change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
             core = model.coordinates.move(core, change[:, : model.coordinates.change_dim])[0]
-            error = (core - self.next_core[:, h].repeat(members, 1)) / self.std
+            error = model.coordinates.distance(core, self.next_core[:, h].repeat(members, 1)) / self.std
             total += float(self._size(error).clamp(max=10.0).nan_to_num(10.0).mean())
         return total / self.action.shape[1]
 
@@ -205,8 +206,8 @@ class RolloutError:
 def encoded_actions(train: Transitions) -> Tensor:
     """Actions as the dynamics take them: ``(n, action_dim)`` floats, clipped or one-hot."""
     task = train.task
-    if train.action.ndim == 1:
-        return functional.one_hot(torch.tensor(train.action), task.action_dim).float()
+    if actions.whole(task.action_space):
+        return one_hot(task.action_space, torch.tensor(train.action))
     low, high = (side.reshape(-1) for side in (task.action_space.low, task.action_space.high))  # type: ignore[union-attr]
     return torch.tensor(np.clip(train.action, low, high), dtype=torch.float32)
 
@@ -248,7 +249,7 @@ def data_range(
     low, high = least - margin * span, most + margin * span
     geometry = train.task.core.geometry
     base = (i for at in geometry.quaternions for i in range(at, at + 4))
-    unlimited = [*geometry.angles, *geometry.free, *base]
+    unlimited = [*geometry.angles, *geometry.free, *(i for i, _, _ in geometry.wrapped), *base]
     low[unlimited], high[unlimited] = -np.inf, np.inf
     for joint, first, final in joint_limits:
         slack = _PAST_LIMIT * (final - first)

@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.nn import functional
 
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import Provenance
-from wmgym.models.batching import alike, as_tensor, beside, clamp, library
+from wmgym.models.batching import alike, as_tensor, beside, clamp, library, one_hot
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration, disagreement
+from wmgym.models.outcomes import Outcomes
 from wmgym.models.state import WorldState, WorldStep, deal_members
-from wmgym.models.step import advance_companion, predict_step, reward_of, terminated_of
+from wmgym.models.step import advance_companion, outcome_of, predict_step
 from wmgym.models.storage import pack_parts, rounded, unpack_parts
 from wmgym.models.support import NearestReal, Search, Support
+from wmgym.tasks import actions
 from wmgym.tasks.layout import Array
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task
@@ -49,6 +50,8 @@ class WorldModel:
             has none.
         calibration: error bounds, once ``calibrate`` has been run.
         support: real transitions of the fit, for novelty and ``nearest_real``.
+        outcomes: rewards and terminations that are one of a few; None where the task's functions and the
+            dynamics say all.
     """
 
     task: Task
@@ -60,6 +63,7 @@ class WorldModel:
     readout: Dynamics | None = None
     calibration: Calibration | None = None
     support: Support | None = None
+    outcomes: Outcomes | None = None
 
     def __post_init__(self) -> None:
         """Freeze the arrays; those of the caller stay writable."""
@@ -137,12 +141,13 @@ class WorldModel:
     def to(self, device: torch.device | str, precision: Precision = "float32") -> WorldModel:
         """A copy of this world on another device; ``precision`` is that of its networks' hidden layers."""
         dynamics, readout = copy.deepcopy(self.dynamics), copy.deepcopy(self.readout)
-        for model in (dynamics, readout):
+        outcomes = copy.deepcopy(self.outcomes)
+        for model in (dynamics, readout, None if outcomes is None else outcomes.network):
             if isinstance(model, torch.nn.Module):
                 model.to(device)
             if isinstance(model, EnsembleMLP):
                 model.use_precision(precision)
-        return replace(self, dynamics=dynamics, readout=readout)
+        return replace(self, dynamics=dynamics, readout=readout, outcomes=outcomes)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of a world as arrays and JSON values, or a ValueError that says what cannot be stored."""
@@ -272,8 +277,16 @@ class WorldModel:
                     next_state, other, self.coordinates, self._limits, self._data_std
                 )
             known = beside(core, shown), flat, beside(next_core, next_shown), unobserved
-            reward = reward_of(self.task, known, target[:, self.coordinates.change_dim :])
-            terminated = terminated_of(self.task, known, own.end_logit, noise)
+            reward, terminated = outcome_of(
+                self.task,
+                self.outcomes,
+                known,
+                (state.core, next_state.core, encoded),
+                target[:, self.coordinates.change_dim :],
+                own.end_logit,
+                generator,
+                noise,
+            )
         return WorldStep(next_state, as_tensor(displacement), reward, terminated, as_tensor(diverged))
 
     def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
@@ -281,7 +294,7 @@ class WorldModel:
 
         In standard deviations of the calibration data; see ``wmgym.models.error_bounds``.
         """
-        distance = (state.core - state.companion) / self._data_std
+        distance = self.coordinates.distance(state.core, state.companion) / self._data_std
         now, total = (x.detach().cpu().numpy() for x in (distance, state.cumulative_disagreement))
         return disagreement(now, total, elapsed)
 
@@ -327,6 +340,6 @@ class WorldModel:
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
         space = self.task.action_space
-        if isinstance(space, spaces.Discrete):
-            return functional.one_hot(action - int(space.start), int(space.n)).float()
+        if actions.whole(space):
+            return one_hot(space, action - torch.as_tensor(actions.first(space), device=action.device))
         return torch.clamp(action.flatten(1), *self._action_bounds)

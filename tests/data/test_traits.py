@@ -1,0 +1,77 @@
+"""What data tell of the numbers of a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from tests.families import Rover
+from wmgym.data.collect import collect
+from wmgym.data.logs import from_arrays
+from wmgym.data.traits import geometry_of, with_traits
+from wmgym.data.transitions import Transitions
+from wmgym.tasks.described import describe_task
+from wmgym.tasks.layout import Geometry
+
+
+def log(*columns: np.ndarray) -> Transitions:
+    """One episode whose observations are these columns."""
+    path = np.stack(columns, 1)
+    box = spaces.Box(-np.inf, np.inf, (path.shape[1],), np.float32)
+    task = describe_task(box, spaces.Box(-1.0, 1.0, (1,)), dt=0.1)
+    n = len(path) - 1
+    zeros = np.zeros((n, 1))
+    return from_arrays(task, path[:-1], zeros, path[1:], np.zeros(n, int), np.zeros(n, bool))
+
+
+def walk(n: int = 400, step: float = 0.3) -> np.ndarray:
+    return np.cumsum(np.random.default_rng(0).uniform(-0.5, 1.5, n) * step)
+
+
+def test_a_rover_tells_its_traits() -> None:
+    data = collect(Rover, steps=800, seed=0, workers=1)
+    geometry = geometry_of(data)
+    assert geometry == Geometry(5, fixed=(4,), wrapped=((0, -np.pi, np.pi),), whole=(3,), copies=((2, 1),))
+    assert with_traits(data).task.core.geometry == geometry
+    assert data.task.core.geometry == Geometry(5)  # the caller's data stay as they are
+
+
+@pytest.mark.parametrize(
+    ("turn", "low"), [(2 * np.pi, -np.pi), (2 * np.pi, 0.0), (360.0, -180.0), (360.0, 0.0), (2.0, -1.0)]
+)
+def test_wrapped_angles_are_found_in_any_unit(turn: float, low: float) -> None:
+    angle = (walk() * turn / (2 * np.pi) - low) % turn + low
+    assert geometry_of(log(angle)).wrapped == ((0, low, low + turn),)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.cos(walk(step=3.0)),  # jumps as far as a half turn, and as far as anything between
+        np.sin(walk()),
+        np.sign(np.sin(walk())),  # a flag
+        np.random.default_rng(0).uniform(-np.pi, np.pi, 400),  # no path at all
+        walk(),  # many turns, not wrapped
+    ],
+)
+def test_what_is_no_wrapped_angle_is_not_taken_for_one(column: np.ndarray) -> None:
+    assert geometry_of(log(column)).wrapped == ()
+
+
+def test_readings_in_fine_steps_are_not_rounded() -> None:
+    assert geometry_of(log(np.rint(1_000 * np.sin(walk())))).whole == ()
+    assert geometry_of(log(np.rint(np.sin(walk())))).whole == (0,)
+
+
+def test_known_tasks_are_left_alone() -> None:
+    data = collect("Hopper-v5", steps=100, seed=0, workers=1)
+    assert with_traits(data) is data
+
+
+def test_traits_survive_storage(tmp_path: Any) -> None:
+    data = with_traits(collect(Rover, steps=200, seed=0, workers=1))
+    data.save(tmp_path / "data")
+    assert Transitions.load(tmp_path / "data").task.core == data.task.core

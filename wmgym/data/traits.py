@@ -1,0 +1,100 @@
+"""What transitions tell of a state's numbers: those that stand still, wrap, count, or are there twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from wmgym.data.transitions import Transitions
+from wmgym.tasks.layout import Geometry
+
+_TURNS = (2 * np.pi, 360.0, 2.0)
+"""Full turns in radians, degrees and half turns."""
+
+TURN_NAMES = dict(zip(_TURNS, ("2 pi", "360", "2"), strict=True))
+_MOST_VALUES = 32  # more may be a finely stepped reading, which rounding at every step would hold fast
+_STARTS = (-0.5, 0.0)  # where an interval of one turn usually begins, in turns
+
+
+def with_traits(data: Transitions) -> Transitions:
+    """The same transitions, of a task whose geometry knows what they tell.
+
+    Only where the observation is the state, as in tasks of which nothing else is known.
+    """
+    core = data.task.core
+    if data.task.from_table or not core.geometry.of_single_numbers or not np.array_equal(data.core, data.obs):
+        return data
+    return replace(data, task=replace(data.task, core=replace(core, geometry=geometry_of(data))))
+
+
+def geometry_of(data: Transitions) -> Geometry:
+    """The geometry of the task's core, with what the transitions tell.
+
+    - ``fixed``: never changes within an episode, a goal or a load.
+    - ``wrapped``: jumps by a full turn, and takes the shorter way round otherwise; or is declared as an angle
+      and keeps within one turn.
+    - ``whole``: whole numbers of a few values, as flags are.
+    - ``copies``: equal to an earlier column in every row.
+    """
+    given = data.task.core.geometry
+    known = {*given.fixed, *(i for i, _, _ in given.wrapped), *given.whole, *(i for i, _ in given.copies)}
+    every = np.concatenate([data.core, data.next_core])
+    still = [int(i) for i in np.flatnonzero((data.core == data.next_core).all(0)) if i not in known]
+    free = [i for i in range(given.dim) if i not in {*known, *still, *given.free}]
+    wrapped = {i: at for i in free if (at := interval(data, i, i in given.angles)) is not None}
+    copies = _copies(every, [i for i in free if i not in wrapped and i not in given.angles])
+    others = [i for i in free if i not in wrapped and i not in copies and i not in given.angles]
+    whole = [i for i in others if _counts(every[:, i])]
+    return replace(
+        given,
+        angles=tuple(i for i in given.angles if i not in wrapped),
+        fixed=tuple(sorted((*given.fixed, *still))),
+        wrapped=(*given.wrapped, *((i, *at) for i, at in wrapped.items())),
+        whole=(*given.whole, *whole),
+        copies=(*given.copies, *copies.items()),
+    )
+
+
+def interval(data: Transitions, k: int, declared: bool = False) -> tuple[float, float] | None:
+    """The ends of the interval that a column is wrapped into; None where it is not.
+
+    A declared angle, in radians, needs no jump to show it.
+    """
+    column, after = data.core[:, k].astype(np.float64), data.next_core[:, k].astype(np.float64)
+    low, high = min(column.min(), after.min()), max(column.max(), after.max())
+    turns, least = (_TURNS[:1], 0.0) if declared else (_TURNS, 0.9)
+    turn = next((turn for turn in turns if least * turn <= high - low <= 1.001 * turn), None)
+    if turn is None:
+        return None
+    change = np.abs(after - column)
+    jumps = change > 0.8 * turn
+    if not declared:
+        usual = change[~jumps]
+        if not jumps.any() or not len(usual) or _counts(column):
+            return None
+        # Nothing lies between steps and jumps, and the shorter way round looks like any other step.
+        if usual.max() > 0.4 * turn or (turn - change[jumps]).max() > 3 * np.quantile(usual, 0.99):
+            return None
+    slack = 0.001 * turn
+    for start in (share * turn for share in _STARTS):
+        if start - slack <= low and high <= start + turn + slack:
+            return start, start + turn
+    return float(low), float(low + turn)
+
+
+def _copies(every: np.ndarray, free: list[int]) -> dict[int, int]:
+    """Columns that equal an earlier one, and that one."""
+    found: dict[int, int] = {}
+    sums = {i: every[:, i].tobytes() for i in free}
+    first: dict[bytes, int] = {}
+    for i in free:
+        source = first.setdefault(sums[i], i)
+        if source != i:
+            found[i] = source
+    return found
+
+
+def _counts(column: np.ndarray) -> bool:
+    """Whether a column holds a few whole numbers."""
+    return bool((column == np.rint(column)).all()) and len(np.unique(column)) <= _MOST_VALUES

@@ -1,0 +1,216 @@
+"""What a step pays and whether it ends the episode, where that is one of a few things.
+
+A regression blurs a reward that is 0 or 1, a bonus that is paid at the end alone, and a threshold at which
+episodes end. Where the data show few values, a network names one of them instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wmgym.data.transitions import Transitions
+from wmgym.io.schema import ArraySpec, check_arrays
+from wmgym.models.dynamics import register_dynamics
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.tasks.layout import Geometry
+
+MOST_VALUES = 16
+"""A reward of more values than this is regressed."""
+
+_ROWS_A_VALUE = 20  # rows that a value must have on average to be no chance agreement
+_CLOSE = 0.05  # terminal rewards this close together, as a share of the range of all, are one value
+_FOUND = 0.8  # share of each rarer class that the likeliest one must name, or outcomes are drawn
+_MOST_WEIGHT = 50.0
+
+
+@register_dynamics("classifier")
+class Classifier(EnsembleMLP):
+    """An ensemble whose targets are one-hot classes, and whose means are their logits."""
+
+    def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
+        """Cross-entropy, mean over rows, summed over members; shapes as for ``EnsembleMLP.loss``."""
+        logits = functional.log_softmax(outputs[..., : self.target_dim], -1)
+        return -(logits * labels).sum(-1).mean(1).sum()
+
+
+@dataclass(frozen=True, repr=False)
+class Outcomes:
+    """The few things that a step can come to.
+
+    Attributes:
+        values: ``(classes,)`` float64, the reward that each pays; NaN where the regressed one stands.
+        ends: ``(classes,)`` bool, whether it ends the episode.
+        drawn: whether a step's outcome is drawn by its probability where there is a generator; false where
+            the likeliest one is right, and draws would only add noise.
+        network: logits of the classes, from a core and the next one side by side, and the action; None where
+            there is a single class.
+    """
+
+    values: np.ndarray
+    ends: np.ndarray
+    drawn: bool = False
+    network: EnsembleMLP | None = None
+
+    def __repr__(self) -> str:
+        """One line."""
+        paid = ", ".join(
+            f"{value:g}{' at an end' if end else ''}" if not math.isnan(value) else "an end"
+            for value, end in zip(self.values, self.ends, strict=True)
+            if end or not math.isnan(value)
+        )
+        return f"Outcomes({paid or 'none'}{', drawn' if self.drawn else ''})"
+
+    def of(
+        self,
+        core: Tensor,
+        next_core: Tensor,
+        action: Tensor,
+        terminated: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Logits ``(batch, classes)``, of which the largest is the outcome.
+
+        Args:
+            core: ``(batch, core_dim)``.
+            next_core: likewise, one step later.
+            action: ``(batch, action_dim)``, encoded.
+            terminated: ``(batch,)`` where that is known, so that classes which contradict it are ruled out.
+            generator: draws outcomes where these are to be drawn; None takes the likeliest.
+        """
+        if self.network is None:
+            return core.new_zeros(len(core), 1)
+        logits = self.network.predict(torch.cat([core, next_core], 1), action).mean[0]
+        if self.drawn and generator is not None:  # the largest of logits with Gumbel noise is a draw
+            uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+            logits = logits - (-uniform.clamp(1e-12, 1 - 1e-7).log()).log()
+        if terminated is not None:
+            ends = torch.tensor(self.ends, device=logits.device)
+            if ends.any() and not ends.all():
+                logits = logits.masked_fill(ends != terminated[:, None], -math.inf)
+        return logits
+
+    def reward(self, logits: Tensor, regressed: Tensor) -> Tensor:
+        """Rewards ``(batch,)`` of the outcomes; float64, so that they are those of the data to the last bit.
+
+        Where gradients flow, they are those of the expected reward.
+        """
+        values = torch.tensor(self.values, device=logits.device)
+        every = torch.where(values.isnan(), regressed.double()[:, None], values)  # (batch, classes)
+        paid = every.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+        if logits.requires_grad:
+            expected = (logits.double().softmax(1) * every).sum(1)
+            paid = paid.detach() + expected - expected.detach()
+        return paid
+
+    def terminated(self, logits: Tensor) -> Tensor:
+        """Whether the outcomes end the episode ``(batch,)`` bool."""
+        return torch.tensor(self.ends, device=logits.device)[logits.argmax(1)]
+
+    def document(self) -> dict[str, Any]:
+        """All but the network as JSON values."""
+        values = [None if math.isnan(value) else value for value in self.values.tolist()]
+        return {"values": values, "ends": self.ends.tolist(), "drawn": self.drawn}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], network: EnsembleMLP | None) -> Outcomes:
+        """Rebuild what ``document`` gave.
+
+        Raises:
+            ValueError: its parts do not belong together.
+        """
+        values = np.array([math.nan if x is None else x for x in document["values"]], np.float64)
+        ends = np.array(document["ends"])
+        count = max(len(values), 1)
+        check_arrays(
+            {"values": np.nan_to_num(values), "ends": ends},
+            {"values": ArraySpec((count,), "float64"), "ends": ArraySpec((count,), "bool")},
+        )
+        if (network is None) != (count == 1) or (network is not None and network.target_dim != count):
+            raise ValueError("outcomes and their network differ in number")
+        return cls(values, ends, bool(document["drawn"]), network)
+
+
+def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:
+    """The outcomes that data show, without a network, and the class ``(n,)`` of each row.
+
+    None where a regression and the task's own functions say all.
+    """
+    task, ended = train.task, train.terminated
+    reward = None if task.reward is not None else train.reward
+    value = np.full(len(train), np.nan)
+    if reward is not None:
+        distinct = np.unique(reward)
+        if len(distinct) <= min(MOST_VALUES, len(train) // _ROWS_A_VALUE):
+            value = reward.copy()
+        else:
+            value[ended] = _terminal_values(reward, ended)
+    if task.terminated is not None and np.isnan(value).all():
+        return None
+    pairs = np.stack([np.nan_to_num(value, nan=np.inf), ended], 1)
+    if task.terminated is not None and not np.isnan(value).any():
+        pairs[:, 1] = 0  # the reward's values do not need to know of ends
+    found, label = np.unique(pairs, axis=0, return_inverse=True)
+    values, ends = np.where(np.isinf(found[:, 0]), np.nan, found[:, 0]), found[:, 1] == 1
+    return Outcomes(values, ends), label.reshape(-1)
+
+
+def without_outcomes(train: Transitions, outcomes: Outcomes, label: np.ndarray) -> Transitions:
+    """The data with an ordinary reward in the rows that pay another: what is left to regress."""
+    if train.reward is None or train.task.reward is not None:
+        return train
+    special = ~np.isnan(outcomes.values[label])
+    if not special.any():
+        return train
+    reward = train.reward.copy()
+    reward[special] = 0.0 if special.all() else np.median(reward[~special])
+    return replace(train, reward=reward)
+
+
+def pair_geometry(geometry: Geometry) -> Geometry:
+    """Of a core and the next one side by side, in world axes: an outcome may depend on where a robot is."""
+    dim = geometry.dim
+    return Geometry(
+        2 * dim,
+        angles=(*geometry.angles, *(i + dim for i in geometry.angles)),
+        wrapped=(*geometry.wrapped, *((i + dim, low, high) for i, low, high in geometry.wrapped)),
+    )
+
+
+def class_weights(label: np.ndarray) -> np.ndarray:
+    """What a row of each class counts for while fitting ``(classes,)``: the rare ones more."""
+    counts = np.bincount(label)
+    return np.asarray(np.minimum(counts.max() / counts, _MOST_WEIGHT))
+
+
+def misses_rare(logits: np.ndarray, label: np.ndarray) -> bool:
+    """Whether the likeliest by ``logits`` ``(n, classes)`` is a rarer class too seldom, or too often."""
+    counts = np.bincount(label, minlength=logits.shape[1])
+    named = np.bincount(logits.argmax(1), minlength=logits.shape[1])
+    rare = np.arange(len(counts)) != counts.argmax()
+    share = named[rare] / counts[rare]
+    return bool((share < _FOUND).any() or (share > 1 / _FOUND).any())
+
+
+def _terminal_values(reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """The value that each terminal row pays; NaN where it looks like any other reward."""
+    last = reward[ended]
+    value = np.full(len(last), np.nan)
+    usual = reward[~ended]
+    if not len(last) or not len(usual):
+        return value
+    low, high = np.quantile(usual, (0.005, 0.995))
+    span = float(np.ptp(reward))
+    order = np.argsort(last)
+    for group in np.split(order, np.flatnonzero(np.diff(last[order]) > _CLOSE * span) + 1):
+        paid = last[group]
+        if np.ptp(paid) <= _CLOSE * span and (paid.min() > high or paid.max() < low):
+            value[group] = paid[0] if np.ptp(paid) == 0 else paid.mean()
+    return value
