@@ -85,7 +85,8 @@ class Actor:
 
     def _asked(self, obs: Any) -> _Answer:
         """What the policy answers; scores of a Discrete's actions become the best of these."""
-        found, state = _split(self._policy(obs))
+        memory = self._memory(None, np.ones(len(obs), bool)) if "state" in self._keywords else {}
+        found, state = _split(self._policy(obs, **memory))
         space = self._task.action_space
         if (
             getattr(self._policy, "scores", False)
@@ -98,12 +99,15 @@ class Actor:
     def _singly(self, obs: np.ndarray) -> np.ndarray:
         return np.stack([self._asked(row)[0] for row in obs])
 
+    def _memory(self, state: Any, start: np.ndarray) -> dict[str, Any]:
+        """What a recurrent policy takes beside observations, of the names that it has for it."""
+        given = {"state": state, **dict.fromkeys(_START, start)}
+        return {name: value for name, value in given.items() if name in self._keywords}
+
     def _with_states(self, obs: np.ndarray, episodes: Sequence[Hashable]) -> np.ndarray:
         found, states = [], {}
         for row, episode in zip(obs, episodes, strict=True):
-            given: dict[str, Any] = {"state": self._states.get(episode)}
-            given |= {name: np.array([episode not in self._states]) for name in _START}
-            kept = {name: value for name, value in given.items() if name in self._keywords}
+            kept = self._memory(self._states.get(episode), np.array([episode not in self._states]))
             action, states[episode] = _split(self._policy(self._shown(row[None]), **kept))
             found.append(action[0])
         self._states = states  # of episodes that go on

@@ -75,8 +75,15 @@ def to_policy(
     """
     kind = type(model).__name__
     policy = policy_arrays(model.policy, kind, name or kind)
-    if normalizer is None:
-        normalizer = normaliser_of(model)
+    return behind(normaliser_of(model) if normalizer is None else normalizer, policy)
+
+
+def behind(normalizer: VecNormalize | None, policy: MLPPolicy) -> MLPPolicy:
+    """The policy that takes the env's own observations; None changes nothing.
+
+    Raises:
+        ValueError: Dict observations.
+    """
     if normalizer is None or not normalizer.norm_obs:
         return policy
     if not isinstance(normalizer.obs_rms, RunningMeanStd):

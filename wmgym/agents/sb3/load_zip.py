@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.crossq.policies import CrossQPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
-from wmgym.agents.sb3.export import ACTIVATIONS, policy_arrays
+from wmgym.agents.sb3.export import ACTIVATIONS, behind, policy_arrays
 from wmgym.agents.sb3.tensor_file import open_zip, read_member, read_tensors
 from wmgym.data.policy import Activation, MLPPolicy, action_bounds
 from wmgym.io import files
@@ -63,6 +64,7 @@ def import_sb3(
     *,
     activation: Activation | None = None,
     name: str | None = None,
+    normalizer: VecNormalize | None = None,
     trust_pickle: bool = False,
 ) -> MLPPolicy:
     """Read the policy of a Stable-Baselines3 zip.
@@ -70,23 +72,31 @@ def import_sb3(
     Algorithms: SAC, TQC, CrossQ, TD3, DDPG, PPO, A2C, DQN, DynaSAC; the actor is a plain MLP.
     SB3's policy class is built from the spaces of ``task`` and filled with the tensors of ``policy.pth``,
     read as bytes, without unpickling anything; of the rest only JSON text is read. Statistics of a
-    ``VecNormalize`` are not in the zip.
+    ``VecNormalize`` are not in the zip; that there was one shows in those of PPO and A2C.
 
     Args:
         path: the file that SB3's ``save`` wrote.
         task: the env it acts in; shapes are checked against it.
         activation: between layers; None takes what the zip's text names, or the algorithm's default.
         name: what reports call it; None takes the file's name.
+        normalizer: the ``VecNormalize`` that the agent was trained behind.
         trust_pickle: let SB3 itself load the zip, which runs whatever code the file holds. Only for files
             you made yourself.
 
     Raises:
-        ValueError: no SB3 zip, tensors that are no plain MLP, or of another env's size.
+        ValueError: no SB3 zip, tensors that are no plain MLP, or of another env's size; or no ``normalizer``
+            where the agent was trained behind one.
     """
     state, settings = _read(path)
     kind = next((each for each in _KINDS if each.mark in state), None)
     if kind is None:
         raise ValueError(f"{path} holds none of SB3's plain MLP policies; pass model.predict itself instead")
+    remembered = settings.get("_last_original_obs") is not None and "PPO" in kind.algorithms
+    if remembered and normalizer is None:
+        raise ValueError(
+            f"{path} was trained behind a VecNormalize, whose statistics are not in the zip; pass "
+            "normalizer=VecNormalize.load(path, venv)"
+        )
     own = _load(path, kind) if trust_pickle else _build(path, kind, state, settings, task, activation)
     title = name or os.path.splitext(os.path.basename(path))[0]
     with refusing(os.fspath(path), "a policy", "train it again"):  # weights that are not finite
@@ -96,7 +106,7 @@ def import_sb3(
         raise ValueError(f"{path} is of an env with other spaces than {task.env_id or 'the task'}")
     if not (np.array_equal(policy.low, low) and np.array_equal(policy.high, high)):
         raise ValueError(f"{path} is of an env with other action bounds than {task.env_id or 'the task'}")
-    return policy
+    return behind(normalizer, policy)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

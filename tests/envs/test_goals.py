@@ -1,0 +1,127 @@
+"""Envs with goals come back as they are: Dict observations, compute_reward, and HER trains in imagination."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3 import SAC, HerReplayBuffer
+
+import wmgym
+from tests.families import Reach
+from wmgym.tasks.task import make_task
+
+CONFIG = wmgym.FitConfig(members=2, width=32, depth=1, max_updates=200, eval_every=50)
+ENV_ID = "wmgym-tests/Reach-v0"
+
+if ENV_ID not in gym.registry:
+    gym.register(ENV_ID, entry_point=Reach, max_episode_steps=20)
+
+
+@pytest.fixture(scope="module")
+def world() -> Any:
+    return wmgym.fit(wmgym.collect(ENV_ID, steps=1_000, seed=0, workers=1), CONFIG)
+
+
+def test_the_own_dict_space_comes_back(world: Any) -> None:
+    env = wmgym.ImaginedEnv(world, max_episode_steps=20)
+    assert env.observation_space == Reach().observation_space
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*infinity")
+        check_env(env, skip_render_check=True)
+    obs, _ = env.reset(seed=0, options={"obs": {**env.reset(seed=0)[0], "desired_goal": np.ones(2)}})
+    np.testing.assert_array_equal(obs["desired_goal"], [1, 1])
+    for _ in range(5):
+        obs, *_ = env.step(np.ones(2, np.float32))
+    np.testing.assert_array_equal(obs["desired_goal"], [1, 1])  # never changes within an episode
+    np.testing.assert_array_equal(obs["observation"][:2], obs["achieved_goal"])  # always the same
+
+
+def test_ended_episodes_show_dicts(world: Any) -> None:
+    env = wmgym.ImaginedVectorEnv(world, 3, max_episode_steps=2)
+    env.reset(seed=0)
+    env.step(np.zeros((3, 2), np.float32))
+    *_, infos = env.step(np.zeros((3, 2), np.float32))
+    assert all(set(row) == set(Reach().observation_space) for row in infos["final_obs"])
+
+
+def test_imagined_rewards_are_the_envs_own(world: Any) -> None:
+    env = wmgym.ImaginedVectorEnv(world, 64)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    rewards = []
+    for _ in range(10):
+        obs, reward, *_ = env.step(env.action_space.sample())
+        rewards.append(reward)
+        own = Reach().compute_reward(obs["achieved_goal"], obs["desired_goal"], {})
+        np.testing.assert_array_equal(reward, own)
+        np.testing.assert_array_equal(
+            env.compute_reward(obs["achieved_goal"], obs["desired_goal"], [{}] * 64), own
+        )
+    assert set(np.unique(rewards)) == {-1.0, 0.0}
+    assert wmgym.ImaginedEnv(world).compute_reward(np.zeros(2), np.ones(2), {}) == -1
+
+
+def test_her_trains_in_imagination(world: Any) -> None:
+    venv = wmgym.sb3.ImaginedVecEnv(world, 2)
+    model = SAC(
+        "MultiInputPolicy",
+        venv,
+        replay_buffer_class=HerReplayBuffer,
+        learning_starts=60,
+        device="cpu",
+        seed=0,
+    )
+    model.learn(100)
+    report = wmgym.score(world, {"her": model}, real_episodes=2, workers=1)
+    assert np.isfinite(report["her"].gap)
+    agent = wmgym.sb3.train(world, algorithm="SAC", steps=40, num_envs=4)
+    assert isinstance(agent.observation_space, spaces.Dict)
+
+
+def test_storage_keeps_space_reward_and_traits(world: Any, tmp_path: Path) -> None:
+    loaded = wmgym.load(world.save(tmp_path / "world"))
+    assert loaded.task.dict_space == world.task.dict_space
+    assert loaded.task.core.geometry == world.task.core.geometry
+    steps = []
+    for each in (world, loaded):
+        env = wmgym.ImaginedVectorEnv(each, 2)
+        env.reset(seed=0)
+        obs, reward, *_ = env.step(np.ones((2, 2), np.float32))
+        steps.append((obs["observation"], reward))
+    for one, other in zip(*steps, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_reward_that_needs_infos_is_learned() -> None:
+    class Paid(Reach):
+        def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> Any:
+            return info["paid"]
+
+    assert make_task(Paid).reward is None
+    assert make_task(Reach).reward is not None
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 255, (64, 64, 3), np.uint8),
+        spaces.Box(0, 255, (64, 64), np.uint8),
+        spaces.Dict(camera=spaces.Box(0, 1, (3, 8, 8)), joints=spaces.Box(-1, 1, (2,))),
+    ],
+)
+def test_images_are_refused_in_one_line(space: Any) -> None:
+    class Camera(Reach):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = space
+
+    with pytest.raises(ValueError, match=r"an image of shape .* no pixel world yet") as caught:
+        make_task(Camera)
+    assert "\n" not in str(caught.value)
