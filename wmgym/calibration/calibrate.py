@@ -10,7 +10,7 @@ import numpy as np
 from wmgym.calibration import online
 from wmgym.calibration.conformal import error_bounds, groups, marginal_calibration
 from wmgym.calibration.noise_scale import noise_scale
-from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked
+from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked, steps_left, survived
 from wmgym.data.columns import refuse_overflow
 from wmgym.data.layouts import laid_out
 from wmgym.data.transitions import Transitions
@@ -85,10 +85,10 @@ def calibrate(
             for step in open_loop_steps(scaled, calib, starts, horizon, propagation, seed, trust=True):
                 steps.append(step)
                 advance(1)
-            replays = stacked(steps)
+            replays = survived(stacked(steps), calib, starts)
             for name, values in error_bounds(blank, replays, *groups(calib, starts)).items():
                 bounds.setdefault(name, {})[propagation] = values.astype(np.float32)
-    windows = (~np.isnan(replays.error[..., 0])).sum(1)
+    windows = (steps_left(calib)[starts] > np.arange(horizon)[:, None]).sum(1)
     return world.with_calibration(replace(blank, windows=windows, **bounds))  # type: ignore[arg-type]
 
 

@@ -114,6 +114,21 @@ def stacked(steps: Iterable[OpenLoopStep]) -> OpenLoopStep:
     return OpenLoopStep(*(np.stack([getattr(s, part.name) for s in every]) for part in fields(OpenLoopStep)))
 
 
+def survived(replays: OpenLoopStep, real: Transitions, starts: np.ndarray) -> OpenLoopStep:
+    """Replays ``(horizon, n, ...)`` in which windows that a real termination ended keep their last values.
+
+    Otherwise only the calm episodes would count for many steps, and bounds would narrow with the horizon for
+    no other reason than that the others are gone.
+    """
+    horizon = len(replays.error)
+    left = steps_left(real)[starts]
+    ended = real.terminated[np.cumsum(real.lengths) - 1][real.episode[starts]]
+    last = np.where(ended, left, horizon).clip(max=horizon) - 1  # (n,) the last step with values of its own
+    at = np.minimum(np.arange(horizon)[:, None], last)
+    column = np.arange(len(starts))
+    return OpenLoopStep(*(getattr(replays, part.name)[at, column] for part in fields(OpenLoopStep)))
+
+
 def spread(values: np.ndarray, most: int) -> np.ndarray:
     """The values, or ``most`` of them from first to last, evenly."""
     return values.take(np.linspace(0, len(values) - 1, min(len(values), most)).astype(int), 0)

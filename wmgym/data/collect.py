@@ -59,7 +59,8 @@ def collect(
         switch_every: mean number of steps after which another of the policies takes over, whichever the draw
             names, within an episode. A fit to the states between two gaits knows far more policies than one
             to the gaits alone.
-        max_episode_steps: cut episodes after this many steps, earlier than the env's own limit.
+        max_episode_steps: cut episodes after this many steps, earlier than the env's own limit; where it has
+            none, this is the limit of the world that is fitted to the data.
         workers: processes; None uses every core where the job is long enough to pay for starting them. They
             are forked: where other threads of yours compute with torch meanwhile, a lock that one of them
             holds stays locked in a process for ever. Pass 1 there.
@@ -90,6 +91,8 @@ def collect(
     limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
     if episodes is not None and limit is None:
         raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
+    if task.max_episode_steps is None and max_episode_steps is not None:
+        task = replace(task, max_episode_steps=max_episode_steps)  # the only one that its episodes know
     policies = as_policies(policy)
     whole = Rollout(task, policies, steps, episodes, limit, seed, noise, switch_every)
     apart = is_pool(policy) and switch_every is None

@@ -145,7 +145,9 @@ class _Stream:
         cut = step.truncated or self.left == 0 or len(self.steps) == self.rollout.max_episode_steps
         if step.terminated or cut:
             self.steps[-1] = step._replace(truncated=not step.terminated)
-            self.finished.append(Episode(self.index, self.policy, self.seed, columns(self.steps)))
+            imagined = bool(getattr(self.env.unwrapped, "imagined", False))
+            episode = Episode(self.index, self.policy, self.seed, columns(self.steps), imagined)
+            self.finished.append(episode)
             self.active = self._start(self.index + self.rollout.streams)
 
     def _call(self, method: Callable[[Any], Any], argument: Any) -> Any:

@@ -13,7 +13,6 @@ import numpy as np
 from wmgym.data.columns import in_float32
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
-from wmgym.tasks.shift import SHIFTED
 from wmgym.tasks.task import Task
 
 
@@ -33,12 +32,16 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Episode:
-    """A recorded episode: its number, the policy's name, the seed of its reset, and its steps as columns."""
+    """A recorded episode: its number, the policy's name, the seed of its reset, its steps as columns.
+
+    ``imagined`` is of an env that a world stands behind, whatever wraps it.
+    """
 
     index: int
     policy: str
     seed: int
     columns: Step
+    imagined: bool = False
 
 
 class StepError(ValueError):
@@ -110,7 +113,7 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
         joined.terminated,
         joined.reward,
         joined.unobserved,
-        source="imagined" if _imagined(task.env_id) else "real",
+        source="imagined" if any(episode.imagined for episode in episodes) else "real",
     )
     data = replace(
         data,
@@ -124,11 +127,6 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
     from wmgym.data.describe import settle  # imports MuJoCo
 
     return settle(data, joined)
-
-
-def _imagined(env_id: str) -> bool:
-    """Whether the id is one of a world's, whose output no world should learn from unawares."""
-    return env_id.startswith("wmgym/") and env_id != SHIFTED
 
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)

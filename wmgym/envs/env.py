@@ -23,6 +23,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
     with ``trust``, ``distrust`` and ``novelty``.
     """
 
+    imagined = True  # so that what ``collect`` records of it is not taken for real
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
 
     def __init__(self, world: Source, **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gymnasium as gym
 from gymnasium.envs import registration as gym_registration
 
+from wmgym.envs.env_keywords import RENDERING, with_env_keywords
 from wmgym.io import registered
 from wmgym.tasks.shift import SHIFTED
 
@@ -92,7 +93,8 @@ def make_env(env_id: str, world: Source | None = None, **kwargs: Any) -> Imagine
     Args:
         env_id: the real env's id.
         world: a world of that env or the directory of one; None takes the one registered, or that ships.
-        kwargs: keywords of ``ImaginedEnv``.
+        kwargs: keywords of ``ImaginedEnv``, and of a known real env those of reward, termination and
+            pictures.
 
     Raises:
         ValueError: no world ships, or this one imagines another env.
@@ -118,7 +120,10 @@ def make_vector_env(
 
 
 def _imagined(kind: Callable[..., E], env_id: str, source: Source | None, **kwargs: Any) -> E:
-    world = _world(source, env_id)
+    options = {name: kwargs.pop(name) for name in RENDERING.intersection(kwargs)}
+    world, kwargs = with_env_keywords(_world(source, env_id), kwargs)
+    if options:
+        kwargs["render_options"] = options
     try:
         return kind(world, **kwargs)
     except TypeError as error:

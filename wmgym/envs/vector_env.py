@@ -77,6 +77,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         precision: Precision = "float32",
         trust: Trust | Mapping[str, Any] | bool | None = None,
         fallback: Literal["mujoco"] | None = None,
+        render_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the env.
 
@@ -97,6 +98,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
                 ``Trust`` says what becomes of steps above its threshold; True is ``Trust()``.
             fallback: "mujoco" leaves the steps on which the world's members disagree most, about one in six,
                 to the task's own MuJoCo model; ``infos["fallback"]`` says which. Known MuJoCo tasks only.
+            render_options: keywords of the real env for pictures, such as ``width`` and ``height``.
 
         Raises:
             ValueError: an argument out of range, or trust in a world without calibration.
@@ -137,6 +139,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._episodes = Episodes(self.world, num_envs, bank, propagation, self.trust is not None)
         self._renderer: Renderer | None = None
+        self._render_options = dict(render_options or {})
 
     def __repr__(self) -> str:
         env_id = self.world.task.env_id if self.spec is None else self.spec.id
@@ -253,7 +256,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             from wmgym.tasks.rendering import Renderer
 
             assert self.render_mode is not None
-            self._renderer = Renderer(self.world.task, self.render_mode)
+            self._renderer = Renderer(self.world.task, self.render_mode, **self._render_options)
         draw = self._renderer.frame
         return tuple(draw(core, place) for core, place in zip(self.core(), self._episodes.place, strict=True))
 
@@ -320,6 +323,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             autoreset_mode=autoreset_mode or self.autoreset_mode,
             precision=self.precision,
             trust=self.trust,
+            render_options=self._render_options,
         )
         other.restore(here)
         return other

@@ -16,6 +16,9 @@ from wmgym.io.schema import STRICT, Amount, Count, Interval, Share, from_json, r
 
 RANDOM = "random"
 
+LOUD_DIVERGENCE = 0.02
+"""Share of imagined episodes that leave the range of the data, above which a report says so."""
+
 
 @dataclass(frozen=True)
 class PolicyScore:
@@ -27,8 +30,7 @@ class PolicyScore:
         real_interval: its 95 % bootstrap interval.
         imagined_mean: mean return in imagination.
         imagined_interval: its 95 % bootstrap interval.
-        gap: imagined minus real mean return, divided by the best policy's real mean return minus the random
-            policy's.
+        gap: imagined minus real mean return, divided by the report's ``scale``.
         gap_interval: its 95 % bootstrap interval, over episodes paired by start state.
         real_length: mean steps of a real episode.
         imagined_length: mean steps of an imagined one.
@@ -150,6 +152,8 @@ class GapReport:
             loop in the world, mean over policies; empty where the world has no bounds, and in old reports.
         counterfactual: errors under other actions than the real episodes'; None in old reports.
         verdict: whether to believe the world; None in old reports.
+        scale: the return that a gap of 1 stands for: the best policy's real mean return minus the random
+            policy's, but no less than the standard deviation of returns within policies; None in old reports.
         origin: what was judged, with which libraries, at what cost; None in old reports.
     """
 
@@ -168,6 +172,7 @@ class GapReport:
     open_loop: tuple[OpenLoopRow, ...] = ()
     counterfactual: Counterfactual | None = None
     verdict: Verdict | None = None
+    scale: float | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> PolicyScore:
@@ -179,7 +184,8 @@ class GapReport:
 
     def __str__(self) -> str:
         """One line for each policy: real beside imagined."""
-        lines = [f"{self.env_id}, {self.episodes} episodes per policy, mean return [95 % interval]"]
+        gaps = "" if self.scale is None else f", gap in shares of {self.scale:,.3g}"
+        lines = [f"{self.env_id}, {self.episodes} episodes per policy, mean return [95 % interval]{gaps}"]
         for entry in self.scores:
             real = with_interval(entry.real_mean, entry.real_interval)
             imagined = with_interval(entry.imagined_mean, entry.imagined_interval)
@@ -189,6 +195,12 @@ class GapReport:
             lines.append(
                 f"{entry.name}: real {real}, imagined {imagined}{both}, gap {100 * entry.gap:+.1f} %"
             )
+        lines += [
+            f"{entry.name}: {entry.diverged:.0%} of the imagined episodes left the range of the data and "
+            "were cut, so their returns miss what came after; collect data with this policy and fit again"
+            for entry in self.scores
+            if entry.diverged > LOUD_DIVERGENCE
+        ]
         lines += [f"{entry.name}: {advice}" for entry in self.scores if (advice := entry.advice)]
         return "\n".join(lines)
 

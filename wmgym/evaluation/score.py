@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -147,9 +147,7 @@ def score(
     judged = over_policies(
         judge, everyone, world, len(everyone) * total * limit, workers=workers, progress=progress
     )
-    random_mean = real[RANDOM].returns.mean()
-    spread = max(data.returns.mean() for data in real.values()) - random_mean
-    scale = float(spread) if spread > 0 else max(abs(float(random_mean)), 1.0)
+    scale = gap_scale({name: data.returns for name, data in real.items()})
     scores = [
         replace(
             _score(name, real[name], *judged[name], scale, limit, seed),
@@ -169,6 +167,7 @@ def score(
         env_id=world.task.env_id,
         episodes=real_episodes,
         seed=seed,
+        scale=scale,
         scores=tuple(sorted(scores, key=lambda entry: -entry.real_mean)),
         real_steps=sum(len(data) for data in real.values()),
         imagined_steps=sum(imagined.steps for imagined, _ in judged.values()),
@@ -208,6 +207,18 @@ def _named(label: str, names: Collection[str], policies: Collection[str]) -> set
     if unknown := sorted(found - set(policies)):
         raise ValueError(f"{label} names {unknown}, which are none of the policies")
     return found
+
+
+def gap_scale(returns: Mapping[str, np.ndarray]) -> float:
+    """The return that counts as a gap of 1: how far the best policy's mean is above the random one's.
+
+    But no less than returns of one policy differ among themselves: a policy that is hardly better than
+    random actions would make a large gap of any chance difference.
+    """
+    random_mean = returns[RANDOM].mean()
+    lead = float(max(own.mean() for own in returns.values()) - random_mean)
+    within = float(np.sqrt(np.mean([own.var() for own in returns.values()])))
+    return max(lead, within) or max(abs(float(random_mean)), 1.0)
 
 
 def _score(

@@ -15,6 +15,12 @@ from wmgym.tasks.task import Task
 _SIZE = 480  # of pictures that no env's own settings decide
 
 
+_NO_OPENGL = (
+    "there is no OpenGL to draw with; set MUJOCO_GL=egl, or osmesa, before Python starts, and install it: "
+    "apt-get install libegl1 libgl1-mesa-dri"
+)
+
+
 class Renderer:
     """Draws cores with the real env's own camera: for videos of imagined episodes, or in a window."""
 
@@ -37,6 +43,7 @@ class Renderer:
             )
         self.task = task
         self._own: mujoco.Renderer | None = None
+        self._broken = False
         self._env = self._open(render_mode, options)
         self._env.reset(seed=0)
         if fast and self._own is None:
@@ -62,6 +69,8 @@ class Renderer:
             core: raw units.
             place: world coordinates of the root that the core omits; None puts it at the origin.
         """
+        if self._broken:  # a second try would abort the process
+            raise RuntimeError(_NO_OPENGL)
         found = simulation(self._env)
         assert found is not None
         if self.task.core.layout is None:
@@ -73,7 +82,11 @@ class Renderer:
         if self._own is not None:
             self._own.update_scene(found[1])
             return np.asarray(self._own.render())
-        return np.asarray(self._env.render())
+        try:
+            return np.asarray(self._env.render())
+        except mujoco.FatalError as error:
+            self._broken = True
+            raise RuntimeError(_NO_OPENGL) from error
 
     def _draw_fast(self) -> None:
         unwrapped: Any = self._env.unwrapped
