@@ -75,7 +75,9 @@ def test_without_opengl_one_line_says_what_to_do() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     if done.stdout:  # else this machine has a display
-        assert [line[:40] for line in done.stdout.splitlines()] == ["there is no OpenGL to draw with; set MUJ"] * 2
+        assert [line[:40] for line in done.stdout.splitlines()] == [
+            "there is no OpenGL to draw with; set MUJ"
+        ] * 2
     assert done.returncode == 0
 
 

@@ -12,8 +12,10 @@ from torch.nn import functional
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig, architecture
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.outcomes import Classifier, Outcomes, class_weights, misses_rare, pair_geometry
+from wmgym.models.outcomes import Classifier, Outcomes, as_often, class_weights, pair_geometry, told_apart
 from wmgym.models.training_loop import FitState, encoded_actions, optimise, safe_std
+
+_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
 def fit_outcomes(
@@ -61,8 +63,11 @@ def fit_outcomes(
     optimise(fitting, "fit outcomes")
     with torch.no_grad():
         logits = model.network(inputs[None])[0, :, :classes]
-        drawn = misses_rare(logits.numpy(), label)
-        if drawn:  # the weights are in the way where classes overlap
-            model.biases[-1][..., :classes] -= weight.log()
-            drawn = misses_rare((logits - weight.log()).numpy(), label)
-    return dataclasses.replace(outcomes, drawn=drawn, network=model.finished())
+        # Weighted, the network names rare classes too readily; how far to go back, the data say.
+        shares = (share for share in _SHARES if told_apart((logits - share * weight.log()).numpy(), label))
+        share = next(shares, None)
+        model.biases[-1][..., :classes] -= (1.0 if share is None else share) * weight.log()
+        if share is None:
+            logits = logits - weight.log()
+            model.biases[-1][..., :classes] += as_often(logits, torch.tensor(outcomes.rates).float())
+    return dataclasses.replace(outcomes, drawn=share is None, network=model.finished())

@@ -27,7 +27,8 @@ MOST_VALUES = 16
 
 _ROWS_A_VALUE = 20  # rows that a value must have on average to be no chance agreement
 _CLOSE = 0.05  # terminal rewards this close together, as a share of the range of all, are one value
-_FOUND = 0.8  # share of each rarer class that the likeliest one must name, or outcomes are drawn
+_FOUND = 0.8  # share of each class's rows, and of those named so, that must be right, or outcomes are drawn
+_LEAST = 0.5  # probability below this share of how often a class is, at which it is never drawn
 _MOST_WEIGHT = 50.0
 
 
@@ -50,12 +51,14 @@ class Outcomes:
         ends: ``(classes,)`` bool, whether it ends the episode.
         drawn: whether a step's outcome is drawn by its probability where there is a generator; false where
             the likeliest one is right, and draws would only add noise.
+        rates: ``(classes,)`` float64, how often each is in the data.
         network: logits of the classes, from a core and the next one side by side, and the action; None where
             there is a single class.
     """
 
     values: np.ndarray
     ends: np.ndarray
+    rates: np.ndarray
     drawn: bool = False
     network: EnsembleMLP | None = None
 
@@ -89,6 +92,7 @@ class Outcomes:
             return core.new_zeros(len(core), 1)
         logits = self.network.predict(torch.cat([core, next_core], 1), action).mean[0]
         if self.drawn and generator is not None:  # the largest of logits with Gumbel noise is a draw
+            logits = _without_traces(logits, torch.tensor(self.rates, device=logits.device))
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
             logits = logits - (-uniform.clamp(1e-12, 1 - 1e-7).log()).log()
         if terminated is not None:
@@ -117,7 +121,8 @@ class Outcomes:
     def document(self) -> dict[str, Any]:
         """All but the network as JSON values."""
         values = [None if math.isnan(value) else value for value in self.values.tolist()]
-        return {"values": values, "ends": self.ends.tolist(), "drawn": self.drawn}
+        shares = {"ends": self.ends.tolist(), "rates": self.rates.tolist()}
+        return {"values": values, **shares, "drawn": self.drawn}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], network: EnsembleMLP | None) -> Outcomes:
@@ -127,15 +132,19 @@ class Outcomes:
             ValueError: its parts do not belong together.
         """
         values = np.array([math.nan if x is None else x for x in document["values"]], np.float64)
-        ends = np.array(document["ends"])
+        ends, rates = np.array(document["ends"]), np.array(document["rates"], np.float64)
         count = max(len(values), 1)
         check_arrays(
-            {"values": np.nan_to_num(values), "ends": ends},
-            {"values": ArraySpec((count,), "float64"), "ends": ArraySpec((count,), "bool")},
+            {"values": np.nan_to_num(values), "ends": ends, "rates": rates},
+            {
+                "values": ArraySpec((count,), "float64"),
+                "ends": ArraySpec((count,), "bool"),
+                "rates": ArraySpec((count,), "float64", low=0, high=1),
+            },
         )
         if (network is None) != (count == 1) or (network is not None and network.target_dim != count):
             raise ValueError("outcomes and their network differ in number")
-        return cls(values, ends, bool(document["drawn"]), network)
+        return cls(values, ends, rates, bool(document["drawn"]), network)
 
 
 def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:
@@ -159,7 +168,8 @@ def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:
         pairs[:, 1] = 0  # the reward's values do not need to know of ends
     found, label = np.unique(pairs, axis=0, return_inverse=True)
     values, ends = np.where(np.isinf(found[:, 0]), np.nan, found[:, 0]), found[:, 1] == 1
-    return Outcomes(values, ends), label.reshape(-1)
+    label = label.reshape(-1)
+    return Outcomes(values, ends, np.bincount(label) / len(label)), label
 
 
 def without_outcomes(train: Transitions, outcomes: Outcomes, label: np.ndarray) -> Transitions:
@@ -190,13 +200,27 @@ def class_weights(label: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum(counts.max() / counts, _MOST_WEIGHT))
 
 
-def misses_rare(logits: np.ndarray, label: np.ndarray) -> bool:
-    """Whether the likeliest by ``logits`` ``(n, classes)`` is a rarer class too seldom, or too often."""
-    counts = np.bincount(label, minlength=logits.shape[1])
-    named = np.bincount(logits.argmax(1), minlength=logits.shape[1])
-    rare = np.arange(len(counts)) != counts.argmax()
-    share = named[rare] / counts[rare]
-    return bool((share < _FOUND).any() or (share > 1 / _FOUND).any())
+def as_often(logits: Tensor, rates: Tensor) -> Tensor:
+    """What to add to logits ``(n, classes)`` so that draws are of each class as often as ``rates`` say."""
+    shift = torch.zeros_like(rates)
+    for _ in range(30):
+        drawn = _without_traces(logits + shift, rates).softmax(1).mean(0)
+        shift = shift + 0.7 * (rates / drawn.clamp(min=1e-9)).log().clamp(-1, 1)
+    return shift - shift[rates.argmax()]
+
+
+def _without_traces(logits: Tensor, rates: Tensor) -> Tensor:
+    """Logits without traces of a class where it never was, which would add up over many steps."""
+    traces = (logits.softmax(1) < _LEAST * rates) & (rates < rates.max())
+    return logits.masked_fill(traces, -math.inf)
+
+
+def told_apart(logits: np.ndarray, label: np.ndarray) -> bool:
+    """Whether the likeliest by ``logits`` ``(n, classes)`` is most often right, for each class."""
+    named = logits.argmax(1)
+    right = np.bincount(label[named == label], minlength=logits.shape[1])
+    most = np.maximum(*(np.bincount(each, minlength=logits.shape[1]) for each in (named, label)))
+    return bool((right >= _FOUND * most).all())
 
 
 def _terminal_values(reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
