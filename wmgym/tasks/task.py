@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
-from wmgym.tasks.back_end import back_end_errors
 from wmgym.tasks import actions
 from wmgym.tasks.actions import ActionSpace
+from wmgym.tasks.back_end import back_end_errors
 from wmgym.tasks.goals import boxes_alone, flatten, goal_reward, refuse_images, unflatten
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
