@@ -13,7 +13,8 @@ once without. Worlds fitted to these and to what `collect` gave predict episodes
 Errors are RMSE over observation columns, each divided by its standard deviation in the clean data, mean over
 windows. Fits take 4 members of 2 layers of 128 units, and 1,000 updates.
 
-Robots that only their own MuJoCo model describes are judged too, with default settings; see ``robots.py``.
+Robots that only their own MuJoCo model describes are judged too, and envs of other families, with default
+settings; see ``robots.py`` and ``families.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 
 import wmgym
-from benchmarks.fidelity import robots
+from benchmarks.fidelity import families, robots
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work
@@ -170,6 +171,7 @@ def compared(
 def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
     measures = {"csv": measure_csv, "minari": measure_minari}
     measures |= {env: partial(robots.measure, env) for env in robots.ENVS}
+    measures |= {env: partial(families.measure, env) for env in families.ENVS}
     return {f"{env}-{seed}": partial(measures[env], seed, setup) for env in args.env for seed in SEEDS}
 
 
@@ -198,14 +200,14 @@ def goals(rows: list[Row]) -> list[Row]:
         found.append(
             target(f"{what}, mean of 3 seeds", f"<= {most}", value, None if value is None else value <= most)
         )
-    return found + robots.goals(rows)
+    return found + robots.goals(rows) + families.goals(rows)
 
 
 BASES = {"irregular": "clean", "with infos": "collect", "without infos": "collect"}
 BENCHMARK = Benchmark(
     units,
     goals,
-    collects="simulates an arm, collects Hopper and four robots, and fits nine worlds a seed",
-    envs=("csv", "minari", *robots.ENVS),
+    collects="simulates an arm, collects Hopper, four robots and eight other envs, and fits 17 worlds a seed",
+    envs=("csv", "minari", *robots.ENVS, *families.ENVS),
     seeds=SEEDS,
 )

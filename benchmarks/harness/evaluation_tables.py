@@ -1,8 +1,8 @@
-"""Tables of the pages on ranking and on prediction-powered estimates."""
+"""Tables of ranking, of prediction-powered estimates, and of other families of envs."""
 
 from __future__ import annotations
 
-from benchmarks.harness.results import result_rows
+from benchmarks.harness.results import Row, result_rows
 from benchmarks.harness.tables import short, table, tasks
 
 
@@ -63,3 +63,20 @@ def powered() -> str:
     head = ["task", "policy", "correlation", "coverage", "coverage of the t interval", "variance", "width",
             "least variance with MuJoCo as the world"]  # fmt: skip
     return table(head, rows) if rows else "Not measured yet."
+
+
+def families() -> str:
+    """One row an env of another family: gap of its controller, divergence and odd rewards, over seeds."""
+    found: dict[str, list[Row]] = {}
+    for row in (row for row in result_rows("inputs") if "family" in row):
+        found.setdefault(row["env"], []).append(row)
+    rows = []
+    for env, each in found.items():
+        mean = {key: sum(row[key] for row in each) / len(each) for key in ("real", "imagined", "diverged")}
+        gap = sum(abs(row["gap"]) for row in each) / len(each)
+        odd = [row["odd_rewards"] for row in each if row["odd_rewards"] is not None]
+        rows.append([env, f"{each[0]['steps']:,}", str(len(each)), f"{mean['real']:,.1f}",
+                     f"{mean['imagined']:,.1f}", f"{gap:.1%}", f"{mean['diverged']:.1%}",
+                     f"{max(odd):.1%}" if odd else "regressed"])  # fmt: skip
+    head = ["env", "steps", "seeds", "real return", "imagined", "gap", "diverged", "odd rewards"]
+    return table(head, rows)

@@ -36,6 +36,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         tables.coverage, tables.signals, tables.engines, tables.demo, tables.training, tables.planning,
         tables.offline, tables.ablation, tables.inputs, tables.robots,
         evaluation_tables.rankings, evaluation_tables.ranked_policies, evaluation_tables.powered,
+        evaluation_tables.families,
         learning_tables.return_targets, learning_tables.other_targets, learning_tables.aggregates,
         learning_tables.race, learning_tables.by_minutes, learning_tables.all_seeds, learning_tables.recipes,
         gradients.return_gradients, gradients.gradients_by_contact, gradients.core_gradients,

@@ -18,10 +18,10 @@ import numpy as np
 import wmgym
 from benchmarks.harness.results import ROOT, RUNS
 from wmgym.data.policy import PolicyFn, apply_policy
-from wmgym.tasks.actions import uniform
 from wmgym.data.pool import load_pool
 from wmgym.envs.rollout import rollout
 from wmgym.tasks import ground_truth
+from wmgym.tasks.actions import uniform
 
 SEED, BATCH = 2026, 50
 

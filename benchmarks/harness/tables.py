@@ -258,7 +258,7 @@ def inputs() -> str:
 def robots() -> str:
     """One row a robot that only its model describes: returns of its policies, or errors, over seeds."""
     found: dict[str, list[Row]] = {}
-    for row in (row for row in result_rows("inputs") if "data" not in row):
+    for row in (row for row in result_rows("inputs") if not {"data", "family"} & row.keys()):
         found.setdefault(row["env"], []).append(row)
     rows = []
     for env, each in found.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 
 LOOKED_AT = 100_000  # rows at most that a check looks at where it needs quantiles or formulas
@@ -59,9 +60,26 @@ def wraps(data: Transitions) -> str | None:
         if count and np.median(change) < 0.1 * turn:
             return (
                 f"{column_name(data, k)} jumps by {_TURNS[turn]} in {count:,} rows: an angle that wraps; "
-                "record its sine and cosine instead"
+                "fit takes its differences the shorter way round"
             )
     return None
+
+
+def traits(data: Transitions) -> str | None:
+    """What a fit makes of single numbers, where the observation is all that is known of the state."""
+    before, after = data.task.core.geometry, with_traits(data).task.core.geometry
+    found = {
+        "never change within an episode and are kept": set(after.fixed) - set(before.fixed),
+        "always equal another number and are kept so": {k for k, _ in after.copies}
+        - {k for k, _ in before.copies},
+        "hold a few whole numbers and are rounded": set(after.whole) - set(before.whole),
+    }
+    always = set(np.flatnonzero((data.obs == data.obs[0]).all(0)).tolist())  # named elsewhere
+    lines = []
+    for what, numbers in found.items():
+        if named := [column_name(data, k) for k in sorted(numbers - always)]:
+            lines.append(f"{', '.join(named[:5])}{' and more' if len(named) > 5 else ''} {what}")
+    return "; ".join(lines) or None
 
 
 def jumps(data: Transitions) -> str | None:

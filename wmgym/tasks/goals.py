@@ -8,7 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation
 
+from wmgym.tasks.actions import ActionSpace, refuse_space
 from wmgym.tasks.layout import Array
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -115,3 +117,16 @@ def refuse_images(space: spaces.Space[Any]) -> None:
                 f"{what} an image of shape {shape}, and there is no pixel world yet; fit to the env's state, "
                 "or to features of an encoder through a gymnasium.ObservationWrapper"
             )
+
+
+def supported_spaces(env: gym.Env[Any, Any]) -> tuple[spaces.Box, ActionSpace]:
+    """The spaces of a flat env; ValueError where they are not supported."""
+    observation_space, action_space = env.observation_space, env.action_space
+    if not isinstance(observation_space, spaces.Box):
+        raise ValueError(f"observation space must be Box or a Dict of Boxes, got {observation_space}")
+    return observation_space, refuse_space(action_space)
+
+
+def flat_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The env with its Dict observations in a row."""
+    return FlattenObservation(env) if isinstance(env.observation_space, spaces.Dict) else env

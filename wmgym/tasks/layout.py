@@ -248,9 +248,11 @@ def with_velocities(joints: Sequence[str], moving: Sequence[str] | None = None) 
     return (*joints, *(f"{name}_velocity" for name in (joints if moving is None else moving)))
 
 
-def identity_core(dim: int) -> Core:
+def identity_core(dim: int, angles: tuple[int, ...] = ()) -> Core:
     """The core of an env whose whole observation is its state."""
-    return Core(Geometry(dim))
+    if any(not 0 <= i < dim for i in angles):
+        raise ValueError(f"angles= must lie in 0 .. {dim - 1}, got {angles}")
+    return Core(Geometry(dim, angles=angles))
 
 
 def _either(name: str) -> Callable[..., Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation, TimeLimit
+from gymnasium.spaces.utils import flatdim
+from gymnasium.wrappers import TimeLimit
 
 from wmgym.tasks import actions
 from wmgym.tasks.actions import ActionSpace
 from wmgym.tasks.back_end import back_end_errors
-from wmgym.tasks.goals import boxes_alone, flatten, goal_reward, refuse_images, unflatten
+from wmgym.tasks.goals import (
+    boxes_alone,
+    flat_env,
+    flatten,
+    goal_reward,
+    refuse_images,
+    supported_spaces,
+    unflatten,
+)
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
 from wmgym.tasks.real_env import import_provider, make_or_explain, refuse_import, same_joints
@@ -110,7 +119,7 @@ class Task:
         if self.factory is not None:
             if kwargs:
                 raise ValueError(f"a factory takes no keywords, got {sorted(kwargs)}; build them into it")
-            return _flat(self.factory())
+            return flat_env(self.factory())
         if not self.has_env:
             raise ValueError(
                 "this task has no env: it was described from recorded data, or from an env without an id; "
@@ -120,7 +129,7 @@ class Task:
         import_provider(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
         with back_end_errors():
-            return _flat(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
+            return flat_env(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
 
     def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
@@ -155,6 +164,7 @@ def make_task(
     terminated_fn: UserRewardFn | None = None,
     core: Core | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    angles: Sequence[int] = (),
 ) -> Task:
     """Describe a Gymnasium env.
 
@@ -165,6 +175,8 @@ def make_task(
         terminated_fn: likewise, returning bool.
         core: state layout; None takes the table's, or the observation itself.
         env_kwargs: keywords for ``gym.make``, with an id only.
+        angles: numbers of the flat observation that are angles in radians, where neither a table nor a
+            MuJoCo model describes the env; those that jump by a full turn in the data are found without.
 
     Raises:
         ValueError: the spaces are not supported; the message says which are.
@@ -186,8 +198,8 @@ def make_task(
         raise ValueError(f"expected an env id, an env or a factory, got {type(env_or_id).__name__}")
     try:
         refuse_images(env.observation_space)
-        own_space, own_env, env = env.observation_space, env, _flat(env)
-        spec, (observation_space, action_space) = env.spec, _supported(env)
+        own_space, own_env, env = env.observation_space, env, flat_env(env)
+        spec, (observation_space, action_space) = env.spec, supported_spaces(env)
         if isinstance(env_or_id, str):
             env_id, kwargs = env_or_id, dict(env_kwargs or {})
         else:
@@ -202,8 +214,10 @@ def make_task(
             )
             known = None
         robot = _robot(env) if core is None and known is None else None
+        if angles and (core is not None or known is not None or robot is not None):
+            raise ValueError("angles= is for envs whose observation is all that is known of the state")
         if core is None:
-            core = known.core if known else identity_core(int(np.prod(observation_space.shape)))
+            core = known.core if known else identity_core(flatdim(observation_space), tuple(angles))
         reward, terminated = (known.reward, known.terminated) if known else (None, None)
         limits = [each._max_episode_steps for each in time_limits(env)]
         limits += [limit for limit in (step_limit(env),) if limit is not None]
@@ -232,8 +246,7 @@ def make_task(
 
 def alike(one: Task, other: Task) -> bool:
     """Whether states and actions of two tasks agree, as those of a robot before and after a change."""
-    names = ("observation_space", "action_space", "dt")
-    same = all(getattr(one, name) == getattr(other, name) for name in names)
+    same = all(getattr(one, x) == getattr(other, x) for x in ("observation_space", "action_space", "dt"))
     return same and one.core.names == other.core.names
 
 
@@ -277,21 +290,10 @@ def with_core(task: Task, core: Core) -> Task:
     return replace(task, core=core, **moved)
 
 
-def _supported(env: gym.Env[Any, Any]) -> tuple[spaces.Box, ActionSpace]:
-    observation_space, action_space = env.observation_space, env.action_space
-    if not isinstance(observation_space, spaces.Box):
-        raise ValueError(f"observation space must be Box or a Dict of Boxes, got {observation_space}")
-    return observation_space, actions.refuse_space(action_space)
-
-
 def _robot(env: gym.Env[Any, Any]) -> Robot | None:
     from wmgym.tasks.mjcf.layout import robot_of
 
     return robot_of(env)
-
-
-def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    return FlattenObservation(env) if isinstance(env.observation_space, spaces.Dict) else env
 
 
 def _plain(env: gym.Env[Any, Any]) -> bool:
