@@ -175,8 +175,7 @@ def make_task(
         terminated_fn: likewise, returning bool.
         core: state layout; None takes the table's, or the observation itself.
         env_kwargs: keywords for ``gym.make``, with an id only.
-        angles: numbers of the flat observation that are angles in radians, where neither a table nor a
-            MuJoCo model describes the env; those that jump by a full turn in the data are found without.
+        angles: numbers of the observation that are angles in radians; those that jump in the data are found.
 
     Raises:
         ValueError: the spaces are not supported; the message says which are.
