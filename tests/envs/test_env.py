@@ -121,8 +121,8 @@ def test_a_world_of_an_own_env_is_no_id_of_gymnasium(make: Any, toy_world: World
 
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
 def test_keywords_of_the_real_env_need_a_world_of_their_own(make: Any) -> None:
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'reward_dist_weight'; .* pass world="):
-        make("wmgym/Reacher-v5", reward_dist_weight=2.0)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'xml_file'; .* pass world="):
+        make("wmgym/Reacher-v5", xml_file="mine.xml")
 
 
 @pytest.mark.parametrize("make", [make_env, make_vector_env])

@@ -28,7 +28,7 @@ MOST_VALUES = 16
 _ROWS_A_VALUE = 20  # rows that a value must have on average to be no chance agreement
 _CLOSE = 0.05  # terminal rewards this close together, as a share of the range of all, are one value
 _FOUND = 0.8  # share of each class's rows, and of those named so, that must be right, or outcomes are drawn
-_LEAST = 0.5  # probability below this share of how often a class is, at which it is never drawn
+_LEAST = 0.1  # probability below this share of how often a class is, at which it is never drawn
 _MOST_WEIGHT = 50.0
 
 
