@@ -91,7 +91,7 @@ def test_make_vec(pendulum_dir: str) -> None:
     assert isinstance(env.unwrapped, ImaginedVectorEnv)
     assert env.num_envs == 3
     assert env.unwrapped.max_episode_steps == 7
-    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     obs, _ = env.reset(seed=0)
     assert obs in env.observation_space
     assert env.step(env.action_space.sample())[0] in env.observation_space

@@ -76,7 +76,7 @@ def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -
         given = given.astype(np.int64)  # Stable-Baselines3 gives them as floats
     counted = given.astype(np.int64) - first(space)
     outside = (counted < 0) | (counted >= choices(space))
-    if given.dtype.kind not in "iub" or given.shape[1:] != space.shape or outside.any():
+    if given.dtype.kind not in "iu" or given.shape[1:] != space.shape or outside.any():
         raise ValueError(f"{name} must be whole numbers inside {space}, one action a row")
     return np.asarray(counted)
 
