@@ -360,7 +360,7 @@ def test_a_score_and_a_world_become_a_page(line: Path, tmp_path: Path) -> None:
     out = tmp_path / "a <b> & ü.html"
     assert answer("report", line / "scored", "--out", out)["page"] == str(out)
     page = out.read_text()
-    assert "wmgym score" in page
+    assert f"wmgym score {line / 'world'} --policy {line / 'trained/policy'} --episodes 2" in page
     assert "data:video/mp4;base64," in page  # the world and the policy are still where they were
     short = ("--episodes", 2, "--max-episode-steps", 5)
     said = call("report", line / "world", "--policy", line / "trained", *short, "--out", tmp_path / "w.html")

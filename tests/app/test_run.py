@@ -90,7 +90,7 @@ def test_it_scores_every_policy_that_it_kept(
     assert (result.report.agreement.policies, result.report.agreement.lineages) == (6, 1)
     assert result.page is not None
     text = result.page.read_text()
-    for said in (*scored, "its episodes made the bounds", "trained in this world"):
+    for said in (*scored, "calibrated the bounds", "trained in this world"):
         assert said in text
 
 

@@ -99,6 +99,15 @@ def test_the_verdict_comes_first(tmp_path: Path) -> None:
     assert "Trust it</h1>" in good
     assert "Do not trust it</h1>" in bad
     assert all(escape(reason.text) in good for reason in verdict(report()).reasons)
+    assert "Trust it for policies of this training</h1>" in written(tmp_path, lineages=1)
+    limited = written(tmp_path, lineages=2, gaps=(0.06,) * 6)
+    assert "Trust it only for ranking policies of these 2 trainings</h1>" in limited
+
+
+def test_long_names_of_checkpoints_differ_in_charts(tmp_path: Path) -> None:
+    names = [f"DynaSAC with a long description after {n},000 real steps" for n in range(1, 7)]
+    text = written(tmp_path, names=names)
+    assert all(f"{n},000 real steps</text>" in text for n in range(1, 7))
 
 
 def test_what_cannot_be_drawn_is_said_in_a_line(
@@ -127,10 +136,10 @@ def test_a_report_of_one_policy_without_bounds(tmp_path: Path) -> None:
     ("speed", "said"),
     [
         (Speed(7_000, 20_000, 15_000, 20, 4_000, 200_000),
-         ("MuJoCo is 5.00 times as fast as a single imagined env", "a batch of 1,024 of them is 10.0 times",
+         ("MuJoCo is 5.0 times as fast as a single imagined env", "a batch of 1,024 of them is 10 times",
           "Imagined, 20 envs, with the policy", "physics alone")),
         (Speed(100, None, 15_000, 20, 4_000, 50),
-         ("a single imagined env is 40.0 times as fast as the real env", "the real env is 2.00 times")),
+         ("a single imagined env is 40 times as fast as the real env", "the real env is 2.0 times")),
         (None, ("This report took 1 real steps",)),
     ],
 )  # fmt: skip

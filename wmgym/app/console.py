@@ -154,16 +154,20 @@ def score_table(report: GapReport) -> RenderableType:
     from wmgym.evaluation.gap_report import with_interval
 
     title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
-    columns = (
-        "policy", "real return", "estimate from both", "imagined return", "gap %", "diverged",
+    estimated = any(s.more_imagined_returns for s in report.scores)
+    columns = [
+        "policy", "real return", *["estimate from both"] * estimated, "imagined return", "gap %", "diverged",
         "errors inside bounds",
-    )  # fmt: skip
+    ]  # fmt: skip
     rows: list[list[RenderableType]] = []
     for s in report.scores:
         low, high = s.gap_interval
+        both = "-"
+        if s.estimate is not None and s.estimate_interval is not None:
+            both = with_interval(s.estimate, s.estimate_interval)
         cells = [
             with_interval(s.real_mean, s.real_interval),
-            "-" if s.estimate is None else with_interval(s.estimate, s.estimate_interval or s.real_interval),
+            *[both] * estimated,
             with_interval(s.imagined_mean, s.imagined_interval),
             with_interval(100 * s.gap, (100 * low, 100 * high)),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ def write_page(folder: Path, path: Path) -> Path:
     report = GapReport.load(folder / REPORT)
     noted = artifacts.read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     config = noted.get("config", {})
-    command = f"wmgym {noted['command']}" if "command" in noted else "wmgym.score"
     return write_report(
         report,
         path,
@@ -38,8 +38,22 @@ def write_page(folder: Path, path: Path) -> Path:
         policies=_policies(folder, config),
         learning=_learning(folder),
         cost=noted.get("ledger"),
-        made_by={"Command": command},
+        made_by={"Command": _command(noted)},
     )
+
+
+def _command(noted: dict[str, Any]) -> str:
+    """What to type for the same again, as far as ``run.json`` knows."""
+    if "command" not in noted:
+        return "wmgym.score"
+    config = noted.get("config", {})
+    words = ["wmgym", noted["command"], *(config[key] for key in ("env_id", "world") if key in config)]
+    for policy in config.get("policy", ()):
+        words += ["--policy", policy]
+    for key in ("episodes", "seed"):
+        if key in config:
+            words += [f"--{key}", config[key]]
+    return shlex.join(map(str, words))
 
 
 def _world(folder: Path, config: dict[str, Any]) -> WorldModel | None:

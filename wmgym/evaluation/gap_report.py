@@ -95,7 +95,7 @@ class PolicyScore:
         """What sets this policy apart from a stranger to the world, a few words each."""
         found = [
             (self.trained_in_world, "trained in this world"),
-            (self.calibrated_on, "its episodes made the bounds"),
+            (self.calibrated_on, "calibrated the bounds"),
         ]
         return tuple(note for applies, note in found if applies)
 

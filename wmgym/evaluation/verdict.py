@@ -189,10 +189,11 @@ def _exploitation(report: GapReport) -> Judgement:
     if found is None:
         return None, "Whether training exploits the world is unknown: no policy trained in it was scored."
     low, high = found.worst_interval
+    several = len(found.policies) > 1
     text = (
-        f"of {len(found.policies)} trained in it, {found.worst} earns"
+        f"{f'of {len(found.policies)} trained in it, ' if several else 'trained in it, '}{found.worst} earns"
         f" {_signed(found.worst_gap, found.worst_interval)} of the range more than in reality (at most"
-        f" {WIDEST_GAP:.0%}); {found.mean_gap:+.1%} on average."
+        f" {WIDEST_GAP:.0%}){f'; {found.mean_gap:+.1%} on average' if several else ''}."
     )
     if low > WIDEST_GAP:
         return False, f"Policies exploit the world: {text}"

@@ -28,7 +28,7 @@ _VARIABLES = {
     INK: "--ink", MUTED: "--muted", LINE: "--line", REAL: "--real", IMAGINED: "--imagined", BAD: "--bad"
 }  # fmt: skip
 _WIDTH = 5.0  # inches of 72 CSS pixels: a phone shows the text in its own size
-_LONGEST_NAME = 18
+_LONGEST_NAME = 32
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "wmgym", "font.size": 11, "text.parse_math": False,
     "axes.edgecolor": LINE, "axes.labelcolor": MUTED, "axes.labelsize": 11, "text.color": INK,
@@ -225,7 +225,9 @@ def _number(value: float, position: int | None = None) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    """A name, its middle left out where it is long: what tells checkpoints apart stands at the end."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _svg(figure: Figure, titles: Mapping[str, str] | None = None) -> str:

@@ -62,7 +62,8 @@ def write_report(
     found = report.verdict or verdict(report)
     headline, tone = _HEADLINES[found.level]
     if found.scope:
-        headline += f", for {found.scope}"
+        use = "only for ranking" if found.level == "trust for ranking only" else "for"
+        headline = f"Trust it {use} {found.scope}"
     videos, no_video = _videos(report, world, policies)
     page = render(
         "template.html.j2",
@@ -73,7 +74,7 @@ def write_report(
         tone=tone,
         facts=_facts(report),
         worst=_worst(report),
-        estimates=any(s.estimate is not None for s in report.scores),
+        estimates=any(s.estimate is not None and s.more_imagined_returns for s in report.scores),
         failures=any(s.failed is not None for s in report.scores),
         trained=any(s.trained_in_world for s in report.scores),
         calibrated=any(s.calibrated_on for s in report.scores),
@@ -226,7 +227,8 @@ def _speed(speed: Speed | None) -> tuple[str, list[tuple[str, str]]]:
     ]
 
     def compared(rate: float, imagined: str) -> str:
-        ratio = number(max(rate, engine) / max(min(rate, engine), 1e-9))
+        times = max(rate, engine) / max(min(rate, engine), 1e-9)
+        ratio = f"{times:,.1f}" if times < 10 else f"{times:,.0f}"
         first, second = (imagined, said) if rate >= engine else (said, imagined)
         return f"{first} is {ratio} times as fast as {second}"
 
@@ -245,7 +247,7 @@ def duration(seconds: float) -> str:
 def _provenance(
     report: GapReport, world: WorldModel | None, made_by: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    found = [("Env", report.env_id), ("Seed", str(report.seed))]
+    found = [("Env", report.env_id), ("Seed of the scores", str(report.seed))]
     if report.max_episode_steps is not None:
         found.append(("Episode limit", f"{report.max_episode_steps:,} steps"))
     if world is not None:
