@@ -55,7 +55,7 @@ def goals(rows: list[Row]) -> list[Row]:
     cores = os.cpu_count() or 1
     took = (
         f"{row['wall_s'] / 60:.1f} minutes at a load of {row['load_before']:g} before;"
-        f" {row['cpu_s']:.0f} CPU seconds, {row['cpu_s'] / cores / 60:.1f} minutes on {cores} idle cores"
+        f" {row['cpu_s']:.0f} CPU seconds, {row['cpu_s'] / cores / 60:.1f} minutes of {cores} whole cores"
     )
     met = True if row["wall_s"] <= 60 * MINUTES else False if row["load_before"] < IDLE else None
     size = max(each["bytes"] for each in rows) / 1e6
