@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,17 @@ def test_a_gap_is_measured_and_closed_and_a_policy_gated() -> None:
     assert min(error["adapted"], error["hybrid"]) < error["nominal"]
     assert "real steps: 1400" in said
     assert "to deploy: " in said
+
+
+@pytest.mark.slow
+def test_an_own_robot_goes_the_whole_way(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "own_robot", tmp_path / "own_robot")
+    short = "learn.main(1_500, wmgym.FitConfig(members=2, width=32, max_updates=50))"
+    command = [sys.executable, "-c", f"import learn, wmgym; {short}"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=250, check=False, cwd=tmp_path / "own_robot"
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "6 numbers of state: shoulder, elbow, box" in done.stdout
+    assert "after 20 imagined steps" in done.stdout
+    assert (tmp_path / "own_robot" / "imagined.npy").exists()

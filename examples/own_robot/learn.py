@@ -17,9 +17,7 @@ def main(steps: int = STEPS, config: wmgym.FitConfig | None = None) -> wmgym.Gap
     data = wmgym.collect("push_bot:lab/PushBot-v0", {"random": None, "chase": chase}, steps=steps, noise=0.3)
     core = data.task.core
     print(f"{core.dim} numbers of state: {', '.join(core.names)}")
-    print(
-        f"{core.shown_dim} of {data.task.obs_dim} observed numbers are predicted, the others follow exactly"
-    )
+    print(f"{core.shown_dim} of {data.task.obs_dim} columns are predicted, the others follow exactly")
 
     train, calib = data.split((0.8, 0.2))
     world = wmgym.calibrate(wmgym.fit(train, config, progress=True), calib)
