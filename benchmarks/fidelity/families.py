@@ -135,14 +135,15 @@ def goals(rows: list[Row]) -> list[Row]:
         mine = [row for row in rows if row["env"] == env]
         seeds = f"mean of {len(mine)} of 3 seeds" if len(mine) < 3 else "mean of 3 seeds"
         gap = float(np.mean([abs(row["gap"]) for row in mine])) if mine else None
-        met = None if gap is None else gap <= most
+        whole = len(mine) == 3  # what one seed says meets nothing
+        met = gap <= most if whole and gap is not None else None
         found.append(target(f"{env}: return gap, {seeds}", f"<= {most:.0%}", gap and round(gap, 3), met))
         if env in GOALS:
             odd = max((row["odd_rewards"] for row in mine), default=None)
             what = f"{env}: imagined rewards outside the real set"
-            found.append(target(what, "0", odd, None if odd is None else odd == 0))
+            found.append(target(what, "0", odd, odd == 0 if whole else None))
         else:
             lost = float(np.mean([row["diverged"] for row in mine])) if mine else None
-            met = None if lost is None else lost <= 0.02
+            met = lost <= 0.02 if whole and lost is not None else None
             found.append(target(f"{env}: imagined episodes that diverge", "<= 2%", lost, met))
     return found
