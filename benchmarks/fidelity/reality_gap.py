@@ -155,6 +155,7 @@ def goals(rows: list[Row]) -> list[Row]:
         against: {
             cell: min(values["adapted"], values["hybrid"]) / max(values[against], 1e-9)
             for cell, values in cells.items()
+            if against in values
         }
         for against in ("nominal", "identified")
     }
