@@ -143,9 +143,8 @@ def by_cell(rows: list[Row], key: str, budget: int) -> dict[tuple[Any, ...], dic
         if row["budget"] == budget and row[key] is not None:
             cell = row["env"], row["shift"], row["kind"], row["seed"]
             found.setdefault(cell, {})[row["simulator"]] = row[key]
-    return {
-        cell: values for cell, values in found.items() if len(values) == len(SIMULATORS) or key == "coverage"
-    }
+    needed = {"adapted"} if key == "coverage" else {"nominal", "adapted", "hybrid"}
+    return {cell: values for cell, values in found.items() if needed <= values.keys()}
 
 
 def goals(rows: list[Row]) -> list[Row]:
