@@ -256,7 +256,7 @@ def test_dict_observations_are_flattened() -> None:
 
 
 def test_arrays_of_several_dimensions_are_counted_flat() -> None:
-    task = make_task(factory(spaces.Box(0, 255, (4, 3, 2), np.uint8), spaces.Box(-1.0, 1.0, (2, 3))))
+    task = make_task(factory(spaces.Box(-2.0, 2.0, (4, 3, 2)), spaces.Box(-1.0, 1.0, (2, 3))))
     assert (task.obs_dim, task.action_dim, task.core.dim) == (24, 6, 24)
     assert task.read_core(task.make(), np.zeros((4, 3, 2))).shape == (24,)
 
@@ -340,6 +340,9 @@ def test_given_functions_see_flat_observations_and_replace_the_table() -> None:
         (BOX, spaces.Box(0.0, np.inf, (2,)), "bounded; give the env finite limits"),
         (BOX, spaces.MultiDiscrete([[2, 2], [2, 2]]), "MultiDiscrete or MultiBinary of one axis"),
         (BOX, spaces.Tuple([BOX, BOX]), "MultiDiscrete or MultiBinary of one axis"),
+        (BOX, spaces.Discrete(10**10), "65,536 choices, got 10,000,000,000 of .* a Box"),
+        (BOX, spaces.MultiDiscrete([60_000, 60_000]), "got 120,000"),
+        (BOX, spaces.MultiBinary(10**6), "got 2,000,000"),
     ],
 )
 def test_unsupported_spaces_are_refused(
@@ -592,6 +595,10 @@ def test_an_id_from_a_file_imports_no_module(tmp_path: Path, monkeypatch: pytest
     [
         {"dt": 0.0}, {"dt": float("nan")}, {"max_episode_steps": 0}, {"env_id": 3},
         {"action_space": {"type": "discrete", "n": 0, "start": 0}}, {"names": ["a"]},
+        {"action_space": {"type": "discrete", "n": 10**10, "start": 0}},
+        {"action_space": {"type": "multi_discrete", "nvec": [60_000, 60_000], "start": [0, 0]}},
+        {"action_space": {"type": "multi_discrete", "nvec": [2, 2], "start": [0]}},
+        {"action_space": {"type": "multi_binary", "n": 10**6}},
         {"action_space": {"type": "box", "shape": [1], "dtype": "float32", "low": [None], "high": [1.0]}},
         {"action_space": {"type": "box", "shape": [1], "dtype": "float32", "low": [2.0], "high": [1.0]}},
         {"action_space": {"type": "box", "shape": [10**12], "dtype": "float32", "low": [0.0], "high": [1.0]}},

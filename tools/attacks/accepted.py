@@ -14,6 +14,7 @@ _TASK = "|".join(
         rf"task\.env_id: {_TEXT}",
         r"task\.env_kwargs: a key more",
         r"task\.names: (\[\]|gone|null)",
+        r"task\.(layout|dict_space): gone",  # as before there was one
         rf"task\.dt: {_POSITIVE}",
         rf"task\.max_episode_steps: (null|{_POSITIVE})",
         rf"task\.action_space\.(start|(low|high)\.\*): {_NUMBER}",
@@ -35,7 +36,9 @@ FREE: dict[str, str] = {
             rf"calibration\.episodes: {_POSITIVE}",
             rf"support\.typical: {_POSITIVE}",
             r"(dynamics|readout)\.settings\.\S+: (gone|true)",
+            r"outcomes\.network\.\S+: (gone|true)",
             rf"(dynamics|readout)\.(?!settings)\S+: {_FINITE}",
+            rf"outcomes\.(?!values|ends|rates|drawn|settings)\S+: {_FINITE}",  # their network
             rf"calibration\.(half_width|per_disagreement|tube|distrust)\.\w+: {_BOUND}",
             r"calibration\.coverage\.\w+: (one (nan|1|1000000000)|zeros|reversed|turned|as float16)",
             r"calibration\.power\.\w+: (zeros|reversed|as float16)",
@@ -70,7 +73,7 @@ FREE: dict[str, str] = {
             rf"\S+: {_FINITE}",
             r"\S+: as float64",
             r"log_std_weight: gone",
-            r"inputs: (null|gone)",  # as before it was written down
+            r"(inputs: (null|gone)|angles: gone)",  # as before they were written down
             r"(low|high): as int8",
             r"(activation|head): .*",
             r"header: metadata",
@@ -81,7 +84,7 @@ FREE: dict[str, str] = {
     # A report that does not contradict itself.
     "report": "|".join(
         [
-            rf"\S*(env_id|name|world|text|rule|skipped|actions): {_TEXT}",
+            rf"\S*(env_id|name|world|text|rule|scope|skipped|actions): {_TEXT}",
             rf"origin\.{_VERSIONS}",
             rf"origin\.speed\.\w+: {_POSITIVE}",
             rf"(seed|\w*episodes|\w*steps): {_POSITIVE}",

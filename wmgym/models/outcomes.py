@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from wmgym.data.transitions import Transitions
-from wmgym.io.schema import ArraySpec, check_arrays
+from wmgym.io.schema import ArraySpec, Record, check_arrays
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.tasks.layout import Geometry
@@ -131,8 +132,9 @@ class Outcomes:
         Raises:
             ValueError: its parts do not belong together.
         """
-        values = np.array([math.nan if x is None else x for x in document["values"]], np.float64)
-        ends, rates = np.array(document["ends"]), np.array(document["rates"], np.float64)
+        record = _OutcomesRecord.model_validate(document)
+        values = np.array([math.nan if x is None else x for x in record.values], np.float64)
+        ends, rates = np.array(record.ends, bool), np.array(record.rates, np.float64)
         count = max(len(values), 1)
         check_arrays(
             {"values": np.nan_to_num(values), "ends": ends, "rates": rates},
@@ -144,7 +146,16 @@ class Outcomes:
         )
         if (network is None) != (count == 1) or (network is not None and network.target_dim != count):
             raise ValueError("outcomes and their network differ in number")
-        return cls(values, ends, rates, bool(document["drawn"]), network)
+        return cls(values, ends, rates, record.drawn, network)
+
+
+class _OutcomesRecord(Record):
+    """What ``Outcomes.document`` gives."""
+
+    values: list[float | None]
+    ends: list[bool]
+    rates: list[Annotated[float, Field(ge=0, le=1)]]
+    drawn: bool
 
 
 def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
+from wmgym.data.columns import LARGEST
 from wmgym.io.deprecation import warn_old_file
 from wmgym.io.provenance import Provenance
 from wmgym.io.schema import (
@@ -145,8 +146,9 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray]) -> dict[str, A
         values = getattr(record, name)
         parts[name] = None if values is None else join_arrays(kind, _under(name, arrays), values)
     parts["outcomes"] = None
-    if (values := record.outcomes) is not None:
-        settings: Any = values.get("network")
+    if record.outcomes is not None:
+        values = dict(record.outcomes)
+        settings: Any = values.pop("network", None)
         network = Classifier.unpack(_under("outcomes", arrays), settings) if settings else None
         parts["outcomes"] = Outcomes.from_document(values, network)
     return parts
@@ -161,7 +163,7 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
     """Refuse parts that do not belong to this task, or another number of start states."""
     task, dynamics, readout = parts["task"], parts["dynamics"], parts["readout"]
     calibration, support, core = parts["calibration"], parts["support"], task.core
-    specs = {"starts": ArraySpec((starts, core.state_dim))}
+    specs = {"starts": ArraySpec((starts, core.state_dim), low=-LARGEST, high=LARGEST)}
     ends = ArraySpec((core.dim + core.displacement_dim,), low=-np.inf, high=np.inf)
     specs |= dict.fromkeys(("low", "high"), ends)
     if calibration is not None:

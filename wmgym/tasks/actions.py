@@ -14,12 +14,16 @@ Actions of a Box are stored flat ``(n, action_dim)`` in float32; those of the ot
 as int64 counted from 0, ``(n,)`` of a Discrete and ``(n, parts)`` of the rest.
 """
 
+MOST_CHOICES = 2**16
+"""A network sees whole-number actions as one-hots, so that no more choices than this are of use."""
+
 
 def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
     """The space, if actions may have it.
 
     Raises:
-        ValueError: another one, or a Box without bounds; the message says what to do.
+        ValueError: another one, a Box without bounds, or more than ``MOST_CHOICES`` choices; the message says
+            what to do.
     """
     if isinstance(space, spaces.Box):
         if not space.is_bounded():
@@ -28,11 +32,17 @@ def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
                 f"self.action_space = gymnasium.spaces.Box(-1.0, 1.0, {space.shape}), and scale in step"
             )
         return space
+    plain = " ".join(str(space).split())  # arrays are printed on several lines
     multi = isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)) and len(space.shape) == 1
     if isinstance(space, spaces.Discrete) or multi:
+        if width(space) > MOST_CHOICES:
+            raise ValueError(
+                f"actions may have {MOST_CHOICES:,} choices, got {width(space):,} of {plain}; wrap "
+                "the env in a gymnasium.ActionWrapper whose actions are a Box"
+            )
         return space  # type: ignore[return-value]
     raise ValueError(
-        f"action space must be Box, Discrete, MultiDiscrete or MultiBinary of one axis, got {space}; wrap "
+        f"action space must be Box, Discrete, MultiDiscrete or MultiBinary of one axis, got {plain}; wrap "
         "the env in a gymnasium.ActionWrapper"
     )
 

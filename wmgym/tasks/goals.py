@@ -111,7 +111,9 @@ def refuse_images(space: spaces.Space[Any]) -> None:
         if isinstance(part, spaces.Dict):
             refuse_images(part)
         shape = part.shape or ()
-        if len(shape) >= 3 or (part.dtype == np.uint8 and len(shape) == 2):
+        pixels = isinstance(part, spaces.Box) and bool((part.low >= 0).all() and (part.high <= 255).all())
+        wide = sum(side >= 8 for side in shape) >= 2
+        if pixels and wide and (len(shape) >= 3 or part.dtype == np.uint8):
             what = f"observation {key!r} is" if key else "observations are"
             raise ValueError(
                 f"{what} an image of shape {shape}, and there is no pixel world yet; fit to the env's state, "

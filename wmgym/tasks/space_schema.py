@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pydantic import Field, model_validator
 
 from wmgym.io.schema import Count, Record
+from wmgym.tasks.actions import MOST_CHOICES
 
 
 class BoxRecord(Record):
@@ -57,7 +58,7 @@ class DiscreteRecord(Record):
     """A ``Discrete``."""
 
     type: Literal["discrete"]
-    n: Annotated[int, Field(ge=1, le=2**53)]
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)]
     start: Annotated[int, Field(ge=-(2**53), le=2**53)]
 
     def space(self) -> spaces.Discrete:
@@ -69,8 +70,15 @@ class MultiDiscreteRecord(Record):
     """A ``MultiDiscrete`` of one axis."""
 
     type: Literal["multi_discrete"]
-    nvec: list[Annotated[int, Field(ge=1, le=2**31)]]
+    nvec: list[Annotated[int, Field(ge=1, le=MOST_CHOICES)]]
     start: list[Annotated[int, Field(ge=-(2**53), le=2**53)]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse more choices than any task has."""
+        if sum(self.nvec) > MOST_CHOICES or len(self.start) != len(self.nvec):
+            raise ValueError(f"a MultiDiscrete has {MOST_CHOICES} choices at most, and a start for each part")
+        return self
 
     def space(self) -> spaces.MultiDiscrete:
         """The space."""
@@ -81,7 +89,7 @@ class MultiBinaryRecord(Record):
     """A ``MultiBinary`` of one axis."""
 
     type: Literal["multi_binary"]
-    n: Annotated[int, Field(ge=1, le=2**31)]
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES // 2)]
 
     def space(self) -> spaces.MultiBinary:
         """The space."""
