@@ -33,26 +33,35 @@ class Normaliser(BaseFeaturesExtractor):
     angles: Tensor | None
 
     def __init__(self, observation_space: spaces.Box, angles: tuple[int, ...] = ()) -> None:
-        dim = int(np.prod(observation_space.shape))
-        super().__init__(observation_space, dim + len(angles))
+        dim = int(np.prod(observation_space.shape)) + len(angles)
+        super().__init__(observation_space, dim)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
         self.register_buffer("angles", torch.tensor(angles) if angles else None)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalised observations ``(batch, features_dim)``."""
-        seen = (obs.reshape(len(obs), -1) - self.mean) / self.std
-        if self.angles is None:
-            return seen
-        angle = seen.index_select(1, self.angles)
-        return torch.cat([seen.index_copy(1, self.angles, angle.sin()), angle.cos()], 1)
+        return (self.plain(obs) - self.mean) / self.std
 
-    def take(self, mean: Tensor, std: Tensor) -> None:
-        """Take other statistics ``(obs_dim,)``, but none of angles."""
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+    def plain(self, obs: Tensor) -> Tensor:
+        """What it normalises ``(batch, features_dim)``."""
+        flat = obs.reshape(len(obs), -1)
+        if self.angles is None:
+            return flat
+        angle = flat.index_select(1, self.angles)
+        return torch.cat([flat.index_copy(1, self.angles, angle.sin()), angle.cos()], 1)
+
+    def statistics(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``(features_dim,)`` of observations.
+
+        A robot that has not fallen yet shows a cosine of hardly any deviation, and would look like another
+        one once it falls.
+        """
+        plain = self.plain(obs)
+        least = torch.full_like(self.std, 1e-3)
         if self.angles is not None:
-            self.mean[self.angles], self.std[self.angles] = 0.0, 1.0
+            least[self.angles] = least[-len(self.angles) :] = 0.1
+        return plain.mean(0), torch.maximum(plain.std(0), least)
 
 
 def angle_columns(core: Core) -> tuple[int, ...]:
@@ -160,12 +169,12 @@ class DynaSACPolicy(SACPolicy):
         for network in (self.actor, self.averaged_actor, self.critic, self.critic_target):
             seen = network.features_extractor
             assert isinstance(seen, Normaliser)
-            old_mean, old_std, dim = seen.mean.clone(), seen.std.clone(), len(mean)
-            seen.take(mean, std)
-            shift, ratio = (seen.mean - old_mean) / old_std, seen.std / old_std
+            shift, ratio, dim = (mean - seen.mean) / seen.std, std / seen.std, len(mean)
             for layer in _first_layers(network):
                 layer.bias += layer.weight[:, :dim] @ shift
                 layer.weight[:, :dim] *= ratio
+            seen.mean.copy_(mean)
+            seen.std.copy_(std)
 
     def bound_values(self, low: Tensor, high: Tensor) -> None:
         """Set the range that critics are scaled to."""
