@@ -2,7 +2,7 @@
 
     python -m tools.search_controllers
 
-Three of each task, an early, a middle and the best one, go to ``benchmarks/fidelity/controllers.json``:
+Three of each task, an early, a middle and the best one, go to ``benchmarks/harness/controllers.json``:
 ``action = tanh(obs @ weight + bias)``, with what each is worth over whole episodes.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 import wmgym
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "fidelity" / "controllers.json"
+FILE = Path(__file__).parents[1] / "benchmarks" / "harness" / "controllers.json"
 ROUNDS = {"cartpole-swingup": 60, "finger-spin": 40, "walker-walk": 60}
 PAIRS, BEST, STEP, NOISE, STEPS = 8, 4, 0.1, 0.1, 300
 

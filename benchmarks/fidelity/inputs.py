@@ -36,7 +36,7 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 
 import wmgym
-from benchmarks.fidelity import families, robots
+from benchmarks.harness import families, robots
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work

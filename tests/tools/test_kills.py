@@ -19,7 +19,7 @@ LATE = np.array([0.99, 0, 0.9, 0, 0, 0])
 
 
 def verb(act: kills.Callable[[Path], object], **changes: object) -> kills.Verb:
-    return kills.Verb(**{"act": act, "kept": ("*.json",), "seconds": 0.2, "whole": ("*.json",)} | changes)  # type: ignore[arg-type]
+    return kills.Verb(**{"act": act, "kept": ("*.json",), "seconds": 0.8, "whole": ("*.json",)} | changes)  # type: ignore[arg-type]
 
 
 def test_a_process_that_is_left_is_found(tmp_path: Path) -> None:

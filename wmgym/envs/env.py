@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from wmgym.envs.conventions import named, row_of
 from wmgym.envs.episodes import EnvSnapshot
-from wmgym.envs.vector_env import ImaginedVectorEnv, Source
+from wmgym.envs.vector_env import ComputeReward, ImaginedVectorEnv, Source
 
 LIMITED_OUTSIDE = 2**62
 """``max_episode_steps`` of an env that ``gym.make`` makes, which puts a ``TimeLimit`` around it."""
@@ -62,9 +62,10 @@ class ImaginedEnv(gym.Env[Any, Any]):
         frames = self._venv.render()
         return None if frames is None else frames[0]
 
-    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+    @property
+    def compute_reward(self) -> ComputeReward:
         """The real env's own reward of goals; see ``ImaginedVectorEnv.compute_reward``."""
-        return self._venv.compute_reward(achieved_goal, desired_goal, info)
+        return self._venv.compute_reward
 
     def close(self) -> None:
         """Release the drawing context."""

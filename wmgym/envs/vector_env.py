@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import gymnasium as gym
@@ -31,6 +31,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
+ComputeReward: TypeAlias = Callable[[np.ndarray, np.ndarray, Any], Any]
 Source: TypeAlias = WorldModel | str | os.PathLike[str]
 """A world, the directory of a saved one, or the id of an env whose world ships, ``"Hopper-v5"``."""
 
@@ -234,18 +235,27 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         obs = np.array(flat, space.dtype).reshape(self.num_envs, *space.shape)
         return task.as_dict(obs if self._bounds is None else np.clip(obs, *self._bounds))
 
-    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
-        """The real env's own reward of goals ``(n, goal_dim)``, as HER takes it, or of one ``(goal_dim,)``.
+    @property
+    def compute_reward(self) -> ComputeReward:
+        """The real env's own reward ``(achieved_goal, desired_goal, info)``, as HER calls it.
+
+        Goals are ``(n, goal_dim)``, or one ``(goal_dim,)``.
 
         Raises:
-            ValueError: the env has no goals, or pays by more than them.
+            AttributeError: the env has no goals, or pays by more than them; ``hasattr`` tells, as of a real
+                env.
         """
         function = getattr(self.world.task.reward, "function", None)
         if not isinstance(function, GoalReward):
-            raise ValueError(f"{self.world.task.env_id or 'this env'} has no reward by goals")
-        if np.ndim(achieved_goal) == 1:
-            return float(function.compute(np.array([achieved_goal]), np.array([desired_goal]), [info])[0])
-        return function.compute(achieved_goal, desired_goal, info)
+            raise AttributeError(f"{self.world.task.env_id or 'this env'} has no reward by goals")
+        goals = function
+
+        def reward(achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+            if np.ndim(achieved_goal) == 1:
+                return float(goals.compute(np.array([achieved_goal]), np.array([desired_goal]), [info])[0])
+            return goals.compute(achieved_goal, desired_goal, info)
+
+        return reward
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture ``(height, width, 3)`` uint8 an env; None unless ``render_mode`` is "rgb_array"."""

@@ -56,11 +56,14 @@ def goals(rows: list[Row]) -> list[Row]:
             "baseline, mean of 3 seeds", "<= 0.2", error, None if error is None else error <= 0.2,
         ),
         target(
-            "the same: coverage of the 90 % bounds on new episodes, mean of 3 seeds",
+            "own arm that pushes a box: coverage of the 90 % bounds on new episodes, mean of 3 seeds",
             "0.87 to 0.93", coverage,
             None if coverage is None else 0.87 <= coverage <= 0.93,
         ),
-        target("the same: imagined frame equals MuJoCo's of the same state", "yes", same and "yes", same),
+        target(
+            "own arm that pushes a box: imagined frame equals MuJoCo's of the same state",
+            "yes", same and "yes", same,
+        ),
     ]  # fmt: skip
     for env in DM_CONTROL:
         gaps = [abs(row["gap"]) for row in rows if row["env"] == env]
