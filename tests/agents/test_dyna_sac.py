@@ -190,7 +190,7 @@ def test_a_full_turn_changes_no_action() -> None:
     """Its angle counts on when a robot turns over, and few real episodes show where that leads."""
     model = small(gym.make("HalfCheetah-v5"))
     obs = torch.randn(20, 17)
-    model.policy.set_normaliser(obs.mean(0), obs.std(0))
+    model.policy.normalise_by(obs)
     turned = obs.clone()
     turned[:, 1] += 2 * np.pi
     for actor in (model.actor, model.policy.averaged_actor):

@@ -319,8 +319,11 @@ def test_a_damaged_file_is_refused_in_a_line(files: Path, tmp_path: Path) -> Non
     path = tmp_path / "damaged.zip"
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(files / "at_85.zip") as archive:
-        inside = [info.header_offset + 100 for info in archive.infolist() if info.file_size > 200]
-    for at in (*inside, *rng.integers(len(payload) - 10_000, size=20)):
+        ends = [info.header_offset + 30 + len(info.filename) + info.file_size for info in archive.infolist()]
+        large = [(end, info.file_size) for end, info in zip(ends, archive.infolist(), strict=True)]
+    # Contents, stored as they are; a header says little that the directory at the end does not.
+    inside = [end - rng.integers(1, size) for end, size in large if size > 200 for _ in range(4)]
+    for at in inside:
         spoilt = bytearray(payload)
         spoilt[at] ^= 0xFF
         path.write_bytes(spoilt)

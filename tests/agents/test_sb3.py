@@ -498,13 +498,17 @@ def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(
 ) -> None:
     model = DynaSAC("MlpPolicy", env_id, seed=0, policy_kwargs={"net_arch": layers})
     generator = torch.Generator().manual_seed(0)
-    dim = model.observation_space.shape[0]
-    mean, std = torch.randn(dim, generator=generator), 20 * torch.rand(dim, generator=generator) + 1e-3
+    dim, features = model.observation_space.shape[0], model.actor.features_extractor.features_dim
+    mean, std = (
+        torch.randn(features, generator=generator),
+        20 * torch.rand(features, generator=generator) + 0.1,
+    )
     model.policy.set_normaliser(mean, std)
     with torch.no_grad():  # as if it had learned, each of the actors for itself
         for parameter in (*model.policy.averaged_actor.parameters(), *model.actor.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     policy = export_policy(model, tmp_path / "p")
+    mean, std = mean[:dim], std[:dim]
     obs = (mean + std * torch.randn(1_000, dim, generator=generator)).numpy()
     expected, _ = model.predict(obs, deterministic=True)
     for each in (policy, load_policy(tmp_path / "p")):

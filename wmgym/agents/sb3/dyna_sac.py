@@ -257,7 +257,7 @@ class DynaSAC(ResumableSAC):
             self.world = replace(self.world_fit.world(data), task=self.task)
         self._real_states = states
         obs = self.task.core.observe(self._real_states)
-        self.policy.set_normaliser(*self.policy.actor.features_extractor.statistics(obs))
+        self.policy.normalise_by(obs)
         change = torch.tensor(data.next_core - data.core)
         self._change_std = change.std(0).clamp(min=1e-6)
         self._find_low_values()

@@ -163,6 +163,12 @@ class DynaSACPolicy(SACPolicy):
             self.device
         )
 
+    def normalise_by(self, obs: Tensor) -> None:
+        """Move the normalisers to the statistics of observations ``(batch, obs_dim)``."""
+        seen = self.actor.features_extractor
+        assert isinstance(seen, Normaliser)
+        self.set_normaliser(*seen.statistics(obs))
+
     @torch.no_grad()
     def set_normaliser(self, mean: Tensor, std: Tensor) -> None:
         """Move the normalisers; first layers are re-expressed, so that no network changes as a function."""
