@@ -101,7 +101,7 @@ class OnnxPolicy:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError(f"{path} needs ONNX Runtime: pip install onnxruntime") from error
+            raise ImportError(f"{path} needs ONNX Runtime: pip install 'wmgym[onnx]'") from error
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no class
