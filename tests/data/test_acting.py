@@ -136,7 +136,7 @@ def test_without_onnx_runtime_one_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match="pip install onnxruntime"):
+    with pytest.raises(ImportError, match="pip install 'wmgym"):
         as_policies(tmp_path / "mine.onnx")
 
 
