@@ -202,8 +202,6 @@ def configuration(model: Any) -> Row:
     values.pop("imagination.pessimism", None)  # acts in a world that is not refitted alone
     for name in ("net_arch", "activation_fn", "optimizer_class", "optimizer_kwargs"):
         values[f"policy.{name}"] = getattr(model.policy, name, None)
-    if (model.policy_kwargs.get("features_extractor_kwargs") or {}).get("angles"):
-        values["policy.angles"] = "sine and cosine"  # where the observation shows any; else nothing changes
     values["critics"] = model.critic.n_critics
     every = model.train_freq
     values["train_freq"] = f"{every.frequency} {every.unit.value}"

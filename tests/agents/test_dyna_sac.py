@@ -21,7 +21,6 @@ import wmgym
 from tests import toy
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader
-from wmgym.agents.sb3.dyna_sac_policy import angle_columns
 from wmgym.models.dynamics import Prediction
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 
@@ -176,28 +175,6 @@ def test_the_observation_normaliser_moves_and_the_policy_stays() -> None:
     ]
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("env_id", "columns"),
-    [("HalfCheetah-v5", (1,)), ("Hopper-v5", ()), ("Reacher-v5", ()), ("InvertedDoublePendulum-v5", ())],
-)
-def test_angles_are_found_where_they_are_shown_plainly(env_id: str, columns: tuple[int, ...]) -> None:
-    assert angle_columns(wmgym.make_task(env_id).core) == columns
-
-
-def test_a_full_turn_changes_no_action() -> None:
-    """Its angle counts on when a robot turns over, and few real episodes show where that leads."""
-    model = small(gym.make("HalfCheetah-v5"))
-    obs = torch.randn(20, 17)
-    model.policy.normalise_by(obs)
-    turned = obs.clone()
-    turned[:, 1] += 2 * np.pi
-    for actor in (model.actor, model.policy.averaged_actor):
-        torch.testing.assert_close(actor(turned, True), actor(obs, True), rtol=1e-4, atol=1e-5)
-    action = torch.rand(20, 6)
-    for here, there in zip(model.critic(obs, action), model.critic(turned, action), strict=True):
-        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-5)
 
 
 def test_the_world_inside_is_a_world_like_any_other(tmp_path: Path) -> None:

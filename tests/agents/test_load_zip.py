@@ -64,15 +64,6 @@ def test_it_acts_like_sb3(
     assert policy.stochastic == (algorithm in ("SAC", "TQC", "PPO", "A2C", "DynaSAC"))
 
 
-def test_angles_come_along(tmp_path: Path) -> None:
-    model = saved(tmp_path / "mine.zip", "DynaSAC", "HalfCheetah-v5")
-    policy = import_sb3(tmp_path / "mine.zip", make_task("HalfCheetah-v5"))
-    obs = 5 * np.random.default_rng(0).normal(size=(50, 17)).astype(np.float32)
-    np.testing.assert_allclose(policy(obs), model.predict(obs, deterministic=True)[0], atol=1e-5)
-    with pytest.raises(ValueError, match="does not fit the task's spaces"):
-        import_sb3(tmp_path / "mine.zip", make_task("InvertedPendulum-v5"))
-
-
 def test_an_activation_given_goes_over_the_texts(tmp_path: Path) -> None:
     saved(tmp_path / "a.zip", "PPO", policy_kwargs={"activation_fn": nn.GELU})
     with pytest.raises(ValueError, match="pass activation="):

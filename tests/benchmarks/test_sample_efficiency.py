@@ -209,9 +209,7 @@ def test_a_recipe_knows_every_setting_and_is_the_same_on_every_task() -> None:
         return settings_of(Run(env_id, "DynaSAC", seed, budget=budget, folder=Path()))
 
     first = of("Hopper-v5", 10_000, 0)
-    turning = of("HalfCheetah-v5", 75_000, 1)  # the one task here whose observation shows a full turn
-    assert turning.pop("policy.angles") == "sine and cosine"
-    assert first == turning == json.loads(json.dumps(first))
+    assert first == of("HalfCheetah-v5", 75_000, 1) == json.loads(json.dumps(first))
     assert (first["gamma"], first["train_freq"]) == (0.995, "250 step")
     assert {"imagination.training_steps", "world_config.members"} <= set(first)
     assert first != of("Hopper-v5", 500, 0)  # some follow the budget

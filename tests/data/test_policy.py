@@ -48,18 +48,6 @@ def test_layers_are_torchs(activation: Activation) -> None:
     np.testing.assert_allclose(wide(OBS), hidden @ wide.weights[1] + wide.biases[1], rtol=1e-4, atol=1e-5)
 
 
-def test_angles_enter_as_sine_and_cosine(tmp_path: Path) -> None:
-    plain = policy(inputs=5)
-    turning = replace(plain, angles=(1, 0))
-    turning.save(tmp_path / "p")
-    expected = plain(np.stack([*np.sin(OBS.T[:2]), OBS.T[2], np.cos(OBS.T[1]), np.cos(OBS.T[0])], 1))
-    for each in (turning, load_policy(tmp_path / "p")):
-        assert each.obs_dim == 3
-        np.testing.assert_allclose(each(OBS), expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="takes observations of 3 values"):
-        turning(np.zeros((2, 5)))
-
-
 @pytest.mark.parametrize("head", ["squash", "clip"])
 def test_box_actions_stay_in_bounds(head: Head) -> None:
     action = policy(head)(1e4 * OBS)
@@ -200,8 +188,6 @@ def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
         {"layers": 0},
         {"inputs": 2},
         {"inputs": 4},
-        {"angles": [0]},
-        {"angles": [-1]},
         {"head": "softmax"},
         {"code": "print()"},
     ],
@@ -236,9 +222,6 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, name: str, shape: tu
         {"weights": (np.zeros((3, 2)),)},
         {"biases": (np.zeros(8), np.zeros(3))},
         {"low": np.zeros(3)},
-        {"angles": (2,)},  # its cosine is the third input
-        {"angles": (0, 0)},
-        {"angles": (0, 1, 2)},
     ],
 )
 def test_layers_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ FREE: dict[str, str] = {
             rf"\S+: {_FINITE}",
             r"\S+: as float64",
             r"log_std_weight: gone",
-            r"(inputs: (null|gone)|angles: gone)",  # as before they were written down
+            r"inputs: (null|gone)",  # as before it was written down
             r"(low|high): as int8",
             r"(activation|head): .*",
             r"header: metadata",

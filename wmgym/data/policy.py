@@ -64,8 +64,6 @@ class MLPPolicy:
             A2C), "argmax" picks a Discrete action.
         low: ``action_shape`` lower bounds; for "argmax" the first action.
         high: upper bounds; for "argmax" the last action.
-        angles: columns of the observation, radians, that enter as their sine; their cosines enter behind all
-            columns, so that the first layer has ``obs_dim + len(angles)`` inputs.
         stochastic: whether a generator draws actions: Gaussian before the head, softmax for "argmax".
         log_std_bias: ``(outputs,)`` log standard deviation of that Gaussian; for Box actions only.
         log_std_weight: ``(hidden, outputs)`` its dependence on the last hidden layer (SAC); None is none.
@@ -79,7 +77,6 @@ class MLPPolicy:
     head: Head
     low: np.ndarray
     high: np.ndarray
-    angles: tuple[int, ...] = ()
     stochastic: bool = False
     log_std_bias: np.ndarray | None = None
     log_std_weight: np.ndarray | None = None
@@ -98,7 +95,7 @@ class MLPPolicy:
     @property
     def obs_dim(self) -> int:
         """Length of the flat observation that it takes."""
-        return len(self.weights[0]) - len(self.angles)
+        return len(self.weights[0])
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """All arrays by the names under which they are stored."""
@@ -116,8 +113,6 @@ class MLPPolicy:
         sizes = [len(self.weights[0]), *(weight.shape[-1] for weight in self.weights[:-1]), outputs]
         if self.obs_dim < 1:
             raise ValueError("weight.0 takes no observation")
-        if len(set(self.angles)) < len(self.angles) or not all(0 <= i < self.obs_dim for i in self.angles):
-            raise ValueError(f"angles must be different columns of {self.obs_dim}, got {self.angles}")
         shapes: dict[str, tuple[int, ...]] = {"low": low.shape, "high": low.shape}
         shapes |= {f"weight.{i}": pair for i, pair in enumerate(itertools.pairwise(sizes))}
         shapes |= {f"bias.{i}": (size,) for i, size in enumerate(sizes[1:])}
@@ -162,10 +157,6 @@ class MLPPolicy:
             raise ValueError(
                 f"policy {self.name!r} takes observations of {inputs} values, got shape {array.shape}"
             )
-        if self.angles:
-            angle = hidden[:, self.angles]
-            hidden = np.concatenate([hidden, np.cos(angle)], 1)
-            hidden[:, self.angles] = np.sin(angle)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = _ACTIVATIONS[self.activation](hidden @ weight + bias)
         output = hidden @ self.weights[-1] + self.biases[-1]
@@ -197,7 +188,6 @@ class MLPPolicy:
         """Write to a directory."""
         sizes = {"layers": len(self.weights), "inputs": self.obs_dim}
         values = {key: getattr(self, key) for key in _PolicyRecord.model_fields if key not in sizes}
-        values["angles"] = list(self.angles)
         record = _PolicyRecord(**sizes, **values)
         return artifacts.write_directory(
             path, kind="policy", arrays=self._arrays(), document=record.model_dump(mode="json")
@@ -219,7 +209,6 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
     with refusing(os.fspath(path), "a policy", "export it again"):
         fields: dict[str, Any] = dict(_PolicyRecord.model_validate(document))
         layers, inputs = range(fields.pop("layers")), fields.pop("inputs")
-        fields["angles"] = tuple(fields["angles"])
         for name, key in (("weights", "weight"), ("biases", "bias")):
             fields[name] = tuple(arrays.pop(f"{key}.{i}") for i in layers)
         policy = MLPPolicy(**{**arrays, **fields})
@@ -250,7 +239,6 @@ class _PolicyRecord(Record):
     inputs: Annotated[int, Field(ge=1)] | None = None
     activation: Activation
     head: Head
-    angles: Annotated[list[Count], Field(default_factory=list)]
     stochastic: bool = False
     card: PolicyCard | None = None
 

@@ -27,7 +27,7 @@ from wmgym.agents.sb3.dyna_sac_offline import (
     task_of,
 )
 from wmgym.agents.sb3.dyna_sac_path import Imagination
-from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, angle_columns
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import read_settings
@@ -153,9 +153,6 @@ class DynaSAC(ResumableSAC):
             self.offline = isinstance(self.env, ImaginedReader)
             self.task: Task = task_of(self.env)
         core = self.task.core
-        if angles := angle_columns(core):
-            features = {**self.policy_kwargs.get("features_extractor_kwargs", {}), "angles": angles}
-            self.policy_kwargs = {**self.policy_kwargs, "features_extractor_kwargs": features}
         self.replay_buffer_kwargs = {
             "core_dim": core.dim, "unobserved_dim": core.unobserved_dim, "seed": self.seed or 0,
         }  # fmt: skip
@@ -257,7 +254,7 @@ class DynaSAC(ResumableSAC):
             self.world = replace(self.world_fit.world(data), task=self.task)
         self._real_states = states
         obs = self.task.core.observe(self._real_states)
-        self.policy.normalise_by(obs)
+        self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
         change = torch.tensor(data.next_core - data.core)
         self._change_std = change.std(0).clamp(min=1e-6)
         self._find_low_values()

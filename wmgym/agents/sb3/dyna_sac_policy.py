@@ -14,65 +14,22 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
-from wmgym.tasks.layout import Core
-
 
 class Normaliser(BaseFeaturesExtractor):
-    """Flattens observations and normalises them by statistics that the algorithm sets.
-
-    Columns that show an angle become its sine, with its cosine behind all columns: a robot that has turned
-    over is where it was, though its angle counts on.
-
-    Args:
-        observation_space: of the env.
-        angles: these columns, radians; see ``angle_columns``.
-    """
+    """Flattens observations and normalises them by statistics that the algorithm sets."""
 
     mean: Tensor
     std: Tensor
-    angles: Tensor | None
 
-    def __init__(self, observation_space: spaces.Box, angles: tuple[int, ...] = ()) -> None:
-        dim = int(np.prod(observation_space.shape)) + len(angles)
+    def __init__(self, observation_space: spaces.Box) -> None:
+        dim = int(np.prod(observation_space.shape))
         super().__init__(observation_space, dim)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
-        self.register_buffer("angles", torch.tensor(angles) if angles else None)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Normalised observations ``(batch, features_dim)``."""
-        return (self.plain(obs) - self.mean) / self.std
-
-    def plain(self, obs: Tensor) -> Tensor:
-        """What it normalises ``(batch, features_dim)``."""
-        flat = obs.reshape(len(obs), -1)
-        if self.angles is None:
-            return flat
-        angle = flat.index_select(1, self.angles)
-        return torch.cat([flat.index_copy(1, self.angles, angle.sin()), angle.cos()], 1)
-
-    def statistics(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``(features_dim,)`` of observations.
-
-        A robot that has not fallen yet shows a cosine of hardly any deviation, and would look like another
-        one once it falls.
-        """
-        plain = self.plain(obs)
-        least = torch.full_like(self.std, 1e-3)
-        if self.angles is not None:
-            least[self.angles] = least[-len(self.angles) :] = 0.1
-        return plain.mean(0), torch.maximum(plain.std(0), least)
-
-
-def angle_columns(core: Core) -> tuple[int, ...]:
-    """Columns of the flat observation that show an angle on the circle, which counts on past a full turn."""
-    rest, found = np.full((1, core.state_dim), 0.1), set[int]()
-    for angle in core.geometry.angles:
-        turned = rest.copy()
-        turned[:, angle] += 2 * np.pi
-        gain = np.asarray(core.observe(turned) - core.observe(rest)).reshape(-1)
-        found.update(np.flatnonzero(np.isclose(gain, 2 * np.pi, atol=1e-6)).tolist())
-    return tuple(sorted(found))
+        """Normalised observations ``(batch, obs_dim)``."""
+        return (obs.reshape(len(obs), -1) - self.mean) / self.std
 
 
 class BoundedCritic(ContinuousCritic):
@@ -162,12 +119,6 @@ class DynaSACPolicy(SACPolicy):
         return BoundedCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(
             self.device
         )
-
-    def normalise_by(self, obs: Tensor) -> None:
-        """Move the normalisers to the statistics of observations ``(batch, obs_dim)``."""
-        seen = self.actor.features_extractor
-        assert isinstance(seen, Normaliser)
-        self.set_normaliser(*seen.statistics(obs))
 
     @torch.no_grad()
     def set_normaliser(self, mean: Tensor, std: Tensor) -> None:

@@ -119,16 +119,13 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
         **noise,
     )
     dim = int(np.prod(policy.observation_space.shape or ()))
-    middle, scale = np.zeros(dim), np.ones(dim)
+    mean, std = np.zeros(dim), np.ones(dim)
     if isinstance(policy, DynaSACPolicy):
         seen = policy.averaged_actor.features_extractor
         assert isinstance(seen, Normaliser)
         mean, std = _array(seen.mean), _array(seen.std)
-        middle, scale = mean[:dim], std[:dim]
-        if seen.angles is not None:
-            arrays = replace(arrays, angles=tuple(seen.angles.tolist()))
         arrays = _behind(mean, std, arrays)
-    if not _agrees(arrays, policy, middle + scale * np.random.default_rng(0).normal(size=(1_000, dim))):
+    if not _agrees(arrays, policy, mean + std * np.random.default_rng(0).normal(size=(1_000, dim))):
         raise ValueError(
             f"{kind}'s actor is no plain MLP: it does more than its layers say; "
             "pass model.predict itself where a policy is asked for"
@@ -137,7 +134,7 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
 
 
 def _behind(mean: np.ndarray, std: np.ndarray, policy: MLPPolicy) -> MLPPolicy:
-    """The policy with a normalisation of its inputs ``(inputs,)`` in its first layer."""
+    """The policy with a normalisation of observations ``(obs_dim,)`` in its first layer."""
 
     def moved(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first = weight / std.astype(np.float64)[:, None]

@@ -152,9 +152,6 @@ def _build(
     }
     if "log_std" in actor and actor["log_std"].ndim == 2:
         options["use_sde"] = True
-    angles = next((value for key, value in actor.items() if key.endswith("features_extractor.angles")), None)
-    if angles is not None:
-        options["features_extractor_kwargs"] = {"angles": _columns(path, angles, task)}
     if kind.build is ActorCriticPolicy:
         options["ortho_init"] = False  # takes seconds for wide layers, and is overwritten
     try:
@@ -178,18 +175,6 @@ def _widths(path: str | os.PathLike[str], layers: Sequence[Tensor]) -> list[int]
     if not fitting or any(a[0] != b[1] for a, b in pairwise(shapes)) or len(shapes) > _MOST_LAYERS:
         raise StoreError(f"{path} holds no plain MLP: its layers do not fit each other; save the model again")
     return [shape[0] for shape in shapes]
-
-
-def _columns(path: str | os.PathLike[str], angles: Tensor, task: Task) -> tuple[int, ...]:
-    """Which observations a network sees as sine and cosine."""
-    found = tuple(angles.flatten().tolist()[: task.obs_dim])
-    if (
-        len(found) != angles.numel()
-        or angles.is_floating_point()
-        or not all(0 <= i < task.obs_dim for i in found)
-    ):
-        raise ValueError(f"{path} is of an env with other spaces than {task.env_id or 'the task'}")
-    return found
 
 
 def _activation(
