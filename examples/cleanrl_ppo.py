@@ -19,7 +19,8 @@ def mlp(n: int, m: int) -> nn.Sequential:
 
 def main(env_id: str, updates: int) -> None:
     torch.manual_seed(0)
-    env = gym.wrappers.vector.RecordEpisodeStatistics(gym.make_vec(f"wmgym/{env_id}", num_envs=ENVS))
+    made = gym.make_vec(f"wmgym/{env_id}", num_envs=ENVS, autoreset_mode="SameStep")
+    env = gym.wrappers.vector.RecordEpisodeStatistics(made)
     (size,), (dim,) = env.single_observation_space.shape, env.single_action_space.shape
     actor, critic, log_std = mlp(size, dim), mlp(size, 1), nn.Parameter(torch.full((dim,), -0.5))
     optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters(), log_std], lr=1e-3)
