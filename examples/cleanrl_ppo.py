@@ -29,8 +29,7 @@ def main(env_id: str, updates: int) -> None:
         rows = []
         for _ in range(STEPS):
             with torch.no_grad():
-                policy = Normal(actor(obs), log_std.exp())
-                action = policy.sample()
+                action = (policy := Normal(actor(obs), log_std.exp())).sample()
                 after, reward, terminated, truncated, info = env.step(action.numpy())
                 last, ends = after.copy(), terminated | truncated
                 last[ends] = [*info["final_obs"][ends]] if ends.any() else last[ends]

@@ -14,7 +14,8 @@ _TASK = "|".join(
         rf"task\.env_id: {_TEXT}",
         r"task\.env_kwargs: a key more",
         r"task\.names: (\[\]|gone|null)",
-        r"task\.(layout|dict_space): gone",  # as before there was one
+        r"task\.(layout|dict_space|traits): gone",  # as before there was one
+        r"task\.traits: \{\}",  # no number of the observation is known to be special
         rf"task\.dt: {_POSITIVE}",
         rf"task\.max_episode_steps: (null|{_POSITIVE})",
         rf"task\.action_space\.(start|(low|high)\.\*): {_NUMBER}",
@@ -38,6 +39,8 @@ FREE: dict[str, str] = {
             r"(dynamics|readout)\.settings\.\S+: (gone|true)",
             r"outcomes\.network\.\S+: (gone|true)",
             rf"(dynamics|readout)\.(?!settings)\S+: {_FINITE}",
+            rf"outcomes\.values\.\*: (null|{_NUMBER})",  # what a step may pay
+            r"outcomes: gone",  # of a world that has none
             rf"outcomes\.(?!values|ends|rates|drawn|settings)\S+: {_FINITE}",  # their network
             rf"calibration\.(half_width|per_disagreement|tube|distrust)\.\w+: {_BOUND}",
             r"calibration\.coverage\.\w+: (one (nan|1|1000000000)|zeros|reversed|turned|as float16)",

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from wmgym.data.columns import LARGEST
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec, Record, check_arrays
 from wmgym.models.dynamics import register_dynamics
@@ -139,11 +140,13 @@ class Outcomes:
         check_arrays(
             {"values": np.nan_to_num(values), "ends": ends, "rates": rates},
             {
-                "values": ArraySpec((count,), "float64"),
+                "values": ArraySpec((count,), "float64", low=-LARGEST, high=LARGEST),
                 "ends": ArraySpec((count,), "bool"),
                 "rates": ArraySpec((count,), "float64", low=0, high=1),
             },
         )
+        if abs(rates.sum() - 1) > 1e-6:
+            raise ValueError(f"rates of outcomes add up to {rates.sum():g}, not to 1")
         if (network is None) != (count == 1) or (network is not None and network.target_dim != count):
             raise ValueError("outcomes and their network differ in number")
         return cls(values, ends, rates, record.drawn, network)
