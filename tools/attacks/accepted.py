@@ -93,6 +93,7 @@ FREE: dict[str, str] = {
             rf"(seed|\w*episodes|\w*steps): {_POSITIVE}",
             rf"\S+\.\*: {_NUMBER}",
             rf"\S+(_s|_length): {_POSITIVE}",
+            rf"scale: {_POSITIVE}",  # what a gap of 1 stands for, as gaps themselves
             r"\S+: (null|true|gone|\[\]|twice|longer|shorter)",
             rf"\S+\.(gap|estimate|\w*error|bound): {_NUMBER}",
             r"\S+\.(coverage|failed|failed_imagined|diverged|level): (0|1|0\.5|as float)",

@@ -6,7 +6,9 @@ import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.evaluation.agreement import Agreement
@@ -172,7 +174,7 @@ class GapReport:
     open_loop: tuple[OpenLoopRow, ...] = ()
     counterfactual: Counterfactual | None = None
     verdict: Verdict | None = None
-    scale: float | None = None
+    scale: Annotated[float, Field(gt=0)] | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> PolicyScore:
