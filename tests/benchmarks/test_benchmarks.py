@@ -20,7 +20,7 @@ from benchmarks.harness.runner import announcement, minutes, parse
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [*found().values(), *(ROOT / "tools").glob("*.py")]
 HARNESS = sorted((ROOT / "benchmarks" / "harness").glob("*.py"))
-FILES = sorted(RESULTS.glob("*.json"))
+FILES = sorted(path for path in RESULTS.glob("*.json") if path.stem in found())  # attack.json is of tools
 
 
 def named(path: Path) -> str:
