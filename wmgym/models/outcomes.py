@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -157,7 +156,7 @@ class _OutcomesRecord(Record):
 
     values: list[float | None]
     ends: list[bool]
-    rates: list[Annotated[float, Field(ge=0, le=1)]]
+    rates: list[float]
     drawn: bool
 
 

@@ -125,34 +125,31 @@ def bounds(rows: Sequence[OpenLoopRow], level: float | None) -> str | None:
 
 def open_loop(rows: Sequence[OpenLoopRow]) -> str | None:
     """Error by steps from a real state, with the bound and, as a ceiling, the constant-state baseline."""
-    if len(rows) < 2:
-        return None
-    steps = [row.steps for row in rows]
-    with rc_context(_STYLE):
-        figure, (axes,) = _figure(4.3)
-        axes.plot(steps, [row.constant_state for row in rows], color=MUTED, linewidth=1.5, dashes=(4, 3))
-        axes.fill_between(steps, [row.bound for row in rows], color=IMAGINED, alpha=0.14, linewidth=0)
-        axes.plot(steps, [row.bound for row in rows], color=IMAGINED, linewidth=1.2)
-        axes.plot(steps, [row.error_90 for row in rows], color=INK, linewidth=1, dashes=(2, 2))
-        axes.plot(steps, [row.error for row in rows], color=INK)
-        axes.set(ylabel="error, std of the data")
-        axes.set_ylim(0, 1.08 * max(max(row.constant_state, row.bound, row.error_90) for row in rows))
-        _by_steps(axes, steps)
-        return _svg(figure)
+    return _errors(rows, [row.bound for row in rows], 4.3, "error, std of the data")
 
 
 def gap_by_steps(rows: Sequence[StepGap]) -> str | None:
     """Error of a simulator by steps from a real state, and of keeping that state."""
+    return _errors(rows, [], 3.6, "error, std of the robot")
+
+
+def _errors(
+    rows: Sequence[OpenLoopRow] | Sequence[StepGap], bounds: list[float], height: float, label: str
+) -> str | None:
     if len(rows) < 2:
         return None
     steps = [row.steps for row in rows]
     with rc_context(_STYLE):
-        figure, (axes,) = _figure(3.6)
+        figure, (axes,) = _figure(height)
         axes.plot(steps, [row.constant_state for row in rows], color=MUTED, linewidth=1.5, dashes=(4, 3))
+        if bounds:
+            axes.fill_between(steps, bounds, color=IMAGINED, alpha=0.14, linewidth=0)
+            axes.plot(steps, bounds, color=IMAGINED, linewidth=1.2)
         axes.plot(steps, [row.error_90 for row in rows], color=INK, linewidth=1, dashes=(2, 2))
         axes.plot(steps, [row.error for row in rows], color=INK)
-        axes.set(ylabel="error, std of the robot")
-        axes.set_ylim(0, 1.08 * max(1e-6, *(max(row.constant_state, row.error_90) for row in rows)))
+        axes.set(ylabel=label)
+        highest = max(1e-6, *bounds, *(max(row.constant_state, row.error_90) for row in rows))
+        axes.set_ylim(0, 1.08 * highest)
         _by_steps(axes, steps)
         return _svg(figure)
 
