@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from wmgym.envs.conventions import named, row_of
 from wmgym.envs.episodes import EnvSnapshot
+from wmgym.envs.single import SingleEpisode
 from wmgym.envs.vector_env import ComputeReward, ImaginedVectorEnv, Source
 
 LIMITED_OUTSIDE = 2**62
@@ -18,6 +19,10 @@ LIMITED_OUTSIDE = 2**62
 
 class ImaginedEnv(gym.Env[Any, Any]):
     """One imagined episode at a time: an ``ImaginedVectorEnv`` of one env, without its leading dimension.
+
+    The first step compiles the world's to NumPy calls, see ``wmgym.models.compiled``, which agree with the
+    vector env to rounding. Dynamics of your own, ``fallback``, ``precision="bfloat16"``, another device and
+    ``render_mode="human"`` step as a batch of one.
 
     Infos hold ``error_bound`` ``(core_dim,)``, whose dimensions ``world.core_names`` names, ``diverged`` and,
     with ``trust``, ``distrust`` and ``novelty``.
@@ -30,11 +35,16 @@ class ImaginedEnv(gym.Env[Any, Any]):
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
         after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
         self._venv = ImaginedVectorEnv(world, 1, autoreset_mode=after, **kwargs)
+        self._single: SingleEpisode | None = None
         self.world, self.trust, self.starts = self._venv.world, self._venv.trust, self._venv.starts
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self.render_mode = self._venv.render_mode
         self.metadata = {key: self._venv.metadata[key] for key in ("render_modes", "render_fps")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what the first step makes."""
+        return {**self.__dict__, "_single": None}
 
     def __repr__(self) -> str:
         return repr(self._venv).replace("VectorEnv", "Env").replace("num_envs=1, ", "")
@@ -54,6 +64,10 @@ class ImaginedEnv(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one step; after an end, call ``reset``. Arguments and errors as for the vector env."""
+        if self._single is None:
+            self._single = SingleEpisode(self._venv)
+        if (stepped := self._single.step(action)) is not None:
+            return stepped
         obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
         return row_of(obs, 0), reward.item(), terminated.item(), truncated.item(), _first(infos)
 
@@ -81,6 +95,8 @@ class ImaginedEnv(gym.Env[Any, Any]):
 
     def fork(self, n: int, max_episode_steps: int | None = None) -> ImaginedVectorEnv:
         """A vector env of ``n`` copies of this episode, SAME_STEP; see ``ImaginedVectorEnv.fork``.
+
+        The copies step as a batch, which rounds otherwise than this env's compiled step.
 
         Args:
             n: number of copies.

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from wmgym.models.compiled import CompiledStep
 from wmgym.models.dynamics import Propagation
 from wmgym.models.fallback import FallbackDynamics
 from wmgym.models.state import WorldState, WorldStep
@@ -98,6 +99,12 @@ class Episodes:
         self._state = outcome.state
         self.elapsed += 1
         return outcome
+
+    def lend(self, step: CompiledStep) -> None:
+        """Let a compiled step change the state of the only episode in place, until something else does."""
+        if self._state is not step.state:
+            step.load(self.state)
+            self._state = step.state
 
     def infos(self, diverged: np.ndarray) -> dict[str, np.ndarray]:
         """What ``ImaginedVectorEnv`` says in its infos, but for masks and ended episodes."""

@@ -33,7 +33,7 @@ Layer: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class _Layers:
+class Layers:
     """The layers as predictions take them.
 
     Attributes:
@@ -48,11 +48,11 @@ class _Layers:
     mean: Layer
     std: Layer
 
-    def of(self, member: int) -> _Layers:
+    def of(self, member: int) -> Layers:
         """Those of a single member."""
         every = (*self.hidden, self.mean, self.std)
         *hidden, mean, std = ((w[member : member + 1], b[member : member + 1]) for w, b in every)
-        return _Layers(self.scale, tuple(hidden), mean, std)
+        return Layers(self.scale, tuple(hidden), mean, std)
 
 
 @register_dynamics("ensemble")
@@ -102,10 +102,10 @@ class EnsembleMLP(nn.Module):
         Frozen weights are copied now, weights that train are rounded at every use.
         """
         self._dtype = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
-        self._ready: tuple[_Layers, ...] | None = None
+        self._ready: tuple[Layers, ...] | None = None
         self._first = (self.weights[0],)  # a ParameterList is slow to index
         if not self._first[0].requires_grad:
-            every = self._prepared()
+            every = self.prepared()
             self._ready = (*(every.of(member) for member in range(self.num_members)), every)
 
     def layers(self) -> tuple[Layer, ...]:
@@ -178,14 +178,15 @@ class EnsembleMLP(nn.Module):
             self._last = member, member._version, MemberPacking.of(member, self.num_members)
         return self._last[2]
 
-    def _layers_of(self, only: int | None) -> _Layers:
+    def _layers_of(self, only: int | None) -> Layers:
         """Of all members, or of one."""
         if self._ready is not None and not self._first[0].requires_grad:  # nor has it thawed since
             return self._ready[-1 if only is None else only]
-        every = self._prepared()
+        every = self.prepared()
         return every if only is None else every.of(only)
 
-    def _prepared(self) -> _Layers:
+    def prepared(self) -> Layers:
+        """The layers as predictions take them."""
         d, dtype = self.target_dim, self._dtype
         first, *middle, (weight, bias) = self.layers()
         if dtype is not None:
@@ -198,7 +199,7 @@ class EnsembleMLP(nn.Module):
         std = weight[..., d : 2 * d], bias[..., d : 2 * d]
         scale = alike(self.input_mean, self.input_std)
         last = [(widened(w), widened(b)) for w, b in (mean, std)]
-        return _Layers((scale[0], scale[1]), (first, *middle), *last)
+        return Layers((scale[0], scale[1]), (first, *middle), *last)
 
     def encode(self, core: Tensor, action: Tensor) -> Tensor:
         """Normalised network input ``(batch, input_dim)``."""
@@ -260,7 +261,7 @@ class EnsembleMLP(nn.Module):
         log_std = self.log_std_low + functional.softplus(log_std - self.log_std_low)
         return mean, log_std, outputs[..., 2 * d] if self.config.learns_termination else None
 
-    def _predict(self, hidden: Tensor, layers: _Layers, pick: Callable[[Tensor, int], Tensor]) -> Prediction:
+    def _predict(self, hidden: Tensor, layers: Layers, pick: Callable[[Tensor, int], Tensor]) -> Prediction:
         """What the last layer makes of ``hidden``: ``pick`` takes rows and first columns of its outputs."""
         d, ends = self.target_dim, self.config.learns_termination
         said = pick(_through(layers.mean, hidden), d + ends)

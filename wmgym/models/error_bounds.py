@@ -102,15 +102,15 @@ class Calibration:
         """
         rows = np.minimum(elapsed, self.horizon + 1)
         if disagreement is None:
-            bound = self._tables["half_width"][propagation].take(rows, 0)
+            bound = self.tables["half_width"][propagation].take(rows, 0)
         else:
             power = self.power[propagation][np.clip(elapsed, 1, self.horizon) - 1]
             scale = np.maximum(disagreement, SMALLEST_DISAGREEMENT) ** power[:, None]
-            bound = self._tables["per_disagreement"][propagation].take(rows, 0) * scale
+            bound = self.tables["per_disagreement"][propagation].take(rows, 0) * scale
         return self.saturated(bound, core).astype(np.float32)
 
     @cached_property
-    def _tables(self) -> dict[str, dict[Propagation, np.ndarray]]:
+    def tables(self) -> dict[str, dict[Propagation, np.ndarray]]:
         """Bounds by step, after zero for the start and before infinity for past the horizon."""
         ends = (0, np.inf), (0, 0)
         return {
@@ -120,7 +120,8 @@ class Calibration:
 
     def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
         """Bounds ``(n, core_dim)`` of predictions, cut off at the marginal range of held-out states."""
-        return np.asarray(np.minimum(bound, self.reach + np.abs(core - self.center)))
+        cut: np.ndarray = np.minimum(bound, self.reach + np.abs(core - self.center))
+        return cut
 
     @renamed(mode="propagation")
     def trust_horizon(self, tolerance: float, propagation: Propagation = "member") -> int:
@@ -137,7 +138,7 @@ def disagreement(distance: np.ndarray, total: np.ndarray, elapsed: np.ndarray) -
     member is a small sample of what the model does not know, and its past and its other dimensions steady
     the estimate.
     """
-    now, total = (np.nan_to_num(each, nan=_LOST, posinf=_LOST, neginf=_LOST) for each in (distance, total))
+    now, total = (np.fmin(np.abs(each), _LOST) for each in (distance, total))  # so that NaN is lost as well
     past = total / np.maximum(elapsed, 1).astype(np.float32)[:, None]
     own = np.sqrt((now**2 + past**2) / 2)
     rest = np.exp(np.log(np.maximum(past, SMALLEST_DISAGREEMENT)).mean(1, keepdims=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.models.batching import alike, as_tensor, clamp
+from wmgym.models.batching import alike, as_tensor, clamp, library
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Prediction, Propagation, predict_assigned
 from wmgym.models.outcomes import Outcomes
@@ -55,14 +56,52 @@ def advance_companion(
     core, companion, total, target, std = alike(
         state.core, state.companion, state.cumulative_disagreement, prediction.mean, data_std
     )
-    moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
-    companion = clamp(moved, *(side[: core.shape[1]] for side in limits))
+    companion, total = companion_after(core, companion, total, target, coordinates, limits, std)
     return replace(
         state,
         companion=as_tensor(companion),
-        cumulative_disagreement=as_tensor(total + abs(coordinates.distance(core, companion)) / std),
+        cumulative_disagreement=as_tensor(total),
         companion_carry=prediction.carry,
     )
+
+
+def companion_after(
+    core: Array,
+    companion: Array,
+    total: Array,
+    target: Array,
+    coordinates: Coordinates,
+    limits: tuple[Array, Array],
+    data_std: Array,
+) -> tuple[Array, Array]:
+    """Where a companion moves to, and ``cumulative_disagreement`` with its distance from the next core."""
+    moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
+    companion = clamp(moved, *(side[: core.shape[1]] for side in limits))
+    return companion, total + abs(coordinates.distance(core, companion)) / data_std
+
+
+def moved_within(
+    coordinates: Coordinates,
+    joint_limits: Sequence[tuple[int, float, float]],
+    limits: tuple[Array, Array],
+    core: Array,
+    target: Array,
+) -> tuple[Array, Array, Array]:
+    """The next core and the displacement, as predicted and within limits, and ``diverged`` ``(batch,)``."""
+    raw = library(core).concatenate(coordinates.move(core, target[:, : coordinates.change_dim]), 1)
+    sound = clamp(raw, *limits)
+    differs = sound != raw  # NaN differs from everything
+    if joints := [joint for joint, _, _ in joint_limits]:
+        # One that runs into its stop is no divergence, unless it is NaN.
+        differs[:, joints] = raw[:, joints] != raw[:, joints]
+    return raw, sound, differs.any(1)
+
+
+def put_back(limits: tuple[Array, Array], core: Array, raw: Array) -> Array:
+    """The next core and the displacement where the prediction diverged; always finite."""
+    lib = library(core)
+    rest = lib.concatenate([core, lib.zeros_like(raw[:, core.shape[1] :])], 1)
+    return clamp(lib.where(lib.isfinite(raw), raw, rest), *limits)
 
 
 def outcome_of(

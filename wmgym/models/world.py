@@ -18,14 +18,14 @@ from torch import Tensor
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import Provenance
-from wmgym.models.batching import alike, as_tensor, beside, clamp, library, one_hot
+from wmgym.models.batching import alike, as_tensor, beside, one_hot
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration, disagreement
 from wmgym.models.outcomes import Outcomes
 from wmgym.models.state import WorldState, WorldStep, deal_members
-from wmgym.models.step import advance_companion, outcome_of, predict_step
+from wmgym.models.step import advance_companion, moved_within, outcome_of, predict_step, put_back
 from wmgym.models.storage import pack_parts, rounded, unpack_parts
 from wmgym.models.support import NearestReal, Search, Support
 from wmgym.tasks import actions
@@ -300,17 +300,10 @@ class WorldModel:
 
     def _integrate(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
         """The next core and the displacement, always finite, and ``diverged``."""
-        lib, (low, high), at = library(core), self._limits, core.shape[1]
-        raw = lib.concatenate(self.coordinates.move(core, target[:, : self.coordinates.change_dim]), 1)
-        sound = clamp(raw, low, high)
-        differs = sound != raw  # NaN differs from everything
-        if joints := [joint for joint, _, _ in self.task.core.joint_limits]:
-            # One that runs into its stop is no divergence, unless it is NaN.
-            differs[:, joints] = raw[:, joints] != raw[:, joints]
-        diverged = differs.any(1)
+        at, joints = core.shape[1], self.task.core.joint_limits
+        raw, sound, diverged = moved_within(self.coordinates, joints, self._limits, core, target)
         if diverged.any():
-            rest = lib.concatenate([core, lib.zeros_like(raw[:, at:])], 1)
-            sound = clamp(lib.where(lib.isfinite(raw), raw, rest), low, high)
+            sound = put_back(self._limits, core, raw)
         return sound[:, :at], sound[:, at:], diverged
 
     @torch.no_grad()

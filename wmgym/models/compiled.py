@@ -1,0 +1,210 @@
+"""One episode's step, recorded from a world and run as NumPy calls: what ``gym.make`` steps.
+
+A batch pays the same for its hundred small operations whether it holds one episode or a thousand, so a single
+one has a way of its own. It is recorded from the code that the batch runs, hence the same by construction, to
+rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wmgym.models.batching import beside
+from wmgym.models.compiled_program import Program
+from wmgym.models.compiled_record import Recording, predict, settle
+from wmgym.models.compiled_trace import RecordingError
+from wmgym.models.dynamics import Propagation
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.error_bounds import Calibration
+from wmgym.models.state import WorldState
+from wmgym.models.step import outcome_of, put_back
+from wmgym.models.world import WorldModel
+from wmgym.tasks import actions
+
+
+def compiled_step(world: WorldModel, propagation: Propagation, trust: bool) -> CompiledStep | None:
+    """The step of one episode of this world, or None where it cannot be recorded.
+
+    It can of an ``EnsembleMLP`` on the CPU with frozen weights in float32. Dynamics of another class are any
+    code, and a world of them steps as a batch of one does.
+    """
+    networks = [world.dynamics, *(each for each in (world.readout,) if each is not None)]
+    if world.device.type != "cpu" or not all(map(_plain, networks)):
+        return None
+    if world.task.core.readout_dim and world.readout is None:
+        return None
+    try:
+        return CompiledStep(world, propagation, trust)
+    except RecordingError:
+        return None
+
+
+def _plain(model: Any) -> bool:
+    """Whether predictions stay those of the weights as they are, in float32."""
+    frozen = type(model) is EnsembleMLP and not any(weight.requires_grad for weight in model.weights)
+    return frozen and model._dtype is None
+
+
+@dataclass
+class Outcome:
+    """What a step comes to, beside the state."""
+
+    reward: float
+    terminated: bool
+    diverged: bool
+
+
+class CompiledStep:
+    """Steps one episode, whose state is in buffers; see ``WorldModel.step``.
+
+    Attributes:
+        state: of one episode, over the buffers: every step changes it in place.
+        buffers: ``obs`` ``(1, obs_dim)`` as the env shows it, unless the task's own code makes it;
+            ``displacement``; once calibrated ``error_bound`` ``(1, core_dim)``, and with trust ``distrust``.
+    """
+
+    @torch.inference_mode(False)  # else the mode of the caller would stick to the state
+    def __init__(self, world: WorldModel, propagation: Propagation, trust: bool) -> None:
+        """Record it; RecordingError where that cannot be."""
+        self.world, self.propagation, self.trust = world, propagation, trust
+        core, table = world.task.core, world.calibration
+        assert isinstance(world.dynamics, EnsembleMLP)
+        self._whole = actions.whole(world.task.action_space)
+        start = torch.tensor(world.starts[:1])
+        zeros = torch.zeros(1, core.dim)
+        member = torch.zeros(1, dtype=torch.int64)
+        self.state = WorldState(
+            start[:, : core.dim].clone(), start[:, core.dim :].clone(), member, zeros.clone(), zeros.clone()
+        )
+        self._inputs = {
+            "core": self.state.core.numpy(),
+            "shown": self.state.shown.numpy(),
+            "action": np.zeros((1, world.task.action_dim), np.float32),
+            "companion": self.state.companion.numpy(),
+            "cumulative": self.state.cumulative_disagreement.numpy(),
+            "noise": np.zeros((1, world.dynamics.target_dim), np.float32),
+            "elapsed": np.zeros(1, np.int64),
+            "row": np.zeros((1, core.dim)),
+            "power": np.ones((1, 1)),
+        }
+        self._rows, self._powers = _tables(table, propagation, trust)
+        self._parts = {
+            name: getattr(self.state, name).numpy()
+            for name in ("core", "shown", "member", "companion", "cumulative_disagreement")
+        }
+        with np.errstate(all="ignore"):
+            self._record()
+        self.load(self.state)
+
+    def _record(self) -> None:
+        world = self.world
+        predicted = Recording(self._inputs)
+        first = predict(world, predicted, self.propagation, self.trust)
+        self._first = Program({name: x.node for name, x in first.items()}, self._inputs)
+        made = self._first.buffers
+        for name, x in first.items():
+            np.copyto(made[name], x.node.value)  # the example that what follows is recorded with
+        held = {**self._inputs, **made}
+        rescued = Recording(held)
+        sound = put_back(world._limits, rescued["core"], rescued["raw"])
+        self._rescue = Program({"sound": sound.node}, held)
+        settled = Recording(held)
+        second = settle(world, settled, self.trust)
+        self._second = Program({name: x.node for name, x in second.items()}, held)
+        self.buffers = {**made, **self._second.buffers}
+        self._known = world.task.from_table and world.task.reward is not None and world.outcomes is None
+        if "reward" not in second:
+            self._known = False
+        b = self.buffers
+        kept = [(self._inputs["core"], b["next_core"]), (self._inputs["shown"], b["next_shown"])]
+        if self.trust:
+            kept += [
+                (self._inputs["companion"], b["next_companion"]),
+                (self._inputs["cumulative"], b["next_cumulative"]),
+            ]
+        self._kept = [(to, source) for to, source in kept if to.size]
+
+    def load(self, state: WorldState) -> None:
+        """Go on from another state of one episode."""
+        for name, here in self._parts.items():
+            np.copyto(here, getattr(state, name).numpy())
+        self.member = int(self.state.member)
+        self._one, self._two = self._first.calls(self.member), self._second.calls(self.member)
+
+    @np.errstate(all="ignore")
+    def step(self, action: np.ndarray, elapsed: int, generator: torch.Generator) -> Outcome:
+        """Advance the episode; ``action`` is flat, or an int64 where actions are whole numbers.
+
+        Args:
+            action: ``(action_dim,)``.
+            elapsed: steps since the episode's start, this one included.
+            generator: of noise and outcomes.
+        """
+        inputs, buffers = self._inputs, self.buffers
+        given = None
+        if self._whole:
+            given = torch.as_tensor(action[None])
+            inputs["action"][...] = self.world.encode_action(given).numpy()
+        else:
+            inputs["action"][0] = action
+        noise = generator if self.propagation == "sample" else None
+        if noise is not None:
+            inputs["noise"][...] = torch.randn(inputs["noise"].shape, generator=noise).numpy()
+        if self._rows is not None:
+            inputs["row"][0] = self._rows[min(elapsed, len(self._rows) - 1)]
+            if self.trust:
+                inputs["elapsed"][0] = elapsed
+                inputs["power"][0] = self._powers[min(max(elapsed, 1), len(self._powers)) - 1]
+        for call in self._one:
+            call()
+        diverged = bool(np.count_nonzero(buffers["diverged"]))
+        if diverged:
+            for call in self._rescue.calls(0):
+                call()
+            np.copyto(buffers["sound"], self._rescue.buffers["sound"])
+        for call in self._two:
+            call()
+        if self._known:
+            reward, terminated = buffers["reward"].item(), buffers["terminated"].item()
+        else:
+            reward, terminated = self._outcome(given, generator, noise)
+        for to, source in self._kept:
+            np.copyto(to, source)
+        return Outcome(reward, terminated, diverged)
+
+    def _outcome(
+        self, given: torch.Tensor | None, generator: torch.Generator, noise: torch.Generator | None
+    ) -> tuple[float, bool]:
+        """Reward and termination by code that cannot be recorded, or that the world has learned."""
+        b, i, world = self.buffers, self._inputs, self.world
+        flat: Any = i["action"].copy() if given is None else given
+        known = beside(i["core"], i["shown"]).copy(), flat, b["next_full"].copy(), b["unobserved"].copy()
+        core, next_core = torch.tensor(i["core"]), torch.tensor(b["next_core"])
+        encoded = world.encode_action(torch.as_tensor(flat))
+        logit = torch.tensor(b["end_logit"])[0] if "end_logit" in b else None
+        with torch.no_grad():
+            reward, terminated = outcome_of(
+                world.task,
+                world.outcomes,
+                known,
+                (core, next_core, encoded),
+                torch.tensor(b["predicted"]),
+                logit,
+                generator,
+                noise,
+            )
+        return float(reward), bool(terminated)
+
+
+def _tables(
+    table: Calibration | None, propagation: Propagation, trust: bool
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Rows of bounds by elapsed steps, and the exponent of disagreement likewise."""
+    if table is None:
+        return None, np.ones(1)
+    name = "per_disagreement" if trust else "half_width"
+    return table.tables[name][propagation], table.power[propagation]
