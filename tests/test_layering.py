@@ -127,6 +127,13 @@ def test_a_library_is_imported_in_its_one_place(library: str, homes: set[str]) -
     assert {unit(file) for file in FILES if library in foreign_imports(file)} <= homes
 
 
+def test_ray_is_imported_in_one_module_alone() -> None:
+    """It can unpickle, which nothing may but what does units of work on it."""
+    assert [file.name for file in FILES if "ray" in foreign_imports(file)] == ["ray_cluster.py"]
+    users = {file.name for file in FILES if "wmgym.data.ray_cluster" in module_imports(file)}
+    assert users == {"ray_executor.py"}
+
+
 def test_light_modules_load_neither_torch_nor_mujoco() -> None:
     loaded = imported_by("import wmgym, " + ", ".join(f"wmgym.{name}" for name in LIGHT))
     assert {f"wmgym.{name}" for name in LIGHT} <= loaded

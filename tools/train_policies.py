@@ -3,16 +3,16 @@
     python -m tools.train_policies                        # every missing policy, long runs first
     python -m tools.train_policies --env Hopper-v5        # of some envs; any Gymnasium id will do
     python -m tools.train_policies --budget 100000        # none that learns from more real steps
+    python -m tools.train_policies --executor ray --address auto     # on a Ray cluster
     python -m tools.train_policies --check                # score all again in MuJoCo
     python -m tools.train_policies --report               # policies/README.md and its picture
 
-One process a core; each policy is written when it is finished, so a killed run goes on where it was.
+One process a core; each policy is written when it is there, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -27,8 +27,9 @@ from gymnasium import spaces
 import wmgym
 from benchmarks.harness.results import ROOT
 from benchmarks.harness.tables import table
-from wmgym.data.executors import executor
+from wmgym.data.executors import KINDS, make_executor
 from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
+from wmgym.data.units import Executor, Unit
 from wmgym.io import artifacts
 from wmgym.io.progress import Advance
 from wmgym.io.provenance import library_versions
@@ -97,7 +98,9 @@ def main() -> None:
     )
     parser.add_argument("--env", nargs="+", metavar="ENV", default=[*FEW, *MANY])
     parser.add_argument("--budget", type=int, metavar="STEPS", help="largest number of real steps of a run")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, help="processes; one a core by default")
+    parser.add_argument("--executor", choices=KINDS, default="processes")
+    parser.add_argument("--address", help="of a Ray cluster; auto is the one of this machine")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
@@ -108,7 +111,8 @@ def main() -> None:
         wanted = [job for job in every if job.steps <= (args.budget or job.steps)]
         todo = [job for job in wanted if not artifacts.exists(job.path, kind="policy")]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} done before", flush=True)
-        make(sorted(todo, key=_cost, reverse=True), args.workers)
+        where = make_executor(args.executor, workers=args.workers, address=args.address)
+        make(sorted(todo, key=_cost, reverse=True), where)
     report()
 
 
@@ -131,26 +135,24 @@ def jobs(env_id: str) -> Iterator[Job]:
         )
 
 
-def make(todo: list[Job], workers: int) -> None:
-    """One forked process a job, none of which outlives this one; a job that fails stops no other."""
-    failed = [line for line in executor(workers, len(todo)).map(_attempt, todo, lambda *_: None) if line]
+def make(todo: list[Job], executor: Executor) -> None:
+    """Write each policy as it comes; a job that fails stops no other."""
+    units = [Unit(f"{job.env_id}/{job.name}", job, job.seed) for job in todo]
+    failed = 0
+    for outcome in executor.map(produce, units, lambda *_: None):
+        said = str(outcome.error) or type(outcome.error).__name__
+        if outcome.value is not None:
+            outcome.value.save(outcome.unit.item.path)
+            said = f"{outcome.value.card.return_mean:,.1f} +- {outcome.value.card.return_std:,.1f}"
+        failed += outcome.value is None
+        print(f"{outcome.unit.name}: {said}", flush=True)
     if failed:
-        sys.exit(f"{len(failed)} failed; run the same command again")
+        sys.exit(f"{failed} failed; run the same command again")
 
 
-def _attempt(job: Job, advance: Advance) -> str:
-    """Say how it went; what went wrong, or nothing."""
-    try:
-        card = produce(job)
-        said, failed = f"{card.return_mean:,.1f} +- {card.return_std:,.1f}", ""
-    except Exception as error:
-        said = failed = str(error) or type(error).__name__
-    print(f"{job.env_id}/{job.name}: {said}", flush=True)
-    return failed
-
-
-def produce(job: Job) -> PolicyCard:
-    """Train or make one policy, score it in the real env and write it."""
+def produce(unit: Unit[Job], advance: Advance) -> MLPPolicy:
+    """Train or make one policy and score it in the real env."""
+    job = unit.item
     policy = by_hand(job) if not job.steps else learn(job)
     score_seed = job.seed + 1
     scored = wmgym.collect(job.env_id, policy, episodes=SCORE_EPISODES, seed=score_seed, workers=1)
@@ -167,8 +169,7 @@ def produce(job: Job) -> PolicyCard:
         score_seed=score_seed,
         split=job.split,
     )
-    replace(policy, card=card).save(job.path)
-    return card
+    return replace(policy, card=card)
 
 
 def by_hand(job: Job) -> MLPPolicy:

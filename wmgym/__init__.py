@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wmgym.calibration.adapt import adapt as adapt
     from wmgym.calibration.calibrate import calibrate as calibrate
     from wmgym.data.collect import collect as collect
+    from wmgym.data.executors import make_executor as make_executor
     from wmgym.data.importers.from_log import from_log as from_log
     from wmgym.data.logs import from_arrays as from_arrays
     from wmgym.data.policy import MLPPolicy as MLPPolicy
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from wmgym.data.rollout_worker import CollectError as CollectError
     from wmgym.data.transitions import Transitions as Transitions
     from wmgym.data.transitions import concat as concat
+    from wmgym.data.units import Executor as Executor
+    from wmgym.data.units import Outcome as Outcome
+    from wmgym.data.units import Unit as Unit
     from wmgym.envs.env import ImaginedEnv as ImaginedEnv
     from wmgym.envs.registration import register as register
     from wmgym.envs.trust import Trust as Trust
@@ -97,6 +101,8 @@ _NAMES = {
     "data.importers.from_log": ("from_log",),
     "data.policy": ("MLPPolicy", "PolicyCard", "load_policy"),
     "data.pool": ("load_pool",),
+    "data.executors": ("make_executor",),
+    "data.units": ("Executor", "Outcome", "Unit"),
     # Worlds and their error bounds
     "models.fit": ("fit",),
     "models.config": ("FitConfig",),

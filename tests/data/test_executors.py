@@ -10,17 +10,22 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import wmgym
 from tests.data.envs import still
 from wmgym.data.collect import collect
-from wmgym.data.executors import ForkExecutor, SerialExecutor, executor
+from wmgym.data.executors import ProcessExecutor, SerialExecutor, chosen, make_executor
+from wmgym.data.units import Executor, Unit, in_order
 from wmgym.io.progress import Advance
 
 
@@ -54,47 +59,239 @@ def parent_of_two(code: str) -> Iterator[subprocess.Popen[bytes]]:
                 os.killpg(parent.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 9])
-def test_results_come_in_the_order_of_items(workers: int) -> None:
-    slow = {0: 0.2, 1: 0.1}
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """Ray on this machine, with two CPUs."""
+    ray = pytest.importorskip("ray")
+    from wmgym.data.ray_cluster import connect
 
-    def work(item: int, advance: Advance) -> tuple[int, np.ndarray]:
-        time.sleep(slow.get(item, 0.0))
-        advance(item)
-        return item, np.full(50_000, item)  # more than a pipe holds
+    connect(None, 2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=["serial", "processes", "ray"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    """Each of the three; what holds for one holds for all."""
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    return make_executor(request.param, workers=None if request.param == "serial" else 2)
+
+
+def units(*items: Any) -> list[Unit[Any]]:
+    return [Unit(f"number {index}", item, seed=index) for index, item in enumerate(items)]
+
+
+# What holds for all three
+
+
+def test_results_are_in_order_and_progress_adds_up(executor: Executor) -> None:
+    def work(unit: Unit[int], advance: Advance) -> tuple[int, int, np.ndarray]:
+        time.sleep({0: 0.2, 1: 0.1}.get(unit.item, 0.0))
+        advance(unit.item)
+        return unit.item, unit.seed, np.full(50_000, unit.item)  # more than a pipe holds
 
     seen: list[int] = []
-    found = executor(workers, 5).map(work, range(5), lambda amount, note="": seen.append(amount))
-    assert [index for index, _ in found] == [0, 1, 2, 3, 4]
-    assert all((array == index).all() for index, array in found)
+    made = executor.map(work, units(*range(5)), lambda amount, note="": seen.append(amount))
+    found = in_order(made)
+    assert [pair for *pair, _ in found] == [[number, number] for number in range(5)]
+    assert all((array == number).all() and array.flags.writeable for number, _, array in found)
     assert sum(seen) == 10
 
 
+def test_units_are_taken_when_there_is_room_and_outcomes_come_as_they_are_ready(executor: Executor) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[Unit[int]]:
+        for index in itertools.count():
+            taken.append(index)
+            yield Unit(str(index), index)
+
+    outcomes = executor.map(lambda unit, advance: unit.item, endless(), silent)
+    assert len(list(itertools.islice(outcomes, 3))) == 3
+    outcomes.close()
+    assert len(taken) < 20
+
+
+def test_an_error_names_its_unit_and_stops_the_rest(executor: Executor) -> None:
+    def work(unit: Unit[int], advance: Advance) -> None:
+        if unit.item == 1:
+            raise ValueError("wrong")
+        if unit.item > 1:
+            time.sleep(60)
+
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="wrong") as caught:
+        in_order(executor.map(work, units(*range(6)), silent))
+    assert "unit 'number 1'" in caught.value.__notes__[0]
+    assert time.monotonic() - started < 10
+    assert not multiprocessing.active_children()
+
+
+def test_one_that_fails_leaves_the_others_be_where_nobody_stops_them(executor: Executor) -> None:
+    def work(unit: Unit[int], advance: Advance) -> int:
+        if unit.item == 0:
+            raise SystemExit(3)
+        if unit.item == 1:
+            raise KeyError("odd")
+        return unit.item
+
+    found = {outcome.index: outcome for outcome in executor.map(work, units(*range(4)), silent)}
+    assert [found[index].value for index in range(4)] == [None, None, 2, 3]
+    kinds = [type(found[index].error) for index in range(4)]
+    assert kinds == [SystemExit, KeyError, type(None), type(None)]
+    assert all(f"unit 'number {index}'" in found[index].error.__notes__[0] for index in (0, 1))  # type: ignore[union-attr]
+
+
+def test_a_unit_computes_in_one_thread_and_leaves_the_callers_as_they_were(executor: Executor) -> None:
+    def work(unit: Unit[int], advance: Advance) -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert in_order(executor.map(work, units(0, 1), silent)) == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_a_worker_that_dies_is_one_line_that_names_the_unit(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    def work(unit: Unit[int], advance: Advance) -> int:
+        if unit.item == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return unit.item
+
+    if kind == "ray":
+        request.getfixturevalue("local_ray")
+    found = {each.index: each for each in make_executor(kind).map(work, units(0, 1, 2), silent)}
+    assert [found[0].value, found[2].value] == [0, 2]
+    with pytest.raises(RuntimeError, match=r"^unit 'number 1': a worker process died[^\n]*$"):
+        raise found[1].error or AssertionError
+
+
+def test_verbs_give_the_same_bits_wherever_they_run(
+    executor: Executor, pendulum_world: wmgym.WorldModel
+) -> None:
+    policies = {"still": lambda obs: np.zeros((len(obs), 1)), "random": None}
+    data = collect("InvertedPendulum-v5", policies, episodes=6, seed=3, executor=executor)
+    alone = collect("InvertedPendulum-v5", policies, episodes=6, seed=3, workers=1)
+    assert data.fingerprints() == alone.fingerprints()
+    del policies["random"]
+    how: dict[str, Any] = {"real_episodes": 2, "imagined_episodes": 8, "max_episode_steps": 40}
+    first, second = (
+        wmgym.score(pendulum_world, policies, **how, **where)
+        for where in ({"executor": executor}, {"workers": 1})
+    )
+    assert replace(first, origin=None) == replace(second, origin=None)
+
+
+# What is told apart
+
+
 def test_little_work_stays_in_this_process() -> None:
-    assert executor(8, 1) == executor(1, 8) == SerialExecutor()
-    assert executor(8, 3) == ForkExecutor(3)
+    assert chosen(None, 8, 1, True) == chosen(None, 1, 8, True) == chosen(None, None, 8, False)
+    assert chosen(None, 1, 8, True) == SerialExecutor()
+    assert chosen(None, 8, 3, False) == ProcessExecutor(3)
+    assert chosen("processes", 2, 1, False) == ProcessExecutor(2)
+    assert chosen(SerialExecutor(), None, 8, True) == SerialExecutor()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"executor": "threads"}, "executor must be one of serial, processes, ray, got 'threads'"),
+        ({"executor": "processes", "workers": 0}, "workers must be at least 1"),
+        ({"executor": "serial", "workers": 2}, "workers=2 is for 'processes'"),
+        ({"executor": SerialExecutor(), "workers": 2}, "this one has its own"),
+        ({"executor": "serial", "step_timeout": 1.0}, "leave executor= out"),
+    ],
+)
+def test_an_executor_that_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        collect("Hopper-v5", steps=8, **given)
+    with pytest.raises(ValueError, match="address='auto' is for executor='ray'"):
+        make_executor("processes", address="auto")
+
+
+def test_a_policy_that_cannot_travel_is_named_where_it_has_to(
+    local_ray: None, pendulum_world: wmgym.WorldModel
+) -> None:
+    stuck = threading.Lock()
+
+    def locked(obs: np.ndarray) -> np.ndarray:
+        with stuck:
+            return np.zeros((len(obs), 1))
+
+    how: dict[str, Any] = {"episodes": 2, "seed": 0, "max_episode_steps": 4}
+    policies = {"free": lambda obs: np.zeros((len(obs), 1)), "locked": locked}
+    collect("InvertedPendulum-v5", policies, **how, executor="processes")
+    with pytest.raises(ValueError, match=r"policies\['locked'\]\.stuck\) cannot be sent.*lock") as caught:
+        collect("InvertedPendulum-v5", policies, **how, executor="ray")
+    assert "\n" not in str(caught.value)
+    how = {"episodes": 2, "max_episode_steps": 4, "executor": "ray"}
+    with pytest.raises(ValueError, match=r"^unit 'locked'.* cannot be sent"):
+        wmgym.rank(pendulum_world, policies, **how)
+
+
+def test_large_arrays_go_to_ray_once_and_arrive_writable(local_ray: None) -> None:
+    from wmgym.data import ray_executor
+
+    shared, own = np.arange(100_000.0), np.arange(50_000.0)
+
+    def work(unit: Unit[np.ndarray], advance: Advance) -> float:
+        shared[0] += 1  # a copy of its own
+        unit.item[0] = 5.0
+        return float(shared.sum() + unit.item.sum())
+
+    made = ray_executor.RayExecutor()
+    found = in_order(made.map(work, units(own, own.copy(), own), silent))
+    assert found == [float(shared.sum() + 1 + own.sum() + 5)] * 3
+    assert len(made._sent._refs) == 2
+
+
+def test_what_ray_cannot_hold_is_refused(local_ray: None) -> None:
+    unit = Unit("big", 0, resources={"GPU": 4})
+    with pytest.raises(ValueError, match="unit 'big' asks for 4 GPU, and the cluster has 0"):
+        in_order(make_executor("ray").map(lambda unit, advance: 0, [unit], silent))
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for module in ("ray_cluster", "ray_executor"):
+        monkeypatch.delitem(sys.modules, f"wmgym.data.{module}", raising=False)
+    with pytest.raises(ImportError, match=r'^executor="ray" needs Ray.*pip install "wmgym\[ray\]"$'):
+        make_executor("ray")
+    assert len(collect("Hopper-v5", steps=8, executor="serial")) == 8
+
+
+# Processes
 
 
 def test_work_inherits_closures_and_nothing_of_it_is_sent() -> None:
     unpicklable = (seven for seven in itertools.repeat(7))
-    items = [lambda: 1, lambda: 2]
-    found = ForkExecutor(2).map(lambda item, advance: (next(unpicklable), item()), items, silent)
+    items = units(lambda: 1, lambda: 2)
+    found = in_order(
+        ProcessExecutor(2).map(lambda unit, advance: (next(unpicklable), unit.item()), items, silent)
+    )
     assert found == [(7, 1), (7, 2)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_first_items_error_is_raised_and_stops_the_rest(workers: int) -> None:
-    def work(item: int, advance: Advance) -> None:
-        if item in (1, 2):
-            raise ValueError(f"item {item}")
-        if item > 2:
-            time.sleep(60)
+def test_the_first_units_error_is_raised() -> None:
+    def work(unit: Unit[int], advance: Advance) -> None:
+        if unit.item in (1, 2):
+            raise ValueError(f"item {unit.item}")
 
-    started = time.monotonic()
-    with pytest.raises(ValueError, match="item 1"):
-        executor(workers, 6).map(work, range(6), silent)
-    assert time.monotonic() - started < 5
-    assert not multiprocessing.active_children()
+    for _ in range(5):
+        with pytest.raises(ValueError, match="item 1"):
+            in_order(SerialExecutor().map(work, units(*range(6)), silent))
+        with pytest.raises(ValueError, match="item"):
+            in_order(ProcessExecutor(2).map(work, units(*range(6)), silent))
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
@@ -102,29 +299,29 @@ def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
         def __init__(self, number: int) -> None:
             super().__init__(f"number {number}")
 
-    def work(item: int, advance: Advance) -> Any:
-        if item:
+    def work(unit: Unit[int], advance: Advance) -> Any:
+        if unit.item:
             raise Local(3)
         return lambda: None  # a result that cannot be sent
 
     with pytest.raises(RuntimeError, match="Local: number 3"):
-        ForkExecutor(2).map(work, [1, 1], silent)
+        in_order(ProcessExecutor(2).map(work, units(1, 1), silent))
     with pytest.raises(Exception, match=r"pickle|local object"):
-        ForkExecutor(2).map(work, [0, 0], silent)
+        in_order(ProcessExecutor(2).map(work, units(0, 0), silent))
 
 
 def test_an_error_tells_where_it_was_raised_in_its_process() -> None:
     class Local(Exception):  # noqa: N818
         """Cannot be sent."""
 
-    def raises_here(item: int, advance: Advance) -> None:
-        raise {0: ValueError("wrong"), 1: Local("alone"), 2: SystemExit(3)}[item]
+    def raises_here(unit: Unit[int], advance: Advance) -> None:
+        raise {0: ValueError("wrong"), 1: Local("alone"), 2: SystemExit(3)}[unit.item]
 
     for item, kind in enumerate((ValueError, RuntimeError, SystemExit)):
         with pytest.raises(kind) as caught:
-            ForkExecutor(2).map(raises_here, [item, item], silent)
+            in_order(ProcessExecutor(2).map(raises_here, units(item, item), silent))
         (note,) = caught.value.__notes__
-        assert note.startswith("It was raised in a worker process:\nTraceback")
+        assert note.startswith("It was raised in a worker process, in unit 'number ")
         assert "in raises_here" in note
         assert "\n" not in str(caught.value)
     assert caught.value.code == 3  # type: ignore[attr-defined]
@@ -132,30 +329,32 @@ def test_an_error_tells_where_it_was_raised_in_its_process() -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_killed_at_any_moment_is_one_line(signal_number: int) -> None:
-    def work(item: int, advance: Advance) -> np.ndarray:
-        if item == 0:
+    def work(unit: Unit[int], advance: Advance) -> np.ndarray:
+        if unit.item == 0:
             time.sleep(random.random() * 0.1)
             os.kill(os.getpid(), signal_number)
         return np.zeros(3_000_000)
 
     for _ in range(5):
         with pytest.raises(RuntimeError, match="a worker process died") as caught:
-            ForkExecutor(2).map(work, range(4), silent)
+            in_order(ProcessExecutor(2).map(work, units(*range(4)), silent))
         assert "\n" not in str(caught.value)
     assert not multiprocessing.active_children()
 
 
 FOREVER = """
 import os, signal, sys, time
-from wmgym.data.executors import ForkExecutor
+from wmgym.data.executors import ProcessExecutor
+from wmgym.data.units import Unit, in_order
 
-def work(item, advance):
+def work(unit, advance):
     os.write(1, b"up\\n")
     while True:
-        time.sleep(10) if item else sum(range(1000))
+        time.sleep(10) if unit.item else sum(range(1000))
 
 {before}
-ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
+units = [Unit(str(item), item) for item in range(2)]
+in_order(ProcessExecutor(2).map(work, units, lambda amount, note="": None))
 """
 
 
@@ -182,13 +381,15 @@ def test_no_child_is_left_a_second_after_its_parent(end: int, before: str) -> No
 
 STUCK = """
 import ctypes, os
-from wmgym.data.executors import ForkExecutor
+from wmgym.data.executors import ProcessExecutor
+from wmgym.data.units import Unit, in_order
 
-def work(item, advance):
+def work(unit, advance):
     os.write(1, b"up\\n")
     ctypes.PyDLL(None).sleep(30)  # C code that keeps every Python thread of its process from running
 
-ForkExecutor(2).map(work, range(2), lambda amount, note="": None)
+units = [Unit(str(item), item) for item in range(2)]
+in_order(ProcessExecutor(2).map(work, units, lambda amount, note="": None))
 """
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.data.executors import end_with
+from wmgym.data.processes import end_with
 
 WRONG = ("exception", "accepted", "hang", "memory", "lost", "differs", "orphan")
 """What can go wrong: another exception than a ValueError of one line that names the file; nonsense taken for

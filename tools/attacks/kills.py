@@ -25,7 +25,7 @@ import torch
 import wmgym
 from tools.attacks.harness import Attempt
 from wmgym.app import run as run_module
-from wmgym.data.executors import end_with
+from wmgym.data.processes import end_with
 from wmgym.io import artifacts
 from wmgym.io.artifacts import StoreError
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.executors import ForkExecutor, can_fork, executor
+from wmgym.data.executors import ProcessExecutor, chosen
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies, is_pool
+from wmgym.data.processes import can_fork
 from wmgym.data.rollout_worker import Rollout, Watch, run_group
 from wmgym.data.steps import Episode, from_episodes
 from wmgym.data.transitions import Transitions
+from wmgym.data.units import Executor, Unit, in_order
 from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 
@@ -36,14 +38,15 @@ def collect(
     switch_every: int | None = None,
     max_episode_steps: int | None = None,
     workers: int | None = None,
+    executor: Executor | str | None = None,
     step_timeout: float | None = None,
     progress: bool = False,
 ) -> Transitions:
     """Run policies in the real env for exactly ``steps`` steps, or for ``episodes`` whole episodes.
 
     Episode ``i`` is reset with a seed drawn from ``(seed, i)`` and policies are called on fixed groups of
-    envs, so the result does not depend on ``workers`` as long as the policies have no random state of their
-    own.
+    envs, so the result depends neither on ``workers`` nor on ``executor`` as long as the policies have no
+    random state of their own.
 
     Args:
         env: an id, a function that makes the env, or a task.
@@ -64,8 +67,11 @@ def collect(
         workers: processes; None uses every core where the job is long enough to pay for starting them. They
             are forked: where other threads of yours compute with torch meanwhile, a lock that one of them
             holds stays locked in a process for ever. Pass 1 there.
+        executor: ``"serial"``, ``"processes"``, ``"ray"`` or what ``wmgym.make_executor`` made; None leaves
+            it to ``workers``.
         step_timeout: seconds that one ``reset`` or ``step`` of the env may take; None waits for ever. The env
-            then runs in a forked process whatever ``workers`` says, which is killed where it hangs.
+            then runs in a forked process whatever ``workers`` says, which is killed where it hangs;
+            not together with ``executor``.
         progress: show a bar on a terminal.
 
     Raises:
@@ -82,12 +88,14 @@ def collect(
         raise ValueError("pass either steps= or episodes=, at least 1")
     if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):
         raise ValueError("noise must be >= 0, and 0 for actions that are whole numbers")
-    counts = {"workers": workers, "switch_every": switch_every, "max_episode_steps": max_episode_steps}
+    counts = {"switch_every": switch_every, "max_episode_steps": max_episode_steps}
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     if step_timeout is not None and not (step_timeout > 0 and can_fork()):
         raise ValueError(f"step_timeout must be above 0, on a system that can fork, got {step_timeout}")
+    if step_timeout is not None and executor is not None:
+        raise ValueError("step_timeout= runs the env in processes of its own; leave executor= out")
     limit = min((x for x in (max_episode_steps, task.max_episode_steps) if x is not None), default=None)
     if episodes is not None and limit is None:
         raise ValueError("episodes= needs an env with a time limit; pass max_episode_steps= or steps=")
@@ -98,7 +106,7 @@ def collect(
     apart = is_pool(policy) and switch_every is None
     groups = [group for part in (_shares(whole) if apart else [whole]) for group in _groups(part)]
     expected = steps if steps is not None else (episodes or 0) * (limit or 0)
-    found = _run(groups, expected, workers, step_timeout, progress)
+    found = _run(groups, expected, workers, executor, step_timeout, progress)
     names = list(policies)
 
     def place(episode: Episode) -> tuple[int, int]:
@@ -115,6 +123,7 @@ def collect_each(
     seed: int = 0,
     max_episode_steps: int | None = None,
     workers: int | None = None,
+    executor: Executor | str | None = None,
     progress: bool = False,
 ) -> dict[str, Transitions]:
     """Run every policy for whole episodes from the same start states, all policies side by side.
@@ -128,6 +137,7 @@ def collect_each(
         seed: decides resets and random actions.
         max_episode_steps: cut episodes after this many steps; needed where the env has no limit.
         workers: processes; see ``collect``.
+        executor: likewise.
         progress: show a bar on a terminal.
 
     Raises:
@@ -142,7 +152,7 @@ def collect_each(
         for name, policy in policies.items()
     }
     every = list(itertools.chain.from_iterable(groups.values()))
-    found = iter(_run(every, len(policies) * episodes * min(limits), workers, None, progress))
+    found = iter(_run(every, len(policies) * episodes * min(limits), workers, executor, None, progress))
     made = {}
     for name, own in groups.items():
         mine = itertools.chain.from_iterable(itertools.islice(found, len(own)))
@@ -151,14 +161,19 @@ def collect_each(
 
 
 def _run(
-    groups: list[Rollout], expected: int, workers: int | None, step_timeout: float | None, progress: bool
+    groups: list[Rollout],
+    expected: int,
+    workers: int | None,
+    executor: Executor | str | None,
+    step_timeout: float | None,
+    progress: bool,
 ) -> list[list[Episode]]:
     """The episodes of each group; ``expected`` steps in all decide whether processes pay."""
-    if workers is None:
-        workers = os.cpu_count() or 1 if expected >= _STEPS_WORTH_A_PROCESS else 1
+    pays = expected >= _STEPS_WORTH_A_PROCESS
+    where = chosen(executor, workers, len(groups), pays)
     with track("collect", expected, show=progress) as advance:
         if step_timeout is None:
-            return executor(workers, len(groups)).map(run_group, groups, advance)
+            return in_order(where.map(run_group, _units(groups), advance))
         watches = [Watch(step_timeout) for _ in groups]
 
         def looking(amount: int, note: str = "") -> None:  # called in this process, while the others work
@@ -167,7 +182,19 @@ def _run(
                 watch.check()
 
         watched = [replace(group, watch=watch) for group, watch in zip(groups, watches, strict=True)]
-        return ForkExecutor(min(workers, len(groups))).map(run_group, watched, looking)
+        most = workers or (os.cpu_count() or 1 if pays else 1)
+        return in_order(ProcessExecutor(most).map(run_group, _units(watched), looking))
+
+
+def _units(groups: Sequence[Rollout]) -> list[Unit[Rollout]]:
+    return [
+        Unit(
+            f"{', '.join(group.policies) if len(group.policies) < 4 else f'{len(group.policies)} policies'}"
+            f", streams {', '.join(map(str, group.group))}",
+            group,
+        )
+        for group in groups
+    ]
 
 
 def _shares(whole: Rollout) -> list[Rollout]:

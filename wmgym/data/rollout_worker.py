@@ -14,6 +14,7 @@ from gymnasium import spaces
 from wmgym.data.acting import Actor
 from wmgym.data.policy import PolicyFn
 from wmgym.data.steps import Episode, Recorder, Step, StepError, columns
+from wmgym.data.units import Unit
 from wmgym.io.progress import Advance
 from wmgym.tasks.actions import ActionSpace, uniform, whole
 from wmgym.tasks.mjcf.simulation import simulation
@@ -92,8 +93,9 @@ def reset_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
-def run_group(rollout: Rollout, advance: Advance) -> list[Episode]:
+def run_group(unit: Unit[Rollout], advance: Advance) -> list[Episode]:
     """All episodes of a rollout's group, from its first reset to its last step."""
+    rollout = unit.item
     streams: list[_Stream] = []
     policies = rollout.policies.items()
     actors = {name: Actor(policy, rollout.task) for name, policy in policies if policy is not None}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from wmgym.data.collect import collect_each
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
+from wmgym.data.units import Executor
 from wmgym.evaluation.imagined import (
     Imagined,
     check_numbers,
@@ -88,6 +89,7 @@ def compare(
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
+    executor: Executor | str | None = None,
     progress: bool = False,
 ) -> Comparison:
     """Compare two policies in the real env, from the same start states, with imagination as control variate.
@@ -106,6 +108,8 @@ def compare(
         max_episode_steps: end episodes after this many steps where that is earlier than the time limit.
         propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
         workers: processes; None uses every core where that pays.
+        executor: where the policies are imagined and played: ``"serial"``, ``"processes"``, ``"ray"`` or what
+            ``wmgym.make_executor`` made; None leaves it to ``workers``.
         progress: show a bar on a terminal.
 
     Raises:
@@ -125,19 +129,18 @@ def compare(
         seed=seed,
         max_episode_steps=limit,
         workers=workers,
+        executor=executor,
         progress=progress,
     )
     draws, further = divide(real_episodes, imagined_episodes)
     more = start_states(world.task, further_seeds(seed, further))
     starts = real["first"].state[real["first"].first]
 
-    def run(name: str) -> Imagined:
-        return imagine(
-            world, pair[name], starts, more, seed, draws=draws, limit=limit, propagation=propagation
-        )
+    def run(policy: PolicyFn | None) -> Imagined:
+        return imagine(world, policy, starts, more, seed, draws=draws, limit=limit, propagation=propagation)
 
     steps = 2 * imagined_episodes * limit
-    imagined = over_policies(run, pair, world, steps, workers=workers, progress=progress)
+    imagined = over_policies(run, pair, world, steps, workers=workers, executor=executor, progress=progress)
     returns = {name: data.returns for name, data in real.items()}
     found = prediction_powered(
         returns["second"] - returns["first"],

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import operator
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from wmgym.data.executors import executor
+from wmgym.data.executors import SerialExecutor, chosen
 from wmgym.data.policy import PolicyFn
+from wmgym.data.units import Executor, Unit, in_order
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.speed import clock
 from wmgym.io.progress import Advance, track
@@ -23,7 +23,8 @@ _DRAWS = 4
 """Imagined episodes from each real start state at most: their mean tells more of the real return than one."""
 _STEPS_WORTH_A_PROCESS = 50_000
 
-T = TypeVar("T")
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -126,34 +127,35 @@ def further_seeds(seed: int, count: int) -> list[int]:
 
 
 def over_policies(
-    work: Callable[[str], T],
-    names: Iterable[str],
+    work: Callable[[Given], Found],
+    given: Mapping[str, Given],
     world: WorldModel,
     steps: int,
     *,
     workers: int | None = None,
+    executor: Executor | str | None = None,
     progress: bool = False,
-) -> dict[str, T]:
-    """Do ``work`` for every name, on every core where that many imagined ``steps`` pay for processes.
+) -> dict[str, Found]:
+    """Do ``work`` with what is ``given`` of every policy, such as the policy itself.
 
-    What goes wrong names the policy.
+    Without ``workers`` and ``executor`` that is on every core where so many imagined ``steps`` pay for
+    processes. What goes wrong names the policy.
     """
-    items = list(names)
-    if workers is None:
-        workers = os.cpu_count() or 1 if steps >= _STEPS_WORTH_A_PROCESS else 1
+    units = [Unit(name, item) for name, item in given.items()]
+    where = chosen(executor, workers, len(units), steps >= _STEPS_WORTH_A_PROCESS)
     if world.device.type != "cpu":
-        workers = 1  # a forked process cannot use the parent's accelerator
-    with track("imagine", len(items), show=progress) as advance:
+        where = SerialExecutor()  # a forked process cannot use the parent's accelerator
 
-        def one(name: str, tell: Advance) -> T:
-            try:
-                found = work(name)
-            except ValueError as error:
-                raise ValueError(f"policy {name!r}: {error}") from error
-            except Exception as error:
-                error.add_note(f"It was raised in imagination of policy {name!r}.")
-                raise
-            tell(1)
-            return found
+    def one(unit: Unit[Given], tell: Advance) -> Found:
+        try:
+            found = work(unit.item)
+        except ValueError as error:
+            raise ValueError(f"policy {unit.name!r}: {error}") from error
+        except Exception as error:
+            error.add_note(f"It was raised in imagination of policy {unit.name!r}.")
+            raise
+        tell(1)
+        return found
 
-        return dict(zip(items, executor(workers, len(items)).map(one, items, advance), strict=True))
+    with track("imagine", len(units), show=progress) as advance:
+        return dict(zip(given, in_order(where.map(one, units, advance)), strict=True))

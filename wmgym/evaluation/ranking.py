@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
+from wmgym.data.units import Executor
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.gap_report import with_interval
 from wmgym.evaluation.imagined import check_numbers, over_policies
@@ -78,6 +80,7 @@ def rank(
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
+    executor: Executor | str | None = None,
     progress: bool = False,
 ) -> Ranking:
     """Rank policies by their imagined returns; the real env is neither stepped nor needed.
@@ -93,6 +96,8 @@ def rank(
         max_episode_steps: end episodes after this many steps where that is earlier than the time limit.
         propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
         workers: processes; None uses every core where that pays.
+        executor: where the policies are imagined: ``"serial"``, ``"processes"``, ``"ray"`` or what
+            ``wmgym.make_executor`` made; None leaves it to ``workers``.
         progress: show a bar on a terminal.
 
     Raises:
@@ -106,15 +111,24 @@ def rank(
     limit = time_limit(world, max_episode_steps)
     starts = world.starts[np.random.default_rng(seed).integers(len(world.starts), size=episodes)]
 
-    def imagine(name: str) -> tuple[RankedPolicy, int]:
+    def imagine(given: tuple[str, PolicyFn | None]) -> tuple[RankedPolicy, int]:
+        name, policy = given
         returns, lengths, diverged = rollout(
-            world, candidates[name], starts, seed, max_episode_steps=limit, propagation=propagation
+            world, policy, starts, seed, max_episode_steps=limit, propagation=propagation
         )
         shares = float((lengths < limit).mean()), float(diverged.mean())
         entry = RankedPolicy(name, float(returns.mean()), mean_interval(returns, seed), *shares)
         return entry, int(lengths.sum())
 
     steps = len(candidates) * episodes * limit
-    found = over_policies(imagine, candidates, world, steps, workers=workers, progress=progress)
+    found = over_policies(
+        imagine,
+        {name: (name, policy) for name, policy in candidates.items()},
+        world,
+        steps,
+        workers=workers,
+        executor=executor,
+        progress=progress,
+    )
     order = sorted((entry for entry, _ in found.values()), key=lambda entry: -entry.imagined_mean)
     return Ranking(world.task.env_id, episodes, tuple(order), sum(taken for _, taken in found.values()))

@@ -15,8 +15,9 @@ from wmgym.data.collect import collect_each
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.data.transitions import Transitions, concat
+from wmgym.data.units import Executor
 from wmgym.evaluation.agreement import LEAST, agreement, count_lineages
-from wmgym.evaluation.imagined import imagine
+from wmgym.evaluation.imagined import imagine, over_policies
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.parting import Contacts, diagnosis
 from wmgym.evaluation.reality import ContactGap, Diagnosis, DimensionGap, RealityGap, ReturnGap, StepGap
@@ -39,6 +40,7 @@ def gap(
     max_episode_steps: int | None = None,
     seed: int = 0,
     workers: int | None = None,
+    executor: Executor | str | None = None,
 ) -> RealityGap:
     """How a simulator differs from a robot: in states step by step, in returns, and where first.
 
@@ -57,6 +59,8 @@ def gap(
         max_episode_steps: end episodes earlier than the env does.
         seed: decides everything random.
         workers: processes; None uses every core where that pays.
+        executor: where the policies run: ``"serial"``, ``"processes"``, ``"ray"`` or what
+            ``wmgym.make_executor`` made; None leaves it to ``workers``.
 
     Raises:
         ValueError: robot and simulator have other spaces, or a MuJoCo simulator delays its commands.
@@ -69,7 +73,13 @@ def gap(
     else:
         limit = min(x for x in (max_episode_steps, both.robot.max_episode_steps, 10**6) if x is not None)
         parts = collect_each(
-            both.robot, named, episodes=episodes, seed=seed, max_episode_steps=limit, workers=workers
+            both.robot,
+            named,
+            episodes=episodes,
+            seed=seed,
+            max_episode_steps=limit,
+            workers=workers,
+            executor=executor,
         )
         data = concat(list(parts.values()))
         real_steps = len(data)
@@ -84,7 +94,8 @@ def gap(
     touching = Contacts(both.robot if both.robot.has_env else world.task)
     at_start = touching.names(data.core[starts])
     error = np.minimum(np.nan_to_num(every.error / unit, nan=1e6), 1e6)  # (horizon, windows, core_dim)
-    returns = _returns(both, world, parts, named, max_episode_steps, seed, workers)
+    where = {"workers": workers, "executor": executor}
+    returns = _returns(both, world, parts, named, max_episode_steps, seed, where)
     means = np.array([(row.real_mean, row.simulated_mean) for row in returns])
     agreed = None
     if len(returns) >= LEAST:
@@ -169,26 +180,32 @@ def _returns(
     named: Mapping[str, PolicyFn | None],
     max_episode_steps: int | None,
     seed: int,
-    workers: int | None,
+    where: Mapping[str, Any],
 ) -> tuple[ReturnGap, ...]:
     """Every policy in both, best real mean first; MuJoCo itself starts from the robot's own resets."""
-    found, reset = {}, {}
+    if any(data.reward is None for data in parts.values()):
+        return ()
+    limit = max_episode_steps or world.task.max_episode_steps
     if sides.nominal is not None and sides.driven:
         count = {"episodes": next(iter(parts.values())).num_episodes, "max_episode_steps": max_episode_steps}
-        reset = collect_each(sides.nominal, named, seed=seed, workers=workers, **count)  # type: ignore[arg-type]
-    for name, data in parts.items():
-        if data.reward is None:
-            return ()
-        limit = max_episode_steps or world.task.max_episode_steps or int(data.lengths.max())
-        if name in reset:
-            simulated = reset[name].returns
-        else:
+        reset = collect_each(sides.nominal, named, seed=seed, **count, **where)  # type: ignore[arg-type]
+        simulated = {name: data.returns for name, data in reset.items()}
+    else:
+
+        def run(given: tuple[PolicyFn | None, np.ndarray, int]) -> np.ndarray:
+            policy, starts, limit = given
             none = np.zeros((0, world.task.core.state_dim), np.float32)
-            simulated = imagine(
-                world, named[name], data.state[data.first], none, seed,
-                draws=1, limit=limit, propagation="member",
-            ).returns  # fmt: skip
-        found[name] = data.returns, simulated
+            return imagine(
+                world, policy, starts, none, seed, draws=1, limit=limit, propagation="member"
+            ).returns
+
+        given = {
+            name: (named[name], data.state[data.first], limit or int(data.lengths.max()))
+            for name, data in parts.items()
+        }
+        steps = sum(len(starts) * limit for _, starts, limit in given.values())
+        simulated = over_policies(run, given, world, steps, **where)
+    found = {name: (data.returns, simulated[name]) for name, data in parts.items()}
     means = [float(real.mean()) for real, _ in found.values()]
     scale = max(means) - min(means) if len(means) > 1 else 0.0
     scale = scale if scale > 0 else max([abs(mean) for mean in means], default=1.0) or 1.0

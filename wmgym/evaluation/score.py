@@ -16,6 +16,7 @@ from wmgym.calibration.open_loop_rows import mean_rows
 from wmgym.data.collect import collect_each
 from wmgym.data.pool import as_policies
 from wmgym.data.transitions import Transitions
+from wmgym.data.units import Executor
 from wmgym.evaluation.agreement import LEAST, agreement, count_lineages
 from wmgym.evaluation.counterfactual import counterfactual
 from wmgym.evaluation.gap_report import RANDOM, GapReport, Origin, PolicyScore
@@ -53,6 +54,7 @@ def score(
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
+    executor: Executor | str | None = None,
     progress: bool = False,
 ) -> GapReport:
     """Run every policy, and uniform random actions, for whole episodes in the real env and in imagination.
@@ -78,6 +80,8 @@ def score(
             env's own time limit; needed where the env has none.
         propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
         workers: processes, for the real env and for imagination; None uses every core where that pays.
+        executor: where the policies are imagined and played: ``"serial"``, ``"processes"``, ``"ray"`` or what
+            ``wmgym.make_executor`` made; None leaves it to ``workers``.
         progress: show a bar on a terminal.
 
     Returns:
@@ -129,23 +133,30 @@ def score(
         seed=seed,
         max_episode_steps=limit,
         workers=workers,
+        executor=executor,
         progress=progress,
     )
     real_cpu = cpu_seconds() - before
     draws, further = divide(real_episodes, total)
     more = start_states(world.task, further_seeds(seed, further))
 
-    def judge(name: str) -> tuple[Imagined, online.Freshness | None]:
-        mine = real[name]
+    def judge(given: tuple[Any, Transitions]) -> tuple[Imagined, online.Freshness | None]:
+        policy, mine = given
         imagined = imagine(
-            world, everyone[name], mine.state[mine.first], more, seed,
+            world, policy, mine.state[mine.first], more, seed,
             draws=draws, limit=limit, propagation=propagation,
         )  # fmt: skip
         bounded = world.calibration is not None
         return imagined, online.check(world, mine, propagation, seed) if bounded else None
 
     judged = over_policies(
-        judge, everyone, world, len(everyone) * total * limit, workers=workers, progress=progress
+        judge,
+        {name: (policy, real[name]) for name, policy in everyone.items()},
+        world,
+        len(everyone) * total * limit,
+        workers=workers,
+        executor=executor,
+        progress=progress,
     )
     scale = gap_scale({name: data.returns for name, data in real.items()})
     scores = [

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from wmgym.data.collect import collect
+from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.data.rollout_worker import reset_seed
+from wmgym.data.units import Executor
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.best_arm import spend
 from wmgym.evaluation.imagined import check_numbers, further_seeds, over_policies, start_states
@@ -84,6 +86,7 @@ def select(
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     workers: int | None = None,
+    executor: Executor | str | None = None,
     progress: bool = False,
 ) -> Selection:
     """Pick the best policy: rank all in imagination, then spend real episodes where they decide most.
@@ -100,6 +103,8 @@ def select(
         max_episode_steps: end episodes after this many steps where that is earlier than the time limit.
         propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
         workers: processes for imagination; None uses every core where that pays.
+        executor: where the policies are imagined: ``"serial"``, ``"processes"``, ``"ray"`` or what
+            ``wmgym.make_executor`` made; None leaves it to ``workers``.
         progress: show a bar on a terminal.
 
     Raises:
@@ -119,14 +124,16 @@ def select(
     seeds = further_seeds(seed, max(imagined_episodes, real_budget))
     starts = start_states(world.task, [reset_seed(each, 0) for each in seeds])  # real episodes' first
 
-    def imagine(name: str) -> tuple[np.ndarray, int]:
+    def imagine(policy: PolicyFn | None) -> tuple[np.ndarray, int]:
         returns, lengths, _ = rollout(
-            world, candidates[name], starts, seed, max_episode_steps=limit, propagation=propagation
+            world, policy, starts, seed, max_episode_steps=limit, propagation=propagation
         )
         return returns, int(lengths.sum())
 
     steps = len(candidates) * len(starts) * limit
-    found = over_policies(imagine, candidates, world, steps, workers=workers, progress=progress)
+    found = over_policies(
+        imagine, candidates, world, steps, workers=workers, executor=executor, progress=progress
+    )
     real_steps = 0
 
     def play(name: str, index: int) -> float:

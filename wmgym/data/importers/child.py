@@ -9,8 +9,8 @@ import os
 import sys
 from typing import Any
 
-from wmgym.data.executors import end_with
 from wmgym.data.importers.table import Table, pack
+from wmgym.data.processes import end_with
 
 
 def main() -> int:
