@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from wmgym.io import artifacts, registered
+from wmgym.models.self_check import compare_check
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -23,8 +24,8 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
             file holds.
 
     Raises:
-        StoreError: not a world, a byte of it has changed, or its dynamics are of a class that is not
-            imported.
+        StoreError: not a world, a byte of it has changed, its dynamics are of a class that is not imported,
+            or it steps otherwise here than where it was saved.
         ValueError: ``task`` is missing or describes other spaces.
     """
     name = os.fspath(path).removeprefix("wmgym/")
@@ -37,4 +38,6 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
         ids = ", ".join(sorted(entry.parent.name for entry in SHIPPED.glob(f"*/{artifacts.MANIFEST}")))
         raise artifacts.StoreError(f"{path} is no directory, and no world of that id ships; these do: {ids}")
     arrays, document = artifacts.read_directory(found, kind="world")
-    return WorldModel.unpack(arrays, document, task, name=os.fspath(path))
+    world = WorldModel.unpack(arrays, document, task, name=os.fspath(path))
+    compare_check(world, document.get("check"), os.fspath(path), given=task is not None)
+    return world

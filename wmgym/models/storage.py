@@ -28,6 +28,7 @@ from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.outcomes import Classifier, Outcomes, pair_geometry
+from wmgym.models.self_check import CheckRecord
 from wmgym.models.support import Support
 from wmgym.tasks.layout import Geometry
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
@@ -46,6 +47,7 @@ class _WorldRecord(Record):
 
     Attributes:
         start_states: how many there are; None in worlds that were saved before it was counted.
+        check: steps that a load takes again; None in worlds that were saved before there were any.
     """
 
     task: TaskRecord
@@ -56,6 +58,7 @@ class _WorldRecord(Record):
     support: dict[str, JsonValue] | None
     start_states: Count | None = None
     outcomes: dict[str, JsonValue] | None = None
+    check: CheckRecord | None = None
 
 
 def pack_parts(parts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -24,6 +24,7 @@ from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration, disagreement
 from wmgym.models.outcomes import Outcomes
+from wmgym.models.self_check import record_check
 from wmgym.models.state import WorldState, WorldStep, deal_members
 from wmgym.models.step import advance_companion, moved_within, outcome_of, predict_step, put_back
 from wmgym.models.storage import pack_parts, rounded, unpack_parts
@@ -182,6 +183,8 @@ class WorldModel:
         """
         arrays, document = self.pack()
         arrays = rounded(arrays) if half else arrays
+        loaded = WorldModel.unpack(arrays, document, self.task) if half else self
+        document["check"] = record_check(loaded)
         return artifacts.write_directory(path, kind="world", arrays=arrays, document=document)
 
     def __reduce__(self) -> tuple[Any, ...]:
