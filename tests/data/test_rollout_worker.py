@@ -137,7 +137,8 @@ def test_warnings_are_named_in_mujoco_order() -> None:
     ],
 )
 def test_a_policy_with_unusable_actions_is_refused(answer: Any, what: str) -> None:
-    with pytest.raises(ValueError, match=f"^policy 'mine' gave actions {what}\nIt was raised in unit 'mine, "):
+    said = f"^policy 'mine' gave actions {what}\nIt was raised in unit 'mine, "  # pytest joins notes
+    with pytest.raises(ValueError, match=said):
         collect("Hopper-v5", {"mine": answer}, steps=5, seed=0)
 
 
