@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from wmgym.app.recipes import recipe as recipe
     from wmgym.app.run import RunResult as RunResult
     from wmgym.app.run import run as run
+    from wmgym.app.sweep import SweepResult as SweepResult
+    from wmgym.app.sweep import sweep as sweep
+    from wmgym.app.sweep_config import SweepConfig as SweepConfig
     from wmgym.calibration.adapt import adapt as adapt
     from wmgym.calibration.calibrate import calibrate as calibrate
     from wmgym.data.collect import collect as collect
@@ -140,6 +143,8 @@ _NAMES = {
     "app.config": ("CollectConfig", "EvaluateConfig", "Round"),
     "app.recipes": ("RunConfig", "recipe"),
     "app.run": ("RunResult", "run"),
+    "app.sweep": ("SweepResult", "sweep"),
+    "app.sweep_config": ("SweepConfig",),
 }
 """Each module that has public names, and these."""
 

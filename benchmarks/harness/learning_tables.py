@@ -21,9 +21,9 @@ from benchmarks.harness.learning_curves import (
     steps_of,
     time_to_reference,
 )  # fmt: skip
-from benchmarks.harness.metrics import interquartile_mean, stratified_interval
 from benchmarks.harness.results import RESULTS, Row, committed, read, result_rows
 from benchmarks.harness.tables import said, short, table
+from wmgym.evaluation.intervals import interquartile_mean, stratified_interval
 
 AGGREGATED = (10_000, 20_000, 50_000)
 PUBLISHED = ("DHMBPO (2 updates/step)", "MACURA", "MBPO", "TD-MPC2 (tuned)", "SAC", "CrossQ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,22 +87,3 @@ def break_even(rows: list[Row], env_id: str) -> int | None:
     rollout = max(rate for (engine, _), rate in rates.items() if engine == "mujoco.rollout")
     ahead = [n for (engine, n), rate in rates.items() if engine == "ImaginedVectorEnv" and rate > rollout]
     return min(ahead, default=None)
-
-
-def interquartile_mean(scores: np.ndarray, axis: int | None = None) -> Any:
-    """Mean of the middle half of the scores, outliers left out on both sides (arXiv:2108.13264)."""
-    return stats.trim_mean(scores, 0.25, axis=axis)
-
-
-def stratified_interval(
-    scores: Sequence[np.ndarray], resamples: int = 2_000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the interquartile mean of all tasks' scores.
-
-    ``scores`` are the runs of every task, an array a task; runs are resampled within their task.
-    """
-    rng = np.random.default_rng(0)
-    drawn = [task[rng.integers(len(task), size=(resamples, len(task)))] for task in map(np.asarray, scores)]
-    found = interquartile_mean(np.concatenate(drawn, axis=1), axis=1)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -16,11 +16,11 @@ import torch
 from rliable import library, metrics
 
 from benchmarks.harness import learning_curves, learning_tables
-from benchmarks.harness.metrics import interquartile_mean, stratified_interval
 from benchmarks.harness.results import Row, Units, by_unit, read
 from benchmarks.harness.trainings import Checkpoints, Clock, summary
 from benchmarks.training import sample_efficiency
 from benchmarks.training.sample_efficiency import Run, configuration, settings_of, train
+from wmgym.evaluation.intervals import interquartile_mean, stratified_interval
 from wmgym.sb3 import DynaSAC
 
 PENDULUM = "InvertedPendulum-v5"

@@ -17,7 +17,7 @@ from rich.text import Text
 from typer import Option
 
 from wmgym import __version__
-from wmgym.app import cli_data, cli_evaluation, cli_gap, cli_report, console, options
+from wmgym.app import cli_data, cli_evaluation, cli_gap, cli_report, cli_sweep, console, options
 
 app = typer.Typer(
     add_completion=False,
@@ -229,7 +229,7 @@ def train(
         job.done(config, result, console.facts(shown), imagined_steps=model.num_timesteps)
 
 
-for command in (*cli_evaluation.COMMANDS, *cli_gap.COMMANDS, *cli_report.COMMANDS):
+for command in (*cli_evaluation.COMMANDS, *cli_gap.COMMANDS, *cli_report.COMMANDS, *cli_sweep.COMMANDS):
     app.command()(command)
 
 

@@ -22,6 +22,8 @@ def collect(
     env_kwargs: options.EnvKwargs = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
+    executor: options.Where = None,
+    address: options.Address = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Run policies in the real env and save the transitions.
@@ -35,8 +37,10 @@ def collect(
 
         how: dict[str, Any] = {"steps": steps, "noise": noise, "switch_every": switch_every, "seed": seed}
         how["max_episode_steps"] = max_episode_steps
+        where = options.executor(executor, address)
         task = make_task(env, env_kwargs=env_kwargs)
-        data = collect_module.collect(task, options.policies(policy, task), **how, progress=not as_json)
+        given = options.policies(policy, task)
+        data = collect_module.collect(task, given, **how, executor=where, progress=not as_json)
         data.save(out)
         named: dict[str, Any] = {"env_id": env, "policy": [str(p) for p in policy or ()]}
         named["env_kwargs"] = record_kwargs(env_kwargs or {})

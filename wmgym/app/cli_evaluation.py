@@ -23,6 +23,8 @@ def score(
     ] = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
+    executor: options.Where = None,
+    address: options.Address = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compare policies' returns in the real env and in imagination; writes OUT/report.json.
@@ -33,11 +35,12 @@ def score(
         from wmgym.evaluation import score as score_module
         from wmgym.models import saving
 
+        where = options.executor(executor, address)
         judged = saving.load(world)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
         how["imagined_episodes"] = imagined_episodes
         found = options.policies(policy, judged.task)
-        report = score_module.score(judged, found, episodes, **how, progress=not as_json)
+        report = score_module.score(judged, found, episodes, **how, executor=where, progress=not as_json)
         report.save(out / "report.json")
         job.done(
             {"world": str(world), "policy": [str(p) for p in policy or ()], "episodes": episodes, **how},
@@ -55,6 +58,8 @@ def rank(
     episodes: options.ImaginedEpisodes = 100,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
+    executor: options.Where = None,
+    address: options.Address = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Rank policies in imagination, without a real step; writes OUT/ranking.json.
@@ -66,9 +71,11 @@ def rank(
         from wmgym.io import artifacts
         from wmgym.models import saving
 
+        where = options.executor(executor, address)
         judged = saving.load(world)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps, "episodes": episodes}
-        found = ranking.rank(judged, options.policies(policy, judged.task), **how, progress=not as_json)
+        given = options.policies(policy, judged.task)
+        found = ranking.rank(judged, given, **how, executor=where, progress=not as_json)
         result = dataclasses.asdict(found)
         artifacts.write_json(out / "ranking.json", result)
         named = {"world": str(world), "policy": [str(p) for p in policy or ()]}
@@ -84,6 +91,8 @@ def compare(
     imagined_episodes: options.ImaginedEpisodes = 1_000,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
+    executor: options.Where = None,
+    address: options.Address = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Is SECOND better than FIRST in the real env? From the same start states; writes OUT/comparison.json.
@@ -95,11 +104,13 @@ def compare(
         from wmgym.io import artifacts
         from wmgym.models import saving
 
+        where = options.executor(executor, address)
         judged = saving.load(world)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
         how["imagined_episodes"] = imagined_episodes
         pair = [options.policies([path], judged.task) for path in (first, second)]
-        found = compare_module.compare(judged, pair[0], pair[1], episodes, **how, progress=not as_json)
+        how_run = {**how, "executor": where, "progress": not as_json}
+        found = compare_module.compare(judged, pair[0], pair[1], episodes, **how_run)
         result = dataclasses.asdict(found)
         artifacts.write_json(out / "comparison.json", result)
         named = {"world": str(world), "first": str(first), "second": str(second), "episodes": episodes}
@@ -115,6 +126,8 @@ def select(
     imagined_episodes: options.ImaginedEpisodes = 100,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
+    executor: options.Where = None,
+    address: options.Address = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Pick the best policy with few real episodes, spent where they decide most; writes OUT/selection.json.
@@ -126,11 +139,12 @@ def select(
         from wmgym.io import artifacts
         from wmgym.models import saving
 
+        where = options.executor(executor, address)
         judged = saving.load(world)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}
         how["imagined_episodes"] = imagined_episodes
         given = options.policies(policy, judged.task)
-        found = select_module.select(judged, given, budget, **how, progress=not as_json)
+        found = select_module.select(judged, given, budget, **how, executor=where, progress=not as_json)
         result = dataclasses.asdict(found)
         artifacts.write_json(out / "selection.json", result)
         named = {"world": str(world), "policy": [str(p) for p in policy or ()], "budget": budget}

@@ -27,6 +27,8 @@ def gap(
     env_kwargs: options.EnvKwargs = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
+    executor: options.Where = None,
+    address: options.Address = None,
     page: Annotated[bool, Option(help="Also write OUT/gap.html, with a video.")] = True,
     as_json: options.AsJson = False,
 ) -> None:
@@ -41,13 +43,14 @@ def gap(
         from wmgym.evaluation.report.gap_page import write_gap
         from wmgym.tasks.task import make_task
 
+        where = options.executor(executor, address)
         robot: Any = (
             Transitions.load(reality) if os.path.isdir(reality) else make_task(reality, env_kwargs=env_kwargs)
         )
         task = robot.task if isinstance(robot, Transitions) else robot
         judged = options.policies(policy, task)
         how: dict[str, Any] = {"episodes": episodes, "horizon": horizon, "seed": seed}
-        found = measure(robot, simulator, judged, **how, max_episode_steps=max_episode_steps)
+        found = measure(robot, simulator, judged, **how, max_episode_steps=max_episode_steps, executor=where)
         found.save(out / "gap.json")
         shown = out / "gap.html" if page else None
         if shown is not None:

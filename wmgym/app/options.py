@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 if TYPE_CHECKING:
+    from wmgym.data.units import Executor
     from wmgym.tasks.task import Task
 
 
@@ -56,6 +57,17 @@ def policies(given: Sequence[Path] | None, task: Task) -> Any:
     names = [getattr(policy, "name", text) for text, policy in loaded.items()]
     found = zip(names, loaded.items(), strict=True)
     return {name if names.count(name) == 1 else text: policy for name, (text, policy) in found}
+
+
+def executor(kind: str | None, address: str | None) -> Executor | None:
+    """What ``--executor`` and ``--address`` name."""
+    if kind is None:
+        if address is not None:
+            raise ValueError(f"--address {address} goes with --executor ray")
+        return None
+    from wmgym.data.executors import make_executor
+
+    return make_executor(kind, address=address)
 
 
 def _policy(text: str, task: Task) -> Any:
@@ -125,6 +137,23 @@ Horizon = Annotated[
 Starts = Annotated[
     Path | None,
     Option(help="Transitions from any of whose states episodes start.", show_default="true start states"),
+]
+Where = Annotated[
+    str | None,
+    Option(
+        "--executor",
+        metavar="serial|processes|ray",
+        help="Where the work is done; results are the same.",
+        show_default="processes where they pay",
+    ),
+]
+Address = Annotated[
+    str | None,
+    Option(
+        help="Ray cluster for --executor ray; auto is the one of this machine.",
+        metavar="auto|HOST:PORT",
+        show_default="a Ray of its own",
+    ),
 ]
 Hyperparameters = Annotated[
     Path | None,

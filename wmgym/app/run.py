@@ -58,6 +58,8 @@ def run(
     config: RunConfig | str,
     out: str | os.PathLike[str],
     *,
+    workers: int | None = None,
+    page: bool = True,
     progress: bool = False,
     say: Say | None = None,
 ) -> RunResult:
@@ -71,6 +73,8 @@ def run(
     Args:
         config: settings, or the id of an env, whose recipe they are then.
         out: the directory to write.
+        workers: processes of the final score; None uses every core where that pays.
+        page: write ``report.html``, with videos.
         progress: show bars on a terminal.
         say: called with one line of text every 1,000 real steps that DynaSAC takes, or after each round.
 
@@ -85,7 +89,7 @@ def run(
         work.learn_online()
     for index, budgets in enumerate(config.rounds):
         work.round(index, budgets)
-    return work.finish()
+    return work.finish(workers, page)
 
 
 class _Run:
@@ -202,7 +206,7 @@ class _Run:
         self.sb3.to_policy(model, name).save(folder / "policy")
         return int(model.num_timesteps)
 
-    def finish(self) -> RunResult:
+    def finish(self, workers: int | None, page: bool) -> RunResult:
         """Calibrate on fresh episodes, then score the policies that were kept on both sides.
 
         Of those that DynaSAC kept, every other one calibrates, the last one first, so that the others can
@@ -232,6 +236,7 @@ class _Run:
                     trained_in_world={policy.name},
                     calibrated_on=calibrators.keys() & self._scored().keys(),
                     propagation=self.config.train.propagation,
+                    workers=workers,
                     progress=self.progress,
                 )
                 report.save(self.out / "report.json")
@@ -240,7 +245,7 @@ class _Run:
         report = GapReport.load(self.out / "report.json")
         write_card(report, self.out / "world")
         write_run_json(self.out, "run", self.config.to_dict(), self.stages.ledger)
-        return RunResult(world, policy, report, self.stages.ledger, self._page())
+        return RunResult(world, policy, report, self.stages.ledger, self._page() if page else None)
 
     def _scored(self) -> dict[str, MLPPolicy]:
         """The policies kept, the last one among them; of many rounds, some spread over all."""

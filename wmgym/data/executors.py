@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from wmgym.data import processes
 from wmgym.data.units import Executor, Item, Outcome, Result, Unit, Work, attempt, outcome_of
@@ -19,6 +20,8 @@ KINDS = ("serial", "processes", "ray")
 @dataclass(frozen=True)
 class SerialExecutor:
     """Does one unit after the other in this process."""
+
+    shares_files: ClassVar[bool] = True
 
     def map(
         self, work: Work[Item, Result], units: Iterable[Unit[Item]], advance: Advance
@@ -47,6 +50,7 @@ class ProcessExecutor:
         workers: that run at once.
     """
 
+    shares_files: ClassVar[bool] = True
     workers: int
 
     def map(
@@ -77,6 +81,7 @@ def make_executor(kind: str, *, workers: int | None = None, address: str | None 
     Raises:
         ValueError: another name, an argument that this kind does not take, or no way to fork.
         ImportError: Ray is not installed.
+        ConnectionError: no Ray cluster answers at the address.
     """
     if kind not in KINDS:
         raise ValueError(f"executor must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -85,8 +90,11 @@ def make_executor(kind: str, *, workers: int | None = None, address: str | None 
     if address is not None and kind != "ray":
         raise ValueError(f"address={address!r} is for executor='ray', not {kind!r}")
     if kind == "ray":
+        from wmgym.data.ray_cluster import connect
         from wmgym.data.ray_executor import RayExecutor
 
+        if address is not None:
+            connect(address)  # or say at once that none is there
         return RayExecutor(address, workers)
     if kind == "serial":
         if workers is not None and workers > 1:

@@ -21,7 +21,7 @@ except ImportError as error:
 
 __all__ = ["cloudpickle", "connect", "exceptions", "probe", "ray"]
 
-_ANSWER_SECONDS = 8.0  # that a cluster may take
+_ANSWER_SECONDS = 6.0  # that a cluster may take
 
 
 def connect(address: str | None, workers: int | None = None) -> None:
@@ -84,7 +84,7 @@ def _ask(address: str) -> None:
         said = f"it has not answered for {_ANSWER_SECONDS:.0f} seconds"
     if said:
         where = "on this machine" if address == "auto" else f"at {address}"
-        raise ConnectionError(f"no Ray cluster answers {where} ({said}); start one with `ray start --head`")
+        raise ConnectionError(f"no Ray cluster lets us in {where}: {said}")
 
 
 def probe(address: str) -> None:
@@ -92,5 +92,9 @@ def probe(address: str) -> None:
     services = importlib.import_module("ray._private.services")
     found = services.canonicalize_bootstrap_address(None if address == "auto" else address)
     if found is None:
-        sys.exit("none is running")
-    importlib.import_module("ray._raylet").GcsClient(address=found)
+        sys.exit("none is running; start one with `ray start --head`")
+    try:
+        importlib.import_module("ray._raylet").GcsClient(address=found)
+    except getattr(exceptions, "AuthenticationError", ()):  # newer versions of Ray have it
+        if address != "auto":  # of this machine's cluster ray.init finds the token by itself
+            sys.exit("it asks for a token: set RAY_AUTH_MODE=token, and have its token in ~/.ray/auth_token")

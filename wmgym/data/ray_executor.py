@@ -11,7 +11,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from wmgym.io.progress import Advance
 _LARGE = 1 << 16  # bytes from which an array travels on its own
 _KEPT = 1 << 28  # bytes of arrays that stay on the cluster for the next call
 _LOOK_SECONDS = 0.2
+_CLUSTER_SECONDS = 5.0  # how often the cluster is asked what it has
 _NODE_LOST = (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.LocalRayletDiedError)
 _PROCESS_LOST = (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError)
 _ATTEMPTS = {True: 6, False: 2}
@@ -43,6 +44,7 @@ class RayExecutor:
         workers: CPUs of a Ray that is started here; None takes every core.
     """
 
+    shares_files: ClassVar[bool] = False
     address: str | None = None
     workers: int | None = None
     _sent: _Sent = field(default_factory=lambda: _Sent(), init=False, repr=False, compare=False)
@@ -64,15 +66,12 @@ class RayExecutor:
         more = True
         try:
             while more or tasks.running:
-                room = tasks.room() if more else 0
-                while more and room > 0:
+                while more and tasks.room():
                     following = next(waiting, None)
                     if following is None:
                         more = False
                         break
-                    _require(following[1])
-                    tasks.start(*following)
-                    room -= 1
+                    tasks.begin(*following)
                 advance(0)
                 for amount, outcome in tasks.ended():
                     advance(amount)
@@ -89,13 +88,24 @@ class _Tasks:
         self._sent, self._work, self._shared = sent, work, shared
         self._attempts: Counter[int] = Counter()
         self._do = ray.remote(_do)
-        self._looked, self._cpus = -np.inf, 1.0
+        self._looked, self._there = -np.inf, dict[str, float]()
+        self._last = {"CPU": 1.0}
 
-    def room(self) -> int:
-        """How many more are worth handing over: a few for each CPU that there is."""
-        if time.monotonic() - self._looked > 5:
-            self._looked, self._cpus = time.monotonic(), ray.cluster_resources().get("CPU", 1.0)
-        return int(self._cpus * 1.25) + 2 - len(self.running)
+    def room(self) -> bool:
+        """Whether the cluster, as it is now, can hold one more unit like the last."""
+        there = self._cluster()
+        fits = min(there.get(name, 0.0) / amount for name, amount in self._last.items() if amount > 0)
+        return len(self.running) < max(1, int(fits))
+
+    def begin(self, index: int, unit: Unit[Any]) -> None:
+        """Hand over a unit; one that the cluster cannot hold is refused, for it would wait for ever."""
+        self._last = {"CPU": 1.0, **unit.resources}
+        for name, amount in unit.resources.items():
+            if amount > (found := self._cluster().get(name, 0.0)):
+                raise ValueError(
+                    f"unit {unit.name!r} asks for {amount:g} {name}, and the cluster has {found:g}"
+                )
+        self.start(index, unit)
 
     def start(self, index: int, unit: Unit[Any]) -> None:
         payload, own = self._sent.pack(unit, f"unit {unit.name!r}")
@@ -131,6 +141,12 @@ class _Tasks:
                 yield 0, Outcome(index, unit, error=failed)
             else:
                 yield amount, outcome_of(index, unit, cloudpickle.loads(payload))
+
+    def _cluster(self) -> dict[str, float]:
+        """What the cluster has, as of some seconds ago."""
+        if time.monotonic() - self._looked > _CLUSTER_SECONDS:
+            self._looked, self._there = time.monotonic(), ray.cluster_resources()
+        return self._there
 
     def stop(self) -> None:
         for ref in self.running:
@@ -218,14 +234,6 @@ def _do(work: bytes, unit: bytes, names: list[str], *arrays: np.ndarray) -> tupl
         _arrived.clear()
     outcome = attempt(given, piece, advance, cloudpickle.dumps)
     return done, outcome
-
-
-def _require(unit: Unit[Any]) -> None:
-    """Refuse a unit that the cluster cannot hold, for it would wait for ever."""
-    there = ray.cluster_resources() if unit.resources else {}
-    for name, amount in unit.resources.items():
-        if amount > (found := there.get(name, 0.0)):
-            raise ValueError(f"unit {unit.name!r} asks for {amount:g} {name}, and the cluster has {found:g}")
 
 
 def _options(unit: Unit[Any]) -> dict[str, Any]:

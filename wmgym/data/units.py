@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from wmgym.data import processes
 from wmgym.io.progress import Advance
@@ -57,7 +57,13 @@ Work: TypeAlias = Callable[[Unit[Item], Advance], Result]
 
 
 class Executor(Protocol):
-    """Where units are done. What comes of each does not depend on it: torch computes in one thread each."""
+    """Where units are done. What comes of each does not depend on it: torch computes in one thread each.
+
+    Attributes:
+        shares_files: whether units see the files of this machine.
+    """
+
+    shares_files: ClassVar[bool]
 
     def map(
         self, work: Work[Item, Result], units: Iterable[Unit[Item]], advance: Advance

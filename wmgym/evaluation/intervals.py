@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -132,3 +134,27 @@ def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
         (values,), np.mean, method="percentile", n_resamples=2_000, rng=np.random.default_rng(seed)
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def interquartile_mean(scores: np.ndarray, axis: int | None = None) -> Any:
+    """Mean of the middle half of the scores, outliers left out on both sides (arXiv:2108.13264)."""
+    return stats.trim_mean(scores, 0.25, axis=axis)
+
+
+def stratified_interval(
+    scores: Sequence[np.ndarray], resamples: int = 2_000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the interquartile mean of all tasks' scores.
+
+    It is the interval of Agarwal et al. 2021, as rliable computes it.
+
+    Args:
+        scores: the runs of every task, an array a task; runs are resampled within their task.
+        resamples: how many times.
+        level: of the interval.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [task[rng.integers(len(task), size=(resamples, len(task)))] for task in map(np.asarray, scores)]
+    found = interquartile_mean(np.concatenate(drawn, axis=1), axis=1)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
