@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import wmgym
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = {
@@ -17,12 +20,13 @@ SHORT = {
     "own_dynamics.py": [],
     "plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"],
     "reality_gap.py": ["--real-steps", "600", "--train-steps", "64", "--episodes", "2"],
+    "run_exported.py": [],
     "torchrl_env.py": ["--steps", "100"],
 }
 
 
-def run(name: str) -> str:
-    command = [sys.executable, str(ROOT / "examples" / name), *SHORT[name]]
+def run(name: str, *given: str) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name), *SHORT[name], *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
     return done.stdout
@@ -39,6 +43,31 @@ def test_one_string_changed_trains_an_agent_that_works_in_mujoco() -> None:
     returns = re.findall(r"real return: ([\d.]+)", run("one_string.py"))
     assert len(returns) == 2
     assert min(map(float, returns)) > 50  # random actions hold the pole for about 7 steps
+
+
+def test_exported_files_run_without_wmgym_and_return_what_it_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    weight, ones = rng.normal(size=(11, 3)).astype(np.float32) / 3, np.ones(3, np.float32)
+    policy = wmgym.MLPPolicy("mine", (weight,), (0 * ones,), "relu", "squash", -ones, ones)
+    world = wmgym.load("Hopper-v5")
+    files = world.export(tmp_path / "world.onnx"), policy.export(tmp_path / "policy.onnx")
+    text = (ROOT / "examples" / "run_exported.py").read_text()
+    assert not {"wmgym", "torch"} & set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    said = run("run_exported.py", *map(str, files))
+    found = re.match(r"return ([-\d.]+) in (\d+) steps of 0.008 s", said)
+    assert found is not None
+    env = wmgym.ImaginedEnv(world, starts=world.starts[:1])
+    for seed in range(100):
+        obs, _ = env.reset(seed=seed)
+        if env.snapshot().state.member.item() == 0:
+            break
+    total, steps, over = 0.0, 0, False
+    while not over:
+        obs, reward, terminated, truncated, _ = env.step(policy(obs))
+        total, steps, over = total + float(reward), steps + 1, terminated or truncated
+    assert steps == int(found[2])
+    assert total == pytest.approx(float(found[1]), rel=1e-2)
 
 
 @pytest.mark.slow

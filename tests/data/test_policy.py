@@ -14,7 +14,8 @@ import pytest
 from gymnasium import spaces
 from torch import nn, tensor
 
-from wmgym.data.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds, load_policy
+from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds, load_policy
+from wmgym.data.policy_onnx import Activation, Head
 from wmgym.data.pool import load_pool
 from wmgym.io import artifacts
 

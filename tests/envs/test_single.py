@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode
 
 import wmgym
 from tests import toy
+from tests.families import Line, Reach, Rover
+from wmgym.envs.conventions import row_of
 from wmgym.envs.single import SingleEpisode
 from wmgym.models.compiled import compiled_step
 from wmgym.models.ensemble import EnsembleMLP
@@ -172,3 +176,36 @@ def test_what_cannot_be_compiled_steps_as_a_batch_of_one(kind: str) -> None:
     assert not compiled(env)
     env.reset(seed=0)
     env.step(env.action_space.sample())
+
+
+def flat(env: wmgym.ImaginedEnv, obs: Any) -> np.ndarray:
+    return np.asarray(gym.spaces.flatten(env.observation_space, obs))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Line, Rover, Reach, partial(Line, Discrete(3, start=-1)), partial(Line, MultiDiscrete([3, 2]))],
+    ids=["bonus", "flags", "goals", "discrete", "parts"],
+)
+def test_worlds_that_learned_rewards_and_ends(make: Any) -> None:
+    config = wmgym.FitConfig(members=2, width=32, depth=2, max_updates=60, eval_every=30, batch_size=64)
+    world = wmgym.fit(wmgym.collect(make, steps=600, seed=0, workers=1), config)
+    for propagation in ("member", "sample"):
+        one = wmgym.ImaginedEnv(world, propagation=propagation)
+        batch = wmgym.ImaginedVectorEnv(
+            world, 1, autoreset_mode=AutoresetMode.NEXT_STEP, propagation=propagation
+        )
+        assert compiled(one)
+        one.reset(seed=0)
+        batch.reset(seed=0)
+        one.action_space.seed(0)
+        for _ in range(20):
+            batch.restore(one.snapshot())
+            action = one.action_space.sample()
+            obs, *mine, _ = one.step(action)
+            its_obs, *its, _ = batch.step(np.asarray(action)[None])
+            np.testing.assert_allclose(flat(one, obs), flat(one, row_of(its_obs, 0)), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(mine, [each[0] for each in its], rtol=1e-4, atol=1e-4)
+            assert torch.equal(one.snapshot().generator, batch.snapshot().generator)
+            if mine[1] or mine[2]:
+                one.reset()

@@ -108,5 +108,28 @@ def register(
     console.show(found if as_json else console.facts(found))
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (report, video, register)
+def export(
+    world: options.World,
+    out: Annotated[Path, Argument(metavar="OUT", help="ONNX file to write; a .json goes beside it.")],
+    propagation: Annotated[
+        str, Option(help="How episodes go: member, mean, or sample, which takes noise as an input.")
+    ] = "member",
+    trust: Annotated[
+        bool, Option("--trust", help="Follow a second member, for bounds made for the episode.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a world's step as ONNX, for ONNX Runtime in any language.
+
+    Example: wmgym export HalfCheetah-v5 cheetah.onnx
+    """
+    with console.plain_errors():
+        from wmgym.models import saving
+
+        saving.load(world).export(out, propagation=propagation, trust=trust)  # type: ignore[arg-type]
+    found = {"command": "export", "onnx": str(out), "contract": str(out.with_suffix(".json"))}
+    console.show(found if as_json else console.facts(found))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (report, video, register, export)
 """In the order of the list of commands."""

@@ -13,12 +13,10 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import Field, JsonValue
 
+from wmgym.data.policy_onnx import Activation, Head, write_mlp
 from wmgym.io import artifacts
 from wmgym.io.schema import ArraySpec, Count, Record, check_arrays, refusing
 from wmgym.tasks.actions import ActionSpace
-
-Activation = Literal["relu", "tanh", "elu", "leaky_relu", "silu"]
-Head = Literal["squash", "clip", "argmax"]
 
 
 class PolicyCard(Record):
@@ -192,6 +190,16 @@ class MLPPolicy:
         return artifacts.write_directory(
             path, kind="policy", arrays=self._arrays(), document=record.model_dump(mode="json")
         )
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write the most likely actions of observations as ONNX, and a JSON contract beside it.
+
+        Raises:
+            StoreError: ``path`` does not end in ``.onnx`` or cannot be written.
+            ImportError: ``onnx`` is not installed.
+        """
+        layers = tuple(zip(self.weights, self.biases, strict=True))
+        return write_mlp(path, self.name, layers, self.activation, self.head, (self.low, self.high))
 
 
 def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:

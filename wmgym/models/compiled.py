@@ -15,11 +15,10 @@ import torch
 
 from wmgym.models.batching import beside
 from wmgym.models.compiled_program import Program
-from wmgym.models.compiled_record import Recording, predict, settle
+from wmgym.models.compiled_record import Recording, predict, recordable, settle
 from wmgym.models.compiled_trace import RecordingError
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.error_bounds import Calibration
 from wmgym.models.state import WorldState
 from wmgym.models.step import outcome_of, put_back
 from wmgym.models.world import WorldModel
@@ -27,26 +26,13 @@ from wmgym.tasks import actions
 
 
 def compiled_step(world: WorldModel, propagation: Propagation, trust: bool) -> CompiledStep | None:
-    """The step of one episode of this world, or None where it cannot be recorded.
-
-    It can of an ``EnsembleMLP`` on the CPU with frozen weights in float32. Dynamics of another class are any
-    code, and a world of them steps as a batch of one does.
-    """
-    networks = [world.dynamics, *(each for each in (world.readout,) if each is not None)]
-    if world.device.type != "cpu" or not all(map(_plain, networks)):
-        return None
-    if world.task.core.readout_dim and world.readout is None:
+    """The step of one episode of this world, or None where it cannot be recorded."""
+    if not recordable(world):
         return None
     try:
         return CompiledStep(world, propagation, trust)
     except RecordingError:
         return None
-
-
-def _plain(model: Any) -> bool:
-    """Whether predictions stay those of the weights as they are, in float32."""
-    frozen = type(model) is EnsembleMLP and not any(weight.requires_grad for weight in model.weights)
-    return frozen and model._dtype is None
 
 
 @dataclass
@@ -71,7 +57,7 @@ class CompiledStep:
     def __init__(self, world: WorldModel, propagation: Propagation, trust: bool) -> None:
         """Record it; RecordingError where that cannot be."""
         self.world, self.propagation, self.trust = world, propagation, trust
-        core, table = world.task.core, world.calibration
+        core = world.task.core
         assert isinstance(world.dynamics, EnsembleMLP)
         self._whole = actions.whole(world.task.action_space)
         start = torch.tensor(world.starts[:1])
@@ -88,10 +74,7 @@ class CompiledStep:
             "cumulative": self.state.cumulative_disagreement.numpy(),
             "noise": np.zeros((1, world.dynamics.target_dim), np.float32),
             "elapsed": np.zeros(1, np.int64),
-            "row": np.zeros((1, core.dim)),
-            "power": np.ones((1, 1)),
         }
-        self._rows, self._powers = _tables(table, propagation, trust)
         self._parts = {
             name: getattr(self.state, name).numpy()
             for name in ("core", "shown", "member", "companion", "cumulative_disagreement")
@@ -110,15 +93,15 @@ class CompiledStep:
             np.copyto(made[name], x.node.value)  # the example that what follows is recorded with
         held = {**self._inputs, **made}
         rescued = Recording(held)
-        sound = put_back(world._limits, rescued["core"], rescued["raw"])
+        sound = put_back(world.limits, rescued["core"], rescued["raw"])
         self._rescue = Program({"sound": sound.node}, held)
         settled = Recording(held)
-        second = settle(world, settled, self.trust)
+        second = settle(world, settled, self.propagation, self.trust)
         self._second = Program({name: x.node for name, x in second.items()}, held)
         self.buffers = {**made, **self._second.buffers}
-        self._known = world.task.from_table and world.task.reward is not None and world.outcomes is None
-        if "reward" not in second:
-            self._known = False
+        drawn = self.propagation == "sample" and world.task.terminated is None
+        drawn |= world.outcomes is not None and world.outcomes.drawn
+        self._known = "reward" in second and not drawn
         b = self.buffers
         kept = [(self._inputs["core"], b["next_core"]), (self._inputs["shown"], b["next_shown"])]
         if self.trust:
@@ -154,11 +137,7 @@ class CompiledStep:
         noise = generator if self.propagation == "sample" else None
         if noise is not None:
             inputs["noise"][...] = torch.randn(inputs["noise"].shape, generator=noise).numpy()
-        if self._rows is not None:
-            inputs["row"][0] = self._rows[min(elapsed, len(self._rows) - 1)]
-            if self.trust:
-                inputs["elapsed"][0] = elapsed
-                inputs["power"][0] = self._powers[min(max(elapsed, 1), len(self._powers)) - 1]
+        inputs["elapsed"][0] = elapsed
         for call in self._one:
             call()
         diverged = bool(np.count_nonzero(buffers["diverged"]))
@@ -198,13 +177,3 @@ class CompiledStep:
                 noise,
             )
         return float(reward), bool(terminated)
-
-
-def _tables(
-    table: Calibration | None, propagation: Propagation, trust: bool
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Rows of bounds by elapsed steps, and the exponent of disagreement likewise."""
-    if table is None:
-        return None, np.ones(1)
-    name = "per_disagreement" if trust else "half_width"
-    return table.tables[name][propagation], table.power[propagation]

@@ -85,6 +85,8 @@ class Program:
             add(partial(out.__setitem__, node.detail, given[1]))
         elif node.op == "take":
             add(partial(given[0].take, *node.detail, out, "clip"))
+        elif node.op == "lookup":
+            add(partial(given[0].take, given[1], 0, out, "clip"))
         elif node.op == "index":
             add(partial(_indexed, out, given[0], node.detail))
         elif node.op in ("reshape", "swapaxes", "cast"):
@@ -182,4 +184,5 @@ _REDUCTIONS: dict[str, Any] = {
     "all": np.logical_and.reduce,
     "any": np.logical_or.reduce,
     "min": np.minimum.reduce,
+    "max": np.maximum.reduce,
 }

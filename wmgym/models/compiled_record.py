@@ -5,19 +5,72 @@ The world's own code does the work, so that there is one place for every formula
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from wmgym.models.compiled_trace import Dense, Recorder
-from wmgym.models.dynamics import Propagation
+from wmgym.models.compiled_trace import Dense, Recorder, RecordingError
+from wmgym.models.coordinates import Coordinates
+from wmgym.models.dynamics import Dynamics, Propagation
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, disagreement
-from wmgym.models.step import companion_after, moved_within
-from wmgym.models.world import WorldModel
+from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration, disagreement
+from wmgym.models.outcomes import Classifier, Outcomes
+from wmgym.models.step import companion_after, moved_within, put_back
 from wmgym.tasks import actions
-from wmgym.tasks.layout import Array
+from wmgym.tasks.layout import Array, Core
+from wmgym.tasks.task import Task
+
+
+class World(Protocol):
+    """What is recorded of a ``WorldModel``, which has methods that need this module."""
+
+    # fmt: off
+    @property
+    def task(self) -> Task: ...  # noqa: D102
+    @property
+    def dynamics(self) -> Dynamics: ...  # noqa: D102
+    @property
+    def readout(self) -> Dynamics | None: ...  # noqa: D102
+    @property
+    def starts(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def calibration(self) -> Calibration | None: ...  # noqa: D102
+    @property
+    def outcomes(self) -> Outcomes | None: ...  # noqa: D102
+    @property
+    def coordinates(self) -> Coordinates: ...  # noqa: D102
+    @property
+    def limits(self) -> tuple[Array, Array]: ...  # noqa: D102
+    @property
+    def action_bounds(self) -> tuple[Tensor, ...]: ...  # noqa: D102
+    @property
+    def std_scale(self) -> Tensor: ...  # noqa: D102
+    @property
+    def data_std(self) -> Tensor: ...  # noqa: D102
+    # fmt: on
+
+
+def recordable(world: World) -> bool:
+    """Whether all networks are ``EnsembleMLP`` on the CPU whose weights are frozen and in float32.
+
+    Dynamics of another class are any code.
+    """
+    outcomes = None if world.outcomes is None else world.outcomes.network
+    networks = [world.dynamics, *(each for each in (world.readout, outcomes) if each is not None)]
+    needed = not world.task.core.readout_dim or world.readout is not None
+    return needed and all(map(_plain, networks))
+
+
+def _plain(model: object) -> bool:
+    if not isinstance(model, EnsembleMLP) or type(model) not in (EnsembleMLP, Classifier):
+        return False
+    frozen = not any(weight.requires_grad or not weight.is_cpu for weight in model.weights)
+    return frozen and model.precision == "float32"
 
 
 class Recording(dict[str, Array]):
@@ -27,13 +80,16 @@ class Recording(dict[str, Array]):
         super().__init__()
         self.recorder, self._examples = Recorder(), examples
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._examples
+
     def __missing__(self, name: str) -> Array:
         self[name] = self.recorder.input(name, self._examples[name])
         return self[name]
 
 
 def predict(
-    world: WorldModel, given: Mapping[str, Array], propagation: Propagation, trust: bool
+    world: World, given: Mapping[str, Array], propagation: Propagation, trust: bool
 ) -> dict[str, Array]:
     """From the state to the next core as predicted, all ``(1, ...)``."""
     model, coordinates = world.dynamics, world.coordinates
@@ -47,8 +103,8 @@ def predict(
     if model.config.learns_termination:
         found["end_logit"] = said[:, d:]
     if propagation == "sample":
-        target = target + world._std_scale.numpy() * std() * given["noise"]
-    limits, joints = world._limits, world.task.core.joint_limits
+        target = target + world.std_scale.numpy() * std() * given["noise"]
+    limits, joints = world.limits, world.task.core.joint_limits
     raw, sound, diverged = moved_within(coordinates, joints, limits, given["core"], target)
     found |= {"raw": raw, "sound": sound, "diverged": diverged}
     found["predicted"] = target[:, coordinates.change_dim :]
@@ -57,7 +113,19 @@ def predict(
     return found
 
 
-def settle(world: WorldModel, given: Mapping[str, Array], trust: bool) -> dict[str, Array]:
+def whole(
+    world: World, given: MutableMapping[str, Array], propagation: Propagation, trust: bool
+) -> dict[str, Array]:
+    """The step in one piece, without a branch; what ``predict`` and ``settle`` give."""
+    first = predict(world, given, propagation, trust)
+    back = put_back(world.limits, given["core"], first["raw"])
+    sound = np.where(first["diverged"][:, None], back, first["sound"])
+    return first | settle(world, ChainMap(first | {"sound": sound}, given), propagation, trust)
+
+
+def settle(
+    world: World, given: Mapping[str, Array], propagation: Propagation, trust: bool
+) -> dict[str, Array]:
     """From the next core, put back where it diverged, to all that a step gives."""
     core, task, table = world.task.core, world.task, world.calibration
     next_core, displacement = given["sound"][:, : core.dim], given["sound"][:, core.dim :]
@@ -74,41 +142,86 @@ def settle(world: WorldModel, given: Mapping[str, Array], trust: bool) -> dict[s
         "next_core": next_core, "next_shown": next_shown, "displacement": displacement, "next_full": full,
         "unobserved": unobserved,
     }  # fmt: skip
-    if task.from_table and task.reward is not None and task.terminated is not None and world.outcomes is None:
-        state = np.concatenate([given["core"], given["shown"]], 1)
-        known = state, given["action"], full, unobserved
-        found["reward"] = task.reward(*known).astype(np.float32)
-        found["terminated"] = task.terminated(*known)
-    if task.from_table or core.layout is not None:
-        found["obs"] = _shown(world, full)
+    found |= _paid(world, given, found)
+    if task.from_table or core.layout is not None or core.observe is Core.observe:
+        with contextlib.suppress(RecordingError):
+            found["obs"] = _shown(world, full)
     if table is not None:
-        bound = given["row"]
+        name = "per_disagreement" if trust else "half_width"
+        bound = given["elapsed"].looked_up(table.tables[name][propagation])
         if trust:
             found |= _with_companion(world, given, next_core)
-            bound = bound * _disagreement_scale(world, given, found, next_core)
+            bound = bound * _disagreement_scale(world, given, found, propagation)
         found["error_bound"] = table.saturated(bound, next_core).astype(np.float32)
         if trust:
             found["distrust"] = (found["error_bound"] / table.data_std).mean(1)
     return found
 
 
-def _with_companion(world: WorldModel, given: Mapping[str, Array], next_core: Array) -> dict[str, Array]:
+def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, Array]:
+    """Reward and termination ``(1,)``, the likeliest; nothing where functions of the caller's say them."""
+    task, outcomes, predicted = world.task, world.outcomes, given["predicted"]
+    functions = [each for each in (task.reward, task.terminated) if each is not None]
+    known = (
+        np.concatenate([given["core"], given["shown"]], 1), given["action"], found["next_full"],
+        found["unobserved"],
+    )  # fmt: skip
+    unknown = task.reward is None and not predicted.shape[1]
+    unknown |= task.terminated is None and outcomes is None and "end_logit" not in given
+    if unknown or (functions and not task.from_table):
+        return {}
+    terminated = None if task.terminated is None else task.terminated(*known)
+    if terminated is None and outcomes is None:
+        terminated = given["end_logit"][:, 0] > 0
+    chosen: Array = None
+    if outcomes is not None:
+        chosen = _likeliest(world, outcomes, given, found["next_core"], terminated)
+        if terminated is None:
+            terminated = (chosen & outcomes.ends).any(1)
+    if task.reward is not None:
+        return {"reward": task.reward(*known).astype(np.float32), "terminated": terminated}
+    reward = np.where(np.isfinite(predicted[:, 0]), predicted[:, 0], 0.0)
+    if outcomes is not None and not np.isnan(outcomes.values).all():
+        every = np.where(np.isnan(outcomes.values), reward.astype(np.float64)[:, None], outcomes.values)
+        reward = np.where(chosen, every, 0.0).sum(1)
+    return {"reward": reward, "terminated": terminated}
+
+
+def _likeliest(
+    world: World, outcomes: Outcomes, given: Mapping[str, Array], next_core: Array, terminated: Array | None
+) -> Array:
+    """Which outcome it is ``(1, classes)`` bool; see ``Outcomes.of``."""
+    logits = next_core[:, :1] * 0.0  # of a single class
+    if outcomes.network is not None:
+        pair = np.concatenate([given["core"], next_core], 1)
+        logits, _ = network(outcomes.network, pair, _encoded(world, given["action"]), 0, member=0)
+    if terminated is not None and outcomes.ends.any() and not outcomes.ends.all():
+        logits = np.where(terminated[:, None] != outcomes.ends, -np.inf, logits)
+    return logits >= logits.max(1)[:, None]
+
+
+def _with_companion(world: World, given: Mapping[str, Array], next_core: Array) -> dict[str, Array]:
     companion, total = companion_after(
         next_core, given["companion"], given["cumulative"], given["companion_target"], world.coordinates,
-        world._limits, world._data_std.numpy(),
+        world.limits, world.data_std.numpy(),
     )  # fmt: skip
     return {"next_companion": companion, "next_cumulative": total}
 
 
 def _disagreement_scale(
-    world: WorldModel, given: Mapping[str, Array], found: Mapping[str, Array], next_core: Array
+    world: World, given: Mapping[str, Array], found: Mapping[str, Array], propagation: Propagation
 ) -> Array:
-    distance = world.coordinates.distance(next_core, found["next_companion"]) / world._data_std.numpy()
+    distance = (
+        world.coordinates.distance(found["next_core"], found["next_companion"]) / world.data_std.numpy()
+    )
     scale = disagreement(distance, found["next_cumulative"], given["elapsed"])
-    return np.maximum(scale, SMALLEST_DISAGREEMENT) ** given["power"]
+    assert world.calibration is not None
+    power = world.calibration.power[propagation]
+    exponent = given["elapsed"].looked_up(np.concatenate([power[:1], power]))
+    return np.maximum(scale, SMALLEST_DISAGREEMENT) ** exponent[:, None]
 
 
-def _shown(world: WorldModel, full: Array) -> Array:
+def _shown(world: World, full: Array) -> Array:
     """The observation ``(1, obs_dim)`` in the type and the bounds of its space."""
     space = world.task.observation_space
     flat = world.task.core.observe(full)
@@ -121,10 +234,10 @@ def _shown(world: WorldModel, full: Array) -> Array:
     return obs
 
 
-def _encoded(world: WorldModel, action: Array) -> Array:
+def _encoded(world: World, action: Array) -> Array:
     if actions.whole(world.task.action_space):
         return action
-    low, high = (side.numpy() for side in world._action_bounds)
+    low, high = (side.numpy() for side in world.action_bounds)
     return np.minimum(np.maximum(action, low), high)
 
 

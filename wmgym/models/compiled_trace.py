@@ -25,7 +25,7 @@ class Node:
 
     Attributes:
         op: a NumPy ufunc's name; or "input", "constant", "index", "take", "reshape", "swapaxes", "join",
-            "put", "where", "cast", "sum", "all", "any", "dense".
+            "put", "where", "cast", "sum", "all", "any", "min", "max", "lookup", "dense".
         inputs: what it is made of.
         detail: what else: a constant's value, an input's name, an index, an axis, a ``Dense``.
         value: what it is for the example row; its shape and type are those of every row.
@@ -192,9 +192,19 @@ class Traced(NDArrayOperatorsMixin):
     def min(self, axis: int) -> Traced:  # noqa: D102
         return self._reduced("min", axis)
 
+    def max(self, axis: int) -> Traced:  # noqa: D102
+        return self._reduced("max", axis)
+
     def _reduced(self, op: str, axis: int) -> Traced:
         axis %= self.ndim
         return self.recorder.node(op, [self.node], axis, getattr(self.node.value, op)(axis))
+
+    def looked_up(self, table: np.ndarray) -> Traced:
+        """Rows of a table at these whole numbers; beyond its ends the first or the last."""
+        rows = self.recorder.constant(table)
+        return self.recorder.node(
+            "lookup", [rows, self.node], None, table.take(self.node.value, 0, mode="clip")
+        )
 
     def dense(self, layer: Dense) -> Traced:
         """Through a linear layer: ``(1, outputs)``, or ``(members, 1, outputs)``."""

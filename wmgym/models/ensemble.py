@@ -101,7 +101,8 @@ class EnsembleMLP(nn.Module):
 
         Frozen weights are copied now, weights that train are rounded at every use.
         """
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else None  # None: as the weights are
+        self.precision: Precision = precision
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else None
         self._ready: tuple[Layers, ...] | None = None
         self._first = (self.weights[0],)  # a ParameterList is slow to index
         if not self._first[0].requires_grad:
@@ -116,8 +117,7 @@ class EnsembleMLP(nn.Module):
         """Normalisation and nonlinearity of a hidden layer ``(members, rows, width)``."""
         if self.config.layer_norm:
             hidden = torch.layer_norm(hidden, hidden.shape[-1:])
-        # In place where no gradient needs what was there.
-        return functional.silu(hidden, inplace=not torch.is_grad_enabled())
+        return functional.silu(hidden, inplace=not torch.is_grad_enabled())  # else a gradient needs it
 
     def loss(self, outputs: Tensor, labels: Tensor, ends: Tensor) -> Tensor:
         """What a fit minimises, summed over members.

@@ -23,6 +23,7 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration, disagreement
+from wmgym.models.export import export_world
 from wmgym.models.outcomes import Outcomes
 from wmgym.models.self_check import record_check
 from wmgym.models.state import WorldState, WorldStep, deal_members
@@ -69,16 +70,14 @@ class WorldModel:
     def __post_init__(self) -> None:
         """Freeze the arrays; those of the caller stay writable."""
         for name in ("starts", "low", "high"):
-            array = getattr(self, name)
-            if array.flags.writeable:
+            if (array := getattr(self, name)).flags.writeable:
                 object.__setattr__(self, name, array.copy())
                 getattr(self, name).setflags(write=False)
 
     def __repr__(self) -> str:
         """One line: what it imagines, with which model, and how far its bounds reach."""
-        bounds = "no bounds"
-        if self.calibration is not None:
-            bounds = f"{self.calibration.level:g} bounds for {self.calibration.horizon} steps"
+        found = self.calibration
+        bounds = f"{found.level:g} bounds for {found.horizon} steps" if found is not None else "no bounds"
         model = f"{type(self.dynamics).__name__} of {self.dynamics.num_members}"
         return f"WorldModel({self.task.env_id or 'unnamed env'}, {model}, {bounds})"
 
@@ -103,31 +102,32 @@ class WorldModel:
 
     @cached_property
     @torch.inference_mode(False)
-    def _limits(self) -> tuple[Array, Array]:
-        # Finite, so that an infinite prediction differs from what it is clamped to, as NaN does.
-        sides = (torch.nan_to_num(torch.tensor(x, device=self.device)) for x in (self.low, self.high))
-        low, high = alike(*sides)
+    def limits(self) -> tuple[Array, Array]:
+        """``low`` and ``high``, finite: an infinite prediction differs from what it is clamped to."""
+        low, high = alike(*(torch.tensor(x, device=self.device).nan_to_num() for x in (self.low, self.high)))
         return low, high
 
     @cached_property
     @torch.inference_mode(False)
-    def _action_bounds(self) -> tuple[Tensor, ...]:
+    def action_bounds(self) -> tuple[Tensor, ...]:
+        """Ends ``(action_dim,)`` of a Box of actions."""
         space = self.task.action_space
         assert isinstance(space, spaces.Box)
-        return tuple(
-            torch.tensor(side.reshape(-1), device=self.device).float() for side in (space.low, space.high)
-        )
+        low, high = (side.reshape(-1).astype(np.float32) for side in (space.low, space.high))
+        return torch.tensor(low, device=self.device), torch.tensor(high, device=self.device)
 
     @cached_property
     @torch.inference_mode(False)
-    def _std_scale(self) -> Tensor:
-        if self.calibration is None:
-            return torch.ones(self.dynamics.target_dim, device=self.device)
-        return torch.tensor(self.calibration.std_scale.astype(np.float32), device=self.device)
+    def std_scale(self) -> Tensor:
+        """Factors of noise ``(target_dim,)``."""
+        table = self.calibration
+        scale = np.ones(self.dynamics.target_dim) if table is None else table.std_scale
+        return torch.tensor(scale.astype(np.float32), device=self.device)
 
     @cached_property
     @torch.inference_mode(False)
-    def _data_std(self) -> Tensor:
+    def data_std(self) -> Tensor:
+        """Of the calibration's data ``(core_dim,)``."""
         if self.calibration is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         return torch.tensor(np.float32(self.calibration.data_std), device=self.device)
@@ -186,6 +186,15 @@ class WorldModel:
         loaded = WorldModel.unpack(arrays, document, self.task) if half else self
         document["check"] = record_check(loaded)
         return artifacts.write_directory(path, kind="world", arrays=arrays, document=document)
+
+    def export(
+        self, path: str | os.PathLike[str], *, propagation: Propagation = "member", trust: bool = False
+    ) -> Path:
+        """Write a step of one episode as ONNX, and a JSON contract of what it takes and gives beside it.
+
+        ValueError: dynamics or functions of the caller's, or a path that does not end in ``.onnx``.
+        """
+        return export_world(self, path, propagation, trust)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as what ``save`` writes; a task that holds functions of the caller's cannot."""
@@ -260,7 +269,7 @@ class WorldModel:
             raise ValueError("propagation='sample' draws noise; pass generator=torch.Generator()")
         encoded = self.encode_action(action)
         own, other = predict_step(self.dynamics, state, encoded, propagation, trust)
-        target = own.mean if noise is None else own.sample(self._std_scale, noise)
+        target = own.mean if noise is None else own.sample(self.std_scale, noise)
         flat = action if action.ndim == 1 else action.flatten(1)
         with np.errstate(all="ignore"):  # torch does not warn of what diverges either
             core, shown, flat, change = alike(state.core, state.shown, flat, target)
@@ -277,7 +286,7 @@ class WorldModel:
             next_state = replace(state, core=as_tensor(next_core), shown=kept, carry=own.carry)
             if other is not None:
                 next_state = advance_companion(
-                    next_state, other, self.coordinates, self._limits, self._data_std
+                    next_state, other, self.coordinates, self.limits, self.data_std
                 )
             known = beside(core, shown), flat, beside(next_core, next_shown), unobserved
             reward, terminated = outcome_of(
@@ -297,16 +306,16 @@ class WorldModel:
 
         In standard deviations of the calibration data; see ``wmgym.models.error_bounds``.
         """
-        distance = self.coordinates.distance(state.core, state.companion) / self._data_std
+        distance = self.coordinates.distance(state.core, state.companion) / self.data_std
         now, total = (x.detach().cpu().numpy() for x in (distance, state.cumulative_disagreement))
         return disagreement(now, total, elapsed)
 
     def _integrate(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
         """The next core and the displacement, always finite, and ``diverged``."""
         at, joints = core.shape[1], self.task.core.joint_limits
-        raw, sound, diverged = moved_within(self.coordinates, joints, self._limits, core, target)
+        raw, sound, diverged = moved_within(self.coordinates, joints, self.limits, core, target)
         if diverged.any():
-            sound = put_back(self._limits, core, raw)
+            sound = put_back(self.limits, core, raw)
         return sound[:, :at], sound[:, at:], diverged
 
     @torch.no_grad()
@@ -338,4 +347,4 @@ class WorldModel:
         space = self.task.action_space
         if actions.whole(space):
             return one_hot(space, action - torch.as_tensor(actions.first(space), device=action.device))
-        return torch.clamp(action.flatten(1), *self._action_bounds)
+        return torch.clamp(action.flatten(1), *self.action_bounds)

@@ -19,7 +19,8 @@ from torch import nn
 
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, Normaliser
 from wmgym.data.foreign import normaliser_of
-from wmgym.data.policy import Activation, Head, MLPPolicy, PolicyCard, action_bounds
+from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
+from wmgym.data.policy_onnx import Activation, Head
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",

@@ -26,7 +26,8 @@ from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.export import ACTIVATIONS, behind, policy_arrays
 from wmgym.agents.sb3.tensor_file import open_zip, read_member, read_tensors
-from wmgym.data.policy import Activation, MLPPolicy, action_bounds
+from wmgym.data.policy import MLPPolicy, action_bounds
+from wmgym.data.policy_onnx import Activation
 from wmgym.io import files
 from wmgym.io.files import StoreError
 from wmgym.io.schema import refusing

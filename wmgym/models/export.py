@@ -1,0 +1,116 @@
+"""A world as one ONNX file of a step, with a JSON contract beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.io.files import StrPath
+from wmgym.io.provenance import library_versions
+from wmgym.models.compiled_onnx import onnx_graph
+from wmgym.models.compiled_record import Recording, World, recordable, whole
+from wmgym.models.compiled_trace import RecordingError
+from wmgym.models.dynamics import PROPAGATIONS, Propagation
+from wmgym.tasks import actions
+
+STARTS = 16
+"""Start states that a contract holds."""
+
+_STEP = ("next_core", "next_shown", "obs", "reward", "terminated", "diverged", "error_bound", "displacement")
+_TRUST = ("next_companion", "next_cumulative", "distrust")
+
+
+def export_world(world: World, path: StrPath, propagation: Propagation, trust: bool) -> Path:
+    """See ``WorldModel.export``."""
+    if propagation not in PROPAGATIONS:
+        raise ValueError(f"propagation must be one of {', '.join(PROPAGATIONS)}, got {propagation!r}")
+    if trust and world.calibration is None:
+        raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
+    if not recordable(world):
+        kind = type(world.dynamics).__name__
+        raise ValueError(
+            f"dynamics of the class {kind} cannot be exported as they are; worlds of frozen EnsembleMLP "
+            "networks on the CPU in float32 can"
+        )
+    inputs = _inputs(world)
+    given = Recording(inputs)
+    try:
+        with np.errstate(all="ignore"):
+            made = whole(world, given, propagation, trust)
+    except RecordingError as error:
+        raise ValueError(f"this world cannot be exported: {error}") from error
+    if "reward" not in made:
+        raise ValueError(
+            "this world's reward or termination is a Python function, which ONNX cannot hold; fit a world of "
+            "a task that learns them"
+        )
+    if "obs" not in made:
+        raise ValueError("this world's observation is made by a Python function, which ONNX cannot hold")
+    names = [*_STEP, *(_TRUST if trust else ())]
+    outputs = {name: made[name].node for name in names if name in made and made[name].node.value.size}
+    graph = onnx_graph(outputs, inputs)
+    return graph.write(path, {**_contract(world, propagation, trust), **graph.arrays()})
+
+
+def _inputs(world: World) -> dict[str, np.ndarray]:
+    """An example of every input that a step may have."""
+    core, start = world.task.core, world.starts[:1]
+    zeros = np.zeros((1, core.dim), np.float32)
+    return {
+        "core": start[:, : core.dim],
+        "shown": start[:, core.dim :],
+        "action": np.zeros((1, world.task.action_dim), np.float32),
+        "companion": zeros,
+        "cumulative": zeros,
+        "noise": np.zeros((1, world.dynamics.target_dim), np.float32),
+        "elapsed": np.zeros(1, np.int64),
+    }
+
+
+def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, Any]:
+    task, table, space = world.task, world.calibration, world.task.action_space
+    bound = None
+    if table is not None:
+        bound = {
+            "level": table.level,
+            "half_width": np.asarray(table.half_width[propagation], float).tolist(),
+            "data_std": np.asarray(table.data_std, float).tolist(),
+        }
+        if not np.isfinite(bound["half_width"]).all():
+            bound["half_width"] = np.nan_to_num(bound["half_width"], posinf=1e30).tolist()
+    known = task.core.layout is not None or task.core.from_mujoco is not None
+    return {
+        "kind": "wmgym world",
+        "versions": library_versions(),
+        "env_id": task.env_id,
+        "dt": task.dt,
+        "max_episode_steps": task.max_episode_steps,
+        "members": world.dynamics.num_members,
+        "propagation": propagation,
+        "trust": trust,
+        "names": {"core": list(task.core.names)},
+        "units": (
+            "as MuJoCo: metres, radians, these per second, quaternions (w, x, y, z); dt in seconds"
+            if known
+            else "as the env's observations; dt in seconds"
+        ),
+        "action": _action(space),
+        "starts": world.starts[:STARTS].astype(float).tolist(),
+        "first_obs": np.asarray(task.core.observe(world.starts[:STARTS]), float).tolist(),
+        "bound": bound,
+        "step": (
+            "elapsed counts this step, from 1; feed next_* back as core, shown, companion and cumulative; an "
+            "episode ends where terminated, is cut off where diverged, and keeps its member"
+        ),
+    }
+
+
+def _action(space: actions.ActionSpace) -> dict[str, Any]:
+    if isinstance(space, spaces.Box):
+        low, high = (np.asarray(side, float).reshape(-1).tolist() for side in (space.low, space.high))
+        return {"kind": "numbers", "low": low, "high": high}
+    first = np.asarray(actions.first(space)).tolist()
+    return {"kind": "one-hot", "choices": actions.choices(space).tolist(), "first": first}
