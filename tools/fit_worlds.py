@@ -2,6 +2,7 @@
 
     python -m tools.fit_worlds                     # all tasks, into wmgym/models/pretrained/
     python -m tools.fit_worlds --env Hopper-v5     # finished tasks are skipped
+    python -m tools.fit_worlds --executor ray --address auto       # a task a unit
 
 The worlds are those of ``benchmarks/harness/worlds.py``, rounded to half precision and calibrated after that,
 so that the bounds are the rounded world's. ``benchmarks/results/fit_worlds.json`` holds sizes and what
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +24,8 @@ import wmgym
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import RESULTS, RUNS, Row, Units, target
 from benchmarks.harness.worlds import LARGE, TASKS, calibration_data, fitted, held_out_data, pool_data
+from wmgym.data.executors import KINDS, make_executor
+from wmgym.io import files
 from wmgym.models.saving import SHIPPED
 
 STARTS = 512
@@ -32,32 +37,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    parser.add_argument("--executor", choices=KINDS, default="serial")
+    parser.add_argument("--workers", type=int, help="processes; one a core by default")
+    parser.add_argument("--address", help="of a Ray cluster; auto is the one of this machine")
     args = parser.parse_args()
     torch.set_num_threads(1)
     units = Units("fit_worlds", RUNS / "fitted" / "fit_worlds", {})
-    for env_id in args.env:
-        units.do(env_id, functools.partial(ship, env_id))
+    works = {env_id: functools.partial(ship, env_id) for env_id in args.env}
+    units.do_all(works, make_executor(args.executor, workers=args.workers, address=args.address), take)
     path = RESULTS / "fit_worlds.json"
     units.write(path, "python -m tools.fit_worlds", goals, (0,))
     print(path)
 
 
-def ship(env_id: str) -> list[Row]:
-    path, whole = SHIPPED / env_id, fitted(env_id)
+def ship(env_id: str) -> tuple[Row, dict[str, bytes]]:
+    """A row, and the files of the world, which may come from another machine."""
+    whole = fitted(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
-    dataclasses.replace(whole, starts=bank, calibration=None).save(path, half=True)
-    world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
-    world.save(path, half=True)
-    shipped = wmgym.load(path)
-    return [
-        {"env": env_id, "bytes": size(env_id), "error_full_precision": error(env_id, whole),
-         "error_half_precision": error(env_id, shipped)}
-    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home) / env_id
+        dataclasses.replace(whole, starts=bank, calibration=None).save(path, half=True)
+        world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
+        world.save(path, half=True)
+        shipped = wmgym.load(path)
+        payloads = {file.name: file.read_bytes() for file in path.iterdir()}
+    row = {
+        "env": env_id, "bytes": sum(map(len, payloads.values())),
+        "error_full_precision": error(env_id, whole), "error_half_precision": error(env_id, shipped),
+    }  # fmt: skip
+    return row, payloads
 
 
-def size(env_id: str) -> int:
-    """Bytes of a world's own files; its card is not one of them."""
-    return sum(file.stat().st_size for file in (SHIPPED / env_id).iterdir() if file.suffix != ".md")
+def take(env_id: str, made: tuple[Row, dict[str, bytes]]) -> list[Row]:
+    """Put a world where it ships; its card stays."""
+    row, payloads = made
+    files.write_files(SHIPPED / env_id, payloads)
+    for old in (SHIPPED / env_id).iterdir():
+        if old.suffix != ".md" and old.name not in payloads:
+            old.unlink()
+    return [row]
 
 
 def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:

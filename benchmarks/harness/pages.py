@@ -7,6 +7,7 @@ python -m benchmarks pages --check    # exit 1 where one is not what the results
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from benchmarks.harness import (
     cards,
     evaluation_tables,
+    executor_tables,
     gradients,
     learning_tables,
     reality_tables,
@@ -25,9 +27,11 @@ from wmgym.models.saving import SHIPPED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCS, README = ROOT / "docs", ROOT / "README.md"
+WITH_TABLES = {README: ("headline",), DOCS / "guide" / "past_one_machine.md": ("executor_overheads",)}
+"""Pages that people write, and the marked tables in them that are filled in."""
 PAGES = (
     "index", "fidelity", "reality_gap", "gradients", "trust", "ranking", "prediction_powered", "speed",
-    "training", "sample_efficiency", "ablation",
+    "executors", "training", "sample_efficiency", "ablation",
 )  # fmt: skip
 BLOCKS: dict[str, Callable[..., str]] = {
     made.__name__: made
@@ -36,7 +40,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         tables.coverage, tables.signals, tables.engines, tables.demo, tables.training, tables.planning,
         tables.offline, tables.ablation, tables.inputs, tables.robots,
         evaluation_tables.rankings, evaluation_tables.ranked_policies, evaluation_tables.powered,
-        evaluation_tables.families,
+        evaluation_tables.families, executor_tables.executor_overheads,
         learning_tables.return_targets, learning_tables.other_targets, learning_tables.aggregates,
         learning_tables.race, learning_tables.by_minutes, learning_tables.all_seeds, learning_tables.recipes,
         gradients.return_gradients, gradients.gradients_by_contact, gradients.core_gradients,
@@ -80,11 +84,13 @@ def pages() -> dict[Path, str]:
     for env_id, text in every.items():
         found[DOCS / "worlds" / f"{env_id}.md"] = found[SHIPPED / env_id / "README.md"] = text
     found[DOCS / "worlds" / "index.md"] = filled("worlds", cards.index_blocks(list(every)))
-    readme = README.read_text()
-    found[README] = _MARKED.sub(
-        lambda at: f"{at[1]}{BLOCKS[at[2]]()}\n{at[3]}" if at[2] == "headline" else at[0], readme
-    )
+    for path, names in WITH_TABLES.items():
+        found[path] = _MARKED.sub(functools.partial(_marked, names), path.read_text())
     return found
+
+
+def _marked(names: tuple[str, ...], at: re.Match[str]) -> str:
+    return f"{at[1]}{BLOCKS[at[2]]()}\n{at[3]}" if at[2] in names else at[0]
 
 
 def filled(template: str, blocks: dict[str, Callable[..., str]]) -> str:

@@ -10,10 +10,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from wmgym.data.units import Executor, Unit
 from wmgym.io.provenance import cpu_seconds, library_versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,17 +44,52 @@ class Units:
 
     def do(self, unit: str, work: Callable[[], list[Row]]) -> None:
         """Run a unit unless an earlier call finished it; its rows and cost are kept either way."""
-        path = self.folder / f"{unit}.json"
-        if path.exists():
-            print(f"{unit}: finished by an earlier run", flush=True)
-        else:
+        if not self._finished(unit):
             print(f"{unit}: started", flush=True)
-            wall, cpu = time.perf_counter(), cpu_seconds()
-            rows = work()
-            cost = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}
-            write(path, {"unit": unit, "commit": commit(), **cost, **self.about, "rows": rows})
-            print(f"{unit}: {len(rows)} rows in {cost['wall_s']} s", flush=True)
-        self.done[unit] = read(path)
+            self._keep(unit, *_measured(work))
+        self.done[unit] = read(self._path(unit))
+
+    def do_all(
+        self,
+        works: Mapping[str, Callable[[], Any]],
+        executor: Executor,
+        take: Callable[[str, Any], list[Row]] = lambda unit, rows: list(rows),
+    ) -> None:
+        """Run units, likewise, wherever the executor does; one that fails stops no other and is raised last.
+
+        ``take`` makes rows of what a work returned, in this process.
+        """
+        todo = [unit for unit in works if not self._finished(unit)]
+        failed: BaseException | None = None
+
+        def pieces() -> Iterator[Unit[Callable[[], Any]]]:
+            for unit in todo:
+                print(f"{unit}: started", flush=True)
+                yield Unit(unit, works[unit])
+
+        for outcome in executor.map(lambda piece, advance: _measured(piece.item), pieces(), _silent):
+            if outcome.value is None:
+                print(f"{outcome.unit.name}: failed: {outcome.error}", flush=True)
+                failed = failed or outcome.error
+            else:
+                found, cost = outcome.value
+                self._keep(outcome.unit.name, take(outcome.unit.name, found), cost)
+        if failed is not None:
+            raise failed
+        self.done |= {unit: read(self._path(unit)) for unit in works}
+
+    def _path(self, unit: str) -> Path:
+        return self.folder / f"{unit}.json"
+
+    def _finished(self, unit: str) -> bool:
+        found = self._path(unit).exists()
+        if found:
+            print(f"{unit}: finished by an earlier run", flush=True)
+        return found
+
+    def _keep(self, unit: str, rows: list[Row], cost: Row) -> None:
+        write(self._path(unit), {"unit": unit, "commit": commit(), **cost, **self.about, "rows": rows})
+        print(f"{unit}: {len(rows)} rows in {cost['wall_s']} s", flush=True)
 
     def grow(self, unit: str, work: Growing, kept: Row | None, save: Callable[[], object]) -> None:
         """Run a unit that shows its rows as it measures them, and goes on from what ``kept`` is of it.
@@ -100,6 +136,17 @@ class Units:
             }
             write(path, document)
         return document
+
+
+def _measured(work: Callable[[], Any]) -> tuple[Any, Row]:
+    """What a work returned, and what it cost."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    found = work()
+    return found, {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}
+
+
+def _silent(amount: int, note: str = "") -> None:
+    return None
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from benchmarks.harness.results import (
     result_rows,
 )
 from benchmarks.harness.worlds import TASKS, Setup
+from wmgym.data.executors import KINDS, make_executor
 
 Work = Callable[[], list[Row]]
 
@@ -85,7 +86,11 @@ def main(name: str, doc: str, benchmark: Benchmark, argv: list[str]) -> None:
     def save() -> Row:
         return units.write(path, command, benchmark.goals, benchmark.seeds, keep=not args.quick)
 
-    for unit, work in benchmark.units(setup, args).items():
+    works = benchmark.units(setup, args)
+    if args.executor is not None:
+        units.do_all(works, make_executor(args.executor, address=args.address))
+        works = {}
+    for unit, work in works.items():
         if benchmark.grows:
             units.grow(unit, work, None if args.quick else committed_unit(name, unit), save)
         else:
@@ -115,9 +120,16 @@ def parse(name: str, doc: str, benchmark: Benchmark, argv: list[str]) -> argpars
             "--fit", action="store_true",
             help="collect data and fit worlds anew instead of measuring the shipped ones",
         )  # fmt: skip
+    parser.add_argument(
+        "--executor", choices=KINDS,
+        help="do units side by side, in processes or on a Ray cluster; leave it out where time is measured",
+    )  # fmt: skip
+    parser.add_argument("--address", help="of the Ray cluster")
     parser.set_defaults(fit=False)
     benchmark.arguments(parser)
     args = parser.parse_args(argv)
+    if args.executor and benchmark.grows:
+        parser.error(f"{name} keeps rows as it measures them, in one process; leave --executor out")
     if args.quick and args.fit:
         parser.error("--quick runs on shipped worlds; leave --fit out")
     return args

@@ -27,7 +27,7 @@ from benchmarks.harness.runner import Benchmark
 from benchmarks.harness.worlds import Setup
 from wmgym.data.executors import ProcessExecutor, SerialExecutor, make_executor
 from wmgym.data.units import Executor, Unit, in_order
-from wmgym.io import artifacts
+from wmgym.io import artifacts, files
 from wmgym.io.progress import Advance
 
 WORLD = "HalfCheetah-v5"
@@ -163,6 +163,34 @@ def world_sent(setup: Setup) -> list[Row]:
     ]  # fmt: skip
 
 
+def driver(setup: Setup) -> list[Row]:
+    """What the driver of a sweep does for every run: write what came back, and look at all that is open."""
+    with tempfile.TemporaryDirectory() as home:
+        out = Path(home)
+        wmgym.load(WORLD).save(out / "world")
+        back = {f"world/{file.name}": file.read_bytes() for file in (out / "world").iterdir()}
+        back |= {f"{name}.json": b"{}" * 5_000 for name in ("run", "config", "report", "learning")}
+        writing = []
+        for index in range(setup.size(20, 3)):
+            began = time.perf_counter()
+            files.write_files(out / str(index), back)
+            writing.append(time.perf_counter() - began)
+    with cluster() as _:
+        import ray
+
+        sleep = ray.remote(lambda: time.sleep(60))
+        waiting = [sleep.remote() for _ in range(2_000)]
+        looking = []
+        for _ in range(setup.size(20, 3)):
+            began = time.perf_counter()
+            ray.wait(waiting, timeout=0)
+            looking.append(time.perf_counter() - began)
+    return [
+        {"section": "driver", "mb": sum(map(len, back.values())) / 1e6, "files": len(back),
+         "write_s": float(np.median(writing)), "open": len(waiting), "look_s": float(np.median(looking))}
+    ]  # fmt: skip
+
+
 def importing(setup: Setup) -> list[Row]:
     """Seconds of ``import wmgym`` with Ray installed and without, alternately; what is said without."""
     times: dict[str, list[float]] = {"with Ray": [], "without Ray": []}
@@ -203,6 +231,7 @@ def units(setup: Setup, args: argparse.Namespace) -> dict[str, Callable[[], list
         "node lost": functools.partial(node_lost, setup),
         "many": functools.partial(many, setup),
         "world": functools.partial(world_sent, setup),
+        "driver": functools.partial(driver, setup),
         "import": functools.partial(importing, setup),
     }
 
@@ -215,6 +244,7 @@ def goals(rows: list[Row]) -> list[Row]:
         *_one(rows, "node lost", _lost_goals),
         *_one(rows, "many", _many_goals),
         *_one(rows, "world", _world_goals),
+        *_one(rows, "driver", _driver_goals),
         _import_goal(rows),
     ]
 
@@ -261,6 +291,11 @@ def _world_goals(r: Row) -> list[Row]:
                " crosses to each", "1", copies,
                r["nodes"] == 2 and all(0.99 < each < 1.05 for each in r["copies"]))
     ]  # fmt: skip
+
+
+def _driver_goals(r: Row) -> list[Row]:
+    what = f"a driver's time to write a run of {r['mb']:.1f} MB, and to look at {r['open']:,} open units, ms"
+    return [target(what, "none set", f"{1e3 * r['write_s']:.0f} / {1e3 * r['look_s']:.1f}", True)]
 
 
 def _import_goal(rows: list[Row]) -> Row:

@@ -24,7 +24,7 @@ from wmgym.app import sweep as sweep_module
 from wmgym.app.sweep_unit import Done, Order
 from wmgym.data.executors import ProcessExecutor, SerialExecutor
 from wmgym.data.units import Unit
-from wmgym.io import artifacts
+from wmgym.io import artifacts, files
 from wmgym.io.files import StoreError
 from wmgym.io.progress import Advance
 
@@ -250,13 +250,12 @@ def test_aggregates_are_rliables_and_stratified_by_task() -> None:
 
 
 def test_files_that_come_back_are_whole_before_their_manifest(tmp_path: Path) -> None:
-    written: list[str] = []
     found = {"world/manifest.json": b"{}", "world/arrays.x": b"1", "run.json": b"{}"}
-    sweep_unit.store(found, tmp_path)
+    files.write_files(tmp_path, found)
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert written == sorted(found)
     with pytest.raises(StoreError):
-        sweep_unit.store({"run.json/x": b""}, tmp_path)
+        files.write_files(tmp_path, {"run.json/x": b""})
 
 
 def digests(out: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from wmgym.app.sweep_config import SweepConfig, SweepRun, runs
 from wmgym.app.sweep_page import write_page, write_table
-from wmgym.app.sweep_unit import LOG, Done, Order, do_run, store
+from wmgym.app.sweep_unit import LOG, Done, Order, do_run
 from wmgym.data.executors import make_executor
 from wmgym.data.units import Executor, Outcome, Unit
 from wmgym.io import artifacts, files
@@ -222,7 +222,7 @@ class _Sweep:
             artifacts.write_json(place / _FAILED, {"error": done.error, "log": LOG})
             self.say(f"failed: {each.name}: {done.error} (log: {place / LOG})")
             return
-        store(done.files, place / "run")
+        files.write_files(place / "run", done.files)
         for name, digest in done.made.items():
             if artifacts.digest(place / "run" / name) != digest:
                 raise StoreError(f"{place / 'run' / name} is not what the run made; remove it and run again")

@@ -16,7 +16,7 @@ from typing import Any
 from wmgym.app.recipes import RunConfig
 from wmgym.app.run import run
 from wmgym.data.units import Unit
-from wmgym.io import artifacts, files
+from wmgym.io import artifacts
 from wmgym.io.progress import Advance
 
 try:
@@ -81,12 +81,6 @@ def do_run(unit: Unit[Order], advance: Advance) -> Done:
         if not done.error:  # a run that failed keeps what it has for another try
             shutil.rmtree(place, ignore_errors=True)
     return Done(done.row, done.ledger, done.made, done.error, log, brought)
-
-
-def store(found: dict[str, bytes], out: Path) -> None:
-    """Write what came back, manifests last: they make a folder an artifact."""
-    for path in sorted(found, key=lambda path: (path.endswith(artifacts.MANIFEST), path)):
-        files.write_bytes(out / path, found[path])
 
 
 def _attempt(config: RunConfig, out: Path) -> Done:

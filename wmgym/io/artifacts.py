@@ -29,7 +29,7 @@ import safetensors.numpy
 from pydantic import Field, ValidationError
 
 from wmgym.io import files
-from wmgym.io.files import StoreError, StrPath, read_json, write_json
+from wmgym.io.files import MANIFEST, StoreError, StrPath, read_json, write_json
 from wmgym.io.schema import Count, Record
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "write_json",
 ]
 
-MANIFEST = "manifest.json"  # there exactly where an artifact is
 _LARGEST_MANIFEST = 1 << 16  # bytes
 _LEAST_SPACE = 1 << 24  # bytes on a disk that is not full
 _PAYLOAD = re.compile(r"arrays\.[0-9a-f]{16}\.safetensors|document\.[0-9a-f]{16}\.json")

@@ -21,6 +21,8 @@ except ImportError:  # Windows; there, two processes must not write one director
     fcntl = None  # type: ignore[assignment]
 
 StrPath = str | os.PathLike[str]
+MANIFEST = "manifest.json"  # there exactly where an artifact is
+
 LARGEST_JSON = 1 << 26
 """Bytes of a JSON file at most: documents describe, arrays hold."""
 
@@ -66,6 +68,18 @@ def write_bytes(path: StrPath, payload: bytes) -> Path:
     with write_errors(target), writing(target.parent) as replace:
         replace(target.name, payload)
     return target
+
+
+def write_files(directory: StrPath, payloads: Mapping[str, bytes]) -> None:
+    """Write files by their paths below a directory, such as those of an artifact from another machine.
+
+    Each is replaced atomically and durably, manifests last, so that an artifact is there once it is whole.
+
+    Raises:
+        StoreError: One cannot be written.
+    """
+    for path in sorted(payloads, key=lambda path: (path.rpartition("/")[2] == MANIFEST, path)):
+        write_bytes(Path(directory) / path, payloads[path])
 
 
 def read_json(path: StrPath) -> dict[str, Any]:
