@@ -112,12 +112,12 @@ def row_of(obs: Any, i: Any) -> Any:
 def final_infos(obs: Any, infos: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
     """What the last step's infos add about the episodes of a mask ``(num_envs,)`` that have ended.
 
-    "final_obs" is an object array of their last observations, out of ``obs`` ``(num_envs, *obs_shape)``, or
+    "final_obs" is an object array of their last observations, ``obs`` ``(ended, *obs_shape)``, or
     None; "final_info" is the infos, zero for the other envs; each has its mask.
     """
     last = np.full(len(ended), None, dtype=object)
-    for i in np.flatnonzero(ended):
-        last[i] = row_of(obs, i)
+    for k, i in enumerate(np.flatnonzero(ended)):
+        last[i] = row_of(obs, k)
     info = {key: value.copy() for key, value in named(infos)}
     for value in info.values():
         value[~ended] = 0

@@ -217,7 +217,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
     def _same_step(self, ended: np.ndarray, infos: dict[str, Any]) -> None:
         """Autoreset SAME_STEP: what has ended starts anew at once; ``infos`` tell of both episodes."""
-        final = conventions.final_infos(self._observe(), infos, ended)
+        final = conventions.final_infos(self._observe(ended), infos, ended)
         self._episodes.begin(ended)
         for _, value in conventions.named(infos):
             value[ended] = 0  # a start is known without error
@@ -226,13 +226,14 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             infos["novelty"][ended] = self.world.novelty(start).cpu().numpy()
         infos |= final
 
-    def _observe(self) -> Any:
-        task = self.world.task
-        flat = task.core.observe(self._episodes.state.full.cpu().numpy())
+    def _observe(self, rows: np.ndarray | None = None) -> Any:
+        """What all episodes show, or those of a mask."""
+        task, full = self.world.task, self._episodes.state.full.cpu().numpy()
+        flat = task.core.observe(full if rows is None else full[rows])
         space = task.observation_space
         if space.dtype is not None and space.dtype.kind in "iu":
             flat = np.rint(flat)  # a cast would cut the fraction off
-        obs = np.array(flat, space.dtype).reshape(self.num_envs, *space.shape)
+        obs = np.array(flat, space.dtype).reshape(len(flat), *space.shape)
         return task.as_dict(obs if self._bounds is None else np.clip(obs, *self._bounds))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -36,22 +36,32 @@ class WorldState:
     cumulative_disagreement: Tensor
     carry: Carry = None
     companion_carry: Carry = None
+    _full: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def full(self) -> Tensor:
         """Core and readouts ``(batch, state_dim)``, as the task's functions take them."""
-        return torch.cat([self.core, self.shown], 1) if self.shown.shape[1] else self.core
+        if not self.shown.shape[1]:
+            return self.core
+        return torch.cat([self.core, self.shown], 1) if self._full is None else self._full
+
+    def keep_full(self, full: Tensor) -> None:
+        """Spare ``full`` the work; only of a state whose tensors nobody changes in place."""
+        object.__setattr__(self, "_full", full)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
         """The same done to all of it: rows chosen, repeated or copied."""
-        parts: list[Any] = [_mapped(getattr(self, part.name), change) for part in fields(self)]
+        parts: list[Any] = [_mapped(getattr(self, part.name), change) for part in fields(self) if part.init]
         return WorldState(*parts)
 
     def put(self, rows: Tensor, other: WorldState) -> WorldState:
         """A copy in which ``other``'s episodes, in their order, are at ``rows``, a bool mask ``(batch,)``."""
-        pairs = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
-        parts: list[Any] = [_put(rows, *pair) for pair in pairs]
-        return WorldState(*parts)
+        names = [part.name for part in fields(self) if part.init]
+        parts: list[Any] = [_put(rows, getattr(self, name), getattr(other, name)) for name in names]
+        state = WorldState(*parts)
+        if self._full is not None:
+            state.keep_full(state.full)
+        return state
 
 
 def _mapped(part: Carry, change: Callable[[Tensor], Tensor]) -> Carry:

@@ -272,23 +272,22 @@ class WorldModel:
         target = own.mean if noise is None else own.sample(self.std_scale, noise)
         flat = action if action.ndim == 1 else action.flatten(1)
         with np.errstate(all="ignore"):  # torch does not warn of what diverges either
-            core, shown, flat, change = alike(state.core, state.shown, flat, target)
+            core, before, flat, change = alike(state.core, state.full, flat, target)
             next_core, displacement, diverged = self._integrate(core, change)
-            next_shown, unobserved = shown, displacement
+            next_state = replace(state, core=as_tensor(next_core), carry=own.carry)
+            after, unobserved = next_core, displacement
             if self.task.core.readout_dim:
                 readout = self._read_out(as_tensor(next_core), encoded)
-                readout, core, shown, flat, next_core, unobserved = alike(
-                    readout, core, shown, flat, next_core, displacement
-                )
+                readout, before, flat, after, unobserved = alike(readout, before, flat, after, unobserved)
                 split = readout.shape[1] - self.task.core.shown_dim
-                unobserved, next_shown = beside(unobserved, readout[:, :split]), readout[:, split:]
-            kept = as_tensor(next_shown) if self.task.core.readout_dim else state.shown  # no view of a view
-            next_state = replace(state, core=as_tensor(next_core), shown=kept, carry=own.carry)
+                unobserved, after = beside(unobserved, readout[:, :split]), beside(after, readout[:, split:])
+                next_state = replace(next_state, shown=as_tensor(readout[:, split:]))
             if other is not None:
                 next_state = advance_companion(
                     next_state, other, self.coordinates, self.limits, self.data_std
                 )
-            known = beside(core, shown), flat, beside(next_core, next_shown), unobserved
+            next_state.keep_full(as_tensor(after))
+            known = before, flat, after, unobserved
             reward, terminated = outcome_of(
                 self.task,
                 self.outcomes,
