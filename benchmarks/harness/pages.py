@@ -19,6 +19,7 @@ from benchmarks.harness import (
     gradients,
     learning_tables,
     reality_tables,
+    speed_tables,
     tables,
     verdict_tables,
 )
@@ -37,7 +38,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
     made.__name__: made
     for made in (
         tables.headline, tables.targets, tables.counts, tables.machine, tables.open_loop, tables.return_gaps,
-        tables.coverage, tables.signals, tables.engines, tables.demo, tables.training, tables.planning,
+        tables.coverage, tables.signals, tables.demo, tables.training, tables.planning,
+        speed_tables.engines, speed_tables.one_env, speed_tables.ways,
         tables.offline, tables.ablation, tables.inputs, tables.robots,
         evaluation_tables.rankings, evaluation_tables.ranked_policies, evaluation_tables.powered,
         evaluation_tables.families, executor_tables.executor_overheads,

@@ -13,11 +13,6 @@ from benchmarks.harness.worlds import LARGE
 MUJOCO_START = "MuJoCo with 0.001 sigma initial-state noise"
 MUJOCO_STEP = "MuJoCo with 0.001 sigma state noise"
 HORIZONS = (1, 8, 32, 128, 368)
-ENGINES = (
-    ("Gymnasium env", False), ("SyncVectorEnv", False), ("AsyncVectorEnv", False), ("EnvPool", False),
-    ("mujoco.rollout", False), ("network", False), ("WorldModel.step", False), ("ImaginedVectorEnv", False),
-    ("ImaginedVectorEnv", True), ("ImaginedVecEnv", False),
-)  # fmt: skip
 
 
 def headline() -> str:
@@ -156,25 +151,6 @@ def signals() -> str:
     found = document["targets"] if document else []
     head = ["signal", *(found[0]["measured"] if found else [])]
     return table(head, [[t["what"].partition(": ")[2], *map(said, t["measured"].values())] for t in found])
-
-
-def engines() -> str:
-    """Steps per second of every engine at its best number of envs, on the same cores in one run."""
-    result, rows = result_rows("throughput", device="cpu"), []
-    for env_id in tasks("throughput"):
-        best: dict[tuple[str, bool], Row] = {}
-        for row in (r for r in result if r["env"] == env_id):
-            key = row["engine"], row["precision"] == "bfloat16"
-            if key not in best or best[key]["steps_per_s"] < row["steps_per_s"]:
-                best[key] = row
-        mine = [best.get(key) for key in ENGINES]
-        rows.append(
-            [short(env_id), *("" if r is None else f"{r['steps_per_s']:,.0f}" for r in mine),
-             f"{best['ImaginedVectorEnv', False]['robot_years_per_day']:,.0f}",
-             str(break_even(result, env_id) or "never")]
-        )  # fmt: skip
-    names = [f"`{name}`{' in bfloat16' if half else ''}" for name, half in ENGINES]
-    return table(["task", *names, "robot-years a day", "break-even number of envs"], rows)
 
 
 def demo() -> str:

@@ -1,0 +1,65 @@
+"""Tables of the page about speed."""
+
+from __future__ import annotations
+
+from benchmarks.harness.metrics import break_even
+from benchmarks.harness.results import Row, result_rows
+from benchmarks.harness.tables import short, table, tasks
+
+ENGINES = (
+    ("Gymnasium env", False), ("SyncVectorEnv", False), ("AsyncVectorEnv", False), ("EnvPool", False),
+    ("mujoco.rollout", False), ("network", False), ("WorldModel.step", False), ("ImaginedVectorEnv", False),
+    ("ImaginedVectorEnv", True), ("ImaginedVecEnv", False),
+)  # fmt: skip
+
+
+def engines() -> str:
+    """Steps per second of every engine at its best number of envs, on the same cores in one run."""
+    result, rows = result_rows("throughput", device="cpu"), []
+    for env_id in tasks("throughput"):
+        best: dict[tuple[str, bool], Row] = {}
+        for row in (r for r in result if r["env"] == env_id):
+            key = row["engine"], row["precision"] == "bfloat16"
+            if key not in best or best[key]["steps_per_s"] < row["steps_per_s"]:
+                best[key] = row
+        mine = [best.get(key) for key in ENGINES]
+        rows.append(
+            [short(env_id), *("" if r is None else f"{r['steps_per_s']:,.0f}" for r in mine),
+             f"{best['ImaginedVectorEnv', False]['robot_years_per_day']:,.0f}",
+             str(break_even(result, env_id) or "never")]
+        )  # fmt: skip
+    names = [f"`{name}`{' in bfloat16' if half else ''}" for name, half in ENGINES]
+    return table(["task", *names, "robot-years a day", "break-even number of envs"], rows)
+
+
+def one_env() -> str:
+    """A row a task: a step, a PPO and a first step of a single env of either side."""
+    head = [
+        "task",
+        "real step, us",
+        "imagined step, us",
+        "imagined / real",
+        "PPO, imagined / real",
+        "first step, s",
+    ]
+    found = {s: {r["env"]: r for r in result_rows("one_env", section=s)} for s in ("step", "ppo", "start")}
+    rows = [
+        [short(e), f"{r['real_us']:.0f}", f"{r['imagined_us']:.0f}", f"{r['ratio']:.2f}",
+         f"{found['ppo'][e]['ratio']:.2f}" if e in found["ppo"] else "",
+         f"{found['start'][e]['seconds']:.2f}" if e in found["start"] else ""]
+        for e, r in found["step"].items()
+    ]  # fmt: skip
+    return table(head, rows) if rows else "Not measured yet."
+
+
+def ways() -> str:
+    """A row a way to step, on one thread."""
+    every = result_rows("one_env", section="ways")
+    envs = list(dict.fromkeys(r["env"] for r in every))
+    us = {(r["way"], r["env"]): r for r in every}
+    rows = [
+        [way, *(f"{us[way, e]['us']:.0f}" for e in envs), f"{max(us[way, e]['ready_s'] for e in envs):.2f}"]
+        for way in dict.fromkeys(r["way"] for r in every)
+    ]
+    head = ["one step by", *(f"{short(e)}, us" for e in envs), "ready after, s"]
+    return table(head, rows) if rows else "Not measured yet."
