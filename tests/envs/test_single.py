@@ -145,12 +145,25 @@ def test_what_is_wrong_with_an_action_is_said_by_the_vector_env() -> None:
         env.step(np.array([np.nan, 0, 0], np.float32))
     with pytest.raises(ValueError, match="Action dimension mismatch"):
         env.step(np.zeros(2, np.float32))
+    env.step(np.zeros(3, np.float16))
     far, exact = (env.snapshot() for _ in range(2))
     outcomes = []
     for given, at in (([9e14, 0, -9e14], far), (np.array([1, 0, -1], np.int64), exact)):
         env.restore(at)
         outcomes.append(env.step(given)[0])
     np.testing.assert_array_equal(*outcomes)  # clipped
+
+
+def test_a_task_whose_functions_cannot_be_recorded_steps_all_the_same() -> None:
+    def branching(state: Any, action: Any, next_state: Any, unobserved: Any) -> Any:
+        return np.array([1.0 if float(x[0]) > 0 else 0.0 for x in next_state])
+
+    world = wmgym.load("Hopper-v5")
+    world = replace(world, task=replace(world.task, reward=branching))
+    env = wmgym.ImaginedEnv(world)
+    assert not compiled(env)
+    env.reset(seed=0)
+    assert env.step(np.zeros(3, np.float32))[1] == 1.0
 
 
 @pytest.mark.parametrize("kind", ["learned", "subclass", "thawed", "bfloat16", "fallback"])

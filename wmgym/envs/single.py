@@ -69,7 +69,7 @@ class SingleEpisode:
         if action.dtype.kind != "f" or action.shape != self._space.shape:
             return None
         flat: np.ndarray = action.reshape(-1)
-        return flat if bool(flat.dot(flat) <= LARGEST) else None  # false of NaN
+        return flat if float(flat.dot(flat)) <= LARGEST else None  # false of NaN
 
     def _obs(self, buffers: dict[str, np.ndarray]) -> Any:
         if "obs" not in buffers:

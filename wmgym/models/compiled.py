@@ -16,7 +16,6 @@ import torch
 from wmgym.models.batching import beside
 from wmgym.models.compiled_program import Program
 from wmgym.models.compiled_record import Recording, predict, recordable, settle
-from wmgym.models.compiled_trace import RecordingError
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.state import WorldState
@@ -31,7 +30,7 @@ def compiled_step(world: WorldModel, propagation: Propagation, trust: bool) -> C
         return None
     try:
         return CompiledStep(world, propagation, trust)
-    except RecordingError:
+    except Exception:  # a task's functions may do anything to what stands in for an array
         return None
 
 
@@ -55,7 +54,7 @@ class CompiledStep:
 
     @torch.inference_mode(False)  # else the mode of the caller would stick to the state
     def __init__(self, world: WorldModel, propagation: Propagation, trust: bool) -> None:
-        """Record it; RecordingError where that cannot be."""
+        """Record it; raises where that cannot be."""
         self.world, self.propagation, self.trust = world, propagation, trust
         core = world.task.core
         assert isinstance(world.dynamics, EnsembleMLP)

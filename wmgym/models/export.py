@@ -12,7 +12,6 @@ from wmgym.io.files import StrPath
 from wmgym.io.provenance import library_versions
 from wmgym.models.compiled_onnx import onnx_graph
 from wmgym.models.compiled_record import Recording, World, recordable, whole
-from wmgym.models.compiled_trace import RecordingError
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.tasks import actions
 
@@ -40,7 +39,7 @@ def export_world(world: World, path: StrPath, propagation: Propagation, trust: b
     try:
         with np.errstate(all="ignore"):
             made = whole(world, given, propagation, trust)
-    except RecordingError as error:
+    except (TypeError, AttributeError) as error:  # of functions that do more than NumPy
         raise ValueError(f"this world cannot be exported: {error}") from error
     if "reward" not in made:
         raise ValueError(
