@@ -28,6 +28,12 @@ class Nodes:
         node = self.cluster.add_node(num_cpus=cpus, object_store_memory=STORE, include_dashboard=False)
         self.workers.append(node)
 
+    def alive(self) -> int:
+        """How many worker nodes live, as the head knows."""
+        import ray
+
+        return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
+
     def bytes_created(self) -> list[int]:
         """Bytes ever written to each worker node's object store, copies from other nodes included."""
         stats = importlib.import_module("ray._private.internal_api").node_stats

@@ -191,6 +191,28 @@ def test_verbs_give_the_same_bits_wherever_they_run(
     assert replace(first, origin=None) == replace(second, origin=None)
 
 
+def test_calibration_and_training_too(executor: Executor, pendulum_world: wmgym.WorldModel) -> None:
+    calib = collect("InvertedPendulum-v5", steps=200, seed=91, workers=1)
+    first, second = (
+        wmgym.calibrate(pendulum_world, calib, horizon=8, executor=where).pack()[0]
+        for where in (executor, SerialExecutor())
+    )
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    config = wmgym.TrainConfig(
+        "PPO", steps=128, num_envs=4, hyperparameters={"n_steps": 32, "batch_size": 32, "n_epochs": 1}
+    )
+    policies, alone = (
+        wmgym.sb3.train_seeds(pendulum_world, config, (0, 1), executor=where)
+        for where in (executor, SerialExecutor())
+    )
+    for seed in (0, 1):
+        pairs = zip(policies[seed].weights, alone[seed].weights, strict=True)
+        assert all((a == b).all() for a, b in pairs)
+    assert not (policies[0].weights[0] == policies[1].weights[0]).all()
+
+
 # What is told apart
 
 

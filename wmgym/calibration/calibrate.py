@@ -12,9 +12,11 @@ from wmgym.calibration.conformal import error_bounds, groups, marginal_calibrati
 from wmgym.calibration.noise_scale import noise_scale
 from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked, steps_left, survived
 from wmgym.data.columns import refuse_overflow
+from wmgym.data.executors import chosen
 from wmgym.data.layouts import laid_out
 from wmgym.data.transitions import Transitions
-from wmgym.io.progress import track
+from wmgym.data.units import Executor, Unit, in_order
+from wmgym.io.progress import Advance, track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task, alike
@@ -30,6 +32,7 @@ def calibrate(
     horizon: int | None = None,
     update: bool = False,
     seed: int = 0,
+    executor: Executor | str | None = None,
     progress: bool = False,
 ) -> WorldModel:
     """Give a world error bounds from held-out episodes, or adapt those that it has.
@@ -55,6 +58,9 @@ def calibrate(
             the order they are in; for a policy that has moved on, or a robot that has changed. See
             ``wmgym.calibration.online.update``.
         seed: decides all random draws.
+        executor: where the three propagations are replayed side by side, which pays for long horizons:
+            ``"serial"``, ``"processes"``, ``"ray"`` or what ``wmgym.make_executor`` made. None replays one
+            after the other in this process, with all of torch's threads.
         progress: show a bar on a terminal.
 
     Returns:
@@ -77,17 +83,24 @@ def calibrate(
     horizon = min(horizon or longest, longest)
     starts = spread_starts(calib, _MAX_WINDOWS)
     blank = marginal_calibration(calib, noise_scale(world, calib, starts, seed), level)
-    scaled = world.with_calibration(blank)
-    bounds: dict[str, dict[Propagation, np.ndarray]] = {}
+
+    def replay(unit: Unit[Propagation], tell: Advance) -> dict[str, np.ndarray]:
+        steps, scaled = [], world.with_calibration(blank)
+        for step in open_loop_steps(scaled, calib, starts, horizon, unit.item, seed, trust=True):
+            steps.append(step)
+            tell(1)
+        return error_bounds(blank, survived(stacked(steps), calib, starts), *groups(calib, starts))
+
+    units = [Unit(f"propagation {propagation}", propagation) for propagation in PROPAGATIONS]
     with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:
-        for propagation in PROPAGATIONS:
-            steps = []
-            for step in open_loop_steps(scaled, calib, starts, horizon, propagation, seed, trust=True):
-                steps.append(step)
-                advance(1)
-            replays = survived(stacked(steps), calib, starts)
-            for name, values in error_bounds(blank, replays, *groups(calib, starts)).items():
-                bounds.setdefault(name, {})[propagation] = values.astype(np.float32)
+        if executor is None:
+            found = [replay(unit, advance) for unit in units]
+        else:
+            found = in_order(chosen(executor, None, len(units), pays=True).map(replay, units, advance))
+    bounds: dict[str, dict[Propagation, np.ndarray]] = {}
+    for propagation, widths in zip(PROPAGATIONS, found, strict=True):
+        for name, values in widths.items():
+            bounds.setdefault(name, {})[propagation] = values.astype(np.float32)
     windows = (steps_left(calib)[starts] > np.arange(horizon)[:, None]).sum(1)
     return world.with_calibration(replace(blank, windows=windows, **bounds))  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.export import export_policy, to_policy
 from wmgym.agents.sb3.load_zip import import_sb3
 from wmgym.agents.sb3.train import agent_arrays, check_agent, load_agent, new_agent, train
+from wmgym.agents.sb3.train_seeds import train_seeds
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "new_agent",
     "to_policy",
     "train",
+    "train_seeds",
 ]
