@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from wmgym.evaluation.what_if import counterfactual as counterfactual
     from wmgym.io.files import StoreError as StoreError
     from wmgym.models.config import FitConfig as FitConfig
+    from wmgym.models.distill import distill as distill
     from wmgym.models.dynamics import Dynamics as Dynamics
     from wmgym.models.dynamics import Prediction as Prediction
     from wmgym.models.dynamics import register_dynamics as register_dynamics
@@ -109,6 +110,7 @@ _NAMES = {
     # Worlds and their error bounds
     "models.fit": ("fit",),
     "models.config": ("FitConfig",),
+    "models.distill": ("distill",),
     "models.dynamics": ("Dynamics", "Prediction", "register_dynamics"),
     "models.ensemble": ("EnsembleMLP",),
     "models.residual": ("MujocoDynamics", "ResidualDynamics"),
