@@ -19,7 +19,6 @@ import wmgym
 from tests import toy
 from tests.families import Line, Reach, Rover
 from wmgym.envs.conventions import row_of
-from wmgym.envs.single import SingleEpisode
 from wmgym.models.compiled import compiled_step
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.saving import SHIPPED
@@ -32,9 +31,7 @@ ROUNDED = {"Humanoid-v5": 5e-5, "HumanoidStandup-v5": 1e-4, "Pusher-v5": 5e-5}
 
 def compiled(env: wmgym.ImaginedEnv) -> bool:
     """Whether steps of an env do not go through its vector env."""
-    if env._single is None:
-        env._single = SingleEpisode(env._venv)
-    return env._single._step is not None
+    return env._episode()._step is not None
 
 
 def follow(world: wmgym.WorldModel, steps: int, scale: float = 1.2, **kwargs: Any) -> None:
@@ -113,6 +110,28 @@ def test_the_compiled_step_is_nearer_to_float64_than_the_batch() -> None:
         state = world.step(state, action).state
         off += [float((each.core - truth).abs().sum()) for each in (step.state, state)]
     assert off[0] < off[1]
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Humanoid-v5", "Pusher-v5"])
+@pytest.mark.parametrize("trust", [None, True])
+def test_starts_are_those_of_the_batch(env_id: str, trust: bool | None) -> None:
+    one = wmgym.ImaginedEnv(env_id, trust=trust)
+    batch = wmgym.ImaginedVectorEnv(env_id, 1, trust=trust)
+    assert compiled(one)
+    for seed in (0, 7, None, None, 2**40):
+        obs, infos = one.reset(seed=seed)
+        its_obs, its_infos = batch.reset(seed=seed)
+        np.testing.assert_array_equal(obs, its_obs[0])
+        assert obs.dtype == its_obs.dtype
+        assert list(infos) == [key for key in its_infos if key[0] != "_"]
+        for key, value in infos.items():
+            np.testing.assert_array_equal(value, its_infos[key][0])
+        mine, its = one.snapshot(), batch.snapshot()
+        assert torch.equal(mine.generator, its.generator)
+        for part in ("core", "shown", "member", "companion", "cumulative_disagreement"):
+            assert torch.equal(getattr(mine.state, part), getattr(its.state, part))
+        one.step(one.action_space.sample())
+        one.restore(mine)
 
 
 def test_an_episode_may_be_stepped_either_way_and_restored_exactly() -> None:

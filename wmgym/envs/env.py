@@ -59,17 +59,22 @@ class ImaginedEnv(gym.Env[Any, Any]):
             options: ``{"obs": ...}`` or ``{"state": ...}`` to start from; without them the bank decides.
         """
         super().reset(seed=seed)
+        if not options and (begun := self._episode().reset(seed)) is not None:
+            return begun
         obs, infos = self._venv.reset(seed=seed, options=options)
         return row_of(obs, 0), _first(infos)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one step; after an end, call ``reset``. Arguments and errors as for the vector env."""
-        if self._single is None:
-            self._single = SingleEpisode(self._venv)
-        if (stepped := self._single.step(action)) is not None:
+        if (stepped := self._episode().step(action)) is not None:
             return stepped
         obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])
         return row_of(obs, 0), reward.item(), terminated.item(), truncated.item(), _first(infos)
+
+    def _episode(self) -> SingleEpisode:
+        if self._single is None:
+            self._single = SingleEpisode(self._venv)
+        return self._single
 
     def render(self) -> np.ndarray | None:
         """A picture ``(height, width, 3)`` uint8 of the imagined state, in mode "rgb_array"."""

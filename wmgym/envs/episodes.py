@@ -12,7 +12,7 @@ import torch
 from wmgym.models.compiled import CompiledStep
 from wmgym.models.dynamics import Propagation
 from wmgym.models.fallback import FallbackDynamics
-from wmgym.models.state import WorldState, WorldStep
+from wmgym.models.state import WorldState, WorldStep, deal_members
 from wmgym.models.world import WorldModel
 
 
@@ -99,6 +99,15 @@ class Episodes:
         self._state = outcome.state
         self.elapsed += 1
         return outcome
+
+    def begin_lent(self, step: CompiledStep) -> None:
+        """``begin`` of the only episode, with the same draws, in a compiled step's buffers."""
+        size, none = (1,), torch.zeros(0, dtype=torch.int64)
+        at = int(torch.randint(len(self.starts), size, generator=self.generator).item())
+        member = deal_members(none, 1, self.world.dynamics.num_members, self.generator).item()
+        step.start(self.starts[at].numpy(), int(member))
+        self._state = step.state
+        self.elapsed[:], self.place[:], self.ended[:] = 0, 0, False
 
     def lend(self, step: CompiledStep) -> None:
         """Let a compiled step change the state of the only episode in place, until something else does."""

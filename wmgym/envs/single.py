@@ -30,6 +30,23 @@ class SingleEpisode:
             self._step = compiled_step(venv.world, venv.propagation, venv.trust is not None)
         self._limit = 2**62 if venv.max_episode_steps is None else venv.max_episode_steps
 
+    def reset(self, seed: int | None) -> tuple[Any, dict[str, Any]] | None:
+        """Start at a drawn state, with the draws of the vector env; None leaves it to that."""
+        step, episodes = self._step, self._episodes
+        if step is None or "first_obs" not in step.buffers:
+            return None
+        if seed is not None:
+            episodes.generator.manual_seed(seed)
+        episodes.begin_lent(step)
+        infos: dict[str, Any] = {"diverged": False}
+        if "error_bound" in step.buffers:  # a start is known without error
+            infos["error_bound"] = np.zeros_like(step.buffers["error_bound"][0])
+        if self._venv.trust is not None:
+            infos["distrust"] = 0.0
+            if self._venv.world.support is not None:
+                infos["novelty"] = self._venv.world.novelty(step.state.core).item()
+        return self._shown(step.buffers["first_obs"]), infos
+
     def step(self, given: Any) -> Stepped | None:
         """Advance by one step; None leaves it to the vector env, which says what is wrong."""
         step, episodes = self._step, self._episodes
@@ -74,5 +91,7 @@ class SingleEpisode:
     def _obs(self, buffers: dict[str, np.ndarray]) -> Any:
         if "obs" not in buffers:
             return conventions.row_of(self._venv._observe(), 0)
-        flat = buffers["obs"].copy().reshape(self._task.observation_space.shape)
-        return self._task.as_dict(flat)
+        return self._shown(buffers["obs"])
+
+    def _shown(self, obs: np.ndarray) -> Any:
+        return self._task.as_dict(obs.copy().reshape(self._task.observation_space.shape))

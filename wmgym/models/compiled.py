@@ -15,7 +15,7 @@ import torch
 
 from wmgym.models.batching import beside
 from wmgym.models.compiled_program import Program
-from wmgym.models.compiled_record import Recording, predict, recordable, settle
+from wmgym.models.compiled_record import Recording, first_look, predict, recordable, settle
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.state import WorldState
@@ -98,6 +98,10 @@ class CompiledStep:
         second = settle(world, settled, self.propagation, self.trust)
         self._second = Program({name: x.node for name, x in second.items()}, held)
         self.buffers = {**made, **self._second.buffers}
+        self._look = None
+        if "obs" in second:
+            self._look = Program({"first_obs": first_look(world, Recording(self._inputs)).node}, self._inputs)
+            self.buffers |= self._look.buffers
         drawn = self.propagation == "sample" and world.task.terminated is None
         drawn |= world.outcomes is not None and world.outcomes.drawn
         self._known = "reward" in second and not drawn
@@ -116,6 +120,17 @@ class CompiledStep:
             np.copyto(here, getattr(state, name).numpy())
         self.member = int(self.state.member)
         self._one, self._two = self._first.calls(self.member), self._second.calls(self.member)
+
+    def start(self, state: np.ndarray, member: int) -> None:
+        """Begin an episode of a member at a state ``(state_dim,)``; then ``first_obs`` is what it shows."""
+        parts, dim = self._parts, self._parts["core"].shape[1]
+        parts["core"][0] = parts["companion"][0] = state[:dim]
+        parts["shown"][0], parts["cumulative_disagreement"][0] = state[dim:], 0
+        parts["member"][0] = self.member = member
+        self._one, self._two = self._first.calls(member), self._second.calls(member)
+        if self._look is not None:
+            for call in self._look.calls(0):
+                call()
 
     @np.errstate(all="ignore")
     def step(self, action: np.ndarray, elapsed: int, generator: torch.Generator) -> Outcome:

@@ -221,6 +221,11 @@ def _disagreement_scale(
     return np.maximum(scale, SMALLEST_DISAGREEMENT) ** exponent[:, None]
 
 
+def first_look(world: World, given: Mapping[str, Array]) -> Array:
+    """The observation ``(1, obs_dim)`` of a state."""
+    return _shown(world, np.concatenate([given["core"], given["shown"]], 1).copy())
+
+
 def _shown(world: World, full: Array) -> Array:
     """The observation ``(1, obs_dim)`` in the type and the bounds of its space."""
     space = world.task.observation_space

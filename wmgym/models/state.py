@@ -105,6 +105,10 @@ class WorldStep:
 
 def deal_members(held: Tensor, count: int, num_members: int, generator: torch.Generator) -> Tensor:
     """Members for ``count`` new episodes beside those ``held``: the least used first, ties at random."""
+    if count == 1 and not len(held):  # what the rest comes to, and draws
+        tie = torch.rand(num_members, 1, generator=generator, device=held.device)
+        torch.randperm(1, generator=generator, device=held.device)
+        return tie.argmin(0)
     used = torch.bincount(held, minlength=num_members)
     rounds = -(-count // num_members) + int(used.max() - used.min())
     # A slot's rank in its member's queue.
