@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wmgym.data.own_envs import OwnEnv, own_envs, register_own
 from wmgym.data.ray_cluster import cloudpickle, connect, exceptions, ray
 from wmgym.data.units import Item, Outcome, Result, Unit, Work, attempt, outcome_of
 from wmgym.data.unpicklable import culprit
@@ -61,7 +62,7 @@ class RayExecutor:
         """
         connect(self.address, self.workers)
         payload, shared = self._sent.pack(work, "the work")
-        tasks = _Tasks(self._sent, ray.put(payload), shared)
+        tasks = _Tasks(self._sent, ray.put((own_envs(), payload)), shared)
         waiting = enumerate(units)
         more = True
         try:
@@ -219,7 +220,9 @@ def _array(name: str) -> np.ndarray:
     return _arrived[name].copy()  # Ray's own is read-only
 
 
-def _do(work: bytes, unit: bytes, names: list[str], *arrays: np.ndarray) -> tuple[int, bytes]:
+def _do(
+    work: tuple[list[OwnEnv], bytes], unit: bytes, names: list[str], *arrays: np.ndarray
+) -> tuple[int, bytes]:
     """In a worker: the progress of a unit and what came of it."""
     done = 0
 
@@ -227,9 +230,11 @@ def _do(work: bytes, unit: bytes, names: list[str], *arrays: np.ndarray) -> tupl
         nonlocal done
         done += amount
 
+    envs, payload = work
+    register_own(envs)
     _arrived.update(zip(names, arrays, strict=True))
     try:
-        given, piece = cloudpickle.loads(work), cloudpickle.loads(unit)
+        given, piece = cloudpickle.loads(payload), cloudpickle.loads(unit)
     finally:
         _arrived.clear()
     outcome = attempt(given, piece, advance, cloudpickle.dumps)
