@@ -249,6 +249,15 @@ def test_aggregates_are_rliables_and_stratified_by_task() -> None:
     assert found["a", "X"].iqm == pytest.approx(mine[2:6].mean())
 
 
+def test_what_is_worse_than_random_actions_counts_below_zero() -> None:
+    rows = [
+        {"task": "a", "algorithm": name, "budget": 10, "random_return": 0.0, "real_return": value}
+        for name, value in (("X", -5.0), ("Y", -20.0))
+    ]
+    found = {each.algorithm: each.iqm for each in sweep_page.aggregates(rows)}
+    assert found == {"X": -1.0, "Y": -4.0}
+
+
 def test_files_that_come_back_are_whole_before_their_manifest(tmp_path: Path) -> None:
     found = {"world/manifest.json": b"{}", "world/arrays.x": b"1", "run.json": b"{}"}
     files.write_files(tmp_path, found)

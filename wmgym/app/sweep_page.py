@@ -45,7 +45,7 @@ def aggregates(rows: Sequence[Mapping[str, Any]]) -> list[Aggregate]:
     """Interquartile means with intervals (Agarwal et al. 2021, arXiv:2108.13264), over all tasks and of each.
 
     Over tasks a return counts as 0 where it is that of random actions and as 1 where it is the best mean that
-    any algorithm and budget of this sweep has reached on the task.
+    any algorithm and budget of this sweep has reached on the task; what is worse than random is below 0.
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     groups = list(dict.fromkeys((row["algorithm"], row["budget"]) for row in rows))
@@ -60,7 +60,7 @@ def aggregates(rows: Sequence[Mapping[str, Any]]) -> list[Aggregate]:
         for task in tasks:
             own = _returns(rows, task, algorithm, budget)
             if len(own):
-                scores.append((own - zero[task]) / ((best[task] - zero[task]) or 1.0))
+                scores.append((own - zero[task]) / (abs(best[task] - zero[task]) or 1.0))
         made.append(_aggregate("", algorithm, budget, scores))
     for task in tasks if len(tasks) > 1 else ():
         each = ((group, _returns(rows, task, *group)) for group in groups)
