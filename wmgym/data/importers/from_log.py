@@ -12,6 +12,7 @@ from gymnasium import spaces
 from wmgym.data.checks import check
 from wmgym.data.importers import clock
 from wmgym.data.importers.columns import Names, Roles, column_names, find_roles
+from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
 from wmgym.data.importers.rows import usable_rows, wrapped
 from wmgym.data.importers.runs import Run, cut
@@ -69,7 +70,7 @@ def from_log(
     Args:
         paths: files, data sets, folders of files of one format, or patterns such as ``"logs/*.csv"``.
         obs: observation columns, in this order.
-        action: action columns.
+        action: action columns; a single one may hold labels, which become a Discrete.
         next_obs: columns with the observation after the step.
         reward: column with what the step paid; looked for by its name where there is no ``reward_fn``.
         terminated: column that is not zero where the step ended the episode for good; ``[]`` where nothing
@@ -104,6 +105,7 @@ def from_log(
     }  # fmt: skip
     tables = read_tables(paths, max_seconds, max_gigabytes)
     roles = find_roles(tables, named)
+    tables, labels = labelled(tables, roles)
     runs, step, told = _runs(tables, roles, dt, max_gap, scale or {}, discrete=_counts(tables, roles))
     if task is None:
         task = log_task(
@@ -122,7 +124,7 @@ def from_log(
         raise ValueError("task= has spaces, reward and termination already; pass either it or these")
     data = _joined(task, runs)
     if not quiet:
-        print(told.text(tables, roles, data))
+        print(told.text(tables, roles, data, labels))
     ends_unsaid = terminated is None or len(terminated) > 0
     for finding in check(data):
         if finding.about != "terminations" or ends_unsaid:

@@ -44,7 +44,9 @@ class Summary:
     regular: bool = True
     target: float | None = None
 
-    def text(self, tables: Sequence[Table], roles: Roles, data: Transitions) -> str:
+    def text(
+        self, tables: Sequence[Table], roles: Roles, data: Transitions, labels: Sequence[str] = ()
+    ) -> str:
         """The lines."""
         recordings = "1 recording" if len(tables) == 1 else f"{len(tables):,} recordings"
         lines = [
@@ -60,6 +62,8 @@ class Summary:
         unused = sorted({n for t in tables for n in [*t.columns, *t.facts.get("left_out", ())]})
         if unused := [name for name in unused if name not in roles.used()]:
             lines.append(f"  {'not used':<11}{_few(unused)}")
+        if labels:
+            lines.append(f"  {'labels':<11}{_few([f'{word} is {k}' for k, word in enumerate(labels)])}")
         for k, turn in self.turns.items():
             lines.append(f"  {data.task.core.names[k]} wraps at {turn:.4g}")
         lost = sum((rows.lost for rows in self.rows), Counter[str]())

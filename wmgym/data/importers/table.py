@@ -18,9 +18,10 @@ class Table:
     Attributes:
         name: for messages: the file's path.
         columns: arrays ``(n,)`` or ``(n, k)`` of numbers or bools by name, one row a step or sample. Text has
-            become numbers: dates seconds since 1970, labels their place in the alphabet.
+            become numbers: dates seconds since 1970, labels their place in the alphabet; see ``labels``.
         facts: what the file says of itself, JSON values: ``dt``, ``env_id``, ``env_kwargs``,
-            ``observation_space`` and ``action_space`` as Minari writes them, ``left_out`` columns.
+            ``observation_space`` and ``action_space`` as Minari writes them, ``left_out`` columns, and
+            columns of ``text``, see ``cells.column``.
     """
 
     name: str
