@@ -159,6 +159,23 @@ def test_a_unit_computes_in_one_thread_and_leaves_the_callers_as_they_were(execu
 
 
 @pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_a_result_that_cannot_be_read_is_its_units_error(kind: str, request: pytest.FixtureRequest) -> None:
+    if kind == "ray":
+        request.getfixturevalue("local_ray")
+
+    class Unreadable:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return int, ("no number",)
+
+    def work(unit: Unit[int], advance: Advance) -> Any:
+        return Unreadable() if unit.item == 1 else unit.item
+
+    found = {each.index: each for each in make_executor(kind).map(work, units(0, 1, 2), silent)}
+    assert [found[0].value, found[2].value] == [0, 2]
+    assert str(found[1].error).startswith("unit 'number 1': its result cannot be read here: invalid literal")
+
+
+@pytest.mark.parametrize("kind", ["processes", "ray"])
 def test_a_worker_that_dies_is_one_line_that_names_the_unit(
     kind: str, request: pytest.FixtureRequest
 ) -> None:

@@ -66,7 +66,7 @@ class ProcessExecutor:
                 died = f"unit {unit.name!r}: a worker process died; is memory short?"
                 yield Outcome(index, unit, error=RuntimeError(died))
             else:
-                yield outcome_of(index, unit, processes.loads(payload))
+                yield outcome_of(index, unit, payload, processes.loads)
 
 
 def make_executor(kind: str, *, workers: int | None = None, address: str | None = None) -> Executor:

@@ -141,7 +141,7 @@ class _Tasks:
                 failed = RuntimeError(f"unit {unit.name!r}: Ray could not do it: {said}")
                 yield 0, Outcome(index, unit, error=failed)
             else:
-                yield amount, outcome_of(index, unit, cloudpickle.loads(payload))
+                yield amount, outcome_of(index, unit, payload, cloudpickle.loads)
 
     def _cluster(self) -> dict[str, float]:
         """What the cluster has, as of some seconds ago."""

@@ -105,9 +105,16 @@ def attempt(
         return payload
 
 
-def outcome_of(index: int, unit: Unit[Item], sent: tuple[Any, str]) -> Outcome[Item, Any]:
+def outcome_of(
+    index: int, unit: Unit[Item], payload: bytes, loads: Callable[[bytes], Any]
+) -> Outcome[Item, Any]:
     """What ``attempt`` sent."""
-    value, where = sent
+    try:
+        value, where = loads(payload)
+    except Exception as error:  # the classes of users fail in their own ways
+        said = " ".join(str(error).split()) or type(error).__name__
+        unread = RuntimeError(f"unit {unit.name!r}: its result cannot be read here: {said}")
+        return Outcome(index, unit, error=unread)
     if not where:
         return Outcome(index, unit, value)
     value.add_note(where)
