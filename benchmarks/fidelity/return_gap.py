@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 import wmgym
-from benchmarks.harness.metrics import auroc, spread
+from benchmarks.harness.metrics import auroc, imagined_episodes, spread
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, per_env
 from benchmarks.harness.worlds import LARGE, STEPS, Setup, policies
-from wmgym.data.policy import MLPPolicy, apply_policy
+from wmgym.data.policy import MLPPolicy
 from wmgym.tasks import ground_truth
 
 SMALL = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5")
@@ -47,7 +47,7 @@ def measure(env_id: str, setup: Setup) -> list[Row]:
     for propagation in PROPAGATIONS:
         seen = []
         for name, policy in held.items():
-            returns, lengths, diverged, rows = imagine(
+            returns, lengths, diverged, rows = imagined_episodes(
                 world, policy, real[name].state[real[name].first], propagation
             )
             seen.append(rows)
@@ -107,26 +107,6 @@ def noisy(
 
 
 @torch.no_grad()
-def imagine(
-    world: wmgym.WorldModel, policy: MLPPolicy, starts: np.ndarray, propagation: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns, lengths, divergence ``(n,)`` and the rows ``[core, action]`` met on the way."""
-    env = wmgym.ImaginedVectorEnv(world, len(starts), propagation=propagation)
-    obs, _ = env.reset(seed=0, options={"state": starts})
-    returns, lengths = np.zeros(len(starts)), np.zeros(len(starts), np.int64)
-    diverged, going, rows = np.zeros(len(starts), bool), np.ones(len(starts), bool), []
-    while going.any():
-        core = env.core()
-        action = apply_policy(policy, obs)
-        rows.append(np.concatenate([core, action.reshape(len(core), -1)], 1)[going])
-        obs, reward, terminated, truncated, infos = env.step(action)
-        returns += reward * going
-        lengths += going
-        diverged |= going & infos.get("final_info", infos)["diverged"].astype(bool)
-        going &= ~(terminated | truncated)
-    return returns, lengths, diverged, np.concatenate(rows)
-
-
 def compare(world: wmgym.WorldModel, real: np.ndarray, imagined: np.ndarray) -> Row:
     """AUC of a classifier on fresh rows, and distances between marginal quantiles in units of the std."""
     rng, count = np.random.default_rng(0), min(len(real), len(imagined), 20_000)

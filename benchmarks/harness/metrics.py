@@ -10,6 +10,7 @@ from scipy import stats
 
 import wmgym
 from benchmarks.harness.results import Row
+from wmgym.data.policy import MLPPolicy, apply_policy
 from wmgym.data.transitions import Transitions
 
 
@@ -22,6 +23,26 @@ def imagine(world: wmgym.WorldModel, state: np.ndarray, actions: np.ndarray) -> 
         at = world.step(at, torch.tensor(actions[:, t]), "mean").state
         path.append(at.core.numpy())
     return np.stack(path, 1).astype(np.float64)
+
+
+def imagined_episodes(
+    world: wmgym.WorldModel, policy: MLPPolicy, starts: np.ndarray, propagation: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns, lengths, divergence ``(n,)`` and the rows ``[core, action]`` met on the way."""
+    env = wmgym.ImaginedVectorEnv(world, len(starts), propagation=propagation)
+    obs, _ = env.reset(seed=0, options={"state": starts})
+    returns, lengths = np.zeros(len(starts)), np.zeros(len(starts), np.int64)
+    diverged, going, rows = np.zeros(len(starts), bool), np.ones(len(starts), bool), []
+    while going.any():
+        core = env.core()
+        action = apply_policy(policy, obs)
+        rows.append(np.concatenate([core, action.reshape(len(core), -1)], 1)[going])
+        obs, reward, terminated, truncated, infos = env.step(action)
+        returns += reward * going
+        lengths += going
+        diverged |= going & infos.get("final_info", infos)["diverged"].astype(bool)
+        going &= ~(terminated | truncated)
+    return returns, lengths, diverged, np.concatenate(rows)
 
 
 def core_error(task: Any, found: np.ndarray, real: np.ndarray) -> np.ndarray:
