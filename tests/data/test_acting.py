@@ -90,6 +90,24 @@ def test_a_function_of_one_observation() -> None:
     assert chosen.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        lambda obs: float(-obs[1]),
+        lambda obs: -obs[1],
+        lambda obs: np.array([[-obs[1]]]),
+        lambda obs: -obs[1].item(),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_a_function_of_one_observation_may_return_one_number(one: Any, rows: int) -> None:
+    np.testing.assert_allclose(act(one, ROWS[:rows]), -ROWS[:rows, 1:2])
+    reacher = make_task("Reacher-v5")
+    obs = np.zeros((2, reacher.obs_dim), np.float32)
+    with pytest.raises(TypeError):  # which has two joints
+        act(lambda obs: float(-obs[1]), obs, reacher)
+
+
 def test_a_mistake_in_a_policy_stays_the_error() -> None:
     def wrong(obs: np.ndarray) -> Any:
         raise KeyError("mine")

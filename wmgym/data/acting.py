@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
@@ -75,12 +76,13 @@ class Actor:
         return self._task.as_dict(obs) if getattr(self._policy, "takes_dict", False) else obs
 
     def _takes_one(self, obs: np.ndarray) -> bool:
-        """Whether the policy answers a single observation with a single action."""
+        """Whether the policy answers a single observation with one action; a single number in any shape."""
         try:
             answer, state = self._asked(obs[0])
         except Exception:
             return False
-        self._each = state is None and answer.shape == self._shape(1)[1:]
+        shape = self._shape(1)[1:]
+        self._each = state is None and (answer.shape == shape or answer.size == 1 == math.prod(shape))
         return self._each
 
     def _asked(self, obs: Any) -> _Answer:
@@ -97,7 +99,7 @@ class Actor:
         return found, state
 
     def _singly(self, obs: np.ndarray) -> np.ndarray:
-        return np.stack([self._asked(row)[0] for row in obs])
+        return np.stack([self._asked(row)[0].reshape(self._shape(1)[1:]) for row in obs])
 
     def _memory(self, state: Any, start: np.ndarray) -> dict[str, Any]:
         """What a recurrent policy takes beside observations, of the names that it has for it."""
