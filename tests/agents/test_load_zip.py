@@ -144,6 +144,13 @@ def test_other_content_is_refused(tmp_path: Path, changes: dict[str, bytes | Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_recurrent_policy_is_refused_as_one(tmp_path: Path) -> None:
+    own = sb3_contrib.RecurrentPPO("MlpLstmPolicy", "InvertedPendulum-v5", n_steps=8, device="cpu")
+    own.save(tmp_path / "own.zip")
+    with pytest.raises(ValueError, match="holds a recurrent policy, and only plain MLPs can be read; load"):
+        import_sb3(tmp_path / "own.zip", make_task("InvertedPendulum-v5"))
+
+
 def test_other_files_and_other_envs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is missing"):
         import_sb3(tmp_path / "none.zip", PENDULUM)

@@ -9,7 +9,7 @@ import pytest
 from stable_baselines3 import PPO
 
 from tests.app.test_cli import ENV, answer, call
-from wmgym.data.policy import MLPPolicy
+from wmgym.data.policy import MLPPolicy, load_policy
 from wmgym.io import artifacts
 
 SHORT = ("--max-episode-steps", 5)
@@ -70,10 +70,14 @@ def test_policies_of_every_form(pool: Path, tmp_path: Path, monkeypatch: pytest.
     PPO("MlpPolicy", ENV, n_steps=8, batch_size=8, device="cpu").save(tmp_path / "agent.zip")
     (tmp_path / "my_policies.py").write_text("def nothing(obs):\n    return obs[:, :1] * 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    given = [pool / "0.0", tmp_path / "agent.zip", "my_policies:nothing"]
+    load_policy(pool / "1.0").export(tmp_path / "net.onnx")
+    given = [pool / "0.0", tmp_path / "agent.zip", "my_policies:nothing", tmp_path / "net.onnx"]
     options = [part for each in given for part in ("--policy", each)]
     found = answer("rank", ENV, *options, "--episodes", 2, *SHORT, "--out", tmp_path / "o")["result"]
-    assert {each["name"] for each in found["policies"]} == {"still", "agent", "my_policies:nothing"}
+    assert {each["name"] for each in found["policies"]} == {"still", "agent", "my_policies:nothing", "net"}
+    answer("collect", ENV, *options, "--steps", 20, *SHORT, "--out", tmp_path / "data")
+    only = ("--policy", tmp_path / "net.onnx", "--episodes", 2, *SHORT)
+    assert "net" in str(answer("score", ENV, *only, "--out", tmp_path / "score")["result"])
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,7 @@ def test_policies_of_every_form(pool: Path, tmp_path: Path, monkeypatch: pytest.
         ("no_such_module:f", "cannot import no_such_module"),
         ("json:f", "json has no function 'f'"),
         ("missing.zip", "missing.zip"),
+        ("missing.onnx", "missing.onnx is no ONNX file"),
     ],
 )
 def test_a_policy_that_is_none(policy: str, said: str, tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def executor(kind: str | None, address: str | None) -> Executor | None:
 
 
 def _policy(text: str, task: Task) -> Any:
-    """A saved policy, the policy of a Stable-Baselines3 zip, or a function named as ``module:function``."""
-    from wmgym.data.policy import load_policy
+    """A saved policy, an ONNX file, a policy of a Stable-Baselines3 zip, or ``module:function``."""
+    from wmgym.data.pool import load_one
 
     module, colon, name = text.partition(":")
     if colon and not os.path.exists(text):
@@ -87,7 +87,7 @@ def _policy(text: str, task: Task) -> Any:
         from wmgym.agents.sb3 import import_sb3
 
         return import_sb3(text, task)
-    return load_policy(text)
+    return load_one(text)
 
 
 Env = Annotated[
@@ -110,7 +110,8 @@ AsJson = Annotated[bool, Option("--json", help="Print one JSON object and nothin
 Policies = Annotated[
     list[Path] | None,
     Option(
-        help="Saved policy or directory of them; several take turns by episode.",
+        help="Saved policy, directory of them, ONNX file, Stable-Baselines3 zip, or module:function; several "
+        "take turns by episode.",
         show_default="random actions",
     ),
 ]
@@ -118,7 +119,8 @@ Judged = Annotated[
     list[Path] | None,
     Option(
         "--policy",
-        help="Saved policy, directory of them, Stable-Baselines3 zip, or module:function; repeatable.",
+        help="Saved policy, directory of them, ONNX file, Stable-Baselines3 zip, or module:function; "
+        "repeatable.",
         show_default="random actions",
     ),
 ]

@@ -78,9 +78,20 @@ def load_pool(path: StrPath, split: Split | None = "pool") -> dict[str, MLPPolic
     return chosen
 
 
+def load_one(path: StrPath) -> PolicyFn:
+    """The policy that ``MLPPolicy.save`` wrote to ``path``, or an ONNX file's.
+
+    Raises:
+        StoreError: no policy, or a damaged one.
+        ValueError: no file that ONNX Runtime can read.
+        ImportError: ONNX Runtime is not installed.
+    """
+    return OnnxPolicy(path) if _is_onnx(path) else load_policy(path)
+
+
 def _policy(policy: Any) -> PolicyFn | None:
     if isinstance(policy, (str, os.PathLike)):
-        return OnnxPolicy(policy) if _is_onnx(policy) else load_policy(policy)
+        return load_one(policy)
     policy = foreign_policy(policy)
     if policy is None or callable(policy):
         named: PolicyFn | None = policy

@@ -89,6 +89,11 @@ def import_sb3(
             where the agent was trained behind one.
     """
     state, settings = _read(path)
+    if any(key.startswith("lstm_") for key in state):
+        raise ValueError(
+            f"{path} holds a recurrent policy, and only plain MLPs can be read; load it with sb3_contrib and "
+            "pass the model, or on the command line module:function with its predict"
+        )
     kind = next((each for each in _KINDS if each.mark in state), None)
     if kind is None:
         raise ValueError(f"{path} holds none of SB3's plain MLP policies; pass model.predict itself instead")
