@@ -266,3 +266,52 @@ def test_policies_side_by_side_are_each_what_they_are_alone(workers: int) -> Non
     for name, policy in both.items():
         assert_equal(found[name], collect(task, {name: policy}, episodes=3, seed=5, max_episode_steps=9))
     assert found["still"].episode_seed == found["random"].episode_seed
+
+
+# Envs that keep their own time, and rewards that are not the env's
+
+
+class OwnLimit(gym.Wrapper[Any, Any, Any, Any]):
+    """Cuts episodes itself after so many steps, one after the other in turn."""
+
+    def __init__(self, env: gym.Env[Any, Any], *lengths: int) -> None:
+        super().__init__(env)
+        self.lengths, self.episode = lengths, -1
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.count, self.episode = 0, self.episode + 1
+        return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, _, info = self.env.step(action)
+        self.count += 1
+        cut = self.count >= self.lengths[self.episode % len(self.lengths)]
+        return obs, reward, terminated, cut, info
+
+
+@pytest.mark.parametrize(
+    ("lengths", "given", "expected"),
+    [((30,), None, 30), ((30,), 50, 30), ((30,), 20, 20), ((20, 30), None, None), ((1_000,), None, None)],
+)
+def test_an_env_that_cuts_its_episodes_itself_tells_its_limit(
+    lengths: tuple[int, ...], given: int | None, expected: int | None
+) -> None:
+    data = collect(
+        lambda: OwnLimit(gym.make("Pendulum-v1").env, *lengths), steps=200, seed=0, max_episode_steps=given,
+        workers=1,
+    )  # fmt: skip
+    assert data.task.max_episode_steps == expected
+
+
+def test_a_reward_that_is_not_the_envs_is_named() -> None:
+    def own(obs: Any, action: Any, next_obs: Any) -> Any:
+        return 1 - 3 * abs(next_obs[..., 2])
+
+    task = make_task("CartPole-v1", reward_fn=own)
+    with pytest.warns(UserWarning, match=r"another reward in .* score would compare the two"):
+        collect(task, steps=100, workers=1)
+
+    def same(obs: Any, action: Any, next_obs: Any) -> Any:
+        return 1.0 + 0 * next_obs[..., 2]
+
+    collect(make_task("CartPole-v1", reward_fn=same), steps=100, workers=1)

@@ -75,3 +75,28 @@ def test_a_broken_list_hinders_nobody(home: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("{")
     assert registered.listed() == {}
+    wmgym.load("Hopper-v5").save(home / "world")
+    with pytest.raises(wmgym.StoreError, match="is not a JSON object"):  # what it held would be lost
+        wmgym.register("lab/Toy-v0", home / "world", keep=True)
+    assert path.read_text() == "{"
+
+
+def test_an_id_that_gymnasium_refuses_is_not_kept(home: Path) -> None:
+    world = wmgym.load("Hopper-v5")
+    world.save(home / "world")
+    wmgym.register("lab/Versioned-v0", home / "world", keep=True)
+    before = registered.listed()
+    with pytest.raises(ValueError, match="Gymnasium refuses the id 'lab/Versioned'"):
+        wmgym.register("lab/Versioned", home / "world", keep=True)
+    assert registered.listed() == before
+    entries = {**before, "lab/Versioned": before["lab/Versioned-v0"]}  # as an older version kept it
+    registered.list_file().write_text(json.dumps(entries))
+    script = "import wmgym, gymnasium; print(gymnasium.spec('wmgym/lab/Versioned-v0').id)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "wmgym/lab/Versioned-v0"
+    assert "is left out" in found.stderr
+
+
+def test_a_world_that_ships_keeps_its_id() -> None:
+    with pytest.raises(ValueError, match=r"ships with wmgym; take another id, such as 'lab/Hopper-v5'"):
+        wmgym.register("Hopper-v5", wmgym.load("Walker2d-v5"))

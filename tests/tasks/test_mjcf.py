@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 
 import wmgym
 from tools import describe_models
@@ -229,7 +230,8 @@ def test_reward_functions_see_observations(data: Transitions) -> None:
         return next_obs[:, 2]
 
     task = wmgym.make_task(Everything, reward_fn=reward)
-    told = wmgym.collect(task, steps=100, max_episode_steps=50, workers=1)
+    with pytest.warns(UserWarning, match="another reward"):
+        told = wmgym.collect(task, steps=100, max_episode_steps=50, workers=1)
     assert told.task.reward is not None
     arrays = (told.state, told.action, told.next_state, told.unobserved)
     said = told.task.reward(*map(torch.tensor, arrays))
@@ -325,3 +327,21 @@ def test_data_that_show_more_than_the_layout_knows_are_named(data: Transitions) 
     obs[5, 2] += 0.5
     (text,) = said(replace(data, obs=obs))
     assert "obs_2" in text
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48)])
+def test_an_env_that_fixes_the_size_of_its_pictures_is_drawn(height: int, width: int) -> None:
+    class Fixed(InvertedPendulumEnv):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(width=40, height=30, **kwargs)
+
+    gym.register("Fixed-v0", Fixed, max_episode_steps=20)
+    try:
+        data = wmgym.collect("Fixed-v0", steps=20, workers=1)
+        camera = Renderer(data.task, fast=True, width=width, height=height, camera_name="track")
+        picture = camera.frame(data.core[3])
+        camera.close()
+    finally:
+        del gym.registry["Fixed-v0"]
+    assert picture.shape == (height, width, 3)
+    assert picture.std() > 0

@@ -212,3 +212,25 @@ def test_only_mujoco_envs_shift() -> None:
         wmgym.shift("CartPole-v1", mass=2.0)
     with pytest.raises(ValueError, match="no set of shifts"):
         wmgym.shifts("wild")
+
+
+def test_a_robot_of_a_module_is_shifted_by_the_id_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rail.xml").write_text(ONE_JOINT)
+    (tmp_path / "rail_robot.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Rail-v0', 'tests.tasks.test_shift:OneJointEnv', max_episode_steps=50,\n"
+        f"                   kwargs={{'path': {str(tmp_path / 'rail.xml')!r}}})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match="needs the module 'rail_robot'"
+    ):  # of a file
+        gym.make(SHIFTED, env_id="rail_robot:Rail-v0")
+    env = wmgym.shift("rail_robot:Rail-v0", payload=2.0)
+    assert env.unwrapped.model.body_mass[1] == 4  # type: ignore[attr-defined]
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == 50
+    assert gym.make(env.spec).spec == env.spec
+    del gym.registry["Rail-v0"]

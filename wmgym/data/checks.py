@@ -149,7 +149,8 @@ def _terminations(data: Transitions) -> str | None:
     )
 
 
-def _rewards(data: Transitions) -> str | None:
+def odd_rewards(data: Transitions) -> str | None:
+    """What is odd about the rewards of data, or nothing."""
     if data.reward is None:
         return None
     if data.task.reward is None:
@@ -214,7 +215,7 @@ _LOOKS: dict[str, _Look] = {
     "observation space": _observations,
     "exact columns": _exact,
     "terminations": _terminations,
-    "rewards": _rewards,
+    "rewards": odd_rewards,
     "constant columns": constant,
     "repeated rows": repeats,
     "float32 digits": digits,

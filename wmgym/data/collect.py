@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from wmgym.data.checks import odd_rewards
 from wmgym.data.executors import ProcessExecutor, chosen
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies, is_pool
@@ -63,7 +65,8 @@ def collect(
             names, within an episode. A fit to the states between two gaits knows far more policies than one
             to the gaits alone.
         max_episode_steps: cut episodes after this many steps, earlier than the env's own limit; where it has
-            none, this is the limit of the world that is fitted to the data.
+            none, this is the limit of the world that is fitted to the data, unless the env cuts every episode
+            itself after a number of steps.
         workers: processes; None uses every core where the job is long enough to pay for starting them. They
             are forked: where other threads of yours compute with torch meanwhile, a lock that one of them
             holds stays locked in a process for ever. Pass 1 there.
@@ -112,7 +115,24 @@ def collect(
     def place(episode: Episode) -> tuple[int, int]:
         return names.index(episode.policy) if apart else 0, episode.index
 
-    return from_episodes(task, sorted(itertools.chain.from_iterable(found), key=place))
+    recorded = sorted(itertools.chain.from_iterable(found), key=place)
+    if task.max_episode_steps is None or max_episode_steps is not None:
+        task = replace(task, max_episode_steps=_own_limit(recorded, task.max_episode_steps))
+    data = from_episodes(task, recorded)
+    if task.reward is not None and not task.from_table and (odd := odd_rewards(data)):
+        warnings.warn(
+            f"{odd}, and real returns the env's own: score would compare the two. Let the env pay the same, "
+            "by gymnasium.wrappers.TransformReward for example",
+            stacklevel=2,
+        )
+    return data
+
+
+def _own_limit(episodes: list[Episode], limit: int | None) -> int | None:
+    """The time limit of an env that cuts its episodes itself, without Gymnasium's ``TimeLimit``."""
+    longest = max(len(episode.columns.obs) for episode in episodes)
+    cut = {len(episode.columns.obs) for episode in episodes if episode.truncated}
+    return longest if cut == {longest} else limit
 
 
 def collect_each(

@@ -148,8 +148,9 @@ class _Stream:
         if step.terminated or cut:
             self.steps[-1] = step._replace(truncated=not step.terminated)
             imagined = bool(getattr(self.env.unwrapped, "imagined", False))
-            episode = Episode(self.index, self.policy, self.seed, columns(self.steps), imagined)
-            self.finished.append(episode)
+            self.finished.append(
+                Episode(self.index, self.policy, self.seed, columns(self.steps), imagined, step.truncated)
+            )
             self.active = self._start(self.index + self.rollout.streams)
 
     def _call(self, method: Callable[[Any], Any], argument: Any) -> Any:

@@ -34,7 +34,8 @@ class Step(NamedTuple):
 class Episode:
     """A recorded episode: its number, the policy's name, the seed of its reset, its steps as columns.
 
-    ``imagined`` is of an env that a world stands behind, whatever wraps it.
+    ``imagined`` is of an env that a world stands behind, whatever wraps it; ``truncated`` says that the env
+    cut the episode itself.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Episode:
     seed: int
     columns: Step
     imagined: bool = False
+    truncated: bool = False
 
 
 class StepError(ValueError):

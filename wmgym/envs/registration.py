@@ -35,27 +35,33 @@ def register(env_id: str, world: Source, *, keep: bool = False) -> None:
     """Make a world known to Gymnasium: ``gym.make("wmgym/<env_id>")`` and ``make_vec`` imagine with it.
 
     Args:
-        env_id: such as ``"lab/PushBot-v0"``; another world of that id is replaced.
+        env_id: such as ``"lab/PushBot-v0"``; another world of that id is replaced, but none that ships.
         world: a world, or the directory of a saved one.
         keep: also in later processes that import wmgym; needs a directory.
 
     Raises:
-        ValueError: an id that Gymnasium cannot read, or a world without a directory to keep.
+        ValueError: an id that Gymnasium cannot read or that a shipped world has, or a world without a
+            directory to keep.
         StoreError: a path without a world, or the user's list of worlds cannot be written.
     """
-    from wmgym.models.saving import load
+    from wmgym.models.saving import SHIPPED, load
     from wmgym.models.world import WorldModel
 
     env_id = env_id.removeprefix("wmgym/")
     if not _NESTED.fullmatch(env_id) or ":" in env_id:
         raise ValueError(f"{env_id!r} is no id; use one such as 'lab/PushBot-v0'")
+    if (SHIPPED / env_id).is_dir():
+        raise ValueError(f"a world of {env_id} ships with wmgym; take another id, such as 'lab/{env_id}'")
     made = world if isinstance(world, WorldModel) else load(world)
     if keep and (isinstance(world, WorldModel) or not Path(world).is_dir()):
         raise ValueError("a world that is kept needs a directory; save it and pass the path")
+    try:
+        _register(env_id, made.task.max_episode_steps)
+    except gym.error.Error as error:
+        raise ValueError(f"Gymnasium refuses the id {env_id!r}: {' '.join(str(error).split())}") from None
+    _WORLDS[env_id] = made
     if keep:
         registered.remember(env_id, Path(os.fspath(world)), made.task.max_episode_steps)  # type: ignore[arg-type]
-    _WORLDS[env_id] = made
-    _register(env_id, made.task.max_episode_steps)
 
 
 def register_listed() -> None:
@@ -63,8 +69,13 @@ def register_listed() -> None:
     for env_id, entry in registered.listed().items():
         limit = entry.get("max_episode_steps")
         if _NESTED.fullmatch(env_id) and f"wmgym/{env_id}" not in gym.registry:
-            _WORLDS[env_id] = entry["world"]
-            _register(env_id, limit if isinstance(limit, int) else None)
+            try:
+                _register(env_id, limit if isinstance(limit, int) else None)
+            except gym.error.Error as error:  # an edited list stops no import
+                said = " ".join(str(error).split())
+                warnings.warn(f"{registered.list_file()}: {env_id!r} is left out: {said}", stacklevel=2)
+            else:
+                _WORLDS[env_id] = entry["world"]
 
 
 def _register(env_id: str, max_episode_steps: int | None) -> None:

@@ -32,6 +32,13 @@ def listed() -> dict[str, dict[str, Any]]:
 
 
 def remember(env_id: str, world: Path, max_episode_steps: int | None) -> Path:
-    """Add a world to the list; returns the file."""
+    """Add a world to the list; returns the file.
+
+    Raises:
+        StoreError: the list is damaged, so that other worlds would be forgotten, or it cannot be written.
+    """
+    path = list_file()
+    if path.is_file():
+        read_json(path)
     entry = {"world": str(world.resolve()), "max_episode_steps": max_episode_steps}
-    return write_json(list_file(), {**listed(), env_id: entry})
+    return write_json(path, {**listed(), env_id: entry})

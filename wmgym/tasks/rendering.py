@@ -34,7 +34,8 @@ class Renderer:
             render_mode: in mode "human" a frame goes to a window and what ``frame`` returns is empty.
             fast: without shadows, reflections and antialiasing, several times the frames a second where a
                 processor draws them; a floor to run on is enlarged.
-            options: keywords of the env, such as ``width`` and ``height``.
+            options: keywords of the env, such as ``width`` and ``height``; an env that fixes them itself is
+                drawn as it wants, and its pictures are brought to that size.
         """
         if task.core.to_mujoco is None:
             raise ValueError(
@@ -51,8 +52,16 @@ class Renderer:
 
     def _open(self, render_mode: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
         """The env in this mode; where a function made it without one, a camera of our own draws it."""
+        self._size: tuple[int, int] | None = None  # of pictures of an env that has its own
         if self.task.factory is None:
-            return self.task.make(render_mode=render_mode, **options)
+            try:
+                return self.task.make(render_mode=render_mode, **options)
+            except (TypeError, ValueError) as error:
+                if not options or "keyword argument" not in str(error):
+                    raise
+            if "height" in options and "width" in options:
+                self._size = options["height"], options["width"]
+            return self.task.make(render_mode=render_mode)
         env = self.task.make()
         if env.render_mode != render_mode:
             if render_mode == "human":
@@ -83,7 +92,7 @@ class Renderer:
             self._own.update_scene(found[1])
             return np.asarray(self._own.render())
         try:
-            return np.asarray(self._env.render())
+            return _brought_to(np.asarray(self._env.render()), self._size)
         except mujoco.FatalError as error:
             self._broken = True
             raise RuntimeError(_NO_OPENGL) from error
@@ -119,3 +128,16 @@ def _enlarge_floor(model: Any) -> None:
     for material in {int(index) for index in model.geom_matid[floors] if index >= 0}:
         if not model.mat_texuniform[material]:
             model.mat_texrepeat[material] *= 10
+
+
+def _brought_to(picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """A picture ``(height, width, 3)`` in another size, whole: what is left over at its sides is black."""
+    if size is None or picture.ndim != 3 or picture.shape[:2] == size:
+        return picture
+    scale = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
+    inner = [max(1, round(scale * side)) for side in picture.shape[:2]]
+    rows, columns = (np.arange(new) * old // new for new, old in zip(inner, picture.shape[:2], strict=True))
+    made = np.zeros((*size, 3), picture.dtype)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    made[top : top + inner[0], left : left + inner[1]] = picture[rows][:, columns]
+    return made

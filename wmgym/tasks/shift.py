@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -127,6 +128,9 @@ def shift(env_id: str, *, env_kwargs: Mapping[str, Any] | None = None, **changes
     given = Shift(**changes).changes()
     if env_kwargs:
         given["env_kwargs"] = dict(env_kwargs)
-    limit = gym.spec(env_id).max_episode_steps
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    limit = gym.spec(name).max_episode_steps
     env: gym.Env[Any, Any] = gym.make(SHIFTED, max_episode_steps=limit, env_id=env_id, **given)
     return env

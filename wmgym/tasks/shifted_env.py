@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.registration import load_env_creator
 
+from wmgym.tasks.real_env import refuse_import
 from wmgym.tasks.shift import Shift
 
 _DRAWING = (
@@ -50,7 +51,8 @@ def make_shifted(
         ValueError: the env is no MuJoCo env of Gymnasium's kind.
     """
     drawing = {name: changes.pop(name) for name in _DRAWING if name in changes}
-    change, spec = Shift(**changes), gym.spec(env_id)
+    refuse_import(env_id)
+    change, spec = Shift(**changes), gym.spec(env_id.rpartition(":")[2])
     assert spec.entry_point is not None
     kind: Any = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     if not (isinstance(kind, type) and issubclass(kind, MujocoEnv)):
