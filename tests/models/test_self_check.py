@@ -10,12 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import wmgym
 from tests import toy
 from wmgym.io import artifacts
 from wmgym.models import self_check
+from wmgym.models.dynamics import Prediction
 from wmgym.models.saving import SHIPPED
 from wmgym.models.world import WorldModel
 
@@ -131,3 +133,16 @@ def test_shipped_worlds_have_them(env_id: str) -> None:
     began = time.perf_counter()
     self_check.compare_check(world, document["check"], env_id, given=False)
     assert time.perf_counter() - began < 0.5  # 10 to 30 ms on a quiet machine
+
+
+class Noisy(toy.LinearGaussian):
+    """Steps otherwise every time."""
+
+    def predict(self, core: torch.Tensor, action: torch.Tensor) -> Prediction:
+        told = super().predict(core, action)
+        return Prediction(told.mean + 0.1 * torch.randn_like(told.mean), told.std, None)
+
+
+def test_a_model_that_draws_by_itself_is_not_asked_to_repeat_itself() -> None:
+    assert self_check.record_check(toy.world(toy.LinearGaussian())) is not None
+    assert self_check.record_check(toy.world(Noisy())) is None

@@ -224,9 +224,7 @@ def test_a_robot_of_a_module_is_shifted_by_the_id_that_names_it(
         f"                   kwargs={{'path': {str(tmp_path / 'rail.xml')!r}}})\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        ValueError, match="needs the module 'rail_robot'"
-    ):  # of a file
+    with pytest.raises(ValueError, match="needs the module 'rail_robot'"):  # of a file
         gym.make(SHIFTED, env_id="rail_robot:Rail-v0")
     env = wmgym.shift("rail_robot:Rail-v0", payload=2.0)
     assert env.unwrapped.model.body_mass[1] == 4  # type: ignore[attr-defined]

@@ -37,10 +37,16 @@ class CheckRecord(Record):
 def record_check(world: Any) -> dict[str, Any] | None:
     """What ``compare_check`` takes of a ``WorldModel``, whose module imports this one.
 
-    Under random actions; None where the path is not finite.
+    Under random actions; None where the path is not finite, or where a model of the caller's cannot be
+    stepped or steps otherwise the next time.
     """
     action = actions.uniform(world.task.action_space, np.random.default_rng(0), _STEPS).reshape(_STEPS, -1)
-    core, reward = _path(world, action)
+    try:
+        (core, reward), again = _path(world, action), _path(world, action)
+    except Exception:  # whatever a class of the caller's raises, load says better what is wrong with it
+        return None
+    if not (np.array_equal(core, again[0]) and np.array_equal(reward, again[1])):
+        return None
     if not (np.isfinite(core).all() and np.isfinite(reward).all()):
         return None
     return {"action": action.astype(float).tolist(), "core": core.tolist(), "reward": reward.tolist()}
