@@ -125,3 +125,14 @@ def test_images_are_refused_in_one_line(space: Any) -> None:
     with pytest.raises(ValueError, match=r"an image of shape .* no pixel world yet") as caught:
         make_task(Camera)
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_over_goals_is_exported(world: Any, tmp_path: Path) -> None:
+    model = wmgym.train(world, algorithm="SAC", steps=64, num_envs=2, seed=0)
+    wmgym.sb3.export_policy(model, tmp_path / "p")
+    policy = wmgym.load_policy(tmp_path / "p")
+    obs, _ = wmgym.ImaginedEnv(world).reset(seed=3)
+    flat = spaces.flatten(Reach().observation_space, obs)
+    expected = model.predict(obs, deterministic=True)[0]
+    np.testing.assert_allclose(policy(flat[None])[0], expected, atol=1e-5)
+    assert np.isfinite(wmgym.score(world, {"mine": policy}, 2, workers=1)["mine"].gap)

@@ -64,8 +64,9 @@ def to_policy(
     It is compared with ``model.predict(obs, deterministic=True)`` on 1,000 observations first.
 
     Args:
-        model: an agent with a plain MLP over a Box observation; of ``DynaSAC`` it takes the averaged actor,
-            with the noise of its own head and the normalisation of observations in its first layer.
+        model: an agent with a plain MLP over a Box observation, or over a Dict of them side by side, as
+            "MultiInputPolicy" has it: the policy takes them flattened. Of ``DynaSAC`` it takes the averaged
+            actor, with the noise of its own head and the normalisation of observations in its first layer.
         name: what reports call it; None takes the algorithm's.
         normalizer: the ``VecNormalize`` that the agent was trained behind, put into the first layer, so that
             the policy takes the env's own observations. Its clipping is left out. None takes the agent's.
@@ -119,7 +120,9 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
         high=high,
         **noise,
     )
-    dim = int(np.prod(policy.observation_space.shape or ()))
+    seen_space = policy.observation_space
+    parts = seen_space.spaces.values() if isinstance(seen_space, spaces.Dict) else [seen_space]
+    dim = sum(int(np.prod(part.shape or ())) for part in parts)
     mean, std = np.zeros(dim), np.ones(dim)
     if isinstance(policy, DynaSACPolicy):
         seen = policy.averaged_actor.features_extractor
@@ -153,7 +156,13 @@ def _agrees(arrays: MLPPolicy, policy: BasePolicy, obs: np.ndarray) -> bool:
     """Whether both act alike on observations; extracted features or odd activations would show."""
     if arrays.obs_dim != obs.shape[1]:
         return False
-    shaped = obs.reshape(-1, *(policy.observation_space.shape or ())).astype(np.float32)
+    space, flat = policy.observation_space, obs.astype(np.float32)
+    shaped: Any = flat.reshape(-1, *(space.shape or ()))
+    if isinstance(space, spaces.Dict):
+        shapes = [part.shape or () for part in space.spaces.values()]
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+        columns = zip(space.spaces, shapes, np.split(flat, ends, 1), strict=True)
+        shaped = {key: part.reshape(-1, *shape) for key, shape, part in columns}
     expected, _ = policy.predict(shaped, deterministic=True)
     return bool(np.isclose(arrays(obs), expected, atol=1e-4, equal_nan=True).mean() > 0.98)
 
