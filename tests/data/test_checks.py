@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from tests import toy
+from tests.data.importers.pendulums import run
 from wmgym.data.checks import check
 from wmgym.data.collect import collect
 from wmgym.data.logs import from_arrays
@@ -115,6 +116,58 @@ def slow(path: np.ndarray) -> np.ndarray:
 )
 def test_odd_columns_are_named(about: str, match: str, change: Any) -> None:
     assert re.search(match, found(log(change=change))[about])
+
+
+def swings(turn: float = 0.0) -> np.ndarray:
+    """Runs ``(12, 120, 2)`` of a pendulum from other states, its angle wrapped where there is a turn."""
+    paths = np.stack([run(seed)[:, 1:3] for seed in range(12)])
+    if turn:
+        paths[..., 0] = (paths[..., 0] * turn) % turn
+    return paths
+
+
+def rows_of(paths: np.ndarray, cuts: np.ndarray) -> Transitions:
+    """Rows one after the other as a log that knows of these ``cuts``: last rows of episodes."""
+    obs = paths.reshape(-1, paths.shape[-1])
+    episode = np.cumsum(np.append(0, cuts[:-1]))
+    keep = np.flatnonzero(np.diff(episode) == 0)
+    box = spaces.Box(-np.inf, np.inf, obs.shape[1:], np.float32)
+    described = describe_task(box, spaces.Box(-1.0, 1.0, (1,)), dt=0.02)
+    action = np.random.default_rng(0).uniform(-1, 1, (len(keep), 1))
+    numbers = np.unique(episode[keep], return_inverse=True)[1]
+    ends = np.zeros(len(keep), bool)
+    return from_arrays(
+        described, obs[keep], action, obs[keep + 1], numbers, ends, reward=np.arange(len(keep))
+    )
+
+
+@pytest.mark.parametrize("turn", [0.0, 2 * np.pi, 360.0])
+def test_resets_joined_into_one_episode_are_named(turn: float) -> None:
+    paths = swings(turn=turn)
+    ends = np.arange(1_440) % 120 == 119
+    assert "resets" not in found(rows_of(paths, ends))
+    said = found(rows_of(paths, np.zeros(1_440, bool)))["resets"]
+    assert re.search(
+        "leaps in at least [67] rows, first in row 239, .* name the column where episodes end", said
+    )
+    late = found(rows_of(paths, np.roll(ends, 1)))["resets"]
+    assert re.search("in the last rows of episodes. Then mark episodes as ended a row earlier", late)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["HalfCheetah-v5", "Pusher-v5", "InvertedDoublePendulum-v5", "Pendulum-v1"]
+)
+def test_contacts_and_wrapped_angles_are_no_resets(env_id: str) -> None:
+    assert not {"resets", "jumps"} & set(found(collect(env_id, steps=1_000, seed=0, workers=1)))
+
+
+def test_a_robot_that_comes_to_rest_was_not_reset() -> None:
+    """Its usual step is tiny beside its first ones."""
+    t = np.arange(240)[:, None] * np.linspace(0.9, 1.1, 12)
+    paths = np.stack([np.exp(-0.1 * t) * np.cos(0.3 * t), np.exp(-0.1 * t) * np.sin(0.3 * t)], -1).swapaxes(
+        0, 1
+    )
+    assert "resets" not in found(rows_of(paths, np.arange(12 * 240) % 240 == 239))
 
 
 @pytest.mark.filterwarnings("ignore:.*outside action_space")

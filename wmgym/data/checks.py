@@ -17,6 +17,7 @@ from wmgym.data.odd_columns import (
     digits,
     jumps,
     repeats,
+    resets,
     some_rows,
     traits,
     wraps,
@@ -74,9 +75,10 @@ def check(data: Transitions) -> tuple[Finding, ...]:
 
     Actions and observations outside their spaces; columns that no longer follow from a robot's state;
     rewards and terminations that the task's formulas do not give; rewards and columns that never change;
-    no termination, or terminations that look like a time limit; one-step jumps, angles that wrap, numbers
-    that stand still or count, values that repeat from row to row or lose their digits in float32; actions
-    that are a row out of step with what they do; an episode that is there twice; too few episodes.
+    no termination, or terminations that look like a time limit; one-step jumps, resets within an episode,
+    angles that wrap, numbers that stand still or count, values that repeat from row to row or lose their
+    digits in float32; actions that are a row out of step with what they do; an episode that is there twice;
+    too few episodes.
     """
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 
@@ -222,6 +224,7 @@ _LOOKS: dict[str, _Look] = {
     "wrapped angles": wraps,
     "numbers of the state": traits,
     "jumps": jumps,
+    "resets": resets,
     "action timing": _lag,
     "repeated episodes": _twice,
     "number of episodes": _few,

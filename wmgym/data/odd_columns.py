@@ -8,6 +8,7 @@ from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 
 LOOKED_AT = 100_000  # rows at most that a check looks at where it needs quantiles or formulas
+_LEAP = 5  # times the steps beside it; no step of the MuJoCo tasks reaches twice that without a reset
 _TURNS = {2 * np.pi: "2 pi", 360.0: "360", 2.0: "2"}  # full turns in radians, degrees and half turns
 
 
@@ -51,8 +52,8 @@ def digits(data: Transitions) -> str | None:
 def wraps(data: Transitions) -> str | None:
     """A column that jumps by a full turn, and is not known as an angle."""
     declared = data.task.core.geometry.angles
-    for k, span in enumerate(data.obs.max(0) - data.obs.min(0)):
-        turn = next((turn for turn in _TURNS if 0.9 * turn < span <= 1.001 * turn), None)
+    for k in range(data.obs.shape[1]):
+        turn = _turn(data, k)
         if turn is None or k in declared:
             continue
         change = np.abs(data.next_obs[:, k] - data.obs[:, k])
@@ -99,6 +100,43 @@ def jumps(data: Transitions) -> str | None:
     )
 
 
+def resets(data: Transitions) -> str | None:
+    """Rows in which most columns leap at once, as where the robot was reset within an episode.
+
+    Beside the row before and the one after, so that a robot that moves fast and then rests has none, and in
+    more than half of the columns, so that contacts, which change velocities alone, have none.
+    """
+    if len(data) < 200:
+        return None
+    rows, inside = some_rows(data), np.diff(data.episode) == 0
+    far, clear = np.zeros((2, len(data)), np.int64)  # number of columns that leap, by either measure
+    moving = 0
+    for k in range(data.obs.shape[1]):
+        change = _change(data, k)
+        usual = np.median(change[rows])
+        if usual > 0:
+            beside = np.full(len(change), usual)
+            np.maximum(beside[1:], change[:-1] * inside, out=beside[1:])
+            np.maximum(beside[:-1], change[1:] * inside, out=beside[:-1])
+            far += change > _LEAP * beside
+            clear += change > 2 * _LEAP * beside
+            moving += 1
+    if not (clear > moving // 2).any():
+        return None
+    found = np.flatnonzero(far > moving // 2)
+    last = np.append(~inside, True)[found].sum()
+    late, times = last > len(found) / 2, "row" if len(found) == 1 else "rows"
+    return (
+        f"the observation leaps in at least {len(found):,} {times}, first in row {found[0]}, by over {_LEAP} times what most of it does in the rows beside; was the robot reset or "
+        f"moved {'in the last rows of episodes' if late else 'within an episode'}? Then "
+        + (
+            "mark episodes as ended a row earlier"
+            if late
+            else "name the column where episodes end, or mark it"
+        )
+    )
+
+
 def some_rows(data: Transitions) -> np.ndarray:
     """Rows spread evenly over the data."""
     return np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(np.int64)
@@ -108,3 +146,16 @@ def column_name(data: Transitions, k: int) -> str:
     """The name of an observation's number."""
     names = data.task.core.names
     return names[k] if len(names) == data.obs.shape[1] else f"obs_{k}"
+
+
+def _turn(data: Transitions, k: int) -> float | None:
+    """The full turn that the range of a column has, if it may be an angle that wraps."""
+    span = np.ptp(data.obs[:, k])
+    return next((turn for turn in _TURNS if 0.9 * turn < span <= 1.001 * turn), None)
+
+
+def _change(data: Transitions, k: int) -> np.ndarray:
+    """How far a column moves in each step ``(n,)``, of what may be an angle the shorter way round."""
+    change: np.ndarray = np.abs(data.next_obs[:, k] - data.obs[:, k])
+    turn = _turn(data, k)
+    return change if turn is None else np.minimum(change, np.abs(turn - change))
