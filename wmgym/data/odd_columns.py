@@ -127,13 +127,10 @@ def resets(data: Transitions) -> str | None:
     last = np.append(~inside, True)[found].sum()
     late, times = last > len(found) / 2, "row" if len(found) == 1 else "rows"
     return (
-        f"the observation leaps in at least {len(found):,} {times}, first in row {found[0]}, by over {_LEAP} times what most of it does in the rows beside; was the robot reset or "
-        f"moved {'in the last rows of episodes' if late else 'within an episode'}? Then "
-        + (
-            "mark episodes as ended a row earlier"
-            if late
-            else "name the column where episodes end, or mark it"
-        )
+        f"the observation leaps in at least {len(found):,} {times}, first in row {found[0]}, by over {_LEAP} "
+        "times what most of it does in the rows beside; was the robot reset or moved "
+        f"{'in the last rows of episodes' if late else 'within an episode'}? Then "
+        f"{'mark episodes as ended a row earlier' if late else 'name the column where episodes end, or mark it'}"
     )
 
 
