@@ -151,7 +151,7 @@ def test_resets_joined_into_one_episode_are_named(turn: float) -> None:
         "leaps in at least [67] rows, first in row 239, .* name the column where episodes end", said
     )
     late = found(rows_of(paths, np.roll(ends, 1)))["resets"]
-    assert re.search("in the last rows of episodes. Then mark episodes as ended a row earlier", late)
+    assert re.search("in the last rows of episodes. Then mark their ends a row earlier", late)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def resets(data: Transitions) -> str | None:
         f"the observation leaps in at least {len(found):,} {times}, first in row {found[0]}, by over {_LEAP} "
         "times what most of it does in the rows beside; was the robot reset or moved "
         f"{'in the last rows of episodes' if late else 'within an episode'}? Then "
-        f"{'mark episodes as ended a row earlier' if late else 'name the column where episodes end, or mark it'}"
+        f"{'mark their ends a row earlier' if late else 'name the column where episodes end, or mark it'}"
     )
 
 
