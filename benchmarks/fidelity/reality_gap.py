@@ -37,9 +37,15 @@ ALONE = wmgym.FitConfig(
 SIMULATORS = ("nominal", "hybrid", "adapted", "identified", "pool world", "B alone")
 
 
-def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int) -> Transitions:
-    """Steps of the robot under the calibration's policies, half of them with action noise."""
+def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int, *, judged: bool = False) -> Transitions:
+    """Steps of the robot under the calibration's policies, to learn from, half of them with action noise.
+
+    What bounds are made of is ``judged``: every episode is of one policy and without noise, as the robot will
+    be driven.
+    """
     pool, half = policies(env_id, "calibration"), steps // 2
+    if judged:
+        return wmgym.collect(robot, pool, steps=steps, seed=seed, workers=1, max_episode_steps=EPISODE)
     quiet, noisy = (
         wmgym.collect(
             robot,
@@ -74,7 +80,7 @@ def measure(
     kind, changes = SHIFTS[what]
     robot = wmgym.make_task(wmgym.shift(env_id, **changes))
     log = driven(robot, env_id, budget, 1_000 * seed + 10)
-    calib = driven(robot, env_id, CALIBRATION, 1_000 * seed + 20)
+    calib = driven(robot, env_id, CALIBRATION, 1_000 * seed + 20, judged=True)
     judges = policies(env_id, "held-out")
     if setup.quick:
         judges = dict(list(judges.items())[:3])  # the fewest that can be ranked
