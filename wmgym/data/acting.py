@@ -76,13 +76,13 @@ class Actor:
         return self._task.as_dict(obs) if getattr(self._policy, "takes_dict", False) else obs
 
     def _takes_one(self, obs: np.ndarray) -> bool:
-        """Whether the policy answers a single observation with one action; one number may be a scalar."""
+        """Whether the policy answers a single observation with one action; of one number in any shape."""
         try:
             answer, state = self._asked(obs[0])
         except Exception:
             return False
         shape = self._shape(1)[1:]
-        scalar = answer.shape in ((), (1,)) and math.prod(shape) == 1
+        scalar = shape != () and answer.size == 1 == math.prod(shape)
         self._each = state is None and (answer.shape == shape or scalar)
         return self._each
 
