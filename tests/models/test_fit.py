@@ -291,6 +291,11 @@ def test_unknown_setting() -> None:
     "bad",
     [
         {"members": 0},
+        {"max_updates": 1.5},
+        {"width": "64"},
+        {"depth": True},
+        {"finetune_updates": 2.0},
+        {"learning_rate": "fast"},
         {"patience": -1},
         {"validation": 1.0},
         {"validation": 0.0},

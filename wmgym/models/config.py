@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Any, get_args
 
 from pydantic import Field
@@ -59,21 +60,26 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
-        for name in (
-            "members", "width", "depth", "batch_size", "max_updates", "eval_every", "patience", "rollout",
-            "finetune_steps",
+        for name, least in (
+            ("members", 1), ("width", 1), ("depth", 1), ("batch_size", 1), ("max_updates", 1),
+            ("eval_every", 1), ("patience", 1), ("rollout", 1), ("finetune_steps", 1),
+            ("finetune_updates", 0),
         ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name in ("learning_rate", "weight_decay", "validation", "margin"):
+            if not isinstance(getattr(self, name), Real):
+                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if not (
-            0 < self.validation < 1
-            and self.learning_rate > 0
-            and min(self.weight_decay, self.margin, self.finetune_updates) >= 0
+            0 < self.validation < 1 and self.learning_rate > 0 and min(self.weight_decay, self.margin) >= 0
         ):
             raise ValueError(
-                "need 0 < validation < 1, learning_rate > 0, and weight_decay, margin, finetune_updates >= 0"
+                "need 0 < validation < 1, learning_rate > 0, and weight_decay >= 0 and margin >= 0"
             )
 
 

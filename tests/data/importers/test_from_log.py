@@ -184,6 +184,67 @@ def test_an_archive_of_arrays(tmp_path: Path) -> None:
     assert data.task.core.names == ("observations_0", "observations_1")
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            lambda o, a: (o.reshape(2, 60, 2), a.reshape(2, 60, 1)),
+            "store a row a step, and an episode column",
+        ),
+        (lambda o, a: (o.T, a.T), r"obs \(2, 120\) and action \(1, 120\) have a column a step; transpose"),
+        (lambda o, a: (o.reshape(120, 2, 1)[:0], a[:0]), "it has no rows"),
+        (lambda o, a: (o.astype(str), a), "which columns are the obs.*'obs' hold no numbers"),
+    ],
+)
+def test_arrays_that_hold_no_row_a_step(tmp_path: Path, change: Any, match: str) -> None:
+    obs, action = change(run(4)[:, 1:3], run(4)[:, 3:4])
+    np.savez(tmp_path / "run.npz", obs=obs, action=action)
+    refused(match, tmp_path / "run.npz")
+
+
+def test_a_column_of_text_that_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "run.npz", q=run(4)[:, 1].astype(str), u=run(4)[:, 3])
+    refused("obs: column 'q' holds no numbers", tmp_path / "run.npz", obs="q")
+
+
+def test_matrices_in_a_row_are_flat(tmp_path: Path) -> None:
+    np.savez(tmp_path / "run.npz", obs=run(4)[:, [1, 2, 1, 4]].reshape(120, 2, 2), action=run(4)[:, 3])
+    with warnings.catch_warnings(action="ignore"):  # of columns that are equal
+        assert from_log(tmp_path / "run.npz", quiet=True).obs.shape == (119, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"scale": {"q1": "deg"}}, "scale of 'q1' must be a number that is not 0.*'deg'"),
+        ({"scale": {"q1": 0}}, "scale of 'q1' must be"),
+        ({"scale": {"q1": (1.0, 2.0, 3.0)}}, "scale of 'q1' must be"),
+        ({"scale": {"q1": float("nan")}}, "scale of 'q1' must be"),
+        ({"dt": -1}, "dt must be a number of seconds above 0, or None, got -1"),
+        ({"dt": "20ms"}, "dt must be"),
+        ({"max_gap": 0}, "max_gap must be a number of seconds above 0"),
+    ],
+)
+def test_settings_that_cannot_be(clean: Path, given: dict[str, Any], match: str) -> None:
+    refused(match, clean, **given)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_text_in_another_encoding_is_refused(clean: Path, encoding: str) -> None:
+    clean.write_text(clean.read_text(encoding="utf-8").replace("q1", "q1°"), encoding=encoding)
+    refused("run.csv: it is no UTF-8 text .* in UTF-8", clean)
+
+
+def test_clocks_of_another_unit_and_tiny_steps_are_named(tmp_path: Path) -> None:
+    rows = run(0)
+    with pytest.warns(UserWarning, match=r"dt=0.001 is 20 times below the 0.02 s between rows"):
+        read(write_csv(tmp_path / "run.csv", rows), dt=0.001)
+    rows[:, 0] *= 1000
+    with pytest.warns(UserWarning, match="there are 20 s between rows; is the time column in milliseconds"):
+        read(write_csv(tmp_path / "run.csv", rows))
+    assert read(tmp_path / "run.csv", scale={"t": 1e-3}).task.dt == pytest.approx(PERIOD)
+
+
 def test_from_a_folder_to_an_imagined_env(tmp_path: Path) -> None:
     """Fit, calibrate, save, load and imagine; no env anywhere."""
     for seed in range(6):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,6 +65,7 @@ def find_roles(tables: Sequence[Table], given: Mapping[str, Names | None]) -> Ro
     Raises:
         ValueError: a name that no column has, no observation or no action, or one column with two roles.
     """
+    left_out = sorted({name for table in tables for name in table.facts.get("left_out", ())})
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
     if not names:
         raise ValueError("the files have no column in common; import them one by one")
@@ -79,8 +82,10 @@ def find_roles(tables: Sequence[Table], given: Mapping[str, Names | None]) -> Ro
             taken.update(found[role])
     for role in ("obs", "action"):
         if not found[role]:
+            useless = f" ({_listed(left_out)} hold no numbers)" if left_out else ""
             raise ValueError(
-                f"which columns are the {role}? There are {_listed(names)}; name them with {role}=[...]"
+                f"which columns are the {role}? There are {_listed(names)}{useless}; name them with "
+                f"{role}=[...]"
             )
     every = [name for each in found.values() for name in each]
     if twice := next((name for name in every if every.count(name) > 1), None):
@@ -98,7 +103,8 @@ def matrix(table: Table, names: Sequence[str], scale: Mapping[str, Any]) -> np.n
         ValueError: columns of different lengths.
     """
     parts = [
-        _scaled(name, table.columns[name], scale).reshape(len(table.columns[name]), -1) for name in names
+        _scaled(name, column, scale).reshape(len(column), math.prod(column.shape[1:]))
+        for name, column in ((name, table.columns[name]) for name in names)
     ]
     lengths = {len(part) for part in parts}
     if len(lengths) > 1:
@@ -149,6 +155,24 @@ def _single(table: Table, name: str, rows: int) -> np.ndarray:
     return column.reshape(-1)
 
 
+def check_scale(scale: Mapping[str, Any], tables: Sequence[Table]) -> None:
+    """Refuse factors of columns that do not exist, and what is no factor.
+
+    Raises:
+        ValueError: either.
+    """
+    for name, factor in scale.items():
+        if not any(name in table.columns for table in tables):
+            raise ValueError(f"scale names {name!r}, which is no column")
+        pair = factor if isinstance(factor, (tuple, list)) else (factor, 0.0)
+        right = all(isinstance(each, Real) and math.isfinite(each) for each in pair)
+        if len(pair) != 2 or not right or pair[0] == 0:
+            raise ValueError(
+                f"scale of {name!r} must be a number that is not 0, or such a number and one to add, "
+                f"got {factor!r}"
+            )
+
+
 def _scaled(name: str, column: np.ndarray, scale: Mapping[str, Any]) -> np.ndarray:
     factor = scale.get(name, 1.0)
     by, plus = factor if isinstance(factor, (tuple, list)) else (factor, 0.0)
@@ -161,6 +185,8 @@ def _named(role: str, wanted: Names, names: Sequence[str], tables: Sequence[Tabl
     for each in [wanted] if isinstance(wanted, str) else wanted:
         matching = [each] if each in names else fnmatch.filter(names, each)
         if not matching:
+            if any(each in t.facts.get("left_out", ()) for t in tables):
+                raise ValueError(f"{role}: column {each!r} holds no numbers; store numbers in it")
             lacking = next((t.name for t in tables if each not in t.columns), "")
             missing = f"{lacking} has" if any(each in t.columns for t in tables) else "there is"
             close = difflib.get_close_matches(each, names, 1)

@@ -18,9 +18,12 @@ def read(path: str) -> list[Table]:
     Its fact ``text`` says of every column that is neither numbers nor dates where it is not.
 
     Raises:
-        ValueError: no header, a row of another length, two columns of one name.
+        ValueError: no UTF-8, no header, a row of another length, two columns of one name.
     """
-    content = Path(path).read_text(encoding="utf-8-sig", errors="strict")
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig", errors="strict")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
     first, _, rest = content.partition("\n")
     delimiter = max(",;\t", key=first.count)
     header = [name.strip() for name in next(csv.reader([first.lstrip("# ")], delimiter=delimiter), [])]

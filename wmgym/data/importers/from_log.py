@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from gymnasium import spaces
 
 from wmgym.data.checks import check
 from wmgym.data.importers import clock
-from wmgym.data.importers.columns import Names, Roles, column_names, find_roles
+from wmgym.data.importers.columns import Names, Roles, check_scale, column_names, find_roles
 from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
 from wmgym.data.importers.rows import usable_rows, wrapped
@@ -97,6 +98,9 @@ def from_log(
         ValueError: files that cannot be parsed, columns that are missing or do not fit, data that contradict
             themselves, or a task with other sizes.
     """
+    for name, value in (("dt", dt), ("max_gap", max_gap)):
+        if value is not None and not (isinstance(value, Real) and 0 < value < np.inf):
+            raise ValueError(f"{name} must be a number of seconds above 0, or None, got {value!r}")
     if reward is None and reward_fn is not None:
         reward = []
     named = {
@@ -125,6 +129,8 @@ def from_log(
     data = _joined(task, runs)
     if not quiet:
         print(told.text(tables, roles, data, labels))
+    for line in told.odd_clock():
+        warnings.warn(line, stacklevel=2)
     ends_unsaid = terminated is None or len(terminated) > 0
     for finding in check(data):
         if finding.about != "terminations" or ends_unsaid:
@@ -141,9 +147,7 @@ def _runs(
     discrete: bool,
 ) -> tuple[list[Run], float, Summary]:
     """All runs, on one grid of time where there is a clock; seconds a step; what was done to them."""
-    unknown = sorted(set(scale) - {name for table in tables for name in table.columns})
-    if unknown:
-        raise ValueError(f"scale names {unknown[0]!r}, which is no column")
+    check_scale(scale, tables)
     rows = [usable_rows(table, roles, scale) for table in tables]
     turns = wrapped(rows)
     if roles.time is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from typing import Any
 
@@ -37,5 +38,7 @@ def add_column(columns: dict[str, np.ndarray], facts: dict[str, Any], name: str,
     elif array.ndim == 0:
         facts[name] = array.item()
     else:
-        flat = array.reshape(len(array), -1) if array.ndim > 1 else array
+        if array.ndim > 2:
+            facts.setdefault("shapes", {})[name] = array.shape
+        flat = array.reshape(len(array), math.prod(array.shape[1:])) if array.ndim > 1 else array
         columns[name] = flat.astype(np.float32) if flat.dtype == np.float16 else flat

@@ -12,6 +12,8 @@ import numpy as np
 from wmgym.data.importers.columns import Roles, matrix, seconds, vector
 from wmgym.data.importers.table import Table
 
+_WIDE = 30  # numbers a row from which an array of few rows is more likely transposed
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -52,6 +54,7 @@ def usable_rows(table: Table, roles: Roles, scale: Mapping[str, Any]) -> Rows:
     """
     obs, action = matrix(table, roles.obs, scale), matrix(table, roles.action, scale)
     following = matrix(table, roles.next_obs, scale) if roles.next_obs else None
+    _check_shapes(table, roles, obs, action)
     n = len(action)
     if len(obs) == n + 1 and following is None:  # one episode with the observation that it ends with
         obs, following = obs[:-1], obs[1:]
@@ -94,6 +97,24 @@ def usable_rows(table: Table, roles: Roles, scale: Mapping[str, Any]) -> Rows:
     rows = Rows(table.name, obs, following, action, reward, unobserved, ended, time, begins, stops, lost)
     rows = _without(rows, bad, breaks=time is None)
     return _with_running_clock(rows) if time is not None else rows
+
+
+def _check_shapes(table: Table, roles: Roles, obs: np.ndarray, action: np.ndarray) -> None:
+    """Refuse arrays that do not hold a row a step."""
+    if not len(action) or not len(obs):
+        raise ValueError(f"{table.name}: it has no rows; leave it out")
+    shapes = table.facts.get("shapes", {})
+    deep = [shapes[name] for name in (roles.obs[0], roles.action[0]) if name in shapes]
+    if len(deep) == 2 and deep[0][:2] == deep[1][:2]:
+        raise ValueError(
+            f"{table.name}: obs {tuple(deep[0])} and action {tuple(deep[1])} have episodes and steps in "
+            "dimensions of their own; store a row a step, and an episode column that numbers the episodes"
+        )
+    stored = len(roles.obs) == len(roles.action) == 1  # one array each
+    if stored and all(len(each) * 10 < each.shape[1] > _WIDE for each in (obs, action)):
+        raise ValueError(
+            f"{table.name}: obs {obs.shape} and action {action.shape} have a column a step; transpose them"
+        )
 
 
 def wrapped(tables: Sequence[Rows]) -> dict[int, float]:

@@ -11,6 +11,8 @@ from wmgym.data.importers.rows import Rows
 from wmgym.data.importers.table import Table
 from wmgym.data.transitions import Transitions
 
+_SLOW = 5.0  # seconds a step from which a clock more likely counts other units
+_FINER = 10.0  # times below the rows' own period from which a dt is more likely a mistake
 _DONE = {
     "missing": "rows without all values: left out",
     "step": "rows without an action or reward: an episode ends before them",
@@ -69,6 +71,23 @@ class Summary:
         lost = sum((rows.lost for rows in self.rows), Counter[str]())
         lines += [f"  {lost[why]:,} {what}" for why, what in _DONE.items() if lost[why]]
         return "\n".join(lines)
+
+    def odd_clock(self) -> list[str]:
+        """Lines about steps that are far from what a robot's log has."""
+        if self.step is None or self.target is None:
+            return []
+        said = []
+        if self.step >= _SLOW:
+            said.append(
+                f"there are {self.step:.4g} s between rows; is the time column in milliseconds, say? Then "
+                "name its factor in scale, 0.001, or end its name in _ms, _us or _ns"
+            )
+        if self.step > _FINER * self.target:
+            said.append(
+                f"dt={self.target:.4g} is {self.step / self.target:.0f} times below the {self.step:.4g} s "
+                "between rows: nearly all steps would be interpolated, not recorded; pass a larger dt"
+            )
+        return said
 
     def _clock(self) -> str:
         assert self.step is not None

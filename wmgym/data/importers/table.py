@@ -20,8 +20,9 @@ class Table:
         columns: arrays ``(n,)`` or ``(n, k)`` of numbers or bools by name, one row a step or sample. Text has
             become numbers: dates seconds since 1970, labels their place in the alphabet; see ``labels``.
         facts: what the file says of itself, JSON values: ``dt``, ``env_id``, ``env_kwargs``,
-            ``observation_space`` and ``action_space`` as Minari writes them, ``left_out`` columns, and
-            columns of ``text``, see ``cells.column``.
+            ``observation_space`` and ``action_space`` as Minari writes them, ``left_out`` columns, which
+            hold no numbers, ``shapes`` of columns that had more than two dimensions, and columns of
+            ``text``, see ``cells.column``.
     """
 
     name: str
