@@ -101,3 +101,15 @@ def test_a_file_of_a_policy_acts_as_it_does(head: Any, activation: Any, tmp_path
     (said,) = session(path).run(None, {"obs": obs})
     np.testing.assert_allclose(said, policy(obs), rtol=1e-5, atol=1e-6)
     assert json.loads((tmp_path / "policy.json").read_text())["outputs"]["action"]["shape"][0] == "n"
+
+
+@pytest.mark.parametrize("text", ['{"n_steps": 32}', "[1]", "{", '{"kind": 3}'])
+def test_a_json_file_that_is_no_contract_is_not_replaced(text: str, tmp_path: Path) -> None:
+    policy = wmgym.load_policy("policies/Hopper-v5/ppo-200k")
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(wmgym.StoreError, match="is no contract; export to another name"):
+        policy.export(tmp_path / "mine.onnx")
+    assert (tmp_path / "mine.json").read_text() == text
+    assert not (tmp_path / "mine.onnx").exists()
+    policy.export(tmp_path / "other.onnx")
+    policy.export(tmp_path / "other.onnx")  # a contract is

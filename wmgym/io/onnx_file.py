@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.io.files import StoreError, StrPath, write_bytes, write_json
+from wmgym.io.files import StoreError, StrPath, read_json, write_bytes, write_json
 
 OPSET = 20
 _IR = 10  # what readers of that opset know
@@ -58,11 +58,13 @@ class Graph:
         """Check the graph, and replace ``path`` and the JSON file of the same name beside it.
 
         Raises:
-            StoreError: another ending than ``.onnx``, or the files cannot be written.
+            StoreError: another ending than ``.onnx``, a JSON file beside it that is no contract, or the files
+                cannot be written.
         """
         path = Path(path)
         if path.suffix != ".onnx":
             raise StoreError(f"{path} must end in .onnx; its contract goes beside it, as {path.stem}.json")
+        _refuse_foreign(path.with_suffix(".json"))
         onnx = self._onnx
         used = {name for node in self._nodes for name in node.input}
         held = [
@@ -99,3 +101,15 @@ class Graph:
     def _kind(self, dtype: np.dtype[Any] | type) -> int:
         found: int = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return found
+
+
+def _refuse_foreign(contract: Path) -> None:
+    """Refuse to replace a JSON file that no export wrote."""
+    if not contract.is_file():
+        return
+    try:
+        kind = read_json(contract).get("kind")
+    except StoreError:
+        kind = None
+    if not (isinstance(kind, str) and kind.startswith("wmgym ")):
+        raise StoreError(f"{contract}, where the contract goes, is no contract; export to another name")
