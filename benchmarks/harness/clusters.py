@@ -9,6 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+SMALL_RUN: dict[str, Any] = {
+    "rounds": [{"real_steps": 200, "fit_updates": 20, "imagined_steps": 512}],
+    "collect": {"calibration_steps": 100, "max_episode_steps": 50},
+    "fit": {"members": 2, "width": 32, "eval_every": 10},
+    "train": {"num_envs": 8, "max_episode_steps": 10,
+              "hyperparameters": {"n_steps": 64, "batch_size": 64, "n_epochs": 1}},
+    "evaluate": {"episodes": 2},
+}  # fmt: skip
+"""Settings of a run that takes seconds, for sweeps of many."""
+
 STORE = 100_000_000  # bytes of a node's object store
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import wmgym
-from benchmarks.harness.clusters import cluster
+from benchmarks.harness.clusters import SMALL_RUN, cluster
 from benchmarks.harness.results import ROOT, Row, target
 from benchmarks.harness.runner import Benchmark
 from benchmarks.harness.worlds import Setup
@@ -31,14 +31,6 @@ from wmgym.io import artifacts, files
 from wmgym.io.progress import Advance
 
 WORLD = "HalfCheetah-v5"
-SWEEP: dict[str, Any] = {
-    "rounds": [{"real_steps": 200, "fit_updates": 20, "imagined_steps": 512}],
-    "collect": {"calibration_steps": 100, "max_episode_steps": 50},
-    "fit": {"members": 2, "width": 32, "eval_every": 10},
-    "train": {"num_envs": 8, "max_episode_steps": 10,
-              "hyperparameters": {"n_steps": 64, "batch_size": 64, "n_epochs": 1}},
-    "evaluate": {"episodes": 2},
-}  # fmt: skip
 NO_RAY = "import sys; sys.modules['ray'] = None; "
 
 
@@ -86,7 +78,7 @@ def node_lost(setup: Setup) -> list[Row]:
     count = setup.size(20, 4)
     config = wmgym.SweepConfig(
         tasks=("InvertedPendulum-v5",), seeds=tuple(range(count)), budgets=(300,), algorithms=("PPO",),
-        settings=SWEEP,
+        settings=SMALL_RUN,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as home:
         whole, broken = Path(home) / "whole", Path(home) / "broken"

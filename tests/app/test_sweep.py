@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import wmgym
+from benchmarks.harness.clusters import SMALL_RUN as SETTINGS
 from wmgym.app import cli, sweep_config, sweep_page, sweep_unit
 from wmgym.app import sweep as sweep_module
 from wmgym.app.sweep_unit import Done, Order
@@ -29,14 +30,6 @@ from wmgym.io.files import StoreError
 from wmgym.io.progress import Advance
 
 ENV = "InvertedPendulum-v5"
-SETTINGS: dict[str, Any] = {
-    "rounds": [{"real_steps": 200, "fit_updates": 20, "imagined_steps": 512}],
-    "collect": {"calibration_steps": 100, "max_episode_steps": 50},
-    "fit": {"members": 2, "width": 32, "eval_every": 10},
-    "train": {"num_envs": 8, "max_episode_steps": 10,
-              "hyperparameters": {"n_steps": 64, "batch_size": 64, "n_epochs": 1}},
-    "evaluate": {"episodes": 2},
-}  # fmt: skip
 
 
 def config(seeds: tuple[int, ...] = (0, 1, 2, 3), **changes: Any) -> wmgym.SweepConfig:

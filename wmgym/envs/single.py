@@ -38,13 +38,11 @@ class SingleEpisode:
         if seed is not None:
             episodes.generator.manual_seed(seed)
         episodes.begin_lent(step)
-        infos: dict[str, Any] = {"diverged": False}
-        if "error_bound" in step.buffers:  # a start is known without error
-            infos["error_bound"] = np.zeros_like(step.buffers["error_bound"][0])
-        if self._venv.trust is not None:
+        infos = self._infos(step, diverged=False)
+        if "error_bound" in infos:  # a start is known without error
+            infos["error_bound"][...] = 0
+        if "distrust" in infos:
             infos["distrust"] = 0.0
-            if self._venv.world.support is not None:
-                infos["novelty"] = self._venv.world.novelty(step.state.core).item()
         return self._shown(step.buffers["first_obs"]), infos
 
     def step(self, given: Any) -> Stepped | None:
@@ -61,13 +59,8 @@ class SingleEpisode:
         outcome = step.step(action, elapsed, episodes.generator)
         reward, terminated, diverged = outcome.reward, outcome.terminated, outcome.diverged
         truncated, buffers = diverged or elapsed >= self._limit, step.buffers
-        infos: dict[str, Any] = {"diverged": diverged}
-        if "error_bound" in buffers:
-            infos["error_bound"] = buffers["error_bound"][0].copy()
+        infos = self._infos(step, diverged)
         if self._venv.trust is not None:
-            infos["distrust"] = buffers["distrust"].item()
-            if self._venv.world.support is not None:
-                infos["novelty"] = self._venv.world.novelty(step.state.core).item()
             said = np.array([reward]), np.array([terminated]), np.array([truncated])
             said = self._venv.trust.apply(buffers["distrust"], *said)
             reward, terminated, truncated = (each.item() for each in said)
@@ -76,6 +69,16 @@ class SingleEpisode:
         truncated = truncated and not terminated
         episodes.ended[0] = terminated or truncated
         return self._obs(buffers), reward, terminated, truncated, infos
+
+    def _infos(self, step: CompiledStep, diverged: bool) -> dict[str, Any]:
+        infos: dict[str, Any] = {"diverged": diverged}
+        if "error_bound" in step.buffers:
+            infos["error_bound"] = step.buffers["error_bound"][0].copy()
+        if self._venv.trust is not None:
+            infos["distrust"] = step.buffers["distrust"].item()
+            if self._venv.world.support is not None:
+                infos["novelty"] = self._venv.world.novelty(step.state.core).item()
+        return infos
 
     def _action(self, given: Any) -> np.ndarray | None:
         """As the step takes it; None where it is not what the space asks for."""

@@ -75,11 +75,9 @@ def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, 
     if table is not None:
         bound = {
             "level": table.level,
-            "half_width": np.asarray(table.half_width[propagation], float).tolist(),
+            "half_width": np.nan_to_num(table.half_width[propagation].astype(float), posinf=1e30).tolist(),
             "data_std": np.asarray(table.data_std, float).tolist(),
         }
-        if not np.isfinite(bound["half_width"]).all():
-            bound["half_width"] = np.nan_to_num(bound["half_width"], posinf=1e30).tolist()
     known = task.core.layout is not None or task.core.from_mujoco is not None
     return {
         "kind": "wmgym world",
