@@ -115,10 +115,11 @@ def final_infos(obs: Any, infos: dict[str, Any], ended: np.ndarray) -> dict[str,
     "final_obs" is an object array of their last observations, ``obs`` ``(ended, *obs_shape)``, or
     None; "final_info" is the infos, zero for the other envs; each has its mask.
     """
-    last = np.full(len(ended), None, dtype=object)
-    for k, i in enumerate(np.flatnonzero(ended)):
-        last[i] = row_of(obs, k)
-    info = {key: value.copy() for key, value in named(infos)}
-    for value in info.values():
-        value[~ended] = 0
+    last, rows = np.full(len(ended), None, dtype=object), np.flatnonzero(ended)
+    each = obs if isinstance(obs, np.ndarray) else (row_of(obs, k) for k in range(len(rows)))
+    for i, row in zip(rows.tolist(), each, strict=True):
+        last[i] = row
+    info = {key: np.zeros_like(value) for key, value in named(infos)}
+    for key, value in info.items():
+        value[rows] = infos[key][rows]
     return masked({"final_obs": last, "final_info": masked(info, ended)}, ended)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gymnasium as gym
 import numpy as np
 import torch
 
+from wmgym.envs.parts import parts_of, separable, side_by_side
 from wmgym.models.compiled import CompiledStep
 from wmgym.models.dynamics import Propagation
 from wmgym.models.fallback import FallbackDynamics
@@ -50,6 +51,25 @@ class EnvSnapshot:
         return EnvSnapshot(state, elapsed, ended, place, self.generator)
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """What a step of ``count`` episodes comes to; the arrays are the caller's.
+
+    Attributes:
+        obs: ``(count, *obs_shape)`` as the space has them, flat where it is a Dict.
+        reward: ``(count,)`` float64.
+        terminated: ``(count,)`` bool.
+        displacement: ``(count, displacement_dim)``.
+        infos: see ``Episodes.infos``.
+    """
+
+    obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    displacement: np.ndarray
+    infos: dict[str, np.ndarray]
+
+
 class Episodes:
     """``count`` imagined episodes, not yet started, of which an ``EnvSnapshot`` tells at any time.
 
@@ -66,6 +86,11 @@ class Episodes:
         self.generator = torch.Generator(self.starts.device)
         self.generator.seed()
         self._state: WorldState | None = None
+        self._ours = False  # whether nobody else has its arrays
+        self._separable = separable(world, propagation)
+        space = world.task.observation_space
+        sides = space.low.reshape(1, -1), space.high.reshape(1, -1)
+        self._bounds = sides if np.isfinite(sides).any() else None  # a prediction knows nothing of them
 
     @property
     def state(self) -> WorldState:
@@ -86,19 +111,96 @@ class Episodes:
             start = torch.tensor(given[mask], device=rows.device)
         with torch.no_grad():
             if mask.all():
-                self._state = self.world.init(start, self.generator)
+                self._state, self._ours = self.world.init(start, self.generator), False
             else:
                 fresh = self.world.init(start, self.generator, held=self.state.member[~rows])
-                self._state = self.state.put(rows, fresh)
+                self._state = self._put(mask, fresh) if self._ours else self.state.put(rows, fresh)
         self.elapsed[mask], self.place[mask], self.ended[mask] = 0, 0, False
 
-    def step(self, action: torch.Tensor) -> WorldStep:
+    def _put(self, mask: np.ndarray, fresh: WorldState) -> WorldState:
+        """``WorldState.put`` into arrays of our own."""
+        state = self.state
+        for name in ("core", "shown", "full", "companion", "cumulative_disagreement"):
+            getattr(state, name).numpy()[mask] = getattr(fresh, name).numpy()
+        after = replace(state, member=state.member.index_put((torch.from_numpy(mask),), fresh.member))
+        after.keep_full(state.full)
+        return after
+
+    def step(self, action: torch.Tensor) -> Stepped:
         """Advance every episode by one step."""
-        with torch.no_grad():
-            outcome = self.world.step(self.state, action, self.propagation, self.generator, self.trust)
-        self._state = outcome.state
         self.elapsed += 1
-        return outcome
+        count, task = len(action), self.world.task
+        parts = parts_of(count) if self._separable else [slice(count)]
+        obs = np.empty((count, task.obs_dim), task.observation_space.dtype)
+        done: dict[int, tuple[WorldStep, dict[str, np.ndarray]]] = {}
+        before = self.state
+        with torch.inference_mode(False):
+            core = torch.empty(count, task.core.dim) if len(parts) > 1 else None
+            full = (
+                torch.empty(count, task.core.state_dim) if core is not None and task.core.shown_dim else core
+            )
+
+        def step(part: slice) -> None:
+            state = before if core is None else before.rows(part)
+            outcome = self.world.step(state, action[part], self.propagation, self.generator, self.trust)
+            after = outcome.state
+            infos = self._infos(after, self.elapsed[part], outcome.diverged.cpu().numpy().copy())
+            self.observe(after.full, obs[part])
+            if core is not None and full is not None:
+                core[part] = after.core
+                if full is not core:
+                    full[part] = after.full
+            done[part.start or 0] = outcome, infos
+
+        with torch.no_grad():
+            side_by_side(step, parts)
+        found = [done[at] for at in sorted(done)]
+        outcomes, infos = [outcome for outcome, _ in found], [each for _, each in found]
+        self._state = (
+            outcomes[0].state if core is None or full is None else self._joined(core, full, outcomes)
+        )
+        self._ours = self._separable
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(outcome, name).cpu().numpy() for outcome in outcomes])
+
+        return Stepped(
+            obs.reshape(count, *task.observation_space.shape),
+            joined("reward").astype(np.float64),
+            joined("terminated"),
+            joined("displacement"),
+            {name: np.concatenate([each[name] for each in infos]) for name in infos[0]},
+        )
+
+    def _joined(self, core: torch.Tensor, full: torch.Tensor, outcomes: list[WorldStep]) -> WorldState:
+        """The next state of all episodes, whose parts are in ``core`` and ``full``."""
+        state = replace(self.state, core=core, shown=full[:, core.shape[1] :])
+        if self.trust:
+            parts = [outcome.state for outcome in outcomes]
+            state = replace(
+                state,
+                companion=torch.cat([part.companion for part in parts]),
+                cumulative_disagreement=torch.cat([part.cumulative_disagreement for part in parts]),
+            )
+        state.keep_full(full)
+        return state
+
+    def observe(self, full: torch.Tensor, into: np.ndarray) -> None:
+        """What states ``(n, state_dim)`` show, into ``(n, obs_dim)`` of the space's type."""
+        flat = self.world.task.core.observe(full.cpu().numpy())
+        if into.dtype.kind in "iu":
+            flat = np.rint(flat)  # a cast would cut the fraction off
+        np.copyto(into, flat, "unsafe")
+        if self._bounds is not None:
+            np.clip(into, *self._bounds, out=into)
+
+    def observed(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """What all episodes show now, or those of a mask: ``(n, *obs_shape)``, flat where it is a Dict."""
+        task, full = self.world.task, self.state.full
+        full = full if rows is None else full[torch.from_numpy(rows).to(full.device)]
+        obs = np.empty((len(full), task.obs_dim), task.observation_space.dtype)
+        self.observe(full, obs)
+        return obs.reshape(len(full), *task.observation_space.shape)
 
     def begin_lent(self, step: CompiledStep) -> None:
         """``begin`` of the only episode, with the same draws, in a compiled step's buffers."""
@@ -106,33 +208,36 @@ class Episodes:
         at = int(torch.randint(len(self.starts), size, generator=self.generator).item())
         member = deal_members(none, 1, self.world.dynamics.num_members, self.generator).item()
         step.start(self.starts[at].numpy(), int(member))
-        self._state = step.state
+        self._state, self._ours = step.state, False
         self.elapsed[:], self.place[:], self.ended[:] = 0, 0, False
 
     def lend(self, step: CompiledStep) -> None:
         """Let a compiled step change the state of the only episode in place, until something else does."""
         if self._state is not step.state:
             step.load(self.state)
-            self._state = step.state
+            self._state, self._ours = step.state, False
 
     def infos(self, diverged: np.ndarray) -> dict[str, np.ndarray]:
         """What ``ImaginedVectorEnv`` says in its infos, but for masks and ended episodes."""
+        return self._infos(self.state, self.elapsed, diverged)
+
+    def _infos(self, state: WorldState, elapsed: np.ndarray, diverged: np.ndarray) -> dict[str, np.ndarray]:
         infos, table = {"diverged": diverged}, self.world.calibration
         if table is not None:
-            core = self.state.core.cpu().numpy()
-            disagreement = self.world.disagreement(self.state, self.elapsed) if self.trust else None
-            bound = table.error_bound(self.elapsed, self.propagation, core, disagreement)
+            core = state.core.cpu().numpy()
+            disagreement = self.world.disagreement(state, elapsed) if self.trust else None
+            bound = table.error_bound(elapsed, self.propagation, core, disagreement)
             infos["error_bound"] = bound
             if self.trust:
                 infos["distrust"] = (bound / table.data_std).mean(1)
         if isinstance(self.world.dynamics, FallbackDynamics):
-            carry = self.state.carry
+            carry = state.carry
             assert carry is None or isinstance(carry, torch.Tensor)
             none = np.zeros(len(diverged), bool)  # before the first step
             taken = none if carry is None else carry[:, 0].cpu().numpy() > 0
             infos["fallback"] = taken
         if self.trust and self.world.support is not None:
-            infos["novelty"] = self.world.novelty(self.state.core).cpu().numpy()
+            infos["novelty"] = self.world.novelty(state.core).cpu().numpy()
         return infos
 
     def snapshot(self) -> EnvSnapshot:
@@ -149,5 +254,6 @@ class Episodes:
         if last >= members:
             raise ValueError(f"the snapshot follows member {last} of its world, this one's has {members}")
         here = deepcopy(snapshot)
+        self._ours = False
         self._state, self.elapsed, self.ended, self.place = here.state, here.elapsed, here.ended, here.place
         self.generator.set_state(here.generator)

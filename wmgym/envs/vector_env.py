@@ -135,8 +135,6 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.single_observation_space, self.single_action_space = task.env_space, task.action_space
         self.observation_space = batch_space(task.env_space, num_envs)
         self.action_space = batch_space(task.action_space, num_envs)
-        sides = task.observation_space.low, task.observation_space.high
-        self._bounds = sides if np.isfinite(sides).any() else None  # a prediction knows nothing of them
         self.max_episode_steps = task.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._episodes = Episodes(self.world, num_envs, bank, propagation, self.trust is not None)
         self._renderer: Renderer | None = None
@@ -192,49 +190,43 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             actions, self.single_action_space, self.num_envs, self._episodes.starts.device
         )
         outcome = self._episodes.step(action)
-        reward = outcome.reward.cpu().numpy().astype(np.float64)
-        terminated, diverged = outcome.terminated.cpu().numpy().copy(), outcome.diverged.cpu().numpy().copy()
+        reward, terminated, infos, obs = outcome.reward, outcome.terminated, outcome.infos, outcome.obs
         if self.render_mode is not None:
-            self._episodes.place += outcome.displacement.cpu().numpy()
+            self._episodes.place += outcome.displacement
         if waiting:  # NEXT_STEP: in this step they start anew, whatever their actions
             over = self._episodes.ended.copy()
-            self._episodes.begin(over)
-            reward[over], terminated[over], diverged[over] = 0.0, False, False
-        infos, truncated = self._episodes.infos(diverged), diverged
+            reward[over], terminated[over] = 0.0, False
+            self._begin(over, obs, infos)
+        truncated = infos["diverged"]
         if self.max_episode_steps is not None:
             truncated = truncated | (self._episodes.elapsed >= self.max_episode_steps)
         if self.trust is not None:
             reward, terminated, truncated = self.trust.apply(infos["distrust"], reward, terminated, truncated)
         truncated, infos = truncated & ~terminated, conventions.masked(infos, np.ones(self.num_envs, bool))
         ended = terminated | truncated
+        as_dict = self.world.task.as_dict
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._episodes.ended = ended
-        elif ended.any():
-            self._same_step(ended, infos)
+        elif ended.any():  # it starts anew at once, and infos tell of both episodes
+            final = conventions.final_infos(as_dict(obs[ended]), infos, ended)
+            self._begin(ended, obs, infos)
+            infos |= final
         if self.render_mode == "human":
             self._draw()
-        return self._observe(), reward, terminated, truncated, infos
+        return as_dict(obs), reward, terminated, truncated, infos
 
-    def _same_step(self, ended: np.ndarray, infos: dict[str, Any]) -> None:
-        """Autoreset SAME_STEP: what has ended starts anew at once; ``infos`` tell of both episodes."""
-        final = conventions.final_infos(self._observe(ended), infos, ended)
-        self._episodes.begin(ended)
+    def _begin(self, rows: np.ndarray, obs: np.ndarray, infos: dict[str, Any]) -> None:
+        """Start the episodes of a mask; what a step tells of them becomes what is known of a start."""
+        self._episodes.begin(rows)
+        obs[rows] = self._episodes.observed(rows)
         for _, value in conventions.named(infos):
-            value[ended] = 0  # a start is known without error
+            value[rows] = 0  # a start is known without error
         if "novelty" in infos:
-            start = self._episodes.state.core[torch.as_tensor(ended, device=self._episodes.starts.device)]
-            infos["novelty"][ended] = self.world.novelty(start).cpu().numpy()
-        infos |= final
+            start = self._episodes.state.core[torch.as_tensor(rows, device=self._episodes.starts.device)]
+            infos["novelty"][rows] = self.world.novelty(start).cpu().numpy()
 
-    def _observe(self, rows: np.ndarray | None = None) -> Any:
-        """What all episodes show, or those of a mask."""
-        task, full = self.world.task, self._episodes.state.full.cpu().numpy()
-        flat = task.core.observe(full if rows is None else full[rows])
-        space = task.observation_space
-        if space.dtype is not None and space.dtype.kind in "iu":
-            flat = np.rint(flat)  # a cast would cut the fraction off
-        obs = np.array(flat, space.dtype).reshape(len(flat), *space.shape)
-        return task.as_dict(obs if self._bounds is None else np.clip(obs, *self._bounds))
+    def _observe(self) -> Any:
+        return self.world.task.as_dict(self._episodes.observed())
 
     @property
     def compute_reward(self) -> ComputeReward:

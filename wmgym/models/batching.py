@@ -99,9 +99,10 @@ class MemberPacking:
     Attributes:
         only: the one member that all rows have, if so; they then stay where they are.
         rows: number of rows.
-        room: places a member.
-        source: ``(members * room,)`` row that each place takes; empty where ``only`` is.
+        room: places a member; 0 where each member has as many as it needs.
+        source: ``(places,)`` row that each place takes; empty where ``only`` is.
         back: ``(rows,)`` place of each row; likewise.
+        ends: place after each member's last one; empty where all have the same room.
     """
 
     only: int | None
@@ -109,10 +110,14 @@ class MemberPacking:
     room: int
     source: Tensor
     back: Tensor
+    ends: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, member: Tensor, num_members: int) -> MemberPacking:
-        """For rows of these members ``(rows,)``; in NumPy, whose small operations cost less."""
+    def of(cls, member: Tensor, num_members: int, ragged: int | None = None) -> MemberPacking:
+        """For rows of these members ``(rows,)``; in NumPy, whose small operations cost less.
+
+        From ``ragged`` rows on, each has as many places as it needs where the same for all would waste many.
+        """
         none, rows = member[:0], len(member)
         if rows == 1:
             return cls(int(member), 1, 1, none, none)
@@ -121,26 +126,69 @@ class MemberPacking:
         room = int(counts.max())
         if room == rows:
             return cls(int(held[0]), rows, room, none, none)
-        room += -room % MULTIPLE
+        own = ragged is not None and rows >= ragged and room * num_members > _SPARE * rows
+        places = counts if own else np.full(num_members, room)
+        places = places + -places % MULTIPLE
+        ends = places.cumsum()
         order = held.astype(np.int16).argsort(kind="stable")  # a radix sort
-        # Each member's rows begin at a multiple of room; empty places repeat the first row, unread.
-        shift = np.arange(0, num_members * room, room) - counts.cumsum() + counts
+        # Empty places repeat the first row, unread.
+        shift = ends - places - counts.cumsum() + counts
         place = np.arange(rows) + shift.repeat(counts)
-        source, back = np.zeros(num_members * room, np.int64), np.empty_like(place)
+        source, back = np.zeros(ends[-1], np.int64), np.empty_like(place)
         source[place], back[order] = order, place
         index = torch.from_numpy(source), torch.from_numpy(back)
         if not member.is_cpu:
             index = index[0].to(member.device), index[1].to(member.device)
-        return cls(None, rows, room, *index)
+        return (
+            cls(None, rows, 0, *index, tuple(ends.tolist()))
+            if own
+            else cls(None, rows, int(places[0]), *index)
+        )
 
     def pack(self, rows: Array) -> Tensor:
-        """Rows ``(batch, k)`` by member ``(members, room, k)``."""
+        """Rows ``(batch, k)`` by member ``(members, room, k)``; ``(places, k)`` where rooms differ."""
         if self.only is not None:
             return as_tensor(padded(rows))[None]
-        return as_tensor(rows).index_select(0, self.source).view(-1, self.room, rows.shape[1])
+        packed = as_tensor(rows).index_select(0, self.source)
+        return packed if self.ends else packed.view(-1, self.room, rows.shape[1])
+
+    def of_members(self, packed: Tensor) -> list[Tensor]:
+        """What ``pack`` made where rooms differ, apart."""
+        begins = (0, *self.ends[:-1])
+        return [packed[begin:end] for begin, end in zip(begins, self.ends, strict=True)]
 
     def unpack(self, packed: Tensor, columns: int) -> Tensor:
         """The way back, for the first few columns."""
         if self.only is not None:
             return packed[0, : self.rows, :columns]
-        return packed.flatten(0, 1)[:, :columns].index_select(0, self.back)
+        packed = packed if self.ends else packed.flatten(0, 1)
+        return packed[:, :columns].index_select(0, self.back)
+
+
+class Packings:
+    """Packings of the last batches, as episodes keep their members for many steps."""
+
+    def __init__(self, num_members: int) -> None:
+        self.num_members = num_members
+        self._held: dict[tuple[int, int, bool], tuple[Tensor, int, MemberPacking]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied empty: a copy's tensors lie elsewhere."""
+        return Packings, (self.num_members,)
+
+    def of(self, member: Tensor, ragged: int | None = None) -> MemberPacking:
+        """See ``MemberPacking.of``."""
+        if member.is_inference():  # has no version, so a change in place would go unnoticed
+            return MemberPacking.of(member, self.num_members, ragged)
+        key = member.data_ptr(), len(member), ragged is None
+        _, version, plan = self._held.get(key, (None, 0, None))
+        if plan is None or version != member._version:
+            plan = MemberPacking.of(member, self.num_members, ragged)
+            if len(self._held) >= _HELD:
+                self._held.clear()
+            self._held[key] = member, member._version, plan  # the tensor too, so that no other is there
+        return plan
+
+
+_HELD = 128  # packings
+_SPARE = 1.06  # places for each row, which are worth calls of their own for each member

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,40 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wmgym.io.schema import ArraySpec, check_arrays, from_json, to_json
-from wmgym.models.batching import MemberPacking, alike, as_tensor, library, padded, widened
+from wmgym.models.batching import MemberPacking, Packings, alike, as_tensor, library, padded, widened
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Carry, Precision, Prediction, register_dynamics
+from wmgym.models.layers import Layer, Layers, init, through
 from wmgym.tasks.layout import Array
+
+IN_TURN = 512
+"""From this many rows on, members of unequal shares are asked one after the other, without empty places."""
 
 VECTOR = 32
 """Rows are padded to this where torch takes an exp, which rounds differently in a vector's tail."""
-
-Layer: TypeAlias = tuple[Tensor, Tensor]
-"""Weight ``(members, inputs, outputs)`` and bias ``(members, 1, outputs)``."""
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The layers as predictions take them.
-
-    Attributes:
-        scale: mean and standard deviation of the inputs, as NumPy arrays on the CPU.
-        hidden: up to the last activation.
-        mean: gives the mean in raw units, and after it the logit of termination if that is learned.
-        std: gives what the standard deviation is made of.
-    """
-
-    scale: tuple[Array, Array]
-    hidden: tuple[Layer, ...]
-    mean: Layer
-    std: Layer
-
-    def of(self, member: int) -> Layers:
-        """Those of a single member."""
-        every = (*self.hidden, self.mean, self.std)
-        *hidden, mean, std = ((w[member : member + 1], b[member : member + 1]) for w, b in every)
-        return Layers(self.scale, tuple(hidden), mean, std)
 
 
 @register_dynamics("ensemble")
@@ -80,13 +58,13 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.config = config
         self.num_members, self.target_dim = config.members, config.target_dim
-        self._last: tuple[Tensor, int, MemberPacking] | None = None
+        self._packings = Packings(config.members)
         outputs = 2 * config.target_dim + int(config.learns_termination)
         self.coordinates = self.coordinates_type(config.geometry)
         self.input_dim = self.coordinates.feature_dim + config.action_dim
         sizes = [self.input_dim, *[config.width] * config.depth, outputs]
         shapes = list(itertools.pairwise(sizes))
-        self.weights = nn.ParameterList(_init(config.members, a, b, generator) for a, b in shapes)
+        self.weights = nn.ParameterList(init(config.members, a, b, generator) for a, b in shapes)
         self.biases = nn.ParameterList(torch.zeros(config.members, 1, b) for _, b in shapes)
         self.use_precision("float32")
         self.register_buffer("input_mean", torch.zeros(self.input_dim))
@@ -114,7 +92,7 @@ class EnsembleMLP(nn.Module):
         return tuple(zip(self.weights, self.biases, strict=True))
 
     def activate(self, hidden: Tensor) -> Tensor:
-        """Normalisation and nonlinearity of a hidden layer ``(members, rows, width)``."""
+        """Normalisation and nonlinearity of a hidden layer, of all members or one ``(..., rows, width)``."""
         if self.config.layer_norm:
             hidden = torch.layer_norm(hidden, hidden.shape[-1:])
         return functional.silu(hidden, inplace=not torch.is_grad_enabled())  # else a gradient needs it
@@ -143,16 +121,41 @@ class EnsembleMLP(nn.Module):
 
     def predict_assigned(self, core: Tensor, action: Tensor, member: Tensor) -> Prediction:
         """Each row by its own member ``(batch,)``, paying for that one: leading shape ``(batch,)``."""
-        plan = self._packed(member)
+        in_turn = self._ready is not None and not torch.is_grad_enabled()
+        plan = self._packings.of(member, IN_TURN if in_turn else None)
         layers = self._layers_of(plan.only)
-        hidden = self._hidden(plan.pack(self._inputs(core, action, layers.scale)), layers.hidden)
-        return self._predict(hidden, layers, plan.unpack)
+        inputs = plan.pack(self._inputs(core, action, layers.scale))
+        if plan.ends:
+            return self._predict_in_turn(inputs, plan)
+        return self._predict(self._hidden(inputs, layers.hidden), layers, plan.unpack)
+
+    def _predict_in_turn(self, inputs: Tensor, plan: MemberPacking) -> Prediction:
+        """The same with the members one after the other, from packed inputs ``(places, input_dim)``."""
+        d, ends = self.target_dim, self.config.learns_termination
+        each = [self._layers_of(member).matrices for member in range(self.num_members)]
+        hidden = []
+        for rows, ((first, *middle), _, _) in zip(plan.of_members(inputs), each, strict=True):
+            at = self.activate(torch.addmm(first[1], rows, first[0]))
+            for weight, bias in middle:
+                at = self.activate(torch.addmm(bias, at.to(weight.dtype), weight))
+            hidden.append(at.to(inputs.dtype))
+
+        def said(layers: list[Layer], columns: int) -> Tensor:
+            parts = [torch.addmm(layer[1], at, layer[0]) for at, layer in zip(hidden, layers, strict=True)]
+            return plan.unpack(torch.cat(parts), columns)
+
+        mean = said([of for _, of, _ in each], d + ends)
+
+        def std() -> Tensor:
+            return self._std(said([of for _, _, of in each], d))
+
+        return Prediction(mean[..., :d], std, mean[..., d]) if ends else Prediction(mean, std, None)
 
     def predict_pair(
         self, core: Tensor, companion: Tensor, action: Tensor, member: Tensor
     ) -> tuple[Prediction, Prediction]:
         """``predict_assigned`` of both, companions ``(batch, core_dim)`` by the next member, in one pass."""
-        plan = self._packed(member)
+        plan = self._packings.of(member)
         layers = self._layers_of(plan.only)
         inputs = self._inputs(torch.cat([core, companion]), torch.cat([action, action]), layers.scale)
         mine, its = plan.pack(inputs[: len(core)]), plan.pack(inputs[len(core) :])
@@ -169,14 +172,6 @@ class EnsembleMLP(nn.Module):
             return plan.unpack(packed.roll(turn, 0) if turn else packed, columns)
 
         return self._predict(own, layers, plan.unpack), self._predict(other, following, unpack_other)
-
-    def _packed(self, member: Tensor) -> MemberPacking:
-        """Rows by member; remembered, as episodes keep their members for many steps."""
-        if member.is_inference():  # has no version, so a change in place would go unnoticed
-            return MemberPacking.of(member, self.num_members)
-        if self._last is None or self._last[0] is not member or self._last[1] != member._version:
-            self._last = member, member._version, MemberPacking.of(member, self.num_members)
-        return self._last[2]
 
     def _layers_of(self, only: int | None) -> Layers:
         """Of all members, or of one."""
@@ -217,15 +212,15 @@ class EnsembleMLP(nn.Module):
     def network(self, inputs: Tensor) -> Tensor:
         """Raw outputs ``(members, rows, outputs)``."""
         *hidden, last = self.layers()
-        return _through(last, self._hidden(inputs, hidden))
+        return through(last, self._hidden(inputs, hidden))
 
     def _hidden(self, inputs: Tensor, layers: Iterable[Layer]) -> Tensor:
         """What the last layer sees ``(members, rows, width)``."""
         first, *middle = layers
-        hidden = _through(first, inputs)
+        hidden = through(first, inputs)
         for weight, bias in middle:
             hidden = self.activate(hidden if self._dtype is None else hidden.to(self._dtype))
-            hidden = torch.baddbmm(bias.to(hidden.dtype), hidden, weight.to(hidden.dtype))
+            hidden = through((weight.to(hidden.dtype), bias.to(hidden.dtype)), hidden)
         return self.activate(hidden).to(inputs.dtype)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -264,10 +259,10 @@ class EnsembleMLP(nn.Module):
     def _predict(self, hidden: Tensor, layers: Layers, pick: Callable[[Tensor, int], Tensor]) -> Prediction:
         """What the last layer makes of ``hidden``: ``pick`` takes rows and first columns of its outputs."""
         d, ends = self.target_dim, self.config.learns_termination
-        said = pick(_through(layers.mean, hidden), d + ends)
+        said = pick(through(layers.mean, hidden), d + ends)
 
         def std() -> Tensor:
-            return self._std(pick(_through(layers.std, hidden), d))
+            return self._std(pick(through(layers.std, hidden), d))
 
         return Prediction(said[..., :d], std, said[..., d]) if ends else Prediction(said, std, None)
 
@@ -277,18 +272,6 @@ class EnsembleMLP(nn.Module):
         bounded = torch.sigmoid(as_tensor(padded(raw, VECTOR)) - self.log_std_high)
         low, high = self.log_std_low.exp() * self.target_std, self.log_std_high.exp() * self.target_std
         return torch.addcmul(low, bounded, high)[..., :rows, :]
-
-
-def _init(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> Tensor:
-    weight = torch.empty(members, inputs, outputs)
-    if generator is not None:
-        nn.init.trunc_normal_(weight, std=1 / math.sqrt(inputs), a=-2, b=2, generator=generator)
-    return weight
-
-
-def _through(layer: Layer, rows: Tensor) -> Tensor:
-    weight, bias = layer
-    return torch.baddbmm(bias, rows, weight)
 
 
 def beta_nll(mean: Tensor, log_std: Tensor, labels: Tensor) -> Tensor:

@@ -49,6 +49,13 @@ class WorldState:
         """Spare ``full`` the work; only of a state whose tensors nobody changes in place."""
         object.__setattr__(self, "_full", full)
 
+    def rows(self, part: slice) -> WorldState:
+        """Some of the episodes, their tensors views of these."""
+        state = self.map(lambda tensor: tensor[part])
+        if self._full is not None:
+            state.keep_full(self._full[part])
+        return state
+
     def map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
         """The same done to all of it: rows chosen, repeated or copied."""
         parts: list[Any] = [_mapped(getattr(self, part.name), change) for part in fields(self) if part.init]
