@@ -125,7 +125,7 @@ def pool_data(env_id: str, steps: int = STEPS, *, with_copies: bool | None = Non
         parts.append(wmgym.collect(task, steps=left, seed=9_999))
         return concat(parts)
 
-    return _once(f"data/{env_id}-{steps}{'-with-copies' if copies else ''}", Transitions.load, collect)
+    return once(f"data/{env_id}-{steps}{'-with-copies' if copies else ''}", Transitions.load, collect)
 
 
 def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
@@ -139,7 +139,7 @@ def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
             ]
         )
 
-    return _once(f"data/{env_id}-held-out-{episodes}", Transitions.load, collect)
+    return once(f"data/{env_id}-held-out-{episodes}", Transitions.load, collect)
 
 
 def calibration_data(env_id: str, episodes: int = 4, of_copies: int = 3) -> Transitions:
@@ -156,7 +156,7 @@ def calibration_data(env_id: str, episodes: int = 4, of_copies: int = 3) -> Tran
                 parts.append(wmgym.collect(env_id, {other.name: other}, episodes=of_copies, seed=seed))
         return concat(parts)
 
-    return _once(f"data/{env_id}-calibration-{episodes}-{of_copies}", Transitions.load, collect)
+    return once(f"data/{env_id}-calibration-{episodes}-{of_copies}", Transitions.load, collect)
 
 
 def parameter_noise(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
@@ -204,19 +204,19 @@ def fitted(
     def load(path: Path) -> wmgym.WorldModel:
         return wmgym.load(path, None if train is None else train.task)
 
-    return _once(f"worlds/{env_id}-{name}", load, fit)
+    return once(f"worlds/{env_id}-{name}", load, fit)
 
 
 def calibrated(env_id: str) -> wmgym.WorldModel:
     """The world of ``fitted`` with bounds."""
-    return _once(
+    return once(
         f"worlds/{env_id}-calibrated",
         wmgym.load,
         lambda: wmgym.calibrate(fitted(env_id), calibration_data(env_id), seed=0),
     )
 
 
-def _once(name: str, load: Callable[[Path], T], make: Callable[[], T]) -> T:
+def once(name: str, load: Callable[[Path], T], make: Callable[[], T]) -> T:
     """What an earlier run saved, or made and saved now."""
     path = RUNS / name
     if artifacts.exists(path, kind="transitions" if name.startswith("data/") else "world"):
