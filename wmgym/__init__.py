@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from wmgym.app.config import CollectConfig as CollectConfig
     from wmgym.app.config import EvaluateConfig as EvaluateConfig
     from wmgym.app.config import Round as Round
+    from wmgym.app.improve import ImproveResult as ImproveResult
+    from wmgym.app.improve import improve as improve
     from wmgym.app.recipes import RunConfig as RunConfig
     from wmgym.app.recipes import recipe as recipe
     from wmgym.app.run import RunResult as RunResult
@@ -143,6 +145,7 @@ _NAMES = {
     "evaluation.report.page": ("write_report",),
     # The whole procedure
     "app.config": ("CollectConfig", "EvaluateConfig", "Round"),
+    "app.improve": ("ImproveResult", "improve"),
     "app.recipes": ("RunConfig", "recipe"),
     "app.run": ("RunResult", "run"),
     "app.sweep": ("SweepResult", "sweep"),

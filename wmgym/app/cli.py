@@ -13,11 +13,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.text import Text
 from typer import Option
 
 from wmgym import __version__
-from wmgym.app import cli_data, cli_evaluation, cli_gap, cli_report, cli_sweep, console, options
+from wmgym.app import (
+    cli_data,
+    cli_doctor,
+    cli_evaluation,
+    cli_gap,
+    cli_improve,
+    cli_report,
+    cli_sweep,
+    console,
+    options,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -229,8 +238,9 @@ def train(
         job.done(config, result, console.facts(shown), imagined_steps=model.num_timesteps)
 
 
-for command in (*cli_evaluation.COMMANDS, *cli_gap.COMMANDS, *cli_report.COMMANDS, *cli_sweep.COMMANDS):
-    app.command()(command)
+for home in (cli_improve, cli_evaluation, cli_gap, cli_report, cli_sweep):
+    for command in home.COMMANDS:
+        app.command()(command)
 
 
 @app.command()
@@ -274,25 +284,8 @@ def run(
         job.answer(done.report.to_dict(), done.ledger, console.score_table(done.report), page=done.page)
 
 
-@app.command()
-def doctor(as_json: options.AsJson = False) -> None:
-    """Check this machine, and say how to fix what is missing.
-
-    Example: wmgym doctor
-    """
-    from wmgym.app.doctor import examine
-
-    findings = examine()
-    failed = any(finding.status == "fail" for finding in findings)
-    if as_json:
-        found = [dataclasses.asdict(finding) for finding in findings]
-        console.show({"command": "doctor", "ok": not failed, "findings": found})
-    else:
-        color = {"ok": "green", "warn": "yellow", "fail": "red"}
-        rows = [(f.name, Text(f.status, color[f.status]), f.detail, f.cure) for f in findings]
-        console.show(console.table(None, ("name", "status", "detail", "cure"), rows))
-    raise typer.Exit(1 if failed else 0)
-
+for command in cli_doctor.COMMANDS:
+    app.command()(command)
 
 if __name__ == "__main__":
     main()

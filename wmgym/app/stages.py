@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,15 @@ class Stages:
         ledger: real and imagined steps, wall-clock and CPU seconds, summed over the stages so far.
     """
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        config: dict[str, Any],
+        reads: Callable[[dict[str, Any], str], dict[str, Any]] = settings_read,
+    ) -> None:
+        """Begin; ``reads`` names the settings that the stage with a record reads."""
         self.ledger: dict[str, float] = {"real_steps": 0, "imagined_steps": 0, "wall_s": 0.0, "cpu_s": 0.0}
-        self._out, self._config, self._begins = out, config, ""
+        self._out, self._config, self._reads, self._begins = out, config, reads, ""
 
     @contextmanager
     def stage(self, name: str, makes: Sequence[str]) -> Iterator[dict[str, float] | None]:
@@ -56,7 +62,7 @@ class Stages:
             StoreError: it is done, but what it made is gone or has changed, or is of another run.
         """
         record = self._out / f"{name}.json"
-        begins = fingerprint([self._begins, settings_read(self._config, f"{name}.json")])
+        begins = fingerprint([self._begins, self._reads(self._config, f"{name}.json")])
         if record.exists():
             yield None
             done = self._read(record, begins, makes)

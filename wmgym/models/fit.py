@@ -14,6 +14,7 @@ from wmgym.data.columns import bounded_numbers, refuse_overflow
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
+from wmgym.models import warm_start
 from wmgym.models.config import FitConfig, architecture
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
@@ -48,6 +49,8 @@ def fit(
     seed: int = 0,
     *,
     dynamics: type[Any] | FitDynamics | None = None,
+    begin: WorldModel | None = None,
+    newest: int = 0,
     starts: np.ndarray | None = None,
     progress: bool = False,
 ) -> WorldModel:
@@ -62,6 +65,11 @@ def fit(
         dynamics: the model to fit; None is ``EnsembleMLP``. A subclass of it is trained likewise. A model of
             another kind brings its own training: a class with a classmethod ``fit(train, config, seed)``, or
             a function like that, which returns the fitted model (see ``Dynamics``).
+        begin: a world of the same task whose weights, units and range the fit goes on from, instead of
+            fresh ones; its architecture stays. ``config`` then says how far to go, and its learning rate
+            should be a tenth of a fresh fit's.
+        newest: the last so many transitions are drawn for a third of every batch at least, so that few new
+            ones count beside many old ones.
         starts: ``(n, state_dim)`` start states for the bank; None takes the first state of every episode.
         progress: show a bar on a terminal.
 
@@ -69,7 +77,7 @@ def fit(
         TypeError: ``train`` is a path, a list or something else that is no ``Transitions``.
         ValueError: the task has no reward formula and the data no reward, or too little data; numbers so
             large that float32 arithmetic overflows; a reward_fn or terminated_fn does not return one value a
-            row.
+            row; ``begin`` is of other states or actions, or has dynamics of another kind.
     """
     if not isinstance(train, Transitions):
         raise TypeError(
@@ -91,32 +99,45 @@ def fit(
     task = train.task
     generator = torch.Generator().manual_seed(seed)
     rows, held = hold_out(train, config, seed)
+    rows = warm_start.emphasised(rows, len(train) - newest) if newest else rows
     dynamics = EnsembleMLP if dynamics is None else dynamics
+    if begin is not None:
+        dynamics = warm_start.kind(begin, task)
+        config = dataclasses.replace(config, members=begin.dynamics.num_members)
     found = find_outcomes(train)
     ordinary = train if found is None else without_outcomes(train, *found)
     model: Dynamics
     history: list[float] = []
     if isinstance(dynamics, type) and issubclass(dynamics, EnsembleMLP):
-        model, history = _fit_ensemble(dynamics, ordinary, rows, held, config, seed, generator, progress)
+        model, history = _fit_ensemble(
+            dynamics, ordinary, rows, held, config, seed, generator, progress, begin
+        )
     else:
         made_by: Any = dynamics
         model = getattr(made_by, "fit", made_by)(train, config, seed)
         if _knows_ends(model, train):
             found = None
     outcomes = None if found is None else fit_outcomes(train, *found, rows, held, config, generator, progress)
-    readout = _fit_readout(train, rows, held, config, generator, progress) if task.core.readout_dim else None
+    readout = None
+    if task.core.readout_dim:
+        readout = _fit_readout(train, rows, held, config, generator, progress, begin)
     bank = (
         train.state[train.first]
         if starts is None
         else np.array(bounded_numbers("starts", starts), np.float32)
     )
     low, high = data_range(train, config.margin, task.core.joint_limits)
+    settings = {"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history}
+    if begin is not None:
+        low, high = np.minimum(begin.low, low), np.maximum(begin.high, high)
+        settings["begin"] = begin.provenance.fit
+    seen = set() if begin is None else {*begin.provenance.fingerprints} - {*train.fingerprints()}
     provenance = Provenance(
-        fingerprints=train.fingerprints(),
+        fingerprints=(*sorted(seen), *train.fingerprints()),
         steps=len(train),
-        source=train.source,
+        source=train.source if begin is None or begin.provenance.source == "real" else "imagined",
         versions=library_versions(),
-        fit={"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history},
+        fit=settings,
     )
     support = sample_support(train, seed, getattr(model, "coordinates", None))
     return WorldModel(task, model, bank, low, high, provenance, readout, support=support, outcomes=outcomes)
@@ -150,6 +171,7 @@ def _fit_ensemble(
     seed: int,
     generator: torch.Generator,
     progress: bool,
+    begin: WorldModel | None,
 ) -> tuple[EnsembleMLP, list[float]]:
     """The fitted network and its validation errors."""
     task = train.task
@@ -160,14 +182,14 @@ def _fit_ensemble(
         action_dim=task.action_dim,
         target_dim=changes + int(task.reward is None),
     )
-    model = kind(shape, generator)
+    model = warm_start.continued(begin and begin.dynamics) or kind(shape, generator)
     model.use_precision(config.precision)
     # A learned reward or termination may tell left from right.
     symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
     seen = views(symmetries, model.coordinates, task.action_dim)
     features = model.features(torch.tensor(train.core), encoded_actions(train))
     inputs, labels = normalise(
-        model, features, targets(train, model.coordinates), seen, model.coordinates.vectors
+        model, features, targets(train, model.coordinates), seen, model.coordinates.vectors, begin is not None
     )
     ends = torch.zeros(len(inputs))  # outcomes learn them
     validation_fn = RolloutError(train, held, config, seed)
@@ -196,6 +218,7 @@ def _fit_readout(
     config: FitConfig,
     generator: torch.Generator,
     progress: bool,
+    begin: WorldModel | None,
 ) -> EnsembleMLP:
     """One network from the next core and the action to the readouts, which are given in world axes."""
     config, core = dataclasses.replace(config, members=1), train.task.core
@@ -205,10 +228,11 @@ def _fit_readout(
         action_dim=train.task.action_dim,
         target_dim=core.readout_dim,
     )
-    model = EnsembleMLP(shape, generator)
+    before = warm_start.continued(begin and begin.readout)
+    model = before or EnsembleMLP(shape, generator)
     model.use_precision(config.precision)
     features = model.features(torch.tensor(train.next_core), encoded_actions(train))
-    inputs, labels = normalise(model, features, torch.tensor(train.readout).float())
+    inputs, labels = normalise(model, features, torch.tensor(train.readout).float(), keep=before is not None)
     none = torch.zeros(len(inputs))
     validation_fn = held_out_error(inputs, labels, held)
     fitting = FitState(model, inputs, labels, none, rows, config, generator, validation_fn, progress)
@@ -222,11 +246,25 @@ def normalise(
     target: Tensor,
     seen: Views | None = None,
     groups: Iterable[Sequence[int]] = (),
+    keep: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Set the normalisers, those of all views where there are several; return both normalised.
 
-    ``groups`` are targets that are components of one vector and share a unit.
+    ``groups`` are targets that are components of one vector and share a unit. ``keep`` leaves the normalisers
+    as they are, which the weights were learned with.
     """
+    if not keep:
+        _set_normalisers(model, features, target, seen, groups)
+    return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
+
+
+def _set_normalisers(
+    model: EnsembleMLP,
+    features: Tensor,
+    target: Tensor,
+    seen: Views | None,
+    groups: Iterable[Sequence[int]],
+) -> None:
     inputs = features.mean(0), safe_std(features)
     outputs = target.mean(0), target_unit(target)
     if seen is not None:
@@ -238,7 +276,6 @@ def normalise(
         for held, value in zip(normalisers, (*inputs, *outputs), strict=True):
             held.copy_(value)
         model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
-    return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
 
 
 def hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:

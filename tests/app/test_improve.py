@@ -1,0 +1,138 @@
+"""Rounds that train in a world, play in reality and fit on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import wmgym
+from wmgym.agents.config import TrainConfig
+from wmgym.app.improve import training
+from wmgym.models.warm_start import emphasised
+
+TRAIN = TrainConfig("PPO", steps=128, num_envs=4, max_episode_steps=20, hyperparameters={"n_steps": 32})
+CONFIG = wmgym.FitConfig(max_updates=20, eval_every=10, learning_rate=5e-4)
+
+
+class StopError(Exception):
+    """Where a run is killed."""
+
+
+@pytest.fixture(scope="module")
+def data() -> wmgym.Transitions:
+    return wmgym.collect("Pendulum-v1", steps=400, seed=0, workers=1, max_episode_steps=20)
+
+
+@pytest.fixture(scope="module")
+def world(data: wmgym.Transitions) -> wmgym.WorldModel:
+    return wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=40, eval_every=20))
+
+
+def improved(world: wmgym.WorldModel, out: Path, data: wmgym.Transitions, **changes: Any) -> Any:
+    settings = {"rounds": 1, "real_steps": 240, "max_gap": 1e-9, "train": TRAIN, "config": CONFIG, **changes}
+    return wmgym.improve(world, out, data, **settings)
+
+
+def test_rounds_go_on_after_a_kill_and_the_last_one_teaches_nothing(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    def stop(text: str) -> None:
+        raise StopError(text)
+
+    with pytest.raises(StopError, match="round 0"):
+        improved(world, tmp_path / "a", data, say=stop)
+    first = improved(world, tmp_path / "a", data)
+    whole = improved(world, tmp_path / "b", data)
+    assert first.rounds == whole.rounds
+    assert [bred.learned for bred in whole.rounds] == [True, False]
+    assert whole.rounds[0].coverage is None  # the world had no bounds
+    assert whole.rounds[1].coverage is not None
+    assert whole.ledger["real_steps"] <= 240
+    weights = [found.world.dynamics.weights[0] for found in (first, whole)]
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], world.dynamics.weights[0])  # type: ignore[attr-defined]
+    known = {*whole.world.provenance.fingerprints}
+    played = [wmgym.Transitions.load(tmp_path / "b" / f"round-0{i}" / "judged") for i in range(2)]
+    assert {*data.fingerprints()} <= known
+    assert {*played[0].fingerprints()} & known
+    assert not {*played[1].fingerprints()} & known
+    assert whole.world.calibration is not None
+    assert not {*whole.world.calibration.fingerprints} & known
+    assert wmgym.load_policy(tmp_path / "b" / "policy").name == whole.policy.name
+    document = json.loads((tmp_path / "b" / "improve.json").read_text())
+    assert [row["policy"] for row in document["rounds"]] == [bred.policy for bred in whole.rounds]
+    wmgym.load(tmp_path / "b" / "world")
+
+    with pytest.raises(ValueError, match="holds work with other settings: seed; choose another"):
+        improved(world, tmp_path / "b", data, seed=1)
+
+
+def test_it_stops_where_the_gap_is_small_and_leaves_the_world_as_it_was(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    found = improved(world, tmp_path, data, max_gap=1e9)
+    assert [bred.learned for bred in found.rounds] == [False]
+    assert torch.equal(found.world.dynamics.weights[0], world.dynamics.weights[0])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"real_steps": 199}, "199 real steps are too few for 2 policies.*take at least 200"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"max_gap": 0.0}, "max_gap above 0"),
+        ({"max_gap": float("nan")}, "max_gap above 0"),
+        ({"train": replace(TRAIN, hyperparameters={"nothing": 1})}, "PPO refuses"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path, changes: Any, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        improved(world, tmp_path / "out", data, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_a_world_must_not_learn_from_are_refused(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="imagined"):
+        improved(world, tmp_path, replace(data, source="imagined"))
+    with pytest.raises(ValueError, match="among those that the world was fitted to"):
+        improved(world, tmp_path, data, calib=data)
+    logged = replace(world, task=replace(world.task, env_id="", factory=None))
+    if not logged.task.has_env:
+        with pytest.raises(ValueError, match="no real env to play its policies in"):
+            improved(logged, tmp_path, data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_discrete_actions_train_ppo(cartpole_world: wmgym.WorldModel) -> None:
+    assert training(cartpole_world).algorithm == "PPO"
+
+
+def test_a_fit_goes_on_from_where_the_weights_are(data: wmgym.Transitions, world: wmgym.WorldModel) -> None:
+    fresh = wmgym.collect("Pendulum-v1", steps=200, seed=5, workers=1, max_episode_steps=20)
+    both = wmgym.concat([data, fresh])
+    one = replace(CONFIG, max_updates=1, eval_every=1, learning_rate=1e-9)
+    same = wmgym.fit(both, one, begin=world, newest=len(fresh))
+    at = torch.tensor(fresh.core), torch.tensor(fresh.action)
+    before, after = (each.dynamics.predict(*at).mean.numpy() for each in (world, same))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+    assert {*data.fingerprints(), *fresh.fingerprints()} == {*same.provenance.fingerprints}
+    assert same.provenance.fit["begin"] == world.provenance.fit
+    other = wmgym.collect("InvertedPendulum-v5", steps=50, seed=0, workers=1)
+    with pytest.raises(ValueError, match="other states or actions than Pendulum-v1"):
+        wmgym.fit(other, one, begin=world)
+
+
+def test_few_new_rows_make_up_a_third_of_all() -> None:
+    rows = emphasised(torch.arange(1_000), 990)
+    assert float((rows >= 990).float().mean()) == pytest.approx(1 / 3, abs=0.01)
+    assert torch.equal(emphasised(torch.arange(100), 10), torch.arange(100))

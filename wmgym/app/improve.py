@@ -1,0 +1,157 @@
+"""Rounds that make a world know the policies that are trained in it: train there, play in reality, refit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gymnasium import spaces
+
+from wmgym.agents.config import TrainConfig
+from wmgym.app.improve_rounds import LEAST, Bred, Rounds
+from wmgym.data.policy import MLPPolicy
+from wmgym.data.transitions import Transitions
+from wmgym.models import saving
+from wmgym.models.config import FitConfig
+from wmgym.models.world import WorldModel
+
+REFIT = FitConfig(learning_rate=5e-4, layer_norm=False, max_updates=3_000, patience=30)
+"""A refit, from where the weights are, to the old and the new transitions together."""
+GENTLE = replace(REFIT, learning_rate=3e-4, batch_size=128, max_updates=200, eval_every=50, patience=4)
+"""A refit to the new transitions alone: more would forget what the old ones taught."""
+
+
+@dataclass(frozen=True)
+class ImproveResult:
+    """What ``improve`` leaves behind.
+
+    Attributes:
+        world: the last one, calibrated on episodes that no fit saw.
+        policy: of those trained on the way, the best in reality.
+        rounds: the policy of each round; the last one tells what the world is worth.
+        ledger: real and imagined steps, wall-clock and CPU seconds.
+    """
+
+    world: WorldModel
+    policy: MLPPolicy
+    rounds: tuple[Bred, ...]
+    ledger: dict[str, float]
+
+
+def improve(
+    world: WorldModel | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    data: Transitions | None = None,
+    *,
+    calib: Transitions | None = None,
+    rounds: int = 3,
+    real_steps: int = 40_000,
+    max_gap: float = 0.05,
+    train: TrainConfig | None = None,
+    config: FitConfig | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> ImproveResult:
+    """Make a world true where policies trained in it go (Ross & Bagnell 2012, arXiv:1203.1007).
+
+    Each round trains a fresh policy in the world alone, plays it in the real env, and compares its real
+    return with the imagined one. Where they differ by more than ``max_gap``, its episodes join the data, the
+    world's weights are fitted on, and its bounds are made anew; the next round does the same in the new
+    world. The last round only measures: nothing of its policy is learned from.
+
+    Leaves in ``out``: ``world/``, ``policy/``, ``improve.json``, ``run.json``, and a directory for each
+    round. Killed anywhere, the same call goes on.
+
+    Args:
+        world: a world with a real env, the directory of a saved one, or the id of one that ships.
+        out: the directory to write.
+        data: real transitions that the world was fitted to. Without them the refits are few and gentle, so
+            that the world does not forget, and help less.
+        calib: real episodes for the bounds beside a third of the new ones; policies that no fit saw.
+        rounds: refits at most; one more policy is trained than there are refits.
+        real_steps: real steps of all rounds and of the random policy that anchors the gap.
+        max_gap: stop where a fresh policy's gap is within this share of the range of returns.
+        train: how policies are trained; None takes DynaSAC for Box actions and PPO for Discrete ones.
+        config: how the weights are fitted on; its architecture is the world's. None takes ``REFIT``, or
+            ``GENTLE`` without ``data``.
+        seed: decides everything random.
+        progress: show bars on a terminal.
+        say: called with a line after each round.
+
+    Raises:
+        ValueError: a world without a real env or a time limit, data of another task or that are imagined, a
+            budget too small for two whole episodes a round, or ``out`` holds work with other settings; all
+            before any work.
+        StoreError: ``out`` cannot be written.
+    """
+    source = world if isinstance(world, WorldModel) else saving.load(world)
+    train = train or training(source)
+    limit = _check(source, data, calib, rounds, real_steps, max_gap, train.max_episode_steps)
+    work = Rounds(
+        source, Path(out), data, calib, rounds, real_steps, max_gap, train,
+        config or (GENTLE if data is None else REFIT), seed, limit, progress,
+    )  # fmt: skip
+    for index in range(rounds + 1):
+        bred = work.round(index, last=index == rounds)
+        gap = f"{bred.gap:+.1%} of the range"
+        bounds = "" if bred.coverage is None else f", bounds hold {bred.coverage:.0%}"
+        say(f"{bred.policy}: {bred.real:,.1f} real, {bred.imagined:,.1f} imagined, {gap}{bounds}")
+        if not bred.learned:
+            break
+    policy = work.finish()
+    return ImproveResult(work.world, policy, tuple(work.bred), work.stages.ledger)
+
+
+def training(
+    world: WorldModel, algorithm: str | None = None, steps: int | None = None, limit: int | None = None
+) -> TrainConfig:
+    """How ``improve`` trains a policy unless it is told otherwise."""
+    name = algorithm or ("DynaSAC" if isinstance(world.task.action_space, spaces.Box) else "PPO")
+    online, usual = name == "DynaSAC", {"DynaSAC": 5_000, "PPO": 200_000, "A2C": 200_000}.get(name, 50_000)
+    return TrainConfig(
+        name,
+        steps=steps or usual,
+        num_envs=16,
+        max_episode_steps=limit,
+        hyperparameters={"gradient_steps": -1} if online else {},
+    )
+
+
+def _check(
+    world: WorldModel,
+    data: Transitions | None,
+    calib: Transitions | None,
+    rounds: int,
+    real_steps: int,
+    max_gap: float,
+    limit: int | None,
+) -> int:
+    """The time limit of an episode; refuses what would fail after an hour."""
+    if not world.task.has_env:
+        raise ValueError(
+            "this world has no real env to play its policies in; fit it to data of an env, or improve it by "
+            "wmgym.fit(more_data, begin=world)"
+        )
+    steps = limit or world.task.max_episode_steps
+    if steps is None:
+        raise ValueError(f"{world.task.env_id} has no time limit; set max_episode_steps of train")
+    if rounds < 1 or not max_gap > 0:
+        raise ValueError(f"rounds must be at least 1 and max_gap above 0, got {rounds} and {max_gap}")
+    least = 2 * LEAST * steps * (rounds + 1) + LEAST * steps
+    if real_steps < least:
+        raise ValueError(
+            f"{real_steps} real steps are too few for {rounds + 1} policies of {LEAST} whole episodes of "
+            f"{steps} steps, as many with noise and {LEAST} of random actions; take at least {least}, fewer "
+            "rounds or shorter episodes"
+        )
+    for part in (data, calib):
+        if part is not None and part.source != "real":
+            raise ValueError("these transitions are imagined; a world learns from real ones alone")
+        if part is not None and part.task.env_id != world.task.env_id:
+            raise ValueError(f"the data are of {part.task.env_id}, the world of {world.task.env_id}")
+    if calib is not None and {*calib.fingerprints()} & {*world.provenance.fingerprints}:
+        raise ValueError("some of calib's episodes are among those that the world was fitted to; pass others")
+    return steps
