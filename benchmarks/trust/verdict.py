@@ -1,7 +1,8 @@
 """Does the verdict see worlds that were made wrong on purpose, and does it trust right ones?
 
 Right worlds are MuJoCo itself as the dynamics, and those that ship. Wrong worlds are MuJoCo with one thing
-changed, so that nothing else is to blame, and worlds fitted to half of the data, or to those of one policy.
+changed, so that nothing else is to blame, and worlds fitted to half of the data, or to those of one policy,
+with a tenth of the updates of a shipped world (``updates``).
 A wrong world keeps the bounds of the right one, as if nobody had noticed; fitted ones get their own. Policies
 are the repository's reference policies, which learned in MuJoCo; the two best of those off-policy algorithms
 trained count as trained in the world: for MuJoCo as a world that is so, for a wrong one it is kind.
@@ -108,7 +109,7 @@ def judge_fitted(env_id: str, name: str, setup: Setup) -> list[Row]:
         calib = wmgym.collect(env_id, one, episodes=12, seed=1, max_episode_steps=STEPS, workers=1)
     config = dataclasses.replace(FIT, max_updates=UPDATES, finetune_updates=UPDATES // 10)
     world = wmgym.calibrate(wmgym.fit(train, config, seed=0), calib, horizon=HORIZON)
-    return [judged(env_id, name, "wrong", score(world, setup))]
+    return [{**judged(env_id, name, "wrong", score(world, setup)), "updates": UPDATES}]
 
 
 def judge_shipped(env_id: str, setup: Setup) -> list[Row]:
