@@ -76,6 +76,18 @@ def test_a_rare_fall_that_imagination_knows_of_is_allowed_for() -> None:
     assert informed > 0.9
 
 
+def test_real_returns_that_vary_less_than_imagined_ones_may_have_missed_an_event() -> None:
+    """Imagination counts as one more degree of freedom of the variance, with at most twice the real one."""
+    rng = np.random.default_rng(6)
+    real, more = rng.normal(size=10), rng.normal(size=5_000)
+    real, more = (real - real.mean()) / real.std(ddof=1), (more - more.mean()) / more.std()
+    width = [
+        float(np.ptp(prediction_powered(real, np.zeros(10), spread * more).interval))
+        for spread in (0.5, 1.0, 1.5**0.5, 10.0)
+    ]
+    assert np.array(width) / width[0] == pytest.approx([1, 1, 1.05**0.5, 1.1**0.5], rel=1e-6)
+
+
 def test_variance_falls_with_correlation() -> None:
     """With a correlation of r, n real episodes and no end of imagined ones it is 1 - r^2 at best."""
     rng = np.random.default_rng(2)

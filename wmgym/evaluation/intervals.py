@@ -13,6 +13,8 @@ _LEAST = 5
 """Real episodes without which the coefficient of the control variate cannot be estimated."""
 _LARGEST = 1.5
 """Most that an imagined difference counts for; a world may vary less than the real env, but not by far."""
+_WIDEST = 2.0
+"""Most by which the variance of imagined returns may exceed that of the real ones and still count."""
 _SHAPE = 50
 """Imagined returns without which the shape of their distribution is unknown."""
 _RESAMPLES = 2_000
@@ -81,7 +83,10 @@ def prediction_powered(
     used = float(coefficient.mean())
     shared = used**2 * float(np.concatenate([imagined, more]).var(ddof=1)) / len(more)
     left = float(corrected.var(ddof=1)) / count / alone if alone > 0 else 1.0
-    return _estimate(corrected, shared, used, alone, _critical(more, count, min(left, 1.0), level, seed))
+    missed = min(float(more.var()) / count / alone, _WIDEST) if alone > 0 else 1.0
+    wider = (1 + max(missed - 1, 0.0) / count) ** 0.5
+    low, high = _critical(more, count, min(left, 1.0), level, seed)
+    return _estimate(corrected, shared, used, alone, (wider * low, wider * high))
 
 
 def _without_each(real: np.ndarray, imagined: np.ndarray, spread: float) -> np.ndarray:
