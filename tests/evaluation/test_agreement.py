@@ -132,6 +132,15 @@ def test_lineages() -> None:
     assert count_lineages({"ppo-50k": carded(1), "ppo-200k": carded(2), "best": carded(2)}) == 2
 
 
+def test_copies_count_once() -> None:
+    acted = {name: np.full((4, 1), value) for name, value in zip("abcd", (1.0, 2.0, 1.0, 3.0), strict=True)}
+    assert count_lineages(dict.fromkeys("abcd"), acted) == 3
+    # "x-2k" is a checkpoint of x and a copy of "y-1k": both trainings are the same one
+    names = ("x-1k", "x-2k", "y-1k", "y-2k", "z")
+    acted = {name: np.full((4, 1), value) for name, value in zip(names, (1, 2, 2, 3, 4), strict=True)}
+    assert count_lineages(dict.fromkeys(names), acted) == 2
+
+
 @pytest.mark.parametrize(
     ("real", "imagined", "said"),
     [

@@ -59,6 +59,13 @@ def test_an_exact_world_has_no_gap(report: GapReport) -> None:
         assert entry.real_length == entry.imagined_length == toy.LIMIT
 
 
+def test_copies_of_a_policy_are_no_further_evidence() -> None:
+    policies = {"damp": damp, "the same": lambda obs: damp(obs), "idle": idle}
+    found = score(toy.world(), policies, real_episodes=3, workers=1)
+    assert found.agreement is not None
+    assert (found.agreement.policies, found.agreement.lineages) == (3, 2)
+
+
 def test_without_noise_returns_are_equal() -> None:
     world = toy.world(toy.LinearGaussian(sigma=0.0), toy.task(0.0))
     entry = score(world, {"damp": damp}, 4, workers=1)["damp"]

@@ -49,7 +49,7 @@ class Agreement:
 
     Attributes:
         policies: number of policies.
-        lineages: how many of them are independent; checkpoints of one training run count once.
+        lineages: how many of them are independent; checkpoints of one training run, and copies, count once.
         pearson: linear correlation of the mean returns; correlations are 0 where one side is constant.
         spearman: correlation of their ranks.
         kendall: Kendall's tau-b.
@@ -132,14 +132,22 @@ def agreement(
     return Agreement(policies=count, lineages=count if lineages is None else lineages, **found)
 
 
-def count_lineages(policies: Mapping[str, Any]) -> int:
-    """How many policies are independent: checkpoints of one training run count once.
+def count_lineages(policies: Mapping[str, Any], actions: Mapping[str, np.ndarray] | None = None) -> int:
+    """How many policies are independent: checkpoints of one training run, and copies, count once.
 
     A policy's card names its run by algorithm and seed. Without a card, names that differ only in a number of
     steps, such as "ppo-50k" and "ppo-200k", "model_1000_steps" and "model_2000_steps", or "SAC after 1,000
-    real steps" and "SAC after 2,000 real steps", are one run.
+    real steps" and "SAC after 2,000 real steps", are one run. Copies are policies of the same ``actions``,
+    those of episodes from the same start states.
     """
-    return len({_lineage(name, policy) for name, policy in policies.items()})
+    groups: list[set[Any]] = []  # of what policies of one lineage share
+    for name, policy in policies.items():
+        mine = {_lineage(name, policy)}
+        if actions is not None:
+            mine.add((str(actions[name].dtype), actions[name].tobytes()))
+        mine = mine.union(*(group for group in groups if group & mine))
+        groups = [group for group in groups if not group & mine] + [mine]
+    return len(groups)
 
 
 def _lineage(name: str, policy: Any) -> tuple[str, ...]:

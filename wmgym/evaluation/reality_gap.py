@@ -99,7 +99,8 @@ def gap(
     means = np.array([(row.real_mean, row.simulated_mean) for row in returns])
     agreed = None
     if len(returns) >= LEAST:
-        lineages = count_lineages({row.policy: named[row.policy] for row in returns})
+        scored = {row.policy: named[row.policy] for row in returns}
+        lineages = count_lineages(scored, {name: parts[name].action for name in scored})
         agreed = agreement(*means.T, lineages=lineages, seed=seed)
     return RealityGap(
         reality=_named(both.robot),

@@ -108,7 +108,9 @@ def score(
     trained_in_world = _named("trained_in_world", trained_in_world, candidates)
     calibrated_on = _named("calibrated_on", calibrated_on, candidates)
     if real_episodes < 2:
-        raise ValueError(f"an interval needs at least 2 episodes, got real_episodes={real_episodes}")
+        raise ValueError(
+            f"an interval needs at least 2 episodes, got real_episodes={real_episodes}; wmgym.rank needs none"
+        )
     total = real_episodes if imagined_episodes is None else imagined_episodes
     if total < real_episodes:
         raise ValueError(
@@ -171,7 +173,10 @@ def score(
     agreed = None
     if len(ranked) >= LEAST:
         means = np.array([(entry.real_mean, entry.imagined_mean) for entry in ranked]).T
-        lineages = count_lineages({entry.name: candidates[entry.name] for entry in ranked})
+        lineages = count_lineages(
+            {entry.name: candidates[entry.name] for entry in ranked},
+            {entry.name: real[entry.name].action for entry in ranked},
+        )
         agreed = agreement(*means, scale=scale, lineages=lineages, seed=seed)
     checked = [freshness for _, freshness in judged.values() if freshness is not None]
     report = GapReport(
