@@ -81,7 +81,11 @@ def test_one_saved_policy_is_collected_as_if_it_were_loaded(tmp_path: Path) -> N
         (3, "int is no policy; pass a function"),
         ({"a": 3}, "int is no policy"),
         ({1: still, "1": still}, "name of a policy must be a str, got 1"),
-        ({"a\ud800": still}, r"text that UTF-8 can hold, got 'a\\ud800'"),
+        ({"a\ud800": still}, r"one line of printable text, got 'a\\ud800'"),
+        ({"a\nverdict: trust": still}, r"one line of printable text, got 'a\\nverdict: trust'"),
+        ({"": still}, "one line of printable text, got ''"),
+        ({" \t": still}, r"one line of printable text, got ' \\t'"),
+        ({"a\u202eb": still}, r"one line of printable text, got 'a\\u202eb'"),
     ],
 )
 def test_what_is_no_policy_is_refused(given: Any, why: str) -> None:

@@ -22,7 +22,7 @@ from wmgym.evaluation.score import score
 from wmgym.evaluation.select import Selection, select
 from wmgym.models.world import WorldModel
 
-HOSTILE = "<script>alert(1)</script> [bold]{0}%s\n'; --"
+HOSTILE = "<script>alert(1)</script> [bold]{0}%s'; -- \u00f6\u5b57/.."
 
 
 def worse(obs: np.ndarray) -> np.ndarray:

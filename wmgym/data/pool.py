@@ -27,22 +27,17 @@ def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, Policy
         split: of a directory of policies, those to take.
 
     Raises:
-        ValueError: an empty mapping, a name that is no str, or something that is no policy.
+        ValueError: an empty mapping, a name that is no line of printable text, or what is no policy.
         StoreError: a path that holds no policy, or a damaged one.
     """
     if isinstance(policies, Mapping):
         if not policies:
             raise ValueError("no policies in the mapping; pass at least one, or None for random actions")
-        for name in policies:
-            if not isinstance(name, str):
-                raise ValueError(f"the name of a policy must be a str, got {name!r}")
-            if name.encode(errors="ignore").decode() != name:
-                raise ValueError(f"the name of a policy must be text that UTF-8 can hold, got {name!r}")
-        return {name: _policy(policy) for name, policy in policies.items()}
+        return {_printable(name): _policy(policy) for name, policy in policies.items()}
     if is_pool(policies):
-        return {**load_pool(policies, split)}
+        return {_printable(name): policy for name, policy in load_pool(policies, split).items()}
     policy = _policy(policies)
-    return {_name(policy if isinstance(policies, (str, os.PathLike)) else policies): policy}
+    return {_printable(_name(policy if isinstance(policies, (str, os.PathLike)) else policies)): policy}
 
 
 def is_pool(policies: Any) -> bool:
@@ -100,6 +95,15 @@ def _policy(policy: Any) -> PolicyFn | None:
         f"{type(policy).__name__} is no policy; pass a function of observations, a model with predict, "
         "a saved policy's path, a mapping of these by name, or None for random actions"
     )
+
+
+def _printable(name: Any) -> str:
+    """A name that a line of a table or of a log can hold, or an error."""
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a policy must be a str, got {name!r}")
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"the name of a policy must be one line of printable text, got {name!r}")
+    return name
 
 
 def _is_onnx(path: StrPath) -> bool:
