@@ -119,7 +119,10 @@ def compare(
     check_numbers(seed, **counts, max_episode_steps=max_episode_steps)
     pair, names = _pair(first, second)
     if real_episodes < LEAST:
-        raise ValueError(f"a comparison needs at least {LEAST} paired episodes, got {real_episodes}")
+        raise ValueError(
+            f"a comparison needs at least {LEAST} paired episodes, got real_episodes={real_episodes};"
+            " wmgym.rank needs none"
+        )
     world = world if isinstance(world, WorldModel) else load(world)
     limit = time_limit(world, max_episode_steps)
     real = collect_each(

@@ -63,11 +63,12 @@ class Selection:
         """The pick, then a line for each policy."""
         lines = [
             f"{self.env_id}: {self.pick} is the best with {self.confidence:.0%} confidence"
-            f" after {self.real_episodes} real episodes"
+            f" after {self.real_episodes} real episode{'s' * (self.real_episodes != 1)}"
         ]
         for entry in self.candidates:
             spent = len(entry.real_returns)
-            real = f"real {np.mean(entry.real_returns):,.1f} in {spent} episodes" if spent else "not played"
+            played = "1 episode" if spent == 1 else f"{spent} episodes"
+            real = f"real {np.mean(entry.real_returns):,.1f} in {played}" if spent else "not played"
             lines.append(f"{entry.name}: {real}, imagined {entry.imagined_mean:,.1f}")
         return "\n".join(lines)
 
