@@ -94,6 +94,13 @@ def test_names_stay_text(tmp_path: Path) -> None:
     assert "49" not in page.headers[0]
 
 
+def test_every_number_names_its_column_where_a_phone_shows_no_head(tmp_path: Path) -> None:
+    elements = Page(written(tmp_path)).elements
+    heads = [attributes.get("data-head") for tag, attributes in elements if tag == "td"]
+    assert len(heads) > 30
+    assert [head for head in heads if not head] == []
+
+
 def test_the_verdict_comes_first(tmp_path: Path) -> None:
     good, bad = written(tmp_path), written(tmp_path, gaps=(0.5, -0.5, 0.5, -0.5, 0.5, -0.5))
     assert "Trust it</h1>" in good
@@ -187,6 +194,8 @@ def test_a_browser_shows_it_whole_on_a_phone_and_on_a_desk(tmp_path: Path) -> No
                 assert said == []
                 assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
                 assert window.evaluate("document.documentElement.scrollWidth") == width
+                ends = "[...document.querySelectorAll('.stack td')].map(e => e.getBoundingClientRect().right)"
+                assert 0 < max(window.evaluate(ends)) <= width
                 ink = "getComputedStyle(document.body).color"
                 assert (
                     window.evaluate(ink) == {"dark": "rgb(236, 239, 243)", "light": "rgb(22, 25, 29)"}[scheme]
