@@ -142,7 +142,7 @@ def count_lineages(policies: Mapping[str, Any], actions: Mapping[str, np.ndarray
     """
     groups: list[set[Any]] = []  # of what policies of one lineage share
     for name, policy in policies.items():
-        mine = {_lineage(name, policy)}
+        mine: set[Any] = {_lineage(name, policy)}
         if actions is not None:
             mine.add((str(actions[name].dtype), actions[name].tobytes()))
         mine = mine.union(*(group for group in groups if group & mine))
