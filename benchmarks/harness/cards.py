@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import numpy as np
@@ -10,11 +11,15 @@ import wmgym
 from benchmarks.harness import verdict_tables
 from benchmarks.harness.results import result_rows
 from benchmarks.harness.tables import mean_gap, table, times_to_half_std
-from benchmarks.harness.worlds import TASKS, WITH_COPIES, policies
+from benchmarks.harness.worlds import LARGE, TASKS, WITH_COPIES, policies
 from wmgym.io import artifacts
 from wmgym.models.saving import SHIPPED
 
 USELESS = 0.5  # return gap, share of the pool's range
+GATES = dict.fromkeys(LARGE, 0.03) | {"Humanoid-v5": 0.1, "HumanoidStandup-v5": 0.1}
+"""Largest return gap of held-out policies, share of the pool's range, of a world that ships; else 0.02."""
+COVERED, HORIZON = 0.87, 32
+"""Smallest share of errors inside the 90 % bound after so many steps."""
 
 
 def shipped() -> list[str]:
@@ -35,14 +40,30 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
         ("size", f"{size(env_id) / 1e6:.1f} MB"),
         ("fitted with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),
     ]
+    missed = missed_gate(env_id)
     return {
         "env_id": lambda: env_id,
+        "short": lambda: f"{textwrap.fill(f'**This world falls short: {missed}.**', 118)}\n\n" * bool(missed),
         "steps": lambda: f"{origin.steps:,}",
         "copies": lambda: ", of parameter-noise copies of them" if env_id in WITH_COPIES else "",
         "others": lambda: "1 other policy" if count == 1 else f"{count} other policies",
         "facts": lambda: table(["what", "value"], [[what, value] for what, value in facts]),
         "warnings": lambda: "\n".join(warnings(env_id)),
     }
+
+
+def missed_gate(env_id: str) -> str:
+    """What a world that ships should be and is not, in a few words; empty where it is."""
+    found, most = [], GATES.get(env_id, 0.02)
+    if result_rows("return_gap", env=env_id, section="gap") and (gap := mean_gap(env_id)) > most:
+        found.append(
+            f"imagined returns of policies that it was not fitted to differ from real ones by {gap:.1%} of"
+            f" their range (aim: {most:.0%})"
+        )
+    rows = result_rows("coverage", env=env_id, section="bound", propagation="member", h=HORIZON)
+    if rows and (share := rows[0]["disagreement_coverage"]) < COVERED:
+        found.append(f"its 90 % bounds hold for {share:.0%} of errors after {HORIZON} steps (aim: 90%)")
+    return "; ".join(found)
 
 
 def index_blocks(envs: list[str]) -> dict[str, Callable[[], str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmarks.harness import (
     verdict_tables,
 )
 from benchmarks.harness.results import ROOT
-from wmgym.models.saving import SHIPPED
+from wmgym.models.saving import MISSED_GATES, SHIPPED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOCS, README = ROOT / "docs", ROOT / "README.md"
@@ -86,6 +87,8 @@ def pages() -> dict[Path, str]:
     for env_id, text in every.items():
         found[DOCS / "worlds" / f"{env_id}.md"] = found[SHIPPED / env_id / "README.md"] = text
     found[DOCS / "worlds" / "index.md"] = filled("worlds", cards.index_blocks(list(every)))
+    gates = {env_id: missed for env_id in every if (missed := cards.missed_gate(env_id))}
+    found[MISSED_GATES] = json.dumps(gates, indent=1) + "\n"
     for path, names in WITH_TABLES.items():
         found[path] = _MARKED.sub(functools.partial(_marked, names), path.read_text())
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 import wmgym
 from tests import toy
 from wmgym.app.cli import app
-from wmgym.io import registered
+from wmgym.io import artifacts, registered
+from wmgym.models.saving import MISSED_GATES, SHIPPED
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +102,16 @@ def test_an_id_that_gymnasium_refuses_is_not_kept(home: Path) -> None:
 def test_a_world_that_ships_keeps_its_id() -> None:
     with pytest.raises(ValueError, match=r"ships with wmgym; take another id, such as 'lab/Hopper-v5'"):
         wmgym.register("Hopper-v5", wmgym.load("Walker2d-v5"))
+
+
+def test_a_shipped_world_that_falls_short_says_so_where_it_is_made_and_first_in_its_card() -> None:
+    short = artifacts.read_json(MISSED_GATES)
+    for env_id in ("HalfCheetah-v5", "Reacher-v5"):
+        card = (SHIPPED / env_id / "README.md").read_text()
+        assert ("**This world falls short: " in card) == (env_id in short)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            gym.make(f"wmgym/{env_id}").close()
+        found = [str(each.message) for each in said if "falls short" in str(each.message)]
+        assert len(found) == (env_id in short)
+        assert all(short[env_id] in text and "\n" not in text for text in found)

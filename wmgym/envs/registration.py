@@ -148,7 +148,8 @@ def _imagined(kind: Callable[..., E], env_id: str, source: Source | None, **kwar
 
 
 def _world(source: Source | None, env_id: str) -> WorldModel:
-    from wmgym.models.saving import SHIPPED, load
+    from wmgym.io import artifacts
+    from wmgym.models.saving import MISSED_GATES, SHIPPED, load
     from wmgym.models.world import WorldModel
 
     if env_id in _WORLDS:  # an id of the user's own names a world, not an env
@@ -157,6 +158,12 @@ def _world(source: Source | None, env_id: str) -> WorldModel:
         source = SHIPPED / env_id
         if not os.path.isdir(source):
             raise ValueError(f"no world of {env_id} ships; pass world=, a fitted one or the directory of one")
+        if missed := artifacts.read_json(MISSED_GATES).get(env_id):
+            warnings.warn(
+                f"the world of {env_id} that ships falls short: {missed}; score a policy in the real env "
+                "before you rely on it",
+                stacklevel=2,
+            )
     world = source if isinstance(source, WorldModel) else load(source)
     if (found := world.task.env_id) != env_id:
         raise ValueError(

@@ -12,6 +12,8 @@ from wmgym.tasks.task import Task
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """Worlds that come with the package, in a directory each, named by env id."""
+MISSED_GATES = SHIPPED.with_name("missed_gates.json")
+"""What is said of those that are not as good as they should be, by env id."""
 
 
 def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
