@@ -101,28 +101,28 @@ class Episodes:
 
     def begin(self, mask: np.ndarray, given: np.ndarray | None = None) -> None:
         """Start those of a mask ``(count,)``, at given states or cores ``(count, ...)`` or at drawn ones."""
-        rows = torch.as_tensor(mask, device=self.starts.device)
+        device, rows = self.starts.device, np.flatnonzero(mask)
         if given is None:
-            size = (int(mask.sum()),)
-            start = self.starts[
-                torch.randint(len(self.starts), size, generator=self.generator, device=rows.device)
-            ]
+            drawn = torch.randint(len(self.starts), (len(rows),), generator=self.generator, device=device)
+            start = self.starts.index_select(0, drawn)
         else:
-            start = torch.tensor(given[mask], device=rows.device)
+            start = torch.tensor(given[rows], device=device)
         with torch.no_grad():
             if mask.all():
                 self._state, self._ours = self.world.init(start, self.generator), False
             else:
-                fresh = self.world.init(start, self.generator, held=self.state.member[~rows])
-                self._state = self._put(mask, fresh) if self._ours else self.state.put(rows, fresh)
-        self.elapsed[mask], self.place[mask], self.ended[mask] = 0, 0, False
+                going = torch.from_numpy(~mask).to(device)
+                fresh = self.world.init(start, self.generator, held=self.state.member[going])
+                self._state = self._put(rows, fresh) if self._ours else self.state.put(~going, fresh)
+        self.elapsed[rows], self.place[rows], self.ended[rows] = 0, 0, False
 
-    def _put(self, mask: np.ndarray, fresh: WorldState) -> WorldState:
-        """``WorldState.put`` into arrays of our own."""
+    def _put(self, rows: np.ndarray, fresh: WorldState) -> WorldState:
+        """``WorldState.put`` into arrays of our own; ``rows`` are counted."""
         state = self.state
-        for name in ("core", "shown", "full", "companion", "cumulative_disagreement"):
-            getattr(state, name).numpy()[mask] = getattr(fresh, name).numpy()
-        after = replace(state, member=state.member.index_put((torch.from_numpy(mask),), fresh.member))
+        parts = ("core", "companion", "cumulative_disagreement")
+        for name in (*parts, "shown", "full") if state.shown.shape[1] else parts:
+            getattr(state, name).numpy()[rows] = getattr(fresh, name).numpy()
+        after = replace(state, member=state.member.index_copy(0, torch.from_numpy(rows), fresh.member))
         after.keep_full(state.full)
         return after
 
@@ -195,7 +195,7 @@ class Episodes:
             np.clip(into, *self._bounds, out=into)
 
     def observed(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """What all episodes show now, or those of a mask: ``(n, *obs_shape)``, flat where it is a Dict."""
+        """What all or some episodes show now: ``(n, *obs_shape)``, flat where it is a Dict."""
         task, full = self.world.task, self.state.full
         full = full if rows is None else full[torch.from_numpy(rows).to(full.device)]
         obs = np.empty((len(full), task.obs_dim), task.observation_space.dtype)

@@ -215,9 +215,10 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             self._draw()
         return as_dict(obs), reward, terminated, truncated, infos
 
-    def _begin(self, rows: np.ndarray, obs: np.ndarray, infos: dict[str, Any]) -> None:
+    def _begin(self, mask: np.ndarray, obs: np.ndarray, infos: dict[str, Any]) -> None:
         """Start the episodes of a mask; what a step tells of them becomes what is known of a start."""
-        self._episodes.begin(rows)
+        self._episodes.begin(mask)
+        rows = np.flatnonzero(mask)
         obs[rows] = self._episodes.observed(rows)
         for _, value in conventions.named(infos):
             value[rows] = 0  # a start is known without error

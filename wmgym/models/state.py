@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,10 +117,11 @@ def deal_members(held: Tensor, count: int, num_members: int, generator: torch.Ge
         tie = torch.rand(num_members, 1, generator=generator, device=held.device)
         torch.randperm(1, generator=generator, device=held.device)
         return tie.argmin(0)
-    used = torch.bincount(held, minlength=num_members)
+    used = np.bincount(held.cpu().numpy(), minlength=num_members)
     rounds = -(-count // num_members) + int(used.max() - used.min())
     # A slot's rank in its member's queue.
-    level = used[:, None] + torch.arange(rounds, device=held.device)
+    level = (used[:, None] + np.arange(rounds)).astype(np.float32)
     tie = torch.rand(num_members, rounds, generator=generator, device=held.device)
-    chosen = torch.argsort((level + 0.5 * tie).flatten())[:count] // rounds
-    return chosen[torch.randperm(count, generator=generator, device=held.device)]
+    chosen = np.argsort((level + 0.5 * tie.cpu().numpy()).ravel())[:count] // rounds
+    order = torch.randperm(count, generator=generator, device=held.device)
+    return torch.from_numpy(chosen[order.cpu().numpy()]).to(held.device)
