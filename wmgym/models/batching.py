@@ -61,7 +61,15 @@ def clamp(rows: Array, low: Array, high: Array) -> Array:
     """Values moved between the bounds; NaN stays."""
     if isinstance(rows, Tensor):
         return torch.clamp(rows, as_tensor(low), as_tensor(high))
-    return np.minimum(np.maximum(rows, low), high)
+    moved = np.maximum(rows, low)
+    return np.minimum(moved, high, out=moved) if isinstance(moved, np.ndarray) else np.minimum(moved, high)
+
+
+def any_in_row(flags: Array) -> Array:
+    """Which rows ``(n, k)`` have a true one; looks at all at once first, since mostly none has."""
+    if isinstance(flags, np.ndarray) and not flags.any():
+        return np.zeros(len(flags), bool)
+    return flags.any(1)
 
 
 def padded(rows: Array, multiple: int = MULTIPLE) -> Array:

@@ -267,6 +267,8 @@ class Coordinates(nn.Module):
 
     def _turn(self, vectors: Array, frame: Array) -> Array:
         """Vectors ``(n, count * k)`` in the axes of the matrices' rows, seen in the axes of their columns."""
+        if isinstance(frame, np.ndarray):
+            frame = np.ascontiguousarray(frame)  # of another look at a matrix NumPy makes products one by one
         return (vectors.reshape(len(vectors), -1, self._axes) @ frame).reshape(vectors.shape)
 
 

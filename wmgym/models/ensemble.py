@@ -202,7 +202,12 @@ class EnsembleMLP(nn.Module):
 
     def _inputs(self, core: Tensor, action: Tensor, scale: tuple[Array, ...]) -> Array:
         seen, done, mean, std = alike(core, action, *scale)
-        return (self.features(seen, done) - mean) / std
+        found = self.features(seen, done)
+        if isinstance(found, np.ndarray) and found.dtype == mean.dtype == std.dtype:
+            found -= mean  # nobody else has it
+            found /= std
+            return found
+        return (found - mean) / std
 
     def features(self, core: Array, action: Array) -> Array:
         """Input before normalisation ``(batch, input_dim)``: the core in its coordinates, action."""

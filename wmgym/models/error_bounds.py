@@ -107,21 +107,29 @@ class Calibration:
             power = self.power[propagation][np.clip(elapsed, 1, self.horizon) - 1]
             scale = np.maximum(disagreement, SMALLEST_DISAGREEMENT) ** power[:, None]
             bound = self.tables["per_disagreement"][propagation].take(rows, 0) * scale
-        return self.saturated(bound, core).astype(np.float32)
+        return self.saturated(bound, core).astype(np.float32, copy=False)
 
     @cached_property
     def tables(self) -> dict[str, dict[Propagation, np.ndarray]]:
         """Bounds by step, after zero for the start and before infinity for past the horizon."""
         ends = (0, np.inf), (0, 0)
         return {
-            name: {how: np.pad(rows, ((1, 1), (0, 0)), constant_values=ends) for how, rows in each.items()}
+            name: {
+                how: np.pad(rows.astype(np.float32), ((1, 1), (0, 0)), constant_values=ends)
+                for how, rows in each.items()
+            }
             for name, each in (("half_width", self.half_width), ("per_disagreement", self.per_disagreement))
         }
 
     def saturated(self, bound: np.ndarray, core: np.ndarray) -> np.ndarray:
         """Bounds ``(n, core_dim)`` of predictions, cut off at the marginal range of held-out states."""
-        cut: np.ndarray = np.minimum(bound, self.reach + np.abs(core - self.center))
+        center, reach = self._range
+        cut: np.ndarray = np.minimum(bound, reach + np.abs(core - center))
         return cut
+
+    @cached_property
+    def _range(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.center.astype(np.float32), self.reach.astype(np.float32)
 
     @renamed(mode="propagation")
     def trust_horizon(self, tolerance: float, propagation: Propagation = "member") -> int:

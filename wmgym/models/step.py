@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.models.batching import alike, as_tensor, clamp, library
+from wmgym.models.batching import alike, any_in_row, as_tensor, clamp, library
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Prediction, Propagation, predict_assigned
 from wmgym.models.outcomes import Outcomes
@@ -94,7 +94,7 @@ def moved_within(
     if joints := [joint for joint, _, _ in joint_limits]:
         # One that runs into its stop is no divergence, unless it is NaN.
         differs[:, joints] = raw[:, joints] != raw[:, joints]
-    return raw, sound, differs.any(1)
+    return raw, sound, any_in_row(differs)
 
 
 def put_back(limits: tuple[Array, Array], core: Array, raw: Array) -> Array:
