@@ -15,10 +15,11 @@ from gymnasium.vector.utils import batch_space
 from wmgym.data.columns import bounded_numbers
 from wmgym.envs import conventions
 from wmgym.envs.episodes import EnvSnapshot, Episodes
+from wmgym.envs.torch_episodes import TorchEpisodes
 from wmgym.envs.trust import OLD_TRUST, Trust
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
-from wmgym.models.fallback import with_fallback
+from wmgym.models.fallback import FallbackDynamics, with_fallback
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
 from wmgym.tasks.goals import GoalReward
@@ -93,7 +94,8 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             render_mode: "rgb_array" to draw imagined states in the real env's model, "human" to show a single
                 env's in a window at every step; known MuJoCo tasks only.
             autoreset_mode: what follows an episode's end; a ``gymnasium.vector.AutoresetMode``.
-            precision: of the networks' hidden layers; "bfloat16" is faster where the processor has it.
+            precision: of the networks' hidden layers; "bfloat16" is faster where the processor multiplies it
+                faster than float32: with AMX, or AMD's from Zen 4 on.
             trust: ask a second ensemble member at every step, for about twice the cost: the bound is then
                 made for this episode and not for any that lasted as long, infos hold ``distrust``, and a
                 ``Trust`` says what becomes of steps above its threshold; True is ``Trust()``.
@@ -263,6 +265,18 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             self._renderer = Renderer(self.world.task, self.render_mode, **self._render_options)
         draw = self._renderer.frame
         return tuple(draw(core, place) for core, place in zip(self.core(), self._episodes.place, strict=True))
+
+    def to_torch(self) -> TorchEpisodes:
+        """Episodes like these, not yet started, whose tensors stay on the world's device.
+
+        Raises:
+            ValueError: an env with ``trust``, ``fallback`` or pictures, or one whose observations are a Dict.
+        """
+        fallback = isinstance(self.world.dynamics, FallbackDynamics)
+        if self.trust is not None or fallback or self.render_mode or self.world.task.dict_space is not None:
+            raise ValueError("to_torch() is for envs without trust, fallback, render_mode and Dict spaces")
+        made = self.world, self.num_envs, self.starts, self.propagation, self.max_episode_steps
+        return TorchEpisodes(*made)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release the drawing context."""

@@ -313,7 +313,8 @@ class WorldModel:
         """The next core and the displacement, always finite, and ``diverged``."""
         at, joints = core.shape[1], self.task.core.joint_limits
         raw, sound, diverged = moved_within(self.coordinates, joints, self.limits, core, target)
-        if diverged.any():
+        away = isinstance(diverged, Tensor) and not diverged.is_cpu
+        if away or diverged.any():  # to look would be to wait for the device
             sound = put_back(self.limits, core, raw)
         return sound[:, :at], sound[:, at:], diverged
 

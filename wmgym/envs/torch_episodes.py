@@ -1,0 +1,135 @@
+"""Imagined episodes whose numbers stay on their device, for trainers that live there too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmgym.models.dynamics import Carry, Propagation
+from wmgym.models.state import WorldState
+from wmgym.models.world import WorldModel
+from wmgym.tasks import actions
+
+
+@dataclass(frozen=True)
+class TorchStep:
+    """What a step returns, ``num_envs`` rows on the world's device.
+
+    Attributes:
+        obs: ``(num_envs, *obs_shape)`` float32; of the next episode where one has ended.
+        reward: ``(num_envs,)`` float32.
+        terminated: ``(num_envs,)`` bool.
+        truncated: ``(num_envs,)`` bool, by the time limit or since it diverged.
+        diverged: ``(num_envs,)`` bool, see ``ImaginedVectorEnv``.
+        final_obs: as ``obs``, before any episode began anew.
+    """
+
+    obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    diverged: Tensor
+    final_obs: Tensor
+
+
+class TorchEpisodes:
+    """``num_envs`` imagined episodes; tensors in, tensors out. Made by ``ImaginedVectorEnv.to_torch``.
+
+    An ended episode starts anew in the same step. Each place keeps its ensemble member for all its episodes,
+    and no step waits for the device. There are no infos: bounds and trust are the vector env's.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        num_envs: int,
+        starts: np.ndarray,
+        propagation: Propagation,
+        max_episode_steps: int | None,
+    ) -> None:
+        """See ``ImaginedVectorEnv``; ``starts`` ``(n, state_dim)`` are drawn from."""
+        self.world, self.num_envs, self.propagation = world, num_envs, propagation
+        self.max_episode_steps = max_episode_steps
+        self._generator = torch.Generator(world.device)
+        self._generator.seed()
+        self._starts = torch.tensor(starts, device=world.device)
+        space = world.task.observation_space
+        self._whole = space.dtype is not None and space.dtype.kind in "iu"
+        self._low, self._high = (
+            torch.tensor(side.reshape(1, -1).astype(np.float32), device=world.device)
+            for side in (space.low, space.high)
+        )
+        self._state: WorldState | None = None
+        self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=world.device)
+
+    @torch.no_grad()
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Start all episodes; their observations ``(num_envs, *obs_shape)``. A seed decides what follows."""
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        self._state = self.world.init(self._drawn(), self._generator)
+        self._elapsed = torch.zeros_like(self._elapsed)
+        return self._shown(self._state.full)
+
+    @torch.no_grad()
+    def step(self, action: Tensor) -> TorchStep:
+        """Advance every episode by one step.
+
+        Args:
+            action: ``(num_envs, *action_shape)`` on the world's device, clipped to the action space; integers
+                of a Discrete one. Values are not checked, since that would wait for the device.
+
+        Raises:
+            ValueError: another shape.
+            ResetNeeded: before the first reset.
+        """
+        if self._state is None:
+            raise gym.error.ResetNeeded("first call reset()")
+        need = (self.num_envs, *(self.world.task.action_space.shape or ()))
+        if tuple(action.shape) != need:
+            raise ValueError(f"actions have shape {tuple(action.shape)}, need (num_envs, ...) = {need}")
+        if not actions.whole(self.world.task.action_space):
+            action = action.to(torch.float32)
+        outcome = self.world.step(self._state, action, self.propagation, self._generator)
+        self._elapsed = self._elapsed + 1
+        terminated, truncated = outcome.terminated, outcome.diverged
+        if self.max_episode_steps is not None:
+            truncated = truncated | (self._elapsed >= self.max_episode_steps)
+        truncated = truncated & ~terminated
+        ended, full = terminated | truncated, outcome.state.full
+        self._state = self._begun(ended, outcome.state, full)
+        self._elapsed = self._elapsed * ~ended
+        reward = outcome.reward.to(torch.float32)
+        seen, last = self._shown(self._state.full), self._shown(full)
+        return TorchStep(seen, reward, terminated, truncated, outcome.diverged, last)
+
+    def _drawn(self) -> Tensor:
+        size, device = (self.num_envs,), self._starts.device
+        return self._starts[torch.randint(len(self._starts), size, generator=self._generator, device=device)]
+
+    def _begun(self, ended: Tensor, state: WorldState, full: Tensor) -> WorldState:
+        """The state with new episodes at ``ended``; all rows draw, so that nobody has to count them."""
+        full = torch.where(ended[:, None], self._drawn(), full)
+        dim = self.world.task.core.dim
+        after = replace(state, core=full[:, :dim], shown=full[:, dim:], carry=_cleared(state.carry, ended))
+        after.keep_full(full)
+        return after
+
+    def _shown(self, full: Tensor) -> Tensor:
+        task = self.world.task
+        flat = task.core.observe(full).to(torch.float32)
+        flat = flat.round() if self._whole else flat
+        return torch.clamp(flat, self._low, self._high).reshape(len(full), *task.observation_space.shape)
+
+
+def _cleared(carry: Carry, ended: Tensor) -> Carry:
+    """What the dynamics remember, zero where an episode begins."""
+    if carry is None:
+        return None
+    parts = carry if isinstance(carry, tuple) else (carry,)
+    found = tuple(part * ~ended.view(-1, *[1] * (part.ndim - 1)) for part in parts)
+    return found if isinstance(carry, tuple) else found[0]
