@@ -20,6 +20,7 @@ from benchmarks.harness.results import ROOT, RUNS
 from wmgym.data.policy import PolicyFn, apply_policy
 from wmgym.data.pool import load_pool
 from wmgym.envs.rollout import rollout
+from wmgym.models.dynamics import Propagation
 from wmgym.tasks import ground_truth
 from wmgym.tasks.actions import uniform
 
@@ -76,11 +77,14 @@ def starts(env_id: str, count: int) -> np.ndarray:
     return np.concatenate([_reset(task, env, seed)[1] for seed in _seeds(SEED + 1, range(count))])
 
 
-def imagined(env_id: str, name: str, state: np.ndarray, label: str) -> Returns:
+def imagined(
+    env_id: str, name: str, state: np.ndarray, label: str, propagation: Propagation = "member"
+) -> Returns:
     """Whole imagined episodes from given start states ``(n, state_dim)``."""
 
     def make() -> Returns:
-        returns, lengths, _ = rollout(wmgym.load(env_id), everyone(env_id)[name], state, seed=SEED)
+        world, policy = wmgym.load(env_id), everyone(env_id)[name]
+        returns, lengths, _ = rollout(world, policy, state, seed=SEED, propagation=propagation)
         return Returns(state, returns, lengths)
 
     return _once(f"{env_id}/{name}/{label}", make)

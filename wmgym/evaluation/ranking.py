@@ -78,7 +78,7 @@ def rank(
     seed: int = 0,
     *,
     max_episode_steps: int | None = None,
-    propagation: Propagation = "member",
+    propagation: Propagation = "sample",
     workers: int | None = None,
     executor: Executor | str | None = None,
     progress: bool = False,
@@ -94,7 +94,8 @@ def rank(
         episodes: imagined episodes for each policy.
         seed: decides start states and everything random.
         max_episode_steps: end episodes after this many steps where that is earlier than the time limit.
-        propagation: how the imagined env uses the ensemble; see ``WorldModel.step``.
+        propagation: how the imagined env uses the ensemble; see ``WorldModel.step``. Drawing every step ranks
+            the reference policies slightly better than following a member without noise.
         workers: processes; None uses every core where that pays.
         executor: where the policies are imagined: ``"serial"``, ``"processes"``, ``"ray"`` or what
             ``wmgym.make_executor`` made; None leaves it to ``workers``.
