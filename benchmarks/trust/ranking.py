@@ -6,10 +6,10 @@ Differences of returns are shares of the range of real mean returns. Each statis
 interval over policies and the range that it spans when any one policy is left out. Where imagination is to
 predict failure, a policy fails if fewer than half of its real episodes last as long as the time limit.
 
-Steps are sampled, as ``wmgym.rank`` does. Without the noise that the ensemble states (``propagation="member"``)
-Spearman's correlation was 0.918 on Swimmer, 0.940 on Ant, 0.970 on HalfCheetah, 0.977 on Walker2d and 0.986 on
-Hopper; by the mean of the members 0.839 on Swimmer and 0.940 on Ant, over 100 and 60 episodes. Medians and
-trimmed means of the imagined returns rank Swimmer worse.
+Steps are sampled, as ``wmgym.rank`` does. Without the noise that the ensemble states, with
+``propagation="member"``, Spearman's correlation was 0.918 on Swimmer, 0.940 on Ant, 0.970 on HalfCheetah,
+0.977 on Walker2d and 0.986 on Hopper; by the mean of the members 0.839 on Swimmer and 0.940 on Ant, over 100
+and 60 episodes. Medians and trimmed means of the imagined returns rank Swimmer worse.
 """
 
 from __future__ import annotations
