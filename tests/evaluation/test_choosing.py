@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,25 @@ def test_the_best_is_found_and_the_confidence_holds(noise: float, gap: float) ->
         right.append(pick == "0")
         sure.append(confidence)
     assert np.mean(right) >= 0.9
+    assert np.mean(sure) <= np.mean(right) + 0.05
+
+
+def _of(played: np.ndarray, name: str, index: int) -> float:
+    return float(played[int(name), index])
+
+
+@pytest.mark.parametrize(("episodes", "budget"), [(4, 1), (10, 3)])
+def test_few_imagined_episodes_make_nobody_sure(episodes: int, budget: int) -> None:
+    """In an exact world whose mean returns are known from few noisy episodes alone."""
+    right, sure = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        truth = 0.3 * rng.permutation(4)
+        imagined = {str(arm): mean + rng.normal(size=episodes) for arm, mean in enumerate(truth)}
+        played = truth[:, None] + rng.normal(size=(4, budget))
+        pick, confidence, _ = spend(imagined, partial(_of, played), budget, seed)
+        right.append(truth[int(pick)] == truth.max())
+        sure.append(confidence)
     assert np.mean(sure) <= np.mean(right) + 0.05
 
 

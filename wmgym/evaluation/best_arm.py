@@ -43,6 +43,7 @@ def posterior(imagined: Sequence[np.ndarray], real: Sequence[Sequence[float]]) -
     """
     imagined_mean = np.array([each.mean() for each in imagined])
     imagined_std = np.array([each.std(ddof=1) for each in imagined])
+    drawn = imagined_std**2 / [len(each) for each in imagined]  # what few imagined episodes leave open
     slope = _slope(imagined, real)
     real = [
         np.asarray(each) - slope * (own[: len(each)] - own.mean())
@@ -58,14 +59,14 @@ def posterior(imagined: Sequence[np.ndarray], real: Sequence[Sequence[float]]) -
     assumed = (_GAP_SHARE * max(float(np.ptp(imagined_mean)), 1e-9)) ** 2
     bias, size = 0.0, assumed
     for _ in range(10 if tried.any() else 0):
-        weight = 1 / (size + noise[tried])
+        weight = 1 / (size + drawn[tried] + noise[tried])
         gap = mean[tried] - imagined_mean[tried]
         bias = float((weight * gap).sum() / (weight.sum() + 1 / assumed))
-        excess = np.maximum((gap - bias) ** 2 - noise[tried], 0.0)
+        excess = np.maximum((gap - bias) ** 2 - drawn[tried] - noise[tried], 0.0)
         size = float((_GAP_FREEDOM * assumed + excess.sum()) / (_GAP_FREEDOM + tried.sum()))
     prior = imagined_mean + bias
-    precision = 1 / size + np.where(tried, 1 / noise.clip(1e-12), 0.0)
-    centre = (prior / size + np.where(tried, mean / noise.clip(1e-12), 0.0)) / precision
+    precision = 1 / (size + drawn) + np.where(tried, 1 / noise.clip(1e-12), 0.0)
+    centre = (prior / (size + drawn) + np.where(tried, mean / noise.clip(1e-12), 0.0)) / precision
     return Posterior(centre, precision**-0.5, np.where(tried, freedom, _GAP_FREEDOM + tried.sum()))
 
 
