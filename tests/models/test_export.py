@@ -14,7 +14,9 @@ import torch
 import wmgym
 from tests import toy
 from wmgym.data.policy import MLPPolicy
+from wmgym.models.export import _units
 from wmgym.models.saving import SHIPPED
+from wmgym.tasks.layout import identity_core
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -113,3 +115,32 @@ def test_a_json_file_that_is_no_contract_is_not_replaced(text: str, tmp_path: Pa
     assert not (tmp_path / "mine.onnx").exists()
     policy.export(tmp_path / "other.onnx")
     policy.export(tmp_path / "other.onnx")  # a contract is
+
+
+def test_units_are_told_by_dimension(tmp_path: Path) -> None:
+    contract = {}
+    for env_id in ("Hopper-v5", "Humanoid-v5", "InvertedDoublePendulum-v5", "Pusher-v5"):
+        path = wmgym.load(env_id).export(tmp_path / f"{env_id}.onnx")
+        contract[env_id] = json.loads(path.with_suffix(".json").read_text())
+        for name, shape in (("core", "core"), ("obs", "first_obs"), ("shown", "shown")):
+            units = contract[env_id]["units"][name]
+            if name == "core":
+                assert len(units) == len(contract[env_id]["names"]["core"])
+            elif name == "obs":
+                assert len(units) == len(contract[env_id][shape][0])
+            assert "unknown" not in units
+    hopper = contract["Hopper-v5"]["units"]
+    assert hopper["core"] == ["m", *["rad"] * 4, "m/s", "m/s", *["rad/s"] * 4] == hopper["obs"]
+    assert (hopper["dt"], hopper["displacement"]) == ("s", ["m"])
+    humanoid = contract["Humanoid-v5"]["units"]
+    assert humanoid["core"][:6] == ["m", "1", "1", "1", "1", "rad"]
+    assert humanoid["core"][22:29] == ["m/s"] * 3 + ["rad/s"] * 4
+    assert humanoid["obs"][45:55] == ["kg m^2"] * 6 + ["kg m"] * 3 + ["kg"]
+    assert humanoid["obs"][-6:] == ["N m"] * 3 + ["N"] * 3
+    pendulum = contract["InvertedDoublePendulum-v5"]["units"]
+    assert pendulum["obs"] == ["m", *["1"] * 4, "m/s", "rad/s", "rad/s", "N"]
+    assert contract["Pusher-v5"]["units"]["core"][5:10] == ["rad", "rad", "m", "m", "rad/s"]
+
+
+def test_units_of_a_robot_that_nobody_describes_are_unknown() -> None:
+    assert _units(identity_core(2), 2)["obs"] == ["unknown"] * 2

@@ -14,6 +14,8 @@ from wmgym.models.compiled_onnx import onnx_graph
 from wmgym.models.compiled_record import Recording, World, recordable, whole
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.tasks import actions
+from wmgym.tasks.layout import Core
+from wmgym.tasks.mjcf.shown import Column, Mirror
 
 STARTS = 16
 """Start states that a contract holds."""
@@ -78,7 +80,6 @@ def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, 
             "half_width": np.nan_to_num(table.half_width[propagation].astype(float), posinf=1e30).tolist(),
             "data_std": np.asarray(table.data_std, float).tolist(),
         }
-    known = task.core.layout is not None or task.core.from_mujoco is not None
     return {
         "kind": "wmgym world",
         "versions": library_versions(),
@@ -89,11 +90,7 @@ def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, 
         "propagation": propagation,
         "trust": trust,
         "names": {"core": list(task.core.names)},
-        "units": (
-            "as MuJoCo: metres, radians, these per second, quaternions (w, x, y, z); dt in seconds"
-            if known
-            else "as the env's observations; dt in seconds"
-        ),
+        "units": {"dt": "s", **_units(task.core, task.obs_dim)},
         "action": _action(space),
         "starts": world.starts[:STARTS].astype(float).tolist(),
         "first_obs": np.asarray(task.core.observe(world.starts[:STARTS]), float).tolist(),
@@ -103,6 +100,27 @@ def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, 
             "episode ends where terminated, is cut off where diverged, and keeps its member"
         ),
     }
+
+
+def _units(core: Core, obs_dim: int) -> dict[str, list[str]]:
+    """By dimension, "unknown" where nothing tells."""
+    state = [unit or "unknown" for unit in core.units] or ["unknown"] * core.state_dim
+    obs, mirror = ["unknown"] * obs_dim, getattr(core.observe, "__self__", None)
+    if isinstance(mirror, Mirror):
+        readouts = iter(state[core.dim :])
+        obs = [_unit(column, state[: core.dim]) or next(readouts) for column in mirror.shown.columns]
+    elif len(state) == obs_dim:
+        obs = state
+    moved = ["m" if core.units else "unknown"] * core.displacement_dim
+    return {"core": state[: core.dim], "shown": state[core.dim :], "obs": obs, "displacement": moved}
+
+
+def _unit(column: Column, core: list[str]) -> str | None:
+    """Of an observation's column; None of a readout."""
+    if column.terms is None:
+        return None
+    units = {core[i] if i < len(core) else "1" for i, _ in column.terms}  # sines and cosines follow the core
+    return units.pop() if len(units) == 1 else "unknown"
 
 
 def _action(space: actions.ActionSpace) -> dict[str, Any]:

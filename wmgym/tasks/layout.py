@@ -178,6 +178,7 @@ class Core:
         symmetries: all of the robot's but the identity.
         joint_limits: ``(core dimension, low, high)`` of joints with limits; an imagined joint far past its
             limits is put back.
+        units: of the state's dimensions, "" where unknown; empty where all are.
         names: of the core's dimensions, as MuJoCo names the joints; ``obs_0``, ``obs_1``, ... by default.
         layout: of a robot that its own MuJoCo model describes; else None.
         hidden: core dimensions that the observation does not show and that matter.
@@ -196,6 +197,7 @@ class Core:
     names: tuple[str, ...] = ()
     layout: Layout | None = None
     hidden: tuple[int, ...] = ()
+    units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Fill in names where none are given, and refuse another number of them."""
@@ -203,6 +205,7 @@ class Core:
             object.__setattr__(self, "names", tuple(f"obs_{i}" for i in range(self.dim)))
         if len(self.names) != self.dim:
             raise ValueError(f"core has {self.dim} dimensions and {len(self.names)} names; name each")
+        assert len(self.units) in (0, self.state_dim)
 
     @property
     def dim(self) -> int:

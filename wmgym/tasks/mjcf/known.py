@@ -36,6 +36,7 @@ def joint_core(
     feet: Sequence[str] = (),
     limits: bool = False,
     geometry: dict[str, Any] | None = None,
+    shown_units: Sequence[str] = (),
     **fields: Any,
 ) -> Core:
     """The core ``[qpos, qvel]`` of a model that Gymnasium ships.
@@ -49,6 +50,7 @@ def joint_core(
         feet: geoms of a walking robot's feet, capsules that touch the ground with both ends.
         limits: whether imagined hinges are held to their limits.
         geometry: fields that the model does not decide.
+        shown_units: of the readouts in the observation.
         fields: others of ``Core``.
     """
     model = models()[xml]
@@ -75,6 +77,7 @@ def joint_core(
         from_mujoco=from_mujoco,
         to_mujoco=to_mujoco,
         names=tuple(robot.names[number] for number in numbers),
+        units=(*(robot.units[number] for number in numbers), *shown_units),
         joint_limits=tuple((place[i], round(a, _DIGITS), round(b, _DIGITS)) for i, a, b in hinges * limits),
         **fields,
     )

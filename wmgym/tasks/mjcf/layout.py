@@ -154,9 +154,20 @@ def core_of(layout: ModelLayout) -> Core:
         shown_dim=len(layout.shown.readouts),
         joint_limits=layout.joint_limits,
         names=layout.names,
+        units=_units(layout),
         layout=layout,
         hidden=tuple(i for i in mirror.hidden if i not in layout.geometry.free),
     )
+
+
+def _units(layout: ModelLayout) -> tuple[str, ...]:
+    """What a stored layout still tells: quaternions and angles have no length."""
+    units = [""] * (layout.geometry.dim + len(layout.shown.readouts))
+    for at in layout.geometry.quaternions:
+        units[at : at + 4] = ["1"] * 4
+    for angle in layout.geometry.angles:
+        units[angle] = "rad"
+    return tuple(units)
 
 
 def settled(

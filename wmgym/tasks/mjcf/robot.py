@@ -44,6 +44,18 @@ class Robot:
     nowhere: tuple[int, ...]
     sums: tuple[tuple[tuple[int, float], ...], ...]
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Of all numbers, "" where unknown."""
+        places, speeds, at = list[str](), list[str](), 0
+        while at < self.sizes[0]:
+            width, unit = (4, "1") if at in self.rotations else (1, "rad" if at in self.hinges else "m")
+            places += [unit] * width
+            speeds += ["rad/s"] * 3 if width == 4 else [f"{unit}/s"]
+            at += width
+        assert (len(places), len(speeds)) == self.sizes[:2]
+        return (*places, *speeds, *[""] * self.sizes[2], *["m"] * self.sizes[3], *["1"] * self.sizes[4])
+
 
 @dataclass(frozen=True)
 class Model:

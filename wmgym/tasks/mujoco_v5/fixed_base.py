@@ -36,6 +36,7 @@ def inverted_double_pendulum(*, frame_skip: int = 5, healthy_reward: float = 10.
     core = joint_core(
         "inverted_double_pendulum.xml",
         **shown_as(6, "0 sin1 sin2 cos1 cos2 3~10 4~10 5~10 _"),  # last the force of the rail's limits
+        shown_units=("N",),
         unobserved_dim=2,
         read_unobserved=lambda env: np.array(env.unwrapped.data.site_xpos[0][[0, 2]]),
     )
@@ -57,6 +58,7 @@ def reacher(
         limits=True,
         geometry={"angles": (0, 1)},
         **shown_as(6, "cos0 cos1 sin0 sin1 2 3 4 5 _ _"),  # last from the target to the fingertip
+        shown_units=("m",) * 2,
     )
     return Known(core, 0.01 * frame_skip, reward, never)
 
@@ -83,7 +85,7 @@ def pusher(
     joints = " ".join(map(str, (*range(7), *range(9, 16))))
     shown = shown_as(18, joints + 9 * " _")  # last where the hand, the object and the goal are
     shown["from_obs"] = _pusher_from_obs
-    core = joint_core("pusher_v5.xml", apart=2, limits=True, **shown)
+    core = joint_core("pusher_v5.xml", apart=2, limits=True, shown_units=("m",) * 9, **shown)
     return Known(core, 0.01 * frame_skip, reward, never)
 
 

@@ -17,6 +17,9 @@ from wmgym.tasks.layout import Array, Core, Env, Placement, Symmetry
 from wmgym.tasks.mjcf.known import joint_core
 from wmgym.tasks.spec import Known, forward_reward, never, unless, within
 
+_FORCES = (("N m",) * 3 + ("N",) * 3) * 13
+"""Units of ``cfrc_ext``, the torque and the force on each body."""
+
 
 def ant(
     *,
@@ -51,7 +54,7 @@ def ant(
     def reward(state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         return forward(state, action, next_state, unobserved) - contact_cost_weight * unobserved[..., 3]
 
-    core = _floating("ant.xml", at, 78 * include_cfrc_ext_in_observation, 3, read_unobserved)
+    core = _floating("ant.xml", at, _FORCES * include_cfrc_ext_in_observation, 3, read_unobserved)
     core = replace(core, symmetries=_ant_symmetries(at))
     ends = unless(healthy, terminate_when_unhealthy)
     return Known(core, dt, reward, ends) if contact_cost_weight else Known(_no_force(core), dt, forward, ends)
@@ -141,8 +144,11 @@ def _humanoid(
     include_cfrc_ext_in_observation: bool = True,
 ) -> Core:
     """Core of both humanoids, which have no symmetry: the left knee is stiffer than the right one."""
-    shown = 130 * include_cinert_in_observation + 78 * include_cvel_in_observation
-    shown += 17 * include_qfrc_actuator_in_observation + 78 * include_cfrc_ext_in_observation
+    inertia = ("kg m^2",) * 6 + ("kg m",) * 3 + ("kg",)
+    shown = inertia * 13 * include_cinert_in_observation
+    shown += (("rad/s",) * 3 + ("m/s",) * 3) * 13 * include_cvel_in_observation
+    shown += ("N m",) * 17 * include_qfrc_actuator_in_observation
+    shown += _FORCES * include_cfrc_ext_in_observation
     at = 0 if exclude_current_positions_from_observation else 2
     return _floating(xml, at, shown, displacement_dim, read_unobserved)
 
@@ -181,14 +187,22 @@ def _ant_symmetries(at: int) -> tuple[Symmetry, ...]:
 
 
 def _floating(
-    xml: str, at: int, shown: int, displacement_dim: int, read_unobserved: Callable[[Env], np.ndarray]
+    xml: str,
+    at: int,
+    shown: tuple[str, ...],
+    displacement_dim: int,
+    read_unobserved: Callable[[Env], np.ndarray],
 ) -> Core:
-    """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height."""
+    """Core ``[qpos[2 - at:], qvel]`` of a free root and hinges; ``at`` is the index of the height.
+
+    ``shown`` are the units of the readouts in the observation.
+    """
     return joint_core(
         xml,
         omitted=2 - at,
         moves=displacement_dim,
-        shown_dim=shown,
+        shown_dim=len(shown),
+        shown_units=shown,
         unobserved_dim=displacement_dim + 1,
         read_unobserved=read_unobserved,
     )
