@@ -243,3 +243,25 @@ def test_worlds_that_learned_rewards_and_ends(make: Any) -> None:
             assert torch.equal(one.snapshot().generator, batch.snapshot().generator)
             if mine[1] or mine[2]:
                 one.reset()
+
+
+@pytest.mark.parametrize("readout", [False, True])
+def test_weights_changed_in_place_count_from_the_next_reset(readout: bool) -> None:
+    env = wmgym.ImaginedEnv("Ant-v5", propagation="mean")
+    other = wmgym.ImaginedVectorEnv("Ant-v5", 1, propagation="mean")
+    still = np.zeros(8, np.float32)
+
+    def next_obs() -> tuple[np.ndarray, np.ndarray]:
+        env.reset(seed=0)
+        other.reset(seed=0)
+        return env.step(still)[0], other.step(still[None])[0][0]
+
+    before, _ = next_obs()
+    for world in (env.world, other.world):
+        model = world.readout if readout else world.dynamics
+        assert isinstance(model, EnsembleMLP)
+        changed = {name: value * 1.1 for name, value in model.state_dict().items() if "weights" in name}
+        model.load_state_dict(changed, strict=False)
+    after, batched = next_obs()
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, batched, rtol=1e-3, atol=1e-3)

@@ -21,8 +21,9 @@ class ImaginedEnv(gym.Env[Any, Any]):
     """One imagined episode at a time: an ``ImaginedVectorEnv`` of one env, without its leading dimension.
 
     The first step compiles the world's to NumPy calls, see ``wmgym.models.compiled``, which agree with the
-    vector env to rounding. Dynamics of your own, ``fallback``, ``precision="bfloat16"``, another device and
-    ``render_mode="human"`` step as a batch of one.
+    vector env to rounding; weights that are changed in place count from the next ``reset`` on. Dynamics of
+    your own, ``fallback``, ``precision="bfloat16"``, another device and ``render_mode="human"`` step as a
+    batch of one.
 
     Infos hold ``error_bound`` ``(core_dim,)``, whose dimensions ``world.core_names`` names, ``diverged`` and,
     with ``trust``, ``distrust`` and ``novelty``.
@@ -59,6 +60,8 @@ class ImaginedEnv(gym.Env[Any, Any]):
             options: ``{"obs": ...}`` or ``{"state": ...}`` to start from; without them the bank decides.
         """
         super().reset(seed=seed)
+        if self._single is not None:
+            self._single.renew()
         if not options and (begun := self._episode().reset(seed)) is not None:
             return begun
         obs, infos = self._venv.reset(seed=seed, options=options)

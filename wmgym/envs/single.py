@@ -25,10 +25,16 @@ class SingleEpisode:
     def __init__(self, venv: ImaginedVectorEnv) -> None:
         self._venv, self._episodes = venv, venv._episodes
         self._space, self._task = venv.single_action_space, venv.world.task
-        self._step: CompiledStep | None = None
-        if venv.render_mode != "human":
-            self._step = compiled_step(venv.world, venv.propagation, venv.trust is not None)
+        self._step = None if venv.render_mode == "human" else self._compiled()
         self._limit = 2**62 if venv.max_episode_steps is None else venv.max_episode_steps
+
+    def _compiled(self) -> CompiledStep | None:
+        return compiled_step(self._venv.world, self._venv.propagation, self._venv.trust is not None)
+
+    def renew(self) -> None:
+        """Record the step anew where weights were changed in place since."""
+        if self._step is not None and not self._step.current:
+            self._step = self._compiled()
 
     def reset(self, seed: int | None) -> tuple[Any, dict[str, Any]] | None:
         """Start at a drawn state, with the draws of the vector env; None leaves it to that."""

@@ -78,6 +78,7 @@ class CompiledStep:
             name: getattr(self.state, name).numpy()
             for name in ("core", "shown", "member", "companion", "cumulative_disagreement")
         }
+        self._stamp = _stamp(world)
         with np.errstate(all="ignore"):
             self._record()
         self.load(self.state)
@@ -113,6 +114,11 @@ class CompiledStep:
                 (self._inputs["cumulative"], b["next_cumulative"]),
             ]
         self._kept = [(to, source) for to, source in kept if to.size]
+
+    @property
+    def current(self) -> bool:
+        """Whether the weights, of which the step holds copies, are what they were."""
+        return self._stamp == _stamp(self.world)
 
     def load(self, state: WorldState) -> None:
         """Go on from another state of one episode."""
@@ -191,3 +197,9 @@ class CompiledStep:
                 noise,
             )
         return float(reward), bool(terminated)
+
+
+def _stamp(world: WorldModel) -> int:
+    outcomes = None if world.outcomes is None else world.outcomes.network
+    models = world.dynamics, world.readout, outcomes
+    return sum(model.stamp() for model in models if isinstance(model, EnsembleMLP))

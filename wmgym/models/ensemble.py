@@ -86,6 +86,15 @@ class EnsembleMLP(nn.Module):
         if not self._first[0].requires_grad:
             every = self.prepared()
             self._ready = (*(every.of(member) for member in range(self.num_members)), every)
+            scales = self.input_mean, self.input_std, self.target_mean, self.target_std
+            self._copied = [*self.weights, *self.biases, *scales]
+            self._stamp = self.stamp()
+
+    def stamp(self) -> int:
+        """Grows when frozen weights are changed in place, as ``load_state_dict`` does."""
+        if self._first[0].is_inference():  # has no version
+            return 0
+        return sum([tensor._version for tensor in self._copied])
 
     def layers(self) -> tuple[Layer, ...]:
         """Weight and bias of each layer, as they are used."""
@@ -176,6 +185,8 @@ class EnsembleMLP(nn.Module):
     def _layers_of(self, only: int | None) -> Layers:
         """Of all members, or of one."""
         if self._ready is not None and not self._first[0].requires_grad:  # nor has it thawed since
+            if self._stamp != self.stamp():
+                self.use_precision(self.precision)
             return self._ready[-1 if only is None else only]
         every = self.prepared()
         return every if only is None else every.of(only)
