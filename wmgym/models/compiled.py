@@ -15,7 +15,7 @@ import torch
 
 from wmgym.models.batching import beside
 from wmgym.models.compiled_program import Program
-from wmgym.models.compiled_record import Recording, first_look, predict, recordable, settle
+from wmgym.models.compiled_record import Recording, example_inputs, first_look, predict, recordable, settle
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.state import WorldState
@@ -65,14 +65,11 @@ class CompiledStep:
         self.state = WorldState(
             start[:, : core.dim].clone(), start[:, core.dim :].clone(), member, zeros.clone(), zeros.clone()
         )
-        self._inputs = {
+        self._inputs = example_inputs(world) | {
             "core": self.state.core.numpy(),
             "shown": self.state.shown.numpy(),
-            "action": np.zeros((1, world.task.action_dim), np.float32),
             "companion": self.state.companion.numpy(),
             "cumulative": self.state.cumulative_disagreement.numpy(),
-            "noise": np.zeros((1, world.dynamics.target_dim), np.float32),
-            "elapsed": np.zeros(1, np.int64),
         }
         self._parts = {
             name: getattr(self.state, name).numpy()

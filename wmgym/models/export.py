@@ -11,7 +11,7 @@ from gymnasium import spaces
 from wmgym.io.files import StrPath
 from wmgym.io.provenance import library_versions
 from wmgym.models.compiled_onnx import onnx_graph
-from wmgym.models.compiled_record import Recording, World, recordable, whole
+from wmgym.models.compiled_record import Recording, World, example_inputs, recordable, whole
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.tasks import actions
 from wmgym.tasks.layout import Core
@@ -36,7 +36,7 @@ def export_world(world: World, path: StrPath, propagation: Propagation, trust: b
             f"dynamics of the class {kind} cannot be exported as they are; worlds of frozen EnsembleMLP "
             "networks on the CPU in float32 can"
         )
-    inputs = _inputs(world)
+    inputs = example_inputs(world)
     given = Recording(inputs)
     try:
         with np.errstate(all="ignore"):
@@ -54,21 +54,6 @@ def export_world(world: World, path: StrPath, propagation: Propagation, trust: b
     outputs = {name: made[name].node for name in names if name in made and made[name].node.value.size}
     graph = onnx_graph(outputs, inputs)
     return graph.write(path, {**_contract(world, propagation, trust), **graph.arrays()})
-
-
-def _inputs(world: World) -> dict[str, np.ndarray]:
-    """An example of every input that a step may have."""
-    core, start = world.task.core, world.starts[:1]
-    zeros = np.zeros((1, core.dim), np.float32)
-    return {
-        "core": start[:, : core.dim],
-        "shown": start[:, core.dim :],
-        "action": np.zeros((1, world.task.action_dim), np.float32),
-        "companion": zeros,
-        "cumulative": zeros,
-        "noise": np.zeros((1, world.dynamics.target_dim), np.float32),
-        "elapsed": np.zeros(1, np.int64),
-    }
 
 
 def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, Any]:
