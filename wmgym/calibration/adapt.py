@@ -138,7 +138,8 @@ def _fine_tuned(dynamics: EnsembleMLP, data: Transitions, seed: int) -> Ensemble
     rows, held = hold_out(data, config, seed)
     with torch.no_grad():
         inputs = model.encode(torch.tensor(data.core), encoded_actions(data))
-        labels = (targets(data, model.coordinates) - model.target_mean) / model.target_std
+        wanted = targets(data, model.coordinates, model.target_dim)
+        labels = (wanted - model.target_mean) / model.target_std
     fitting = FitState(
         model, inputs, labels, torch.tensor(data.terminated).float(), rows, config,
         torch.Generator().manual_seed(seed), RolloutError(data, held, config, seed), False,

@@ -67,7 +67,7 @@ def _one_step_scale(world: WorldModel, calib: Transitions) -> np.ndarray:
     encoded = world.encode_action(given_actions(world, calib.action))
     with torch.no_grad():  # (members, n, target_dim)
         prediction = world.dynamics.predict(torch.tensor(calib.core, device=world.device), encoded)
-    target = targets(calib, world.coordinates).numpy()
+    target = targets(calib, world.coordinates, world.dynamics.target_dim).numpy()
     mean, std = (x.cpu().numpy()[..., : target.shape[1]] for x in (prediction.mean, prediction.std))
     scale = np.ones(world.dynamics.target_dim, np.float32)
     scale[: target.shape[1]] = std_scale(((target - mean) / std).reshape(-1, target.shape[1]))

@@ -74,7 +74,7 @@ def signs(world: WorldModel, data: Transitions, rows: np.ndarray) -> Signs:
 
 def _residuals(world: WorldModel, data: Transitions) -> tuple[np.ndarray, np.ndarray]:
     """``z``, and the prediction's derivative in the action's size in the same units, ``(n, change_dim)``."""
-    target, z, slope = targets(data, world.coordinates), [], []
+    target, z, slope = targets(data, world.coordinates, world.dynamics.target_dim), [], []
     for at in range(0, len(data), _CHUNK):
         part = slice(at, at + _CHUNK)
         core = torch.tensor(data.core[part], device=world.device)

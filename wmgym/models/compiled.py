@@ -18,6 +18,7 @@ from wmgym.models.compiled_program import Program
 from wmgym.models.compiled_record import Recording, example_inputs, first_look, predict, recordable, settle
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.flags import TRACE
 from wmgym.models.state import WorldState
 from wmgym.models.step import outcome_of, put_back
 from wmgym.models.world import WorldModel
@@ -71,6 +72,9 @@ class CompiledStep:
             "companion": self.state.companion.numpy(),
             "cumulative": self.state.cumulative_disagreement.numpy(),
         }
+        self._drawn_flags = world.flags is not None and world.flags.drawn
+        if world.flags is not None:
+            self._inputs["threshold"] = np.full((1, world.flags.network.target_dim), 0.5, np.float32)
         self._parts = {
             name: getattr(self.state, name).numpy()
             for name in ("core", "shown", "member", "companion", "cumulative_disagreement")
@@ -154,6 +158,9 @@ class CompiledStep:
         noise = generator if self.propagation == "sample" else None
         if noise is not None:
             inputs["noise"][...] = torch.randn(inputs["noise"].shape, generator=noise).numpy()
+        if self._drawn_flags:
+            drawn = torch.rand(inputs["threshold"].shape, generator=generator)
+            inputs["threshold"][...] = drawn.clamp(TRACE, 1 - TRACE).numpy()
         inputs["elapsed"][0] = elapsed
         for call in self._one:
             call()

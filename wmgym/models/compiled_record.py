@@ -13,13 +13,16 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from wmgym.models.batching import with_columns
 from wmgym.models.compiled_network import network
 from wmgym.models.compiled_trace import Recorder, RecordingError
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration, disagreement
+from wmgym.models.flags import FlagNetwork, Flags
 from wmgym.models.outcomes import Classifier, Outcomes
+from wmgym.models.pairs import RewardNetwork
 from wmgym.models.step import companion_after, moved_within, put_back
 from wmgym.tasks import actions
 from wmgym.tasks.layout import Array, Core
@@ -43,6 +46,8 @@ class World(Protocol):
     @property
     def outcomes(self) -> Outcomes | None: ...  # noqa: D102
     @property
+    def flags(self) -> Flags | None: ...  # noqa: D102
+    @property
     def coordinates(self) -> Coordinates: ...  # noqa: D102
     @property
     def limits(self) -> tuple[Array, Array]: ...  # noqa: D102
@@ -60,14 +65,21 @@ def recordable(world: World) -> bool:
 
     Dynamics of another class are any code.
     """
-    outcomes = None if world.outcomes is None else world.outcomes.network
-    networks = [world.dynamics, *(each for each in (world.readout, outcomes) if each is not None)]
+    outcomes = world.outcomes
+    learned = () if outcomes is None else (outcomes.network, outcomes.rewards)
+    flags = None if world.flags is None else world.flags.network
+    networks = [world.dynamics, *(each for each in (world.readout, flags, *learned) if each is not None)]
     needed = not world.task.core.readout_dim or world.readout is not None
     return needed and all(map(_plain, networks))
 
 
 def _plain(model: object) -> bool:
-    if not isinstance(model, EnsembleMLP) or type(model) not in (EnsembleMLP, Classifier):
+    if not isinstance(model, EnsembleMLP) or type(model) not in (
+        EnsembleMLP,
+        Classifier,
+        FlagNetwork,
+        RewardNetwork,
+    ):
         return False
     frozen = not any(weight.requires_grad or not weight.is_cpu for weight in model.weights)
     return frozen and model.precision == "float32"
@@ -144,6 +156,8 @@ def settle(
     """From the next core, put back where it diverged, to all that a step gives."""
     core, task, table = world.task.core, world.task, world.calibration
     next_core, displacement = given["sound"][:, : core.dim], given["sound"][:, core.dim :]
+    if world.flags is not None:
+        next_core = _flagged(world, world.flags, given, next_core)
     next_shown, unobserved = given["shown"], displacement
     if core.readout_dim:
         assert isinstance(world.readout, EnsembleMLP)
@@ -173,6 +187,16 @@ def settle(
     return found
 
 
+def _flagged(world: World, flags: Flags, given: Mapping[str, Array], next_core: Array) -> Array:
+    """The next core with its flags; see ``Flags.settle``. Without ``threshold`` they are the likeliest."""
+    held = with_columns(next_core, flags.columns, given["core"].take(flags.columns, 1))
+    pair = np.concatenate([given["core"], held], 1)
+    logits, _ = network(flags.network, pair, _encoded(world, given["action"]), 0, member=0)
+    threshold = given["threshold"] if "threshold" in given else np.float32(0.5)
+    on = (1 / (1 + np.exp(-logits[:, : flags.network.target_dim])) > threshold).take(flags.sources, 1)
+    return with_columns(next_core, flags.columns, np.where(on, flags.high, flags.low))
+
+
 def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, Array]:
     """Reward and termination ``(1,)``, the likeliest; nothing where functions of the caller's say them."""
     task, outcomes, predicted = world.task, world.outcomes, given["predicted"]
@@ -182,6 +206,7 @@ def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) 
         found["unobserved"],
     )  # fmt: skip
     unknown = task.reward is None and not predicted.shape[1]
+    unknown &= outcomes is None or not outcomes.knows_reward
     unknown |= task.terminated is None and outcomes is None and "end_logit" not in given
     if unknown or (functions and not task.from_table):
         return {}
@@ -195,7 +220,12 @@ def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) 
             terminated = (chosen & outcomes.ends).any(1)
     if task.reward is not None:
         return {"reward": task.reward(*known).astype(np.float32), "terminated": terminated}
-    reward = np.where(np.isfinite(predicted[:, 0]), predicted[:, 0], 0.0)
+    if outcomes is not None and outcomes.rewards is not None:
+        pair = np.concatenate([given["core"], found["next_core"]], 1)
+        predicted, _ = network(outcomes.rewards, pair, _encoded(world, given["action"]), 0, member=0)
+    # Where nothing regresses, every value is one of a few.
+    one = predicted[:, 0] if predicted.shape[1] else found["next_core"][:, 0] * 0.0
+    reward = np.where(np.isfinite(one), one, 0.0)
     if outcomes is not None and not np.isnan(outcomes.values).all():
         every = np.where(np.isnan(outcomes.values), reward.astype(np.float64)[:, None], outcomes.values)
         reward = np.where(chosen, every, 0.0).sum(1)
@@ -218,7 +248,7 @@ def _likeliest(
 def _with_companion(world: World, given: Mapping[str, Array], next_core: Array) -> dict[str, Array]:
     companion, total = companion_after(
         next_core, given["companion"], given["cumulative"], given["companion_target"], world.coordinates,
-        world.limits, world.data_std.numpy(),
+        world.limits, world.data_std.numpy(), world.flags,
     )  # fmt: skip
     return {"next_companion": companion, "next_cumulative": total}
 

@@ -180,17 +180,19 @@ def unpack_dynamics(name: str, arrays: Mapping[str, np.ndarray], settings: Mappi
     return model  # type: ignore[no-any-return]
 
 
-def targets(data: Transitions, coordinates: Coordinates | None = None) -> Tensor:
+def targets(
+    data: Transitions, coordinates: Coordinates | None = None, target_dim: int | None = None
+) -> Tensor:
     """What a dynamics model should have predicted: ``(n, target_dim)`` float32, raw units.
 
-    The reward is among it only where the task knows none and the data has it. Changes are in the task's
-    coordinates unless others are given.
+    The reward is among it only where the task knows none, the data has it, and a model of this
+    ``target_dim`` predicts it. Changes are in the task's coordinates unless others are given.
     """
     coordinates = coordinates or Coordinates(data.task.core.geometry)
     displacement = torch.tensor(data.displacement).float()
     change: Tensor = coordinates.difference(
         torch.tensor(data.core), torch.tensor(data.next_core), displacement
     )
-    if data.task.reward is not None or data.reward is None:
+    if data.task.reward is not None or data.reward is None or target_dim == change.shape[1]:
         return change
     return torch.cat([change, torch.tensor(data.reward).float()[:, None]], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,28 +16,25 @@ from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models import warm_start
 from wmgym.models.config import FitConfig, architecture
+from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.fit_outcomes import fit_outcomes
-from wmgym.models.outcomes import find_outcomes, without_outcomes
+from wmgym.models.flags import fit_flags
+from wmgym.models.outcomes import find_outcomes
+from wmgym.models.regression import fit_regression, normalise
 from wmgym.models.support import sample_support
-from wmgym.models.symmetry import Views, views
+from wmgym.models.symmetry import views
 from wmgym.models.training_loop import (
     FitState,
     RolloutError,
     data_range,
     encoded_actions,
     finetune,
-    in_one_unit,
     optimise,
-    safe_std,
-    target_unit,
 )
 from wmgym.models.world import WorldModel
 from wmgym.tasks import actions
-
-_STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
-
 
 FitDynamics: TypeAlias = Callable[[Transitions, FitConfig, int], Dynamics]
 """What fits a model of another kind: ``(train, config, seed) -> model``."""
@@ -105,22 +102,22 @@ def fit(
         dynamics = warm_start.kind(begin, task)
         config = dataclasses.replace(config, members=begin.dynamics.num_members)
     found = find_outcomes(train)
-    ordinary = train if found is None else without_outcomes(train, *found)
     model: Dynamics
     history: list[float] = []
     if isinstance(dynamics, type) and issubclass(dynamics, EnsembleMLP):
-        model, history = _fit_ensemble(
-            dynamics, ordinary, rows, held, config, seed, generator, progress, begin
-        )
+        model, history = _fit_ensemble(dynamics, train, rows, held, config, seed, generator, progress, begin)
     else:
         made_by: Any = dynamics
         model = getattr(made_by, "fit", made_by)(train, config, seed)
         if _knows_ends(model, train):
             found = None
-    outcomes = None if found is None else fit_outcomes(train, *found, rows, held, config, generator, progress)
-    readout = None
-    if task.core.readout_dim:
-        readout = _fit_readout(train, rows, held, config, generator, progress, begin)
+    outcomes = None
+    given = rows, held, config, generator, progress
+    if found is not None:
+        own = getattr(model, "coordinates", None) or Coordinates(task.core.geometry)
+        outcomes = fit_outcomes(train, *found, model.target_dim > own.change_dim, *given)
+    readout = _fit_readout(train, *given, begin) if task.core.readout_dim else None
+    flags = fit_flags(train, *given)
     bank = (
         train.state[train.first]
         if starts is None
@@ -140,7 +137,9 @@ def fit(
         fit=settings,
     )
     support = sample_support(train, seed, getattr(model, "coordinates", None))
-    return WorldModel(task, model, bank, low, high, provenance, readout, support=support, outcomes=outcomes)
+    return WorldModel(
+        task, model, bank, low, high, provenance, readout, support=support, outcomes=outcomes, flags=flags
+    )
 
 
 def _knows_ends(model: Dynamics, train: Transitions) -> bool:
@@ -180,7 +179,7 @@ def _fit_ensemble(
         config,
         geometry=task.core.geometry,
         action_dim=task.action_dim,
-        target_dim=changes + int(task.reward is None),
+        target_dim=changes,
     )
     model = warm_start.continued(begin and begin.dynamics) or kind(shape, generator)
     model.use_precision(config.precision)
@@ -188,27 +187,15 @@ def _fit_ensemble(
     symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
     seen = views(symmetries, model.coordinates, task.action_dim)
     features = model.features(torch.tensor(train.core), encoded_actions(train))
-    inputs, labels = normalise(
-        model, features, targets(train, model.coordinates), seen, model.coordinates.vectors, begin is not None
-    )
-    ends = torch.zeros(len(inputs))  # outcomes learn them
+    wanted = targets(train, model.coordinates, model.target_dim)
+    inputs, labels = normalise(model, features, wanted, seen, model.coordinates.vectors, begin is not None)
+    ends = torch.zeros(len(inputs))  # outcomes learn them, and rewards
     validation_fn = RolloutError(train, held, config, seed)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
     history = optimise(fitting, "fit")
     if config.finetune_updates:
         history += finetune(fitting, train)
     return model.finished(), history
-
-
-def held_out_error(inputs: Tensor, labels: Tensor, held: np.ndarray) -> Callable[[EnsembleMLP], float]:
-    """Root mean squared one-step error of the members on held-out rows."""
-
-    def error(model: EnsembleMLP) -> float:
-        with torch.no_grad():
-            mean, _, _ = model.split(model.network(inputs[held].expand(model.num_members, -1, -1)))
-        return float((mean - labels[held]).square().mean().sqrt())
-
-    return error
 
 
 def _fit_readout(
@@ -230,52 +217,11 @@ def _fit_readout(
     )
     before = warm_start.continued(begin and begin.readout)
     model = before or EnsembleMLP(shape, generator)
-    model.use_precision(config.precision)
     features = model.features(torch.tensor(train.next_core), encoded_actions(train))
-    inputs, labels = normalise(model, features, torch.tensor(train.readout).float(), keep=before is not None)
-    none = torch.zeros(len(inputs))
-    validation_fn = held_out_error(inputs, labels, held)
-    fitting = FitState(model, inputs, labels, none, rows, config, generator, validation_fn, progress)
-    optimise(fitting, "fit readouts")
-    return model.finished()
-
-
-def normalise(
-    model: EnsembleMLP,
-    features: Tensor,
-    target: Tensor,
-    seen: Views | None = None,
-    groups: Iterable[Sequence[int]] = (),
-    keep: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Set the normalisers, those of all views where there are several; return both normalised.
-
-    ``groups`` are targets that are components of one vector and share a unit. ``keep`` leaves the normalisers
-    as they are, which the weights were learned with.
-    """
-    if not keep:
-        _set_normalisers(model, features, target, seen, groups)
-    return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
-
-
-def _set_normalisers(
-    model: EnsembleMLP,
-    features: Tensor,
-    target: Tensor,
-    seen: Views | None,
-    groups: Iterable[Sequence[int]],
-) -> None:
-    inputs = features.mean(0), safe_std(features)
-    outputs = target.mean(0), target_unit(target)
-    if seen is not None:
-        inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
-    if groups:
-        outputs = outputs[0], in_one_unit(outputs[1], groups)
-    with torch.no_grad():
-        normalisers = model.input_mean, model.input_std, model.target_mean, model.target_std
-        for held, value in zip(normalisers, (*inputs, *outputs), strict=True):
-            held.copy_(value)
-        model.log_std_low.fill_(float(np.log(_STD_FLOOR)))
+    target, kept = torch.tensor(train.readout).float(), before is not None
+    return fit_regression(
+        model, features, target, rows, held, config, generator, progress, "fit readouts", kept
+    )
 
 
 def hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:

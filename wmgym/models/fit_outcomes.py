@@ -1,4 +1,4 @@
-"""Fit the network that names what a step pays and whether it ends the episode."""
+"""Fit the networks that say what a step pays and whether it ends the episode."""
 
 from __future__ import annotations
 
@@ -10,15 +10,65 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.data.transitions import Transitions
-from wmgym.models.config import FitConfig, architecture
+from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.outcomes import Classifier, Outcomes, as_often, class_weights, pair_geometry, told_apart
-from wmgym.models.training_loop import FitState, encoded_actions, optimise, safe_std
+from wmgym.models.outcomes import Classifier, Outcomes, as_often, class_weights, told_apart
+from wmgym.models.pairs import RewardNetwork, pair_features, pair_shape
+from wmgym.models.regression import fit_regression
+from wmgym.models.training_loop import FitState, optimise, safe_std
 
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
 def fit_outcomes(
+    train: Transitions,
+    outcomes: Outcomes,
+    label: np.ndarray,
+    predicted: bool,
+    rows: Tensor,
+    held: np.ndarray,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: bool,
+) -> Outcomes:
+    """Networks from a core, the action and the next core to the classes ``label`` ``(n,)`` and the reward.
+
+    ``predicted`` says that the dynamics predict the reward themselves.
+    """
+    config = dataclasses.replace(config, members=1)
+    given = rows, held, config, generator, progress
+    if len(outcomes.values) > 1:
+        outcomes = _with_classes(train, outcomes, label, *given)
+    left = np.isnan(outcomes.values)[label]
+    if train.task.reward is None and left.any() and not predicted:
+        outcomes = dataclasses.replace(outcomes, rewards=_fit_rewards(train, left, *given))
+    return outcomes
+
+
+def _fit_rewards(
+    train: Transitions,
+    left: np.ndarray,
+    rows: Tensor,
+    held: np.ndarray,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: bool,
+) -> EnsembleMLP:
+    """Regresses the reward of the rows ``left`` ``(n,)`` bool."""
+    assert train.reward is not None
+    model = RewardNetwork(pair_shape(train, config, 1), generator)
+    learn, judged = rows.numpy()[left[rows.numpy()]], held[left[held]]
+    every = np.flatnonzero(left)  # where few are left, all of them learn and judge
+    learn, judged = (part if len(part) else every for part in (learn, judged))
+    paid = train.reward.copy()
+    paid[~left] = np.median(paid[left])  # the units are those of what is left
+    features, target = pair_features(model, train, train.next_core), torch.tensor(paid).float()[:, None]
+    return fit_regression(
+        model, features, target, torch.tensor(learn), judged, config, generator, progress, "fit rewards"
+    )
+
+
+def _with_classes(
     train: Transitions,
     outcomes: Outcomes,
     label: np.ndarray,
@@ -28,22 +78,10 @@ def fit_outcomes(
     generator: torch.Generator,
     progress: bool,
 ) -> Outcomes:
-    """One network from a core, the action and the next core to the classes ``label`` ``(n,)``."""
     classes = len(outcomes.values)
-    if classes == 1:
-        return outcomes
-    config = dataclasses.replace(config, members=1)
-    shape = architecture(
-        config,
-        geometry=pair_geometry(train.task.core.geometry),
-        action_dim=train.task.action_dim,
-        target_dim=classes,
-    )
-    model = Classifier(shape, generator)
+    model = Classifier(pair_shape(train, config, classes), generator)
     model.use_precision(config.precision)
-    features = model.features(
-        torch.tensor(np.concatenate([train.core, train.next_core], 1)), encoded_actions(train)
-    )
+    features = pair_features(model, train, train.next_core)
     with torch.no_grad():
         model.input_mean.copy_(features.mean(0))
         model.input_std.copy_(safe_std(features))

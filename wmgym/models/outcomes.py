@@ -1,14 +1,16 @@
 """What a step pays and whether it ends the episode, where that is one of a few things.
 
 A regression blurs a reward that is 0 or 1, a bonus that is paid at the end alone, and a threshold at which
-episodes end. Where the data show few values, a network names one of them instead.
+episodes end. Where the data show few values, a network names one of them instead; rewards of many values are
+regressed. Both see where a step led: a reward is often paid for a change, and in imagination it is then that
+of the imagined change.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,6 @@ from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec, Record, check_arrays
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.tasks.layout import Geometry
 
 MOST_VALUES = 16
 """A reward of more values than this is regressed."""
@@ -45,7 +46,7 @@ class Classifier(EnsembleMLP):
 
 @dataclass(frozen=True, repr=False)
 class Outcomes:
-    """The few things that a step can come to.
+    """What a step pays and whether it ends the episode.
 
     Attributes:
         values: ``(classes,)`` float64, the reward that each pays; NaN where the regressed one stands.
@@ -55,6 +56,8 @@ class Outcomes:
         rates: ``(classes,)`` float64, how often each is in the data.
         network: logits of the classes, from a core and the next one side by side, and the action; None where
             there is a single class.
+        rewards: regresses what is paid where ``values`` is NaN, from the same; None where nothing is left to
+            regress, or the dynamics predict it.
     """
 
     values: np.ndarray
@@ -62,6 +65,7 @@ class Outcomes:
     rates: np.ndarray
     drawn: bool = False
     network: EnsembleMLP | None = None
+    rewards: EnsembleMLP | None = None
 
     def __repr__(self) -> str:
         """One line."""
@@ -71,6 +75,11 @@ class Outcomes:
             if end or not math.isnan(value)
         )
         return f"Outcomes({paid or 'none'}{', drawn' if self.drawn else ''})"
+
+    @property
+    def knows_reward(self) -> bool:
+        """Whether it says what every step pays, whatever the dynamics predict."""
+        return self.rewards is not None or not np.isnan(self.values).any()
 
     def of(
         self,
@@ -115,18 +124,35 @@ class Outcomes:
             paid = paid.detach() + expected - expected.detach()
         return paid
 
+    def regressed(self, core: Tensor, next_core: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
+        """Rewards ``(batch,)`` where these are not one of a few values; arguments as for ``of``.
+
+        Args:
+            core: ``(batch, core_dim)``.
+            next_core: likewise, one step later.
+            action: ``(batch, action_dim)``, encoded.
+            predicted: ``(batch, 1)`` reward that the dynamics predicted, or ``(batch, 0)``.
+        """
+        if self.rewards is not None:
+            predicted = self.rewards.predict(torch.cat([core, next_core], 1), action).mean[0]
+        if not predicted.shape[1]:
+            return core.new_zeros(len(core))
+        return torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0)
+
     def terminated(self, logits: Tensor) -> Tensor:
         """Whether the outcomes end the episode ``(batch,)`` bool."""
         return torch.tensor(self.ends, device=logits.device)[logits.argmax(1)]
 
     def document(self) -> dict[str, Any]:
-        """All but the network as JSON values."""
+        """All but the networks as JSON values."""
         values = [None if math.isnan(value) else value for value in self.values.tolist()]
         shares = {"ends": self.ends.tolist(), "rates": self.rates.tolist()}
         return {"values": values, **shares, "drawn": self.drawn}
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], network: EnsembleMLP | None) -> Outcomes:
+    def from_document(
+        cls, document: Mapping[str, Any], network: EnsembleMLP | None, rewards: EnsembleMLP | None
+    ) -> Outcomes:
         """Rebuild what ``document`` gave.
 
         Raises:
@@ -148,7 +174,9 @@ class Outcomes:
             raise ValueError(f"rates of outcomes add up to {rates.sum():g}, not to 1")
         if (network is None) != (count == 1) or (network is not None and network.target_dim != count):
             raise ValueError("outcomes and their network differ in number")
-        return cls(values, ends, rates, record.drawn, network)
+        if rewards is not None and rewards.target_dim != 1:
+            raise ValueError(f"a reward is one number, not {rewards.target_dim}")
+        return cls(values, ends, rates, record.drawn, network, rewards)
 
 
 class _OutcomesRecord(Record):
@@ -163,7 +191,7 @@ class _OutcomesRecord(Record):
 def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:
     """The outcomes that data show, without a network, and the class ``(n,)`` of each row.
 
-    None where a regression and the task's own functions say all.
+    None where the task's own functions say all.
     """
     task, ended = train.task, train.terminated
     reward = None if task.reward is not None else train.reward
@@ -174,37 +202,15 @@ def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:
             value = reward.copy()
         else:
             value[ended] = _terminal_values(reward, ended)
-    if task.terminated is not None and np.isnan(value).all():
+    if task.terminated is not None and reward is None:
         return None
     pairs = np.stack([np.nan_to_num(value, nan=np.inf), ended], 1)
-    if task.terminated is not None and not np.isnan(value).any():
-        pairs[:, 1] = 0  # the reward's values do not need to know of ends
+    if task.terminated is not None and (np.isnan(value).all() or not np.isnan(value).any()):
+        pairs[:, 1] = 0  # the reward does not need to know of ends
     found, label = np.unique(pairs, axis=0, return_inverse=True)
     values, ends = np.where(np.isinf(found[:, 0]), np.nan, found[:, 0]), found[:, 1] == 1
     label = label.reshape(-1)
     return Outcomes(values, ends, np.bincount(label) / len(label)), label
-
-
-def without_outcomes(train: Transitions, outcomes: Outcomes, label: np.ndarray) -> Transitions:
-    """The data with an ordinary reward in the rows that pay another: what is left to regress."""
-    if train.reward is None or train.task.reward is not None:
-        return train
-    special = ~np.isnan(outcomes.values[label])
-    if not special.any():
-        return train
-    reward = train.reward.copy()
-    reward[special] = 0.0 if special.all() else np.median(reward[~special])
-    return replace(train, reward=reward)
-
-
-def pair_geometry(geometry: Geometry) -> Geometry:
-    """Of a core and the next one side by side, in world axes: an outcome may depend on where a robot is."""
-    dim = geometry.dim
-    return Geometry(
-        2 * dim,
-        angles=(*geometry.angles, *(i + dim for i in geometry.angles)),
-        wrapped=(*geometry.wrapped, *((i + dim, low, high) for i, low, high in geometry.wrapped)),
-    )
 
 
 def class_weights(label: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig, architecture
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.fit import FitDynamics, held_out_error, hold_out, normalise
+from wmgym.models.fit import FitDynamics, hold_out
+from wmgym.models.regression import held_out_error, normalise
 from wmgym.models.residual import MEMORY, MujocoDynamics, ResidualDynamics, extended
 from wmgym.models.training_loop import FitState, encoded_actions, optimise
 from wmgym.tasks.task import Task, make_task
@@ -33,7 +34,8 @@ def residual(base: str | gym.Env[Any, Any] | Task | Dynamics) -> FitDynamics:
         with torch.no_grad():
             said = nominal.predict(torch.tensor(train.core), encoded_actions(train)).mean.mean(0)
         seen = extended(encoded_actions(train), _earlier(train), said)
-        return ResidualDynamics(nominal, _fit_correction(train, seen, targets(train) - said, config, seed))
+        wrong = targets(train, target_dim=said.shape[1]) - said
+        return ResidualDynamics(nominal, _fit_correction(train, seen, wrong, config, seed))
 
     return fitted
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.models.batching import alike, any_in_row, as_tensor, clamp, library
+from wmgym.models.batching import alike, any_in_row, as_tensor, clamp, columns, library, with_columns
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Prediction, Propagation, predict_assigned
+from wmgym.models.flags import Flags
 from wmgym.models.outcomes import Outcomes
 from wmgym.models.state import WorldState
 from wmgym.tasks.layout import Array
@@ -51,12 +52,13 @@ def advance_companion(
     coordinates: Coordinates,
     limits: tuple[Array, Array],
     data_std: Tensor,
+    flags: Flags | None,
 ) -> WorldState:
     """The state after a step, its companion moved on by what the next member predicted for it."""
     core, companion, total, target, std = alike(
         state.core, state.companion, state.cumulative_disagreement, prediction.mean, data_std
     )
-    companion, total = companion_after(core, companion, total, target, coordinates, limits, std)
+    companion, total = companion_after(core, companion, total, target, coordinates, limits, std, flags)
     return replace(
         state,
         companion=as_tensor(companion),
@@ -73,10 +75,17 @@ def companion_after(
     coordinates: Coordinates,
     limits: tuple[Array, Array],
     data_std: Array,
+    flags: Flags | None,
 ) -> tuple[Array, Array]:
-    """Where a companion moves to, and ``cumulative_disagreement`` with its distance from the next core."""
+    """Where a companion moves to, and ``cumulative_disagreement`` with its distance from the next core.
+
+    Flags are those of the core, which it is beside.
+    """
     moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
     companion = clamp(moved, *(side[: core.shape[1]] for side in limits))
+    if flags is not None:
+        at = torch.tensor(flags.columns, device=core.device) if isinstance(core, Tensor) else flags.columns
+        companion = with_columns(companion, at, columns(core, at))
     return companion, total + abs(coordinates.distance(core, companion)) / data_std
 
 
@@ -95,6 +104,21 @@ def moved_within(
         # One that runs into its stop is no divergence, unless it is NaN.
         differs[:, joints] = raw[:, joints] != raw[:, joints]
     return raw, sound, any_in_row(differs)
+
+
+def integrate(
+    coordinates: Coordinates,
+    joint_limits: Sequence[tuple[int, float, float]],
+    limits: tuple[Array, Array],
+    core: Array,
+    target: Array,
+) -> tuple[Array, Array, Array]:
+    """The next core and the displacement, always finite, and ``diverged``."""
+    raw, sound, diverged = moved_within(coordinates, joint_limits, limits, core, target)
+    away = isinstance(diverged, Tensor) and not diverged.is_cpu
+    if away or diverged.any():  # to look would be to wait for the device
+        sound = put_back(limits, core, raw)
+    return sound[:, : core.shape[1]], sound[:, core.shape[1] :], diverged
 
 
 def put_back(limits: tuple[Array, Array], core: Array, raw: Array) -> Array:
@@ -146,8 +170,10 @@ def outcome_of(
         reward = as_tensor(task.reward(*_in_kind(task, known)))
         # To NumPy a bool times a number is a double.
         return (reward.to(predicted.dtype) if task.from_table else reward), terminated
-    regressed = torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0)
-    if outcomes is None or logits is None or np.isnan(outcomes.values).all():
+    if outcomes is None or logits is None:
+        return torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0), terminated
+    regressed = outcomes.regressed(*around, predicted)
+    if np.isnan(outcomes.values).all():
         return regressed, terminated
     return outcomes.reward(logits, regressed), terminated
 

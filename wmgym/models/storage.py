@@ -27,7 +27,9 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, pack_dynamics, unpack_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
-from wmgym.models.outcomes import Classifier, Outcomes, pair_geometry
+from wmgym.models.flags import FlagNetwork, Flags
+from wmgym.models.outcomes import Classifier, Outcomes
+from wmgym.models.pairs import RewardNetwork, pair_geometry
 from wmgym.models.self_check import CheckRecord
 from wmgym.models.support import Support
 from wmgym.tasks.layout import Geometry
@@ -35,6 +37,7 @@ from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
 _BANK = ("starts", "low", "high")
+_OUTCOMES = {"outcomes": "network", "rewards": "rewards"}  # by the name under which their arrays are
 
 
 class _ModelRecord(Record):
@@ -58,6 +61,7 @@ class _WorldRecord(Record):
     support: dict[str, JsonValue] | None
     start_states: Count | None = None
     outcomes: dict[str, JsonValue] | None = None
+    flags: dict[str, JsonValue] | None = None
     check: CheckRecord | None = None
 
 
@@ -85,9 +89,14 @@ def pack_parts(parts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[st
         arrays |= {f"{name}.{key}": array for key, array in own.items()}
     outcomes: Outcomes | None = parts["outcomes"]
     document["outcomes"] = None if outcomes is None else outcomes.document()
-    if outcomes is not None and outcomes.network is not None:
-        own, document["outcomes"]["network"] = outcomes.network.pack()
-        arrays |= {f"outcomes.{key}": array for key, array in own.items()}
+    for name, network in _learned(outcomes).items():
+        own, document["outcomes"][_OUTCOMES[name]] = network.pack()
+        arrays |= {f"{name}.{key}": array for key, array in own.items()}
+    flags: Flags | None = parts["flags"]
+    if flags is not None:
+        own, settings = flags.network.pack()
+        document["flags"] = {**flags.document(), "network": settings}
+        arrays |= {f"flags.{key}": array for key, array in own.items()}
     return arrays, _WorldRecord(**document).model_dump(mode="json")
 
 
@@ -151,9 +160,17 @@ def _rebuild(record: _WorldRecord, arrays: dict[str, np.ndarray]) -> dict[str, A
     parts["outcomes"] = None
     if record.outcomes is not None:
         values = dict(record.outcomes)
-        settings: Any = values.pop("network", None)
-        network = Classifier.unpack(_under("outcomes", arrays), settings) if settings else None
-        parts["outcomes"] = Outcomes.from_document(values, network)
+        learned: dict[str, type[EnsembleMLP]] = {"outcomes": Classifier, "rewards": RewardNetwork}
+        networks = {}
+        for name, of_kind in learned.items():
+            settings: Any = values.pop(_OUTCOMES[name], None)
+            networks[_OUTCOMES[name]] = of_kind.unpack(_under(name, arrays), settings) if settings else None
+        parts["outcomes"] = Outcomes.from_document(values, **networks)
+    parts["flags"] = None
+    if record.flags is not None:
+        values = dict(record.flags)
+        network = FlagNetwork.unpack(_under("flags", arrays), values.pop("network"))
+        parts["flags"] = Flags.from_document(values, network, arrays["starts"].shape[1])
     return parts
 
 
@@ -174,7 +191,10 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         specs |= {f"calibration.{name}": spec for name, spec in own.items()}
     if support is not None:
         specs |= {f"support.{name}": spec for name, spec in support.specs(task).items()}
-    models = ("dynamics.", *(f"{name}." for name in ("readout", "outcomes") if parts[name] is not None))
+    outcomes: Outcomes | None = parts["outcomes"]
+    flags: Flags | None = parts["flags"]
+    names = ("dynamics", *(name for name in ("readout", "outcomes", "flags") if parts[name] is not None))
+    models = tuple(f"{name}." for name in (*names, *_learned(outcomes)))
     check_arrays({name: array for name, array in arrays.items() if not name.startswith(models)}, specs)
     low, high = (np.clip(parts[end].astype(np.float64), -1e30, 1e30) for end in ("low", "high"))
     if (low > high).any():
@@ -192,8 +212,12 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         raise ValueError("observations of starts are not finite")
     geometry = core.geometry
     coordinates = getattr(dynamics, "coordinates", None) or Coordinates(geometry)
-    _check_model(dynamics, geometry, coordinates.change_dim + int(task.reward is None), parts)
-    outcomes: Outcomes | None = parts["outcomes"]
+    changes = coordinates.change_dim
+    if task.reward is None and (outcomes is None or not outcomes.knows_reward):
+        changes += 1
+    elif task.reward is None:  # worlds of before predicted it all the same
+        changes = max(changes, min(changes + 1, dynamics.target_dim))
+    _check_model(dynamics, geometry, changes, parts)
     learned = task.terminated is None and outcomes is None
     if isinstance(dynamics, EnsembleMLP) and dynamics.config.learns_termination != learned:
         raise ValueError("the dynamics learn a termination that the task knows, or do not learn one")
@@ -201,9 +225,20 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         raise ValueError("the readout and the task do not go together")
     if readout is not None:
         _check_model(readout, geometry.in_world(), core.readout_dim, parts)
-    if outcomes is not None and outcomes.network is not None:
-        pairs = {**parts, "starts": np.concatenate([parts["starts"][:1, : core.dim]] * 2, 1)}
-        _check_model(outcomes.network, pair_geometry(geometry), len(outcomes.values), pairs)
+    pairs = {**parts, "starts": np.concatenate([parts["starts"][:1, : core.dim]] * 2, 1)}
+    networks = [*_learned(outcomes).values(), *([] if flags is None else [flags.network])]
+    if flags is not None and flags.columns.max() >= core.dim:
+        raise ValueError("flags are columns of the core")
+    for network in networks:
+        _check_model(network, pair_geometry(geometry), network.target_dim, pairs)
+
+
+def _learned(outcomes: Outcomes | None) -> dict[str, EnsembleMLP]:
+    """The networks of outcomes, by the name under which their arrays are."""
+    if outcomes is None:
+        return {}
+    both = {"outcomes": outcomes.network, "rewards": outcomes.rewards}
+    return {name: network for name, network in both.items() if network is not None}
 
 
 def _check_model(model: Dynamics, geometry: Geometry, target_dim: int, parts: Mapping[str, Any]) -> None:

@@ -24,10 +24,11 @@ from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration, disagreement
 from wmgym.models.export import export_world
+from wmgym.models.flags import Flags
 from wmgym.models.outcomes import Outcomes
 from wmgym.models.self_check import record_check
 from wmgym.models.state import WorldState, WorldStep, deal_members
-from wmgym.models.step import advance_companion, moved_within, outcome_of, predict_step, put_back
+from wmgym.models.step import advance_companion, integrate, outcome_of, predict_step
 from wmgym.models.storage import pack_parts, rounded, unpack_parts
 from wmgym.models.support import NearestReal, Search, Support
 from wmgym.tasks import actions
@@ -52,8 +53,8 @@ class WorldModel:
             has none.
         calibration: error bounds, once ``calibrate`` has been run.
         support: real transitions of the fit, for novelty and ``nearest_real``.
-        outcomes: rewards and terminations that are one of a few; None where the task's functions and the
-            dynamics say all.
+        outcomes: learned rewards and terminations; None where the task's functions and the dynamics say all.
+        flags: the core's columns of two values; None where there are none.
     """
 
     task: Task
@@ -66,6 +67,7 @@ class WorldModel:
     calibration: Calibration | None = None
     support: Support | None = None
     outcomes: Outcomes | None = None
+    flags: Flags | None = None
 
     def __post_init__(self) -> None:
         """Freeze the arrays; those of the caller stay writable."""
@@ -142,13 +144,15 @@ class WorldModel:
     def to(self, device: torch.device | str, precision: Precision = "float32") -> WorldModel:
         """A copy of this world on another device; ``precision`` is that of its networks' hidden layers."""
         dynamics, readout = copy.deepcopy(self.dynamics), copy.deepcopy(self.readout)
-        outcomes = copy.deepcopy(self.outcomes)
-        for model in (dynamics, readout, None if outcomes is None else outcomes.network):
+        outcomes, flags = copy.deepcopy(self.outcomes), copy.deepcopy(self.flags)
+        models = [dynamics, readout, *([] if flags is None else [flags.network])]
+        models += [] if outcomes is None else [outcomes.network, outcomes.rewards]
+        for model in models:
             if isinstance(model, torch.nn.Module):
                 model.to(device)
             if isinstance(model, EnsembleMLP):
                 model.use_precision(precision)
-        return replace(self, dynamics=dynamics, readout=readout, outcomes=outcomes)
+        return replace(self, dynamics=dynamics, readout=readout, outcomes=outcomes, flags=flags)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of a world as arrays and JSON values, or a ValueError that says what cannot be stored."""
@@ -273,7 +277,12 @@ class WorldModel:
         flat = action if action.ndim == 1 else action.flatten(1)
         with np.errstate(all="ignore"):  # torch does not warn of what diverges either
             core, before, flat, change = alike(state.core, state.full, flat, target)
-            next_core, displacement, diverged = self._integrate(core, change)
+            next_core, displacement, diverged = integrate(
+                self.coordinates, self.task.core.joint_limits, self.limits, core, change
+            )
+            if self.flags is not None:
+                settled = self.flags.settle(state.core, as_tensor(next_core), encoded, generator)
+                next_core, core = alike(settled, core)
             next_state = replace(state, core=as_tensor(next_core), carry=own.carry)
             after, unobserved = next_core, displacement
             if self.task.core.readout_dim:
@@ -284,7 +293,7 @@ class WorldModel:
                 next_state = replace(next_state, shown=as_tensor(readout[:, split:]))
             if other is not None:
                 next_state = advance_companion(
-                    next_state, other, self.coordinates, self.limits, self.data_std
+                    next_state, other, self.coordinates, self.limits, self.data_std, self.flags
                 )
             next_state.keep_full(as_tensor(after))
             known = before, flat, after, unobserved
@@ -308,15 +317,6 @@ class WorldModel:
         distance = self.coordinates.distance(state.core, state.companion) / self.data_std
         now, total = (x.detach().cpu().numpy() for x in (distance, state.cumulative_disagreement))
         return disagreement(now, total, elapsed)
-
-    def _integrate(self, core: Array, target: Array) -> tuple[Array, Array, Array]:
-        """The next core and the displacement, always finite, and ``diverged``."""
-        at, joints = core.shape[1], self.task.core.joint_limits
-        raw, sound, diverged = moved_within(self.coordinates, joints, self.limits, core, target)
-        away = isinstance(diverged, Tensor) and not diverged.is_cpu
-        if away or diverged.any():  # to look would be to wait for the device
-            sound = put_back(self.limits, core, raw)
-        return sound[:, :at], sound[:, at:], diverged
 
     @torch.no_grad()
     def novelty(self, core: Tensor) -> Tensor:

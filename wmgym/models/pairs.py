@@ -1,0 +1,78 @@
+"""A state and the one that a step led to, side by side: what rewards and outcomes are learned from."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmgym.data.transitions import Transitions
+from wmgym.models.batching import library
+from wmgym.models.config import EnsembleConfig, FitConfig, architecture
+from wmgym.models.coordinates import Coordinates
+from wmgym.models.dynamics import register_dynamics
+from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.training_loop import encoded_actions
+from wmgym.tasks.layout import Array, Geometry
+
+
+def pair_geometry(geometry: Geometry) -> Geometry:
+    """Of a core and the next one side by side, in world axes: an outcome may depend on where a robot is."""
+    dim = geometry.dim
+    return Geometry(
+        2 * dim,
+        angles=(*geometry.angles, *(i + dim for i in geometry.angles)),
+        wrapped=(*geometry.wrapped, *((i + dim, low, high) for i, low, high in geometry.wrapped)),
+    )
+
+
+class PairCoordinates(Coordinates):
+    """Of a core and the next one side by side: what is seen of both, and what has changed.
+
+    A reward that is paid for a change, of a distance or a potential, is a small difference of large numbers
+    in the two cores; the change itself, in its own unit, shows it.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        """For a ``pair_geometry``."""
+        super().__init__(geometry)
+        dim = geometry.dim // 2
+        angles, wrapped = geometry.angles, geometry.wrapped
+        self.one = Coordinates(
+            Geometry(dim, angles=angles[: len(angles) // 2], wrapped=wrapped[: len(wrapped) // 2])
+        )
+        self.feature_labels += self.one.change_labels
+        self.feature_dim += self.one.change_dim
+
+    def features(self, core: Array) -> Array:
+        """``(batch, feature_dim)`` of cores side by side ``(batch, 2 * dim)``."""
+        dim = core.shape[1] // 2
+        first, second = core[:, :dim], core[:, dim:]
+        changed = self.one.difference(first, second, first[:, :0])
+        return library(core).concatenate([super().features(core), changed], 1)
+
+
+@register_dynamics("rewards")
+class RewardNetwork(EnsembleMLP):
+    """Regresses the reward of a step from a core and the next one side by side, and the action."""
+
+    coordinates_type: ClassVar[type[Coordinates]] = PairCoordinates
+
+
+def pair_shape(train: Transitions, config: FitConfig, target_dim: int) -> EnsembleConfig:
+    """The architecture of a network that sees a core and the next one."""
+    return architecture(
+        config,
+        geometry=pair_geometry(train.task.core.geometry),
+        action_dim=train.task.action_dim,
+        target_dim=target_dim,
+    )
+
+
+def pair_features(model: EnsembleMLP, train: Transitions, next_core: np.ndarray) -> Tensor:
+    """What such a network sees of every row ``(n, inputs)``, of which ``next_core`` says where it led."""
+    both = torch.tensor(np.concatenate([train.core, next_core], 1))
+    found: Tensor = model.features(both, encoded_actions(train))
+    return found
