@@ -1,4 +1,4 @@
-"""Linear controllers for tasks of dm_control: augmented random search (Mania et al. 2018, arXiv:1803.07055).
+"""Linear controllers for a task of dm_control: augmented random search (Mania et al. 2018, arXiv:1803.07055).
 
     python -m tools.search_controllers
 
@@ -18,7 +18,7 @@ import numpy as np
 import wmgym
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "harness" / "controllers.json"
-ROUNDS = {"cartpole-swingup": 60, "finger-spin": 40, "walker-walk": 60}
+ROUNDS = {"cartpole-swingup": 60}
 PAIRS, BEST, STEP, NOISE, STEPS = 8, 4, 0.1, 0.1, 300
 
 
@@ -69,4 +69,4 @@ if __name__ == "__main__":
     for task_name in ROUNDS:
         if task_name not in found:
             found[task_name] = search(task_name)
-            FILE.write_text(json.dumps(found, indent=1) + "\n")
+            FILE.write_text(json.dumps(found) + "\n")
