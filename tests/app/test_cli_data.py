@@ -39,6 +39,9 @@ def test_two_commands_from_a_folder_to_a_calibrated_world(logs: Path, tmp_path: 
     refused = call("score", world, "--out", tmp_path / "score")
     assert refused.exit_code == 1
     assert "no env to score policies against" in refused.stderr
+    refused = call("report", world, "--out", tmp_path / "page.html")  # it holds an open-loop report
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "no env to score policies against" in refused.stderr
 
 
 def test_import_says_what_it_found_and_what_is_wrong(logs: Path, tmp_path: Path) -> None:

@@ -951,8 +951,11 @@ def test_envs_survive_pickling_where_they_are(pendulum_world: WorldModel) -> Non
         again = pickle.loads(pickle.dumps(env))
         actions = [env.action_space.sample() for _ in range(20)]
         for action in actions:
-            for mine, theirs in zip(env.step(action)[:4], again.step(action)[:4], strict=True):
-                np.testing.assert_array_equal(mine, theirs)
+            mine, theirs = env.step(action)[:4], again.step(action)[:4]
+            for one, other in zip(mine, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
+            if isinstance(env, ImaginedEnv) and (mine[2] or mine[3]):
+                break
     with pytest.raises(ValueError, match="functions of yours"):
         pickle.dumps(toy.world())
 
@@ -1054,8 +1057,9 @@ def test_absurd_numbers_give_finite_ones_or_one_line(propagation: Propagation, t
                 ({"obs": np.full(11, value)}, np.zeros((2, 3))),
                 ({"state": np.full((2, len(env.world.core_names)), value)}, np.zeros((2, 3))),
             ):
-                if size > 1e15:
-                    with pytest.raises(ValueError, match="at most 1e\\+15 in size") as caught:
+                if size > 1e15 or options is not None:
+                    refusal = r"at most 1e\+15 in size|is far from all that this world has learned from"
+                    with pytest.raises(ValueError, match=refusal) as caught:
                         _ = env.reset(seed=0, options=options), env.step(action)
                     assert "\n" not in str(caught.value)
                     continue
@@ -1091,3 +1095,29 @@ def test_observations_stay_inside_a_bounded_space() -> None:
     seen = [env.reset(seed=0)[0]] + [env.step(np.ones((16, 2)))[0] for _ in range(20)]
     assert all(space.contains(row) for obs in seen for row in obs)
     assert min(obs[:, 1].min() for obs in seen) < -0.5
+
+
+def test_starts_far_from_the_data_are_refused(pendulum_world: WorldModel) -> None:
+    world = pendulum_world
+    near = world.high[: world.task.core.dim].clip(-1e3, 1e3)
+    for env in (ImaginedEnv(world), ImaginedVectorEnv(world, 2)):
+        env.reset(options={"state": near})  # outside of the data, within the margin
+        for name, far in (("obs", np.full(4, 1e6)), ("state", near * 40 + 100), ("obs", np.full(4, -1e9))):
+            with pytest.raises(ValueError, match=r"is far from all that this world has learned from") as said:
+                env.reset(options={name: far})
+            assert "\n" not in str(said.value)
+
+
+def test_no_step_follows_an_end(pendulum_world: WorldModel) -> None:
+    env = ImaginedEnv(pendulum_world, max_episode_steps=2)
+    for _ in range(2):
+        env.reset(seed=0)
+        env.step(np.zeros(1, np.float32))
+        assert env.step(np.zeros(1, np.float32))[3]
+        over = env.snapshot()
+        with pytest.raises(gym.error.ResetNeeded, match="episode is over"):
+            env.step(np.zeros(1, np.float32))
+    env.reset(seed=0)
+    env.restore(over)
+    with pytest.raises(gym.error.ResetNeeded, match="episode is over"):
+        env.step(np.zeros(1, np.float32))

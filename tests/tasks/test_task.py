@@ -357,6 +357,7 @@ def test_unsupported_spaces_are_refused(
         ("Nope-v0", None, "cannot make 'Nope-v0'"),
         ("Hopper-v77", None, "cannot make 'Hopper-v77'"),
         ("no such id", None, "cannot make"),
+        ("FetchNope-v4", None, "cannot make 'FetchNope-v4'"),
         ("no_such_module:Nope-v0", None, "no_such_module"),
         ("Hopper-v5", {"no_such_option": 1}, "no_such_option"),
         (3, None, "expected an env id"),
@@ -648,3 +649,19 @@ def test_a_gl_back_end_that_is_not_there_is_one_line(back_end: str, use: str, tm
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert f"rror: MUJOCO_GL={back_end} does not work on this machine" in done.stderr.splitlines()[-1]
     assert "unset it where nothing is drawn, or see `wmgym doctor`" in done.stderr
+
+
+def test_a_stored_task_whose_library_is_missing_says_what_to_import() -> None:
+    gym.register("lab/Gone-v0", "tests.families:Rover")
+    task = make_task("lab/Gone-v0")
+    del gym.registry["lab/Gone-v0"]
+    with pytest.raises(ValueError, match=r"^cannot make 'lab/Gone-v0': .*import that module first") as said:
+        task.make()
+    assert "\n" not in str(said.value)
+
+
+def test_known_libraries_are_imported_by_their_ids() -> None:
+    pytest.importorskip("gymnasium_robotics")
+    code = "import wmgym; print(wmgym.make_task('FetchReach-v4').obs_dim)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "16", done.stderr

@@ -38,17 +38,19 @@ def report(
         from wmgym.data.pool import as_policies
         from wmgym.evaluation.report.page import write_report
         from wmgym.evaluation.score import score
+        from wmgym.io import artifacts
         from wmgym.models import saving
 
         if numbers == path:  # which go beside the page
             raise ValueError(f"the page is an HTML file, so {path} must end in .html")
-        if os.path.exists(source / REPORT):
+        scored = os.path.exists(source / REPORT) and not artifacts.exists(source, kind="world")
+        if scored:
             if policy:
                 raise ValueError(f"{source} is scored already; --policy goes with a world")
             job.answer({"page": str(write_page(source, path))}, {}, page=path)
             return
         if out is None:
-            raise ValueError(f"{source} has no {REPORT}; to score it as a world, pass --out FILE.html")
+            raise ValueError(f"{source} is not scored yet; to score it as a world, pass --out FILE.html")
         world = saving.load(source)
         named = as_policies(options.policies(policy, world.task), split=None)
         how: dict[str, Any] = {"seed": seed, "max_episode_steps": max_episode_steps}

@@ -69,11 +69,14 @@ def wraps(data: Transitions) -> str | None:
 def traits(data: Transitions) -> str | None:
     """What a fit makes of single numbers, where the observation is all that is known of the state."""
     before, after = data.task.core.geometry, with_traits(data).task.core.geometry
+    whole = set(after.whole) - set(before.whole)
+    two = {k for k in whole if len(np.unique(np.concatenate([data.core[:, k], data.next_core[:, k]]))) == 2}
     found = {
         "never change within an episode and are kept": set(after.fixed) - set(before.fixed),
         "always equal another number and are kept so": {k for k, _ in after.copies}
         - {k for k, _ in before.copies},
-        "hold a few whole numbers and are rounded": set(after.whole) - set(before.whole),
+        "hold two whole numbers and are named from where a step led": {k for k in whole if k in two},
+        "hold a few whole numbers and are rounded": {k for k in whole if k not in two},
     }
     always = set(np.flatnonzero((data.obs == data.obs[0]).all(0)).tolist())  # named elsewhere
     lines = []

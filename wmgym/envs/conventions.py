@@ -10,8 +10,8 @@ import torch
 from gymnasium import spaces
 
 from wmgym.data.columns import bounded_numbers, real_numbers
+from wmgym.models.world import WorldModel
 from wmgym.tasks import actions
-from wmgym.tasks.task import Task
 
 
 def one_of(name: str, given: Any, choices: Iterable[Any]) -> None:
@@ -34,13 +34,14 @@ def reset_options(given: Any) -> dict[str, Any]:
     return dict(given)
 
 
-def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.ndarray:
+def start_states(options: Mapping[str, Any], world: WorldModel, num_envs: int) -> np.ndarray:
     """The states ``(num_envs, state_dim)``, or cores ``(num_envs, core_dim)``, that reset options ask for.
 
     Raises:
         ValueError: an observation that hides part of the state; other options than "obs" or "state", values
-            that are not finite, or another shape.
+            that are not finite, or another shape; states far from all that the world has learned from.
     """
+    task = world.task
     if set(options) not in ({"obs"}, {"state"}):
         raise ValueError(f"reset options are {{'obs': ...}} or {{'state': ...}}, got {sorted(options)}")
     ((name, given),) = options.items()
@@ -58,7 +59,26 @@ def start_states(options: Mapping[str, Any], task: Task, num_envs: int) -> np.nd
         unseen = ", ".join(layout.names[i] for i in layout.hidden[:5])
         raise ValueError(f"the observation hides {unseen}; start from options={{'state': ...}}")
     flat = array.astype(np.float64).reshape(num_envs, -1)
-    return np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
+    states = np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
+    _refuse_far(states[:, : layout.dim], world)
+    return states
+
+
+def _refuse_far(core: np.ndarray, world: WorldModel) -> None:
+    """Refuse cores that are farther outside of the limits of divergence than these are apart.
+
+    Bounds are made of real episodes and say nothing of such states, whatever they look like.
+    """
+    low, high = (side[: core.shape[1]].astype(np.float64) for side in (world.low, world.high))
+    with np.errstate(invalid="ignore"):  # of sides without a limit
+        span = np.nan_to_num(high - low, nan=np.inf)
+    far = (core < low - span) | (core > high + span)
+    if far.any():
+        row, at = np.argwhere(far)[0]
+        raise ValueError(
+            f"{world.core_names[at]} = {core[row, at]:g} is far from all that this world has learned from, "
+            f"which goes from {low[at]:g} to {high[at]:g} with its margin; start nearer, or fit to data of it"
+        )
 
 
 def reset_mask(given: Any, num_envs: int) -> np.ndarray:

@@ -68,7 +68,12 @@ class ImaginedEnv(gym.Env[Any, Any]):
         return row_of(obs, 0), _first(infos)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Advance by one step; after an end, call ``reset``. Arguments and errors as for the vector env."""
+        """Advance by one step; arguments and errors as for the vector env.
+
+        ResetNeeded after an end: Gymnasium leaves open what an env does then, and a world knows of nothing.
+        """
+        if self._venv.episode_over:
+            raise gym.error.ResetNeeded("this imagined episode is over; call reset() before the next step")
         if (stepped := self._episode().step(action)) is not None:
             return stepped
         obs, reward, terminated, truncated, infos = self._venv.step(np.asarray(action)[None])

@@ -159,18 +159,23 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
                 ``(num_envs,)``, leaves the other episodes as they are.
 
         Raises:
-            ValueError: other options, of other shapes, or not finite.
+            ValueError: other options, of other shapes, not finite, or far from the world's data.
             ResetNeeded: before the first reset, a mask that leaves episodes out.
         """
         options = conventions.reset_options(options)
         mask = conventions.reset_mask(options.pop("reset_mask", None), self.num_envs)
-        given = conventions.start_states(options, self.world.task, self.num_envs) if options else None
+        given = conventions.start_states(options, self.world, self.num_envs) if options else None
         if (seed := conventions.joint_seed(seed, self.num_envs)) is not None:
             self._episodes.generator.manual_seed(seed)
         self._episodes.begin(mask, given)
         if self.render_mode == "human":
             self._draw()
         return self._observe(), conventions.masked(self._episodes.infos(np.zeros(self.num_envs, bool)), mask)
+
+    @property
+    def episode_over(self) -> bool:
+        """Whether the only episode has ended and not been started anew."""
+        return bool(self._episodes.ended[0])
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every episode by one step; all that is returned has ``num_envs`` rows.

@@ -175,11 +175,11 @@ def _fit_ensemble(
     """The fitted network and its validation errors."""
     task = train.task
     changes = kind.coordinates_type(task.core.geometry).change_dim
+    if not changes and task.reward is not None:
+        raise ValueError("no number of these states ever changes; there is nothing to fit to")
+    # Where nothing changes, the reward is all there is to predict.
     shape = architecture(
-        config,
-        geometry=task.core.geometry,
-        action_dim=task.action_dim,
-        target_dim=changes,
+        config, geometry=task.core.geometry, action_dim=task.action_dim, target_dim=max(changes, 1)
     )
     model = warm_start.continued(begin and begin.dynamics) or kind(shape, generator)
     model.use_precision(config.precision)

@@ -12,7 +12,11 @@ import gymnasium as gym
 
 from wmgym.tasks.back_end import back_end_errors
 
-_PROVIDERS = {"dm_control/": ("shimmy", "shimmy[dm-control]")}
+_ROBOTICS = ("Fetch", "HandReach", "HandManipulate", "PointMaze", "AntMaze", "Adroit", "FrankaKitchen")
+_PROVIDERS = {
+    "dm_control/": ("shimmy", "shimmy[dm-control]"),
+    **dict.fromkeys(_ROBOTICS, ("gymnasium_robotics", "gymnasium-robotics")),
+}
 """Known libraries that register ids when they are imported, and what pip calls them, by how ids begin."""
 
 
@@ -25,10 +29,14 @@ def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, 
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         why = str(error).splitlines()[0]
         missing = [pip for start, (_, pip) in _PROVIDERS.items() if env_id.startswith(start)]
-        if isinstance(error, gym.error.NamespaceNotFound) and missing:
+        unknown = isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound))
+        if unknown and missing and missing[0].split("[")[0].replace("-", "_") not in sys.modules:
             why = f"its library is not installed; pip install '{missing[0]}'."
-        elif isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound)) and ":" not in env_id:
-            why += f" An env of your own goes with the module that registers it: 'my_module:{env_id}'."
+        elif unknown and ":" not in env_id:
+            why += (
+                f" An env of your own goes with the module that registers it: 'my_module:{env_id}', or "
+                "import that module first (wmgym --import my_module, on the command line)."
+            )
         raise ValueError(f"cannot make {env_id!r}: {why}") from error
 
 

@@ -16,7 +16,6 @@ from gymnasium.wrappers import TimeLimit
 
 from wmgym.tasks import actions
 from wmgym.tasks.actions import ActionSpace
-from wmgym.tasks.back_end import back_end_errors
 from wmgym.tasks.goals import (
     boxes_alone,
     flat_env,
@@ -28,7 +27,7 @@ from wmgym.tasks.goals import (
 )
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
-from wmgym.tasks.real_env import import_provider, make_or_explain, refuse_import, same_joints
+from wmgym.tasks.real_env import make_or_explain, refuse_import, same_joints
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
 
@@ -126,10 +125,8 @@ class Task:
                 "pass make_task a factory"
             )
         refuse_import(self.env_id)
-        import_provider(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
-        with back_end_errors():
-            return flat_env(gym.make(self.env_id, **{**limit, **self.env_kwargs, **kwargs}))
+        return flat_env(make_or_explain(self.env_id, {**limit, **self.env_kwargs, **kwargs}))
 
     def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""

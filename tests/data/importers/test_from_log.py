@@ -265,3 +265,29 @@ def test_from_a_folder_to_an_imagined_env(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["from_log", "from_arrays"])
 def test_it_can_be_the_first_name_that_is_used(name: str) -> None:
     subprocess.run([sys.executable, "-c", f"import wmgym; wmgym.{name}"], check=True)
+
+
+@pytest.mark.parametrize("name", ["Zeit", "clock [s]"])
+def test_a_clock_of_another_name_is_named(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(50, 3)).cumsum(0)
+    stamp = 7.0 + 0.02 * np.arange(50)
+    for column, heard in ((stamp, True), (np.arange(50.0), False), (rows[:, 2], False)):
+        table = np.column_stack([column, rows[:, :2]])
+        np.savetxt(tmp_path / "log.csv", table, delimiter=",", header=f"{name},q,u", comments="")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wmgym.from_log(tmp_path / "log.csv", obs=["q"], action=["u"], quiet=True)
+        assert any("rises from row to row" in str(each.message) for each in caught) == heard
+    np.savetxt(
+        tmp_path / "log.csv",
+        np.column_stack([stamp, rows[:, :2]]),
+        delimiter=",",
+        header="c,q,u",
+        comments="",
+    )
+    for how in ({"dt": 0.02}, {"time": "c"}, {"time": []}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wmgym.from_log(tmp_path / "log.csv", obs=["q"], action=["u"], quiet=True, **how)
+        assert not any("rises from row to row" in str(each.message) for each in caught)

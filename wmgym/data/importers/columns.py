@@ -34,6 +34,9 @@ _BY_NAME = {
 _TIME_UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 _SEVERAL = ("obs", "action", "next_obs", "unobserved")
 
+_RISES = 0.99  # share of rows in which a clock goes forward
+_EVEN = 0.2  # its usual step, as a share of the mean one, gaps included
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -94,6 +97,17 @@ def find_roles(tables: Sequence[Table], given: Mapping[str, Names | None]) -> Ro
         role: tuple(each) if role in _SEVERAL else next(iter(each), None) for role, each in found.items()
     }
     return Roles(**kept)
+
+
+def unused_clock(tables: Sequence[Table], roles: Roles) -> str | None:
+    """A column without a role that rises from row to row in every recording, but counts no rows."""
+    for name in (name for name in tables[0].columns if name not in roles.used()):
+        steps = [np.diff(np.ravel(t.columns[name]).astype(np.float64)) for t in tables if name in t.columns]
+        every = np.concatenate(steps)
+        rises = len(steps) == len(tables) and len(every) > len(steps) and (every > 0).mean() > _RISES
+        if rises and (every != 1).any() and np.median(every) > _EVEN * every.mean():
+            return name
+    return None
 
 
 def matrix(table: Table, names: Sequence[str], scale: Mapping[str, Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from wmgym.data.checks import check
 from wmgym.data.importers import clock
-from wmgym.data.importers.columns import Names, Roles, check_scale, column_names, find_roles
+from wmgym.data.importers.columns import Names, Roles, check_scale, column_names, find_roles, unused_clock
 from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
 from wmgym.data.importers.rows import usable_rows, wrapped
@@ -129,6 +129,13 @@ def from_log(
     data = _joined(task, runs)
     if not quiet:
         print(told.text(tables, roles, data, labels))
+    clock_name = unused_clock(tables, roles) if time is None and dt is None and roles.time is None else None
+    if clock_name is not None and "dt" not in tables[0].facts:
+        warnings.warn(
+            f"{clock_name!r} rises from row to row as a clock does and is not used, so a step counts as "
+            f"{step:g} s; name it with time={clock_name!r}, or pass dt=, the seconds from row to row",
+            stacklevel=2,
+        )
     for line in told.odd_clock():
         warnings.warn(line, stacklevel=2)
     ends_unsaid = terminated is None or len(terminated) > 0
