@@ -115,5 +115,5 @@ def test_check_names_what_data_tell() -> None:
     found = {finding.about: finding.text for finding in check(collect(Rover, steps=800, seed=0, workers=1))}
     assert "obs_4 never change within an episode and are kept" in found["numbers of the state"]
     assert "obs_2 always equal another number" in found["numbers of the state"]
-    assert "obs_3 hold a few whole numbers" in found["numbers of the state"]
+    assert "obs_3 hold two whole numbers" in found["numbers of the state"]
     assert "shorter way round" in found["wrapped angles"]
