@@ -72,7 +72,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
 
         ResetNeeded after an end: Gymnasium leaves open what an env does then, and a world knows of nothing.
         """
-        if self._venv.episode_over:
+        if self._venv._episodes.ended[0]:
             raise gym.error.ResetNeeded("this imagined episode is over; call reset() before the next step")
         if (stepped := self._episode().step(action)) is not None:
             return stepped

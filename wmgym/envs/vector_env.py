@@ -172,11 +172,6 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             self._draw()
         return self._observe(), conventions.masked(self._episodes.infos(np.zeros(self.num_envs, bool)), mask)
 
-    @property
-    def episode_over(self) -> bool:
-        """Whether the only episode has ended and not been started anew."""
-        return bool(self._episodes.ended[0])
-
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every episode by one step; all that is returned has ``num_envs`` rows.
 

@@ -115,7 +115,8 @@ def fit(
     given = rows, held, config, generator, progress
     if found is not None:
         own = getattr(model, "coordinates", None) or Coordinates(task.core.geometry)
-        outcomes = fit_outcomes(train, *found, model.target_dim > own.change_dim, *given)
+        predicted = model.target_dim > own.change_dim
+        outcomes = fit_outcomes(train, *found, predicted, rows, held, config, generator, progress)
     readout = _fit_readout(train, *given, begin) if task.core.readout_dim else None
     flags = fit_flags(train, *given)
     bank = (
