@@ -97,7 +97,7 @@ def record(world: WorldModel, policy: PolicyFn | None, seed: int = 0, seconds: f
 
 def run_both(world: WorldModel, policy: PolicyFn | None, seed: int, steps: int) -> Episode:
     """Let a policy drive the real env, and give the same actions to the world from the same start state."""
-    real = collect(world.task, {"": policy}, episodes=1, seed=seed, max_episode_steps=steps, workers=1)
+    real = collect(world.task, {"filmed": policy}, episodes=1, seed=seed, max_episode_steps=steps, workers=1)
     bounded = world.calibration is not None
     env = ImaginedVectorEnv(
         world, 1, max_episode_steps=len(real), trust=bounded or None, render_mode="rgb_array",
