@@ -2,6 +2,7 @@
 
     python -m tools.fit_worlds                     # all tasks, into wmgym/models/pretrained/
     python -m tools.fit_worlds --env Hopper-v5     # finished tasks are skipped
+    python -m tools.fit_worlds --calibrate         # new bounds for the worlds there are
     python -m tools.fit_worlds --executor ray --address auto       # a task a unit
 
 The worlds are those of ``benchmarks/harness/worlds.py``, rounded to half precision and calibrated after that,
@@ -37,11 +38,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
+    parser.add_argument("--calibrate", action="store_true", help="fit nothing; make the bounds anew")
     parser.add_argument("--executor", choices=KINDS, default="serial")
     parser.add_argument("--workers", type=int, help="processes; one a core by default")
     parser.add_argument("--address", help="of a Ray cluster; auto is the one of this machine")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.calibrate:
+        for env_id in args.env:
+            bounded(wmgym.load(env_id), env_id).save(SHIPPED / env_id, half=True)
+            print(env_id, flush=True)
+        return
     units = Units("fit_worlds", RUNS / "fitted" / "fit_worlds", {})
     works = {env_id: functools.partial(ship, env_id) for env_id in args.env}
     units.do_all(works, make_executor(args.executor, workers=args.workers, address=args.address), take)
@@ -57,8 +64,7 @@ def ship(env_id: str) -> tuple[Row, dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as home:
         path = Path(home) / env_id
         dataclasses.replace(whole, starts=bank, calibration=None).save(path, half=True)
-        world = wmgym.calibrate(wmgym.load(path), calibration_data(env_id), seed=0)
-        world.save(path, half=True)
+        bounded(wmgym.load(path), env_id).save(path, half=True)
         shipped = wmgym.load(path)
         payloads = {file.name: file.read_bytes() for file in path.iterdir()}
     row = {
@@ -66,6 +72,11 @@ def ship(env_id: str) -> tuple[Row, dict[str, bytes]]:
         "error_full_precision": error(env_id, whole), "error_half_precision": error(env_id, shipped),
     }  # fmt: skip
     return row, payloads
+
+
+def bounded(world: wmgym.WorldModel, env_id: str) -> wmgym.WorldModel:
+    """The world with bounds from the calibration's policies."""
+    return wmgym.calibrate(world, calibration_data(env_id), seed=0)
 
 
 def take(env_id: str, made: tuple[Row, dict[str, bytes]]) -> list[Row]:

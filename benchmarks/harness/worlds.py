@@ -88,15 +88,16 @@ def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
     """Policies of ``policies/`` for the "fit", for "calibration", or "held-out" ones to be judged by.
 
     Every fourth of the pool, in order of return, is kept out of the fit: an error bound for policies that no
-    fit saw has to be calibrated on such. HumanoidStandup has no policies and borrows the other humanoid's.
+    fit saw has to be calibrated on such, and on those that were trained for nothing else.
     """
-    own = "Humanoid-v5" if env_id == "HumanoidStandup-v5" else env_id
-    found = load_pool(ROOT / "policies" / own, split="held-out" if role == "held-out" else "pool")
+    place = ROOT / "policies" / env_id
     if role == "held-out":
-        return found
+        return load_pool(place, split="held-out")
+    found = load_pool(place)
     ranked = sorted(found, key=lambda name: found[name].card.return_mean)  # type: ignore[union-attr]
     kept = ranked[2::4]
-    return {name: found[name] for name in ranked if (name in kept) == (role == "calibration")}
+    chosen = {name: found[name] for name in ranked if (name in kept) == (role == "calibration")}
+    return chosen | load_pool(place, split="calibration") if role == "calibration" else chosen
 
 
 def pool_data(env_id: str, steps: int = STEPS, *, with_copies: bool | None = None) -> Transitions:

@@ -33,7 +33,8 @@ class PolicyCard(Record):
         return_std: their standard deviation.
         episodes: how many.
         score_seed: ``collect``'s seed of those episodes.
-        split: "held-out" policies are never used to fit or calibrate anything that they are scored on.
+        split: "held-out" policies are never used to fit or calibrate anything that they are scored on; those
+            for "calibration" are never used to fit.
     """
 
     algorithm: str
@@ -46,7 +47,7 @@ class PolicyCard(Record):
     return_std: Annotated[float, Field(ge=0)]
     episodes: Count
     score_seed: int
-    split: Literal["pool", "held-out"]
+    split: Literal["pool", "calibration", "held-out"]
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,7 @@ from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
 from wmgym.io import artifacts
 from wmgym.io.files import StrPath
 
-Split: TypeAlias = Literal["pool", "held-out"]
+Split: TypeAlias = Literal["pool", "calibration", "held-out"]
 
 
 def as_policies(policies: Any, split: Split | None = "pool") -> dict[str, PolicyFn | None]:
