@@ -90,14 +90,17 @@ def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
     Every fourth of the pool, in order of return, is kept out of the fit: an error bound for policies that no
     fit saw has to be calibrated on such, and on those that were trained for nothing else.
     """
-    place = ROOT / "policies" / env_id
+    own = "Humanoid-v5" if env_id == "HumanoidStandup-v5" else env_id  # its world knows none of its own yet
+    every = load_pool(ROOT / "policies" / own, split=None)
+    split = {name: policy.card.split for name, policy in every.items() if policy.card is not None}
     if role == "held-out":
-        return load_pool(place, split="held-out")
-    found = load_pool(place)
-    ranked = sorted(found, key=lambda name: found[name].card.return_mean)  # type: ignore[union-attr]
+        return {name: every[name] for name in every if split[name] == "held-out"}
+    pool = [name for name in every if split[name] == "pool"]
+    ranked = sorted(pool, key=lambda name: every[name].card.return_mean)  # type: ignore[union-attr]
     kept = ranked[2::4]
-    chosen = {name: found[name] for name in ranked if (name in kept) == (role == "calibration")}
-    return chosen | load_pool(place, split="calibration") if role == "calibration" else chosen
+    if role == "calibration":
+        return {name: every[name] for name in (*kept, *every) if name in kept or split[name] == role}
+    return {name: every[name] for name in ranked if name not in kept}
 
 
 def pool_data(env_id: str, steps: int = STEPS, *, with_copies: bool | None = None) -> Transitions:

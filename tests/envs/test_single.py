@@ -137,7 +137,7 @@ def test_starts_are_those_of_the_batch(env_id: str, trust: bool | None) -> None:
 
 
 def test_an_episode_may_be_stepped_either_way_and_restored_exactly() -> None:
-    env = wmgym.ImaginedEnv("Hopper-v5", trust=True)
+    env = wmgym.ImaginedEnv("HalfCheetah-v5", trust=True)
     env.reset(seed=3)
     env.action_space.seed(3)
     plan = [env.action_space.sample() for _ in range(20)]

@@ -30,7 +30,7 @@ def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, 
         why = str(error).splitlines()[0]
         missing = [pip for start, (_, pip) in _PROVIDERS.items() if env_id.startswith(start)]
         unknown = isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound))
-        if unknown and missing and missing[0].split("[")[0].replace("-", "_") not in sys.modules:
+        if unknown and missing and sys.modules.get(missing[0].split("[")[0].replace("-", "_")) is None:
             why = f"its library is not installed; pip install '{missing[0]}'."
         elif unknown and ":" not in env_id:
             why += (
