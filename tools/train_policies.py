@@ -25,9 +25,7 @@ import numpy as np
 from gymnasium import spaces
 
 import wmgym
-from benchmarks.harness.results import ROOT
-from benchmarks.harness.tables import table
-from tools.policy_runs import (
+from benchmarks.harness.policy_runs import (
     AIMS,
     BY_HAND,
     CALIBRATE,
@@ -38,6 +36,8 @@ from tools.policy_runs import (
     MANY,
     MORE,
 )
+from benchmarks.harness.results import ROOT
+from benchmarks.harness.tables import table
 from wmgym.data.executors import KINDS, make_executor
 from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
 from wmgym.data.units import Executor, Unit
