@@ -90,8 +90,7 @@ def policies(env_id: str, role: str) -> dict[str, MLPPolicy]:
     Every fourth of the pool, in order of return, is kept out of the fit: an error bound for policies that no
     fit saw has to be calibrated on such, and on those that were trained for nothing else.
     """
-    own = "Humanoid-v5" if env_id == "HumanoidStandup-v5" else env_id  # its world knows none of its own yet
-    every = load_pool(ROOT / "policies" / own, split=None)
+    every = load_pool(ROOT / "policies" / env_id, split=None)
     split = {name: policy.card.split for name, policy in every.items() if policy.card is not None}
     if role == "held-out":
         return {name: every[name] for name in every if split[name] == "held-out"}
