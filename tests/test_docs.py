@@ -26,6 +26,8 @@ PAGES = sorted(
 )
 FENCE = re.compile(r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S)
 """A fenced block and, on the line above, a comment: ``not run: why``, ``slow``, or ``file: name``."""
+LONG = ("cli.md", "past_one_machine.md")
+"""Pages that take ten seconds and more; ``.ci/run`` runs them by themselves."""
 
 SHOWN = {"text", "json"}  # blocks that only show what a command prints or a file holds
 
@@ -53,9 +55,11 @@ def examples() -> list[object]:
     found: list[object] = []
     for page in PAGES:  # the README is run by its own test, which reads what it prints
         name, notes = str(page.relative_to(ROOT)), {block.note for block in blocks(page) if block.runs}
-        if page.name != "README.md" and notes - {"slow"}:
+        if page.name in LONG:
+            found.append(pytest.param(page, True, id=name, marks=pytest.mark.slow))
+        elif page.name != "README.md" and notes - {"slow"}:
             found.append(pytest.param(page, False, id=name))
-        if page.name != "README.md" and "slow" in notes:
+        if page.name not in {*LONG, "README.md"} and "slow" in notes:
             found.append(pytest.param(page, True, id=f"{name} with slow blocks", marks=pytest.mark.slow))
     return found
 

@@ -385,6 +385,7 @@ def test_a_new_env_brings_its_own_reward() -> None:
 # Stable-Baselines3
 
 
+@pytest.mark.slow
 def test_the_toys_optimum_is_reached() -> None:
     """The best linear policy is known in closed form; actions are clipped for both."""
     world = {"members": 2, "width": 32, "depth": 1, "batch_size": 64, "learning_rate": 1e-2}

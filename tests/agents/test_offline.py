@@ -39,6 +39,7 @@ def returns(policy: Any) -> float:
     return float(evaluate_policy(policy, env, n_eval_episodes=20)[0])
 
 
+@pytest.mark.slow
 def test_the_toys_optimum_is_reached_without_a_real_step() -> None:
     """The best linear policy is known in closed form; actions are clipped for both."""
     settings: dict[str, Any] = {"batch_size": 64, "gamma": 0.97, "learning_rate": 3e-3, "train_freq": 8}
