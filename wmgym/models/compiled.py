@@ -15,7 +15,15 @@ import torch
 
 from wmgym.models.batching import beside
 from wmgym.models.compiled_program import Program
-from wmgym.models.compiled_record import Recording, example_inputs, first_look, predict, recordable, settle
+from wmgym.models.compiled_record import (
+    Recording,
+    example_inputs,
+    first_look,
+    networks,
+    predict,
+    recordable,
+    settle,
+)
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.flags import TRACE
@@ -204,6 +212,4 @@ class CompiledStep:
 
 
 def _stamp(world: WorldModel) -> int:
-    outcomes = None if world.outcomes is None else world.outcomes.network
-    models = world.dynamics, world.readout, outcomes
-    return sum(model.stamp() for model in models if isinstance(model, EnsembleMLP))
+    return sum(model.stamp() for model in networks(world) if isinstance(model, EnsembleMLP))

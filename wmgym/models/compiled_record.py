@@ -65,12 +65,16 @@ def recordable(world: World) -> bool:
 
     Dynamics of another class are any code.
     """
+    needed = not world.task.core.readout_dim or world.readout is not None
+    return needed and all(map(_plain, networks(world)))
+
+
+def networks(world: World) -> list[Dynamics]:
+    """All that a step asks."""
     outcomes = world.outcomes
     learned = () if outcomes is None else (outcomes.network, outcomes.rewards)
     flags = None if world.flags is None else world.flags.network
-    networks = [world.dynamics, *(each for each in (world.readout, flags, *learned) if each is not None)]
-    needed = not world.task.core.readout_dim or world.readout is not None
-    return needed and all(map(_plain, networks))
+    return [world.dynamics, *(each for each in (world.readout, flags, *learned) if each is not None)]
 
 
 def _plain(model: object) -> bool:

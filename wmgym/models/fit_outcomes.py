@@ -14,8 +14,7 @@ from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.outcomes import Classifier, Outcomes, as_often, class_weights, told_apart
 from wmgym.models.pairs import RewardNetwork, pair_features, pair_shape
-from wmgym.models.regression import fit_regression
-from wmgym.models.training_loop import FitState, optimise, safe_std
+from wmgym.models.regression import fit_logits, fit_regression
 
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
@@ -80,27 +79,14 @@ def _with_classes(
 ) -> Outcomes:
     classes = len(outcomes.values)
     model = Classifier(pair_shape(train, config, classes), generator)
-    model.use_precision(config.precision)
     features = pair_features(model, train, train.next_core)
-    with torch.no_grad():
-        model.input_mean.copy_(features.mean(0))
-        model.input_std.copy_(safe_std(features))
-    inputs = (features - model.input_mean) / model.input_std
     weight = torch.tensor(class_weights(label)).float()
     labels = functional.one_hot(torch.tensor(label), classes) * weight
-    none = torch.zeros(len(inputs))
     # Without the rare rows among those that decide when to stop, the best network would be one that never
     # names them.
     judged = np.union1d(held, np.flatnonzero(label != np.bincount(label).argmax()))
-
-    def held_out_error(model: EnsembleMLP) -> float:
-        with torch.no_grad():
-            return float(model.loss(model.network(inputs[judged][None]), labels[judged][None], none))
-
-    fitting = FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress)
-    optimise(fitting, "fit outcomes")
+    logits = fit_logits(model, features, labels, rows, judged, config, generator, progress, "fit outcomes")
     with torch.no_grad():
-        logits = model.network(inputs[None])[0, :, :classes]
         # Weighted, the network names rare classes too readily; how far to go back, the data say.
         shares = (share for share in _SHARES if told_apart((logits - share * weight.log()).numpy(), label))
         share = next(shares, None)

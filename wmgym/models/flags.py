@@ -23,7 +23,7 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.pairs import PairCoordinates, pair_features, pair_shape
-from wmgym.models.training_loop import FitState, optimise, safe_std
+from wmgym.models.regression import fit_logits
 
 TRACE = 1e-3
 """Probability below which a flag never changes: traces would add up over many steps."""
@@ -153,29 +153,15 @@ def fit_flags(
         return None
     config, low, high = replace(config, members=1), every.min(0), every.max(0)
     model = FlagNetwork(pair_shape(train, config, len(flags)), generator)
-    model.use_precision(config.precision)
     next_core = train.next_core.copy()
     next_core[:, flags] = train.core[:, flags]
     features = pair_features(model, train, next_core)
-    with torch.no_grad():
-        model.input_mean.copy_(features.mean(0))
-        model.input_std.copy_(safe_std(features))
-    inputs = (features - model.input_mean) / model.input_std
     labels = torch.tensor(train.next_core[:, flags] == high[flags]).float()
-    none = torch.zeros(len(inputs))
     changed = (train.core != train.next_core)[:, flags]
     # Without rows where a flag changes, the best network would be one that never changes any.
     judged = held if changed[held].sum() >= _ENOUGH else np.union1d(held, np.flatnonzero(changed.any(1)))
-
-    def held_out_error(model: EnsembleMLP) -> float:
-        with torch.no_grad():
-            return float(model.loss(model.network(inputs[judged][None]), labels[judged][None], none))
-
-    optimise(
-        FitState(model, inputs, labels, none, rows, config, generator, held_out_error, progress), "fit flags"
-    )
-    with torch.no_grad():
-        named = (model.network(inputs[None])[0, :, : len(flags)] > 0).numpy() == labels.numpy()
+    logits = fit_logits(model, features, labels, rows, judged, config, generator, progress, "fit flags")
+    named = (logits > 0).numpy() == labels.numpy()
     foreseen = named[judged][changed[judged]].mean() if changed.any() else 1.0
     copies = [(i, flags.index(source)) for i, source in geometry.copies if source in flags]
     columns = np.array([*flags, *(i for i, _ in copies)], np.int64)

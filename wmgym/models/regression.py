@@ -1,4 +1,4 @@
-"""Fit a network to numbers: normalisers, early stopping, and the fit of a single regression."""
+"""Fit a network to numbers or to classes: normalisers, early stopping, and the fit of a single one."""
 
 from __future__ import annotations
 
@@ -37,6 +37,34 @@ def fit_regression(
     none, validation_fn = torch.zeros(len(inputs)), held_out_error(inputs, labels, held)
     optimise(FitState(model, inputs, labels, none, rows, config, generator, validation_fn, progress), name)
     return model.finished()
+
+
+def fit_logits(
+    model: EnsembleMLP,
+    features: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    judged: np.ndarray,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: bool,
+    name: str,
+) -> Tensor:
+    """Fit a network of one member by its own loss, which ``judged`` rows stop; logits ``(n, target_dim)``."""
+    model.use_precision(config.precision)
+    with torch.no_grad():
+        model.input_mean.copy_(features.mean(0))
+        model.input_std.copy_(safe_std(features))
+    inputs = (features - model.input_mean) / model.input_std
+    none = torch.zeros(len(inputs))
+
+    def error(model: EnsembleMLP) -> float:
+        with torch.no_grad():
+            return float(model.loss(model.network(inputs[judged][None]), labels[judged][None], none))
+
+    optimise(FitState(model, inputs, labels, none, rows, config, generator, error, progress), name)
+    with torch.no_grad():
+        return model.network(inputs[None])[0, :, : model.target_dim]
 
 
 def held_out_error(inputs: Tensor, labels: Tensor, held: np.ndarray) -> Callable[[EnsembleMLP], float]:
