@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.harness.results import Row, result_rows
 from benchmarks.harness.tables import short, table
 
-SIMULATORS = ("nominal", "identified", "pool world", "adapted", "hybrid", "B alone")
+SIMULATORS = ("nominal", "identified", "pool world", "adapted", "hybrid", "identified hybrid", "B alone")
 
 
 def reality_errors() -> str:
@@ -20,7 +20,9 @@ def reality_returns() -> str:
 
 def reality_coverage() -> str:
     """Coverage of the 90 % bounds of those that have some."""
-    return _by_simulator("coverage", "{:.0%}", ("pool world", "adapted", "hybrid", "B alone"))
+    return _by_simulator(
+        "coverage", "{:.0%}", ("pool world", "adapted", "hybrid", "identified hybrid", "B alone")
+    )
 
 
 def _by_simulator(key: str, form: str, names: tuple[str, ...] = SIMULATORS) -> str:
