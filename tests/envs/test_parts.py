@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def walk(env: ImaginedVectorEnv, steps: int, whole: bool, patch: pytest.MonkeyPa
     with patch.context() as inside:
         if whole:
             inside.setattr(parts, "LEAST", 10**9)
+            inside.setattr(parts, "LEAST_PHYSICS", 10**9)
             inside.setattr(parts, "MOST", 10**9)
         found: list[Any] = list(env.reset(seed=3))
         actions = np.random.default_rng(0).uniform(-1, 1, (steps, *(env.action_space.shape or ())))
@@ -62,9 +64,32 @@ def test_parts_come_to_the_whole(
     env_id: str, autoreset_mode: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = ImaginedVectorEnv(env_id, ROWS, autoreset_mode=autoreset_mode, trust=trust, max_episode_steps=17)
-    assert len(parts.parts_of(ROWS)) == 4
+    assert len(parts.parts_of(ROWS, parts.LEAST)) == 4
     whole = walk(env, 25, True, monkeypatch)
     apart = walk(env, 25, False, monkeypatch)
+    for one, other in zip(whole, apart, strict=True):
+        alike(one, other)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("kind", ["hybrid", "fallback"])
+def test_parts_that_mujoco_steps_come_to_the_whole(
+    kind: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memories of actions and of who stepped are joined, and start anew with the episodes."""
+    monkeypatch.setattr(parts, "LEAST_PHYSICS", 8)
+    world = wmgym.load("Hopper-v5")
+    if kind == "hybrid":
+        config = wmgym.FitConfig(members=2, width=16, depth=1, max_updates=20)
+        log = wmgym.collect("Hopper-v5", steps=300, seed=0, workers=1)
+        hybrid = wmgym.fit(log, config, dynamics=wmgym.residual("Hopper-v5"))
+        world = replace(world, dynamics=hybrid.dynamics)
+    env = ImaginedVectorEnv(
+        world, ROWS, trust=trust, max_episode_steps=9, fallback="mujoco" if kind == "fallback" else None
+    )
+    assert parts.separable(env.world, "member")
+    whole = walk(env, 12, True, monkeypatch)
+    apart = walk(env, 12, False, monkeypatch)
     for one, other in zip(whole, apart, strict=True):
         alike(one, other)
 
@@ -115,12 +140,12 @@ def test_what_a_part_raises_is_raised(two_threads: None) -> None:
         raise ArithmeticError(part.start)
 
     with pytest.raises(ArithmeticError):
-        parts.side_by_side(work, parts.parts_of(ROWS))
+        parts.side_by_side(work, parts.parts_of(ROWS, parts.LEAST))
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 16, 17, 31, 33, 1_000, 4_097])
 def test_slices_cover_every_row_once(rows: int, two_threads: None) -> None:
-    seen = np.concatenate([np.arange(rows)[part] for part in parts.parts_of(rows)])
+    seen = np.concatenate([np.arange(rows)[part] for part in parts.parts_of(rows, parts.LEAST)])
     np.testing.assert_array_equal(seen, np.arange(rows))
 
 

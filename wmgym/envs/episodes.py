@@ -9,11 +9,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from wmgym.envs.parts import parts_of, separable, side_by_side
+from wmgym.envs.parts import least_of, parts_of, separable, side_by_side
 from wmgym.models.compiled import CompiledStep
 from wmgym.models.dynamics import Propagation
 from wmgym.models.fallback import FallbackDynamics
-from wmgym.models.state import WorldState, WorldStep, deal_members
+from wmgym.models.state import WorldState, WorldStep, deal_members, join_carries, put_carry
 from wmgym.models.world import WorldModel
 
 
@@ -122,7 +122,14 @@ class Episodes:
         parts = ("core", "companion", "cumulative_disagreement")
         for name in (*parts, "shown", "full") if state.shown.shape[1] else parts:
             getattr(state, name).numpy()[rows] = getattr(fresh, name).numpy()
-        after = replace(state, member=state.member.index_copy(0, torch.from_numpy(rows), fresh.member))
+        over = torch.zeros(len(state.member), dtype=torch.bool)
+        over[torch.from_numpy(rows)] = True
+        after = replace(
+            state,
+            member=state.member.masked_scatter(over, fresh.member),
+            carry=put_carry(over, state.carry, fresh.carry),
+            companion_carry=put_carry(over, state.companion_carry, fresh.companion_carry),
+        )
         after.keep_full(state.full)
         return after
 
@@ -130,7 +137,7 @@ class Episodes:
         """Advance every episode by one step."""
         self.elapsed += 1
         count, task = len(action), self.world.task
-        parts = parts_of(count) if self._separable else [slice(count)]
+        parts = parts_of(count, least_of(self.world)) if self._separable else [slice(count)]
         obs = np.empty((count, task.obs_dim), task.observation_space.dtype)
         done: dict[int, tuple[WorldStep, dict[str, np.ndarray]]] = {}
         before = self.state
@@ -174,9 +181,15 @@ class Episodes:
 
     def _joined(self, core: torch.Tensor, full: torch.Tensor, outcomes: list[WorldStep]) -> WorldState:
         """The next state of all episodes, whose parts are in ``core`` and ``full``."""
-        state = replace(self.state, core=core, shown=full[:, core.shape[1] :])
+        parts = [outcome.state for outcome in outcomes]
+        state = replace(
+            self.state,
+            core=core,
+            shown=full[:, core.shape[1] :],
+            carry=join_carries([part.carry for part in parts]),
+            companion_carry=join_carries([part.companion_carry for part in parts]),
+        )
         if self.trust:
-            parts = [outcome.state for outcome in outcomes]
             state = replace(
                 state,
                 companion=torch.cat([part.companion for part in parts]),

@@ -15,12 +15,16 @@ import torch
 from wmgym.models.batching import MULTIPLE
 from wmgym.models.dynamics import Propagation
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.fallback import FallbackDynamics
 from wmgym.models.outcomes import Classifier
+from wmgym.models.residual import MujocoDynamics, ResidualDynamics
 from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Core
+from wmgym.tasks.threads import share_cores
 
 MOST = 2_048  # rows of a part, whose hidden layers then stay in the cache
 LEAST = 256  # with fewer rows of a part, beginning it costs more than it saves
+LEAST_PHYSICS = 32  # the same where MuJoCo steps them
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
@@ -36,17 +40,33 @@ def separable(world: WorldModel, propagation: Propagation) -> bool:
     """
     task, outcomes, core = world.task, world.outcomes, world.task.core
     models = [world.dynamics, world.readout, None if outcomes is None else outcomes.network]
-    ours = all(model is None or type(model) in (EnsembleMLP, Classifier) for model in models)
+    ours = all(model is None or _ours(model) for model in models)
     functions = task.from_table or (task.reward is None and task.terminated is None)
     shows = task.from_table or core.layout is not None or core.observe is Core.observe
     draws = propagation == "sample" or (outcomes is not None and outcomes.drawn)
     return ours and functions and shows and not draws and world.device.type == "cpu"
 
 
-def parts_of(rows: int) -> list[slice]:
+def _ours(model: object) -> bool:
+    """Whether it is a network of ours, MuJoCo, or made of these; those of others may remember the batch."""
+    if type(model) is ResidualDynamics:
+        return _ours(model.base) and _ours(model.network)
+    if type(model) is FallbackDynamics:
+        return _ours(model.base)
+    return type(model) in (EnsembleMLP, Classifier, MujocoDynamics)
+
+
+def least_of(world: WorldModel) -> int:
+    """With fewer rows of a part, beginning it costs more than it saves."""
+    dynamics = world.dynamics
+    dynamics = dynamics.base if isinstance(dynamics, ResidualDynamics) else dynamics
+    return LEAST_PHYSICS if isinstance(dynamics, MujocoDynamics) else LEAST
+
+
+def parts_of(rows: int, least: int) -> list[slice]:
     """Slices of about the same size, as many as keep all threads of torch busy."""
     threads = torch.get_num_threads()
-    count = max(-(-rows // MOST), min(threads, rows // LEAST), 1)
+    count = max(-(-rows // MOST), min(threads, rows // least), 1)
     if count > 1:
         count += -count % threads
     size = -(-rows // count)
@@ -88,6 +108,7 @@ def _made(threads: int) -> ThreadPoolExecutor:
 
     def begin() -> None:
         torch.set_num_threads(1)
+        share_cores()
         together.wait()  # so that each thread comes here
 
     for begun in [pool.submit(begin) for _ in range(threads)]:

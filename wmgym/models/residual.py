@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,6 +33,8 @@ from wmgym.tasks.task import Task
 
 MEMORY = 4
 """Earlier actions that a correction sees: a delay or play shows in these alone."""
+
+_making = threading.Lock()
 
 _STD = 1e-6  # of a prediction that is certain; a standard deviation is above zero
 
@@ -65,15 +68,20 @@ class MujocoDynamics:
 
     def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
         """One env step of every row; leading shape ``(1, batch)``."""
-        if self._physics is None or self._physics.owner != os.getpid():
-            from wmgym.tasks.physics import Physics
-
-            self._physics = Physics.of(self.task)
+        physics = self._ready()
         before = core.detach().cpu().double()
-        after, moved = self._physics.step(before.numpy(), action.detach().cpu().numpy())
+        after, moved = physics.step(before.numpy(), action.detach().cpu().numpy())
         change = self.coordinates.difference(before, torch.from_numpy(after), torch.from_numpy(moved))
         mean = change.float()[None]
         return Prediction(mean, torch.full_like(mean, _STD))
+
+    def _ready(self) -> Any:
+        with _making:  # of several threads one makes it
+            if self._physics is None or self._physics.owner != os.getpid():
+                from wmgym.tasks.physics import Physics
+
+                self._physics = Physics.of(self.task)
+        return self._physics
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """No arrays; the task as JSON values."""

@@ -65,7 +65,7 @@ class WorldState:
     def put(self, rows: Tensor, other: WorldState) -> WorldState:
         """A copy in which ``other``'s episodes, in their order, are at ``rows``, a bool mask ``(batch,)``."""
         names = [part.name for part in fields(self) if part.init]
-        parts: list[Any] = [_put(rows, getattr(self, name), getattr(other, name)) for name in names]
+        parts: list[Any] = [put_carry(rows, getattr(self, name), getattr(other, name)) for name in names]
         state = WorldState(*parts)
         if self._full is not None:
             state.keep_full(state.full)
@@ -78,8 +78,17 @@ def _mapped(part: Carry, change: Callable[[Tensor], Tensor]) -> Carry:
     return tuple(change(each) for each in part) if isinstance(part, tuple) else change(part)
 
 
-def _put(rows: Tensor, here: Carry, there: Carry) -> Carry:
-    """``here`` with ``there`` at ``rows``; a carry that one of them lacks is zeros."""
+def join_carries(parts: list[Carry]) -> Carry:
+    """Carries of some episodes each, as that of all, in their order."""
+    if any(part is None for part in parts):
+        return None
+    if isinstance(parts[0], tuple):
+        return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+    return torch.cat(parts)  # type: ignore[arg-type]
+
+
+def put_carry(rows: Tensor, here: Carry, there: Carry) -> Carry:
+    """``here`` with ``there`` at ``rows``, a bool mask; a carry that one of them lacks is zeros."""
     if here is None:
         here = _mapped(there, lambda part: part.new_zeros(len(rows), *part.shape[1:]))
     if there is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco.rollout
@@ -13,6 +14,7 @@ import numpy as np
 from wmgym.tasks.ground_truth import to_mujoco
 from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task
+from wmgym.tasks.threads import shares_cores
 
 _MAIN = os.getpid()
 _WORTH_THREADS = 32  # rows; for fewer, waking the threads costs more than they save
@@ -21,6 +23,8 @@ _WORTH_THREADS = 32  # rows; for fewer, waking the threads costs more than they 
 @dataclass(frozen=True)
 class Physics:
     """A task's model, ready to step; threads belong to the process that made them, so a fork makes its own.
+
+    Several threads may step at once. One that shares the cores with others does all of its rows itself.
 
     Attributes:
         task: whose real env has the model; its drive, where the robot is a changed one, is left out.
@@ -36,6 +40,7 @@ class Physics:
     _datas: list[Any]
     _pool: Any
     _alone: Any
+    _own: threading.local = field(default_factory=threading.local)
 
     @classmethod
     def of(cls, task: Task) -> Physics:
@@ -75,8 +80,8 @@ class Physics:
         initial = np.zeros((len(core), mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
         initial[:, 1 : 1 + model.nq], initial[:, 1 + model.nq : 1 + model.nq + model.nv] = qpos, qvel
         control = np.repeat(np.asarray(action, np.float64)[:, None], self.skip, axis=1)
-        if len(core) < _WORTH_THREADS:
-            states, _ = self._alone.rollout(model, self._datas[:1], initial, control)
+        if shares_cores() or len(core) < _WORTH_THREADS:
+            states, _ = self._alone.rollout(model, [self._data()], initial, control)
         else:
             states, _ = self._pool.rollout(model, self._datas, initial, control)
         after = states[:, -1, 1 : 1 + model.nq + model.nv].copy()
@@ -86,3 +91,9 @@ class Physics:
         assert self.task.core.from_mujoco is not None
         next_core = self.task.core.from_mujoco(after[:, : model.nq], after[:, model.nq :])
         return next_core, after[:, :moved] - qpos[:, :moved]
+
+    def _data(self) -> Any:
+        """This thread's ``mjData``."""
+        if not hasattr(self._own, "data"):
+            self._own.data = mujoco.MjData(self.model)
+        return self._own.data
