@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from wmgym.app.sweep_config import SweepConfig as SweepConfig
     from wmgym.calibration.adapt import adapt as adapt
     from wmgym.calibration.calibrate import calibrate as calibrate
+    from wmgym.calibration.watch import Change as Change
+    from wmgym.calibration.watch import Watch as Watch
+    from wmgym.calibration.watch import watch as watch
     from wmgym.data.collect import collect as collect
     from wmgym.data.executors import make_executor as make_executor
     from wmgym.data.importers.from_log import from_log as from_log
@@ -122,6 +125,7 @@ _NAMES = {
     "models.error_bounds": ("Calibration",),
     "calibration.calibrate": ("calibrate",),
     "calibration.adapt": ("adapt",),
+    "calibration.watch": ("Change", "Watch", "watch"),
     "io.files": ("StoreError",),
     # Imagined envs, agents, scores
     "envs.env": ("ImaginedEnv",),

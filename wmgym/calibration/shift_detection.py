@@ -59,8 +59,8 @@ def signs(world: WorldModel, data: Transitions, rows: np.ndarray) -> Signs:
     rows = np.asarray(rows)
     if rows.ndim != 2 or not rows.size or rows.min() < 0 or rows.max() >= len(data):
         raise ValueError(f"rows must be (windows, length) indices of {len(data)} transitions")
-    z, slope = (x[rows] for x in _residuals(world, data))  # (windows, length, change_dim)
-    clipped = z.clip(-_CLIP, _CLIP)
+    z, slope = (x[rows] for x in residuals(world, data))  # (windows, length, change_dim)
+    clipped = clip(z)
     evidence, information = (clipped * slope).sum((1, 2)), (slope**2).sum((1, 2))
     second_moment = np.einsum("wti,wtj->wij", clipped, clipped) / rows.shape[1]
     root = _root_columns(world)
@@ -72,7 +72,12 @@ def signs(world: WorldModel, data: Transitions, rows: np.ndarray) -> Signs:
     )
 
 
-def _residuals(world: WorldModel, data: Transitions) -> tuple[np.ndarray, np.ndarray]:
+def clip(z: np.ndarray) -> np.ndarray:
+    """Standardised residuals without their heavy tails."""
+    return z.clip(-_CLIP, _CLIP)
+
+
+def residuals(world: WorldModel, data: Transitions) -> tuple[np.ndarray, np.ndarray]:
     """``z``, and the prediction's derivative in the action's size in the same units, ``(n, change_dim)``."""
     target, z, slope = targets(data, world.coordinates, world.dynamics.target_dim), [], []
     for at in range(0, len(data), _CHUNK):
