@@ -65,13 +65,13 @@ def measure(env_id: str, role: str, name: str, number: int, setup: Setup) -> lis
             data, most = driven(robot, name, policy, TRIALS * LOOKS[-1], 83_000 + number), TRIALS
         said = [watch(trial) for trial in trials(data, most)]
         own = whole(data)
-        change = own.mean() - returns.mean()
-        error = float(np.sqrt(own.var() / len(own) + returns.var() / len(returns)))
+        change, size = own.mean() - returns.mean(), abs(returns.mean())
+        error = np.sqrt(own.var() / len(own) + returns.var() / len(returns))
         rows.append(
             {
                 "env": env_id, "policy": name, "role": role, "shift": what, "kind": kind,
                 "return": float(own.mean()), "usual_return": float(returns.mean()),
-                "change": float(change / abs(returns.mean())), "change_se": error / float(abs(returns.mean())),
+                "change": float(change / size), "change_se": float(error / size),
                 "episodes": len(own), "trials": len(said),
                 "flagged_at": [each.steps if each.flagged else None for each in said],
                 "signs": sorted({each.sign for each in said if each.flagged}),

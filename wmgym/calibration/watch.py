@@ -128,7 +128,7 @@ def watch(world: WorldModel, reference: Transitions, *, level: float = LEVEL) ->
     looks = tuple(look for look in found if look is not None)
     if not looks:
         raise ValueError(
-            f"{len(values):,} steps of the usual robot make fewer than {_FEWEST} stretches of {LOOKS[0]} steps; "
+            f"{len(values):,} steps of the usual robot make fewer than {_FEWEST} stretches of {LOOKS[0]}; "
             f"record more, up to {20 * LOOKS[-1]:,}"
         )
     return Watch(world, looks, level)
