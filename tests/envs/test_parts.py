@@ -14,6 +14,8 @@ import torch
 import wmgym
 from wmgym.envs import parts
 from wmgym.envs.vector_env import ImaginedVectorEnv
+from wmgym.models.fallback import with_fallback
+from wmgym.models.residual import MujocoDynamics
 
 ROWS = 44
 
@@ -34,13 +36,18 @@ def walk(env: ImaginedVectorEnv, steps: int, whole: bool, patch: pytest.MonkeyPa
     with patch.context() as inside:
         if whole:
             inside.setattr(parts, "LEAST", 10**9)
-            inside.setattr(parts, "LEAST_PHYSICS", 10**9)
             inside.setattr(parts, "MOST", 10**9)
         found: list[Any] = list(env.reset(seed=3))
         actions = np.random.default_rng(0).uniform(-1, 1, (steps, *(env.action_space.shape or ())))
         for action in actions:
             found += env.step(action.astype(np.float32))
         return [*found, env.core(), *vars(env.snapshot().state).values()]
+
+
+def exact(env_id: str) -> wmgym.WorldModel:
+    """A world that MuJoCo steps."""
+    world = wmgym.load(env_id)
+    return replace(world, dynamics=MujocoDynamics(world.task))
 
 
 def alike(one: Any, other: Any) -> None:
@@ -64,7 +71,7 @@ def test_parts_come_to_the_whole(
     env_id: str, autoreset_mode: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = ImaginedVectorEnv(env_id, ROWS, autoreset_mode=autoreset_mode, trust=trust, max_episode_steps=17)
-    assert len(parts.parts_of(ROWS, parts.LEAST)) == 4
+    assert len(parts.parts_of(ROWS, env.world)) == 3
     whole = walk(env, 25, True, monkeypatch)
     apart = walk(env, 25, False, monkeypatch)
     for one, other in zip(whole, apart, strict=True):
@@ -77,7 +84,6 @@ def test_parts_that_mujoco_steps_come_to_the_whole(
     kind: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memories of actions and of who stepped are joined, and start anew with the episodes."""
-    monkeypatch.setattr(parts, "LEAST_PHYSICS", 8)
     world = wmgym.load("Hopper-v5")
     if kind == "hybrid":
         config = wmgym.FitConfig(members=2, width=16, depth=1, max_updates=20)
@@ -129,7 +135,7 @@ def test_the_mode_of_a_step_does_not_stick(then: bool, two_threads: None) -> Non
 
 
 def test_threads_of_the_caller_stay_as_many(two_threads: None) -> None:
-    env = ImaginedVectorEnv("Hopper-v5", ROWS)
+    env = ImaginedVectorEnv(exact("Hopper-v5"), ROWS)
     env.reset(seed=0)
     env.step(np.zeros((ROWS, 3), np.float32))
     assert torch.get_num_threads() == 2
@@ -139,14 +145,16 @@ def test_what_a_part_raises_is_raised(two_threads: None) -> None:
     def work(part: slice) -> None:
         raise ArithmeticError(part.start)
 
-    with pytest.raises(ArithmeticError):
-        parts.side_by_side(work, parts.parts_of(ROWS, parts.LEAST))
+    for world in (wmgym.load("Hopper-v5"), with_fallback(wmgym.load("Hopper-v5")), exact("Hopper-v5")):
+        with pytest.raises(ArithmeticError):
+            parts.each_part(work, parts.parts_of(ROWS, world), world)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 16, 17, 31, 33, 1_000, 4_097])
 def test_slices_cover_every_row_once(rows: int, two_threads: None) -> None:
-    seen = np.concatenate([np.arange(rows)[part] for part in parts.parts_of(rows, parts.LEAST)])
-    np.testing.assert_array_equal(seen, np.arange(rows))
+    for world in (wmgym.load("Hopper-v5"), exact("Hopper-v5")):
+        seen = np.concatenate([np.arange(rows)[part] for part in parts.parts_of(rows, world)])
+        np.testing.assert_array_equal(seen, np.arange(rows))
 
 
 def _child(env: ImaginedVectorEnv) -> None:
@@ -156,7 +164,7 @@ def _child(env: ImaginedVectorEnv) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own(two_threads: None) -> None:
-    env = ImaginedVectorEnv("Hopper-v5", ROWS)
+    env = ImaginedVectorEnv(exact("Hopper-v5"), ROWS)
     env.reset(seed=0)
     env.step(np.zeros((ROWS, 3), np.float32))
     child = multiprocessing.get_context("fork").Process(target=_child, args=(env,))

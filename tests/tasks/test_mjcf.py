@@ -23,7 +23,7 @@ from wmgym.io import artifacts
 from wmgym.models.coordinates import Coordinates
 from wmgym.tasks.mjcf import known
 from wmgym.tasks.mjcf.model import describe
-from wmgym.tasks.mjcf.shown import Mirror
+from wmgym.tasks.mjcf.shown import Column, Mirror, Shown
 from wmgym.tasks.rendering import Renderer
 
 EVERYTHING = """
@@ -276,6 +276,24 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(gym.registry, env_id)
     with pytest.raises(ValueError, match=r"pip install 'shimmy\[dm-control\]'"):
         wmgym.make_task("dm_control/walker-walk-v0")
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_arrays_show_what_tensors_show(sums: bool) -> None:
+    """Columns that are no sums are picked from an array, and multiplied by a matrix in a tensor."""
+    columns = (
+        Column(((2, 1.0),)), Column((), offset=4.0), Column(((0, -2.0),), offset=1.0),
+        Column(((1, 1.0), (2, -1.0)) if sums else ((1, 1.0),), low=-0.5, high=0.5),
+    )  # fmt: skip
+    mirror = Mirror(Shown(3, (), columns, (0.0, 0.0, 0.0)))
+    assert mirror.picked is not sums
+    core = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    before = core.copy()
+    said = mirror.observe(core)
+    np.testing.assert_allclose(said, mirror.observe(torch.tensor(core)).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(mirror.observe(core[0]), said[0], rtol=1e-6)
+    np.testing.assert_array_equal(core, before)
+    assert said.dtype == np.float32
 
 
 def test_mirror_solves_chains_of_angles() -> None:

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from wmgym.envs.parts import least_of, parts_of, separable, side_by_side
+from wmgym.envs.parts import each_part, parts_of, separable
 from wmgym.models.compiled import CompiledStep
 from wmgym.models.dynamics import Propagation
 from wmgym.models.fallback import FallbackDynamics
@@ -137,7 +137,7 @@ class Episodes:
         """Advance every episode by one step."""
         self.elapsed += 1
         count, task = len(action), self.world.task
-        parts = parts_of(count, least_of(self.world)) if self._separable else [slice(count)]
+        parts = parts_of(count, self.world) if self._separable else [slice(count)]
         obs = np.empty((count, task.obs_dim), task.observation_space.dtype)
         done: dict[int, tuple[WorldStep, dict[str, np.ndarray]]] = {}
         before = self.state
@@ -160,7 +160,7 @@ class Episodes:
             done[part.start or 0] = outcome, infos
 
         with torch.no_grad():
-            side_by_side(step, parts)
+            each_part(step, parts, self.world)
         found = [done[at] for at in sorted(done)]
         outcomes, infos = [outcome for outcome, _ in found], [each for _, each in found]
         self._state = (

@@ -1,7 +1,4 @@
-"""Rows of a batch in parts that stay in the cache, side by side on the processor's cores.
-
-What surrounds the networks is a hundred operations that each run on one core, while torch's own threads wait.
-"""
+"""Rows of a batch in parts whose memory is used again from step to step; MuJoCo's step side by side."""
 
 from __future__ import annotations
 
@@ -22,9 +19,11 @@ from wmgym.models.world import WorldModel
 from wmgym.tasks.layout import Core
 from wmgym.tasks.threads import share_cores
 
-MOST = 2_048  # rows of a part, whose hidden layers then stay in the cache
-LEAST = 256  # with fewer rows of a part, beginning it costs more than it saves
-LEAST_PHYSICS = 32  # the same where MuJoCo steps them
+MOST = 8_192
+"""Rows of a part of a world of networks: its hidden layers are memory that the process holds already."""
+
+LEAST = 32
+"""Rows of a part that MuJoCo steps; with fewer, beginning it costs more than it saves."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
@@ -56,31 +55,33 @@ def _ours(model: object) -> bool:
     return type(model) in (EnsembleMLP, Classifier, MujocoDynamics)
 
 
-def least_of(world: WorldModel) -> int:
-    """With fewer rows of a part, beginning it costs more than it saves."""
-    dynamics = world.dynamics
-    dynamics = dynamics.base if isinstance(dynamics, ResidualDynamics) else dynamics
-    return LEAST_PHYSICS if isinstance(dynamics, MujocoDynamics) else LEAST
+def parts_of(rows: int, world: WorldModel) -> list[slice]:
+    """Slices of about the same size.
 
-
-def parts_of(rows: int, least: int) -> list[slice]:
-    """Slices of about the same size, as many as keep all threads of torch busy."""
-    threads = torch.get_num_threads()
-    count = max(-(-rows // MOST), min(threads, rows // least), 1)
-    if count > 1:
-        count += -count % threads
+    What MuJoCo steps has one for every thread of torch. Networks have no more than they need, for they use
+    all threads themselves, and what is around them is Python, which one thread at a time may run.
+    """
+    count = -(-rows // MOST)
+    if _mujoco(world):
+        threads = torch.get_num_threads()
+        count = max(count, min(threads, rows // LEAST), 1)
+        if count > 1:
+            count += -count % threads
     size = -(-rows // count)
     size += -size % MULTIPLE
     return [slice(at, min(at + size, rows)) for at in range(0, rows, size)]
 
 
-def side_by_side(work: Callable[[slice], None], parts: list[slice]) -> None:
-    """Call ``work`` with every part, on a thread of its own for each thread that torch has here.
+def _mujoco(world: WorldModel) -> bool:
+    dynamics = world.dynamics
+    dynamics = dynamics.base if isinstance(dynamics, ResidualDynamics) else dynamics
+    return isinstance(dynamics, MujocoDynamics)
 
-    A single part is done by the caller, with all of torch's threads.
-    """
+
+def each_part(work: Callable[[slice], None], parts: list[slice], world: WorldModel) -> None:
+    """Call ``work`` with every part: side by side where MuJoCo steps them, else one after the other."""
     threads = torch.get_num_threads()
-    if len(parts) == 1 or threads == 1:
+    if len(parts) == 1 or threads == 1 or not _mujoco(world):
         for part in parts:
             work(part)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,12 @@ from wmgym.tasks.task import Task
 from wmgym.tasks.threads import shares_cores
 
 _MAIN = os.getpid()
+_pools: weakref.WeakSet[Any] = weakref.WeakSet()
+_of_parent: list[Any] = []
 _WORTH_THREADS = 32  # rows; for fewer, waking the threads costs more than they save
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads, which a pool that goes waits for
+    os.register_at_fork(after_in_child=lambda: _of_parent.extend(_pools))
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Physics:
         threads = (os.cpu_count() or 1) if owner == _MAIN else 1  # a fork is one of several
         datas = [mujoco.MjData(model) for _ in range(threads)]
         pool, alone = (mujoco.rollout.Rollout(nthread=count) for count in (threads, 0))
+        _pools.add(pool)
         return cls(task, model, skip, owner, datas, pool, alone)
 
     def step(self, core: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

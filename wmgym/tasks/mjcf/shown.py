@@ -77,6 +77,8 @@ class Mirror:
         whole = _matrix(dim + 2 * turns, [column.terms or () for column in columns])
         self.copied, self.sine, self.cosine = whole[:dim], whole[dim : dim + turns], whole[dim + turns :]
         self.offset = np.array([column.offset for column in columns])
+        self.source, self.factor = np.abs(self.copied).argmax(0), self.copied.sum(0)
+        self.picked = bool(((self.copied != 0).sum(0) <= 1).all())  # no column is a sum
         self.readouts = list(shown.readouts)
         self.wrapped = [k for k, column in enumerate(columns) if column.wrapped]
         self.classed = [k for k, column in enumerate(columns) if column.classed]
@@ -89,7 +91,12 @@ class Mirror:
         """States ``(..., dim + readouts)`` to observations."""
         like, dim = state, self.shown.dim
         core = state[..., :dim]
-        obs = core @ _as(self.copied, like) + _as(self.offset, like)
+        if self.picked and isinstance(core, np.ndarray):  # a product would wake the threads of NumPy's BLAS
+            obs = core.take(self.source, -1)
+            obs *= _as(self.factor, like)
+            obs += _as(self.offset, like)
+        else:
+            obs = core @ _as(self.copied, like) + _as(self.offset, like)
         if self.shown.angles:
             angle = core @ _as(self.turn, like)
             obs = obs + sin(angle) @ _as(self.sine, like) + cos(angle) @ _as(self.cosine, like)
