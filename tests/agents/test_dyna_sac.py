@@ -513,7 +513,8 @@ def test_reward_and_termination_are_learned_where_nobody_knows_them() -> None:
     assert model.task.reward is None
     assert model.task.terminated is None
     assert model.world is not None
-    assert model.world_fit.ensemble.target_dim == 4
+    assert model.world_fit.ensemble.target_dim == 3
+    assert model.world_fit.rewards is not None
     state = torch.zeros(1, 3, requires_grad=True)
     reward = model._step(state, torch.zeros(1, 2)).reward
     assert torch.autograd.grad(reward.sum(), state)[0].abs().max() > 0

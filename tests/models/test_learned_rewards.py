@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 import wmgym
 from tests.envs.test_single import follow
+from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 
 CONFIG = wmgym.FitConfig(members=2, width=64, depth=2, max_updates=300, eval_every=50, batch_size=64)
 
@@ -42,6 +43,15 @@ class Drop(gym.Env[np.ndarray, np.ndarray]):
         return self._obs(), 100 * (before - abs(self.y - 0.3)), False, self.t >= 40, {}
 
 
+class Gusts(Drop):
+    """Pushed about at random: what a step pays, state and action do not tell."""
+
+    def step(self, action: np.ndarray) -> Any:
+        before, self.t = self.y, self.t + 1
+        self.y += 0.1 * float(self.np_random.normal())
+        return self._obs(), 10 * (self.y - before), False, self.t >= 20, {}
+
+
 def jet(obs: np.ndarray) -> np.ndarray:
     return np.clip(2 * (0.1 - obs[:, :1]) - 4 * obs[:, 1:2] + 0.4, -1, 1).astype(np.float32)
 
@@ -54,14 +64,6 @@ def drop() -> tuple[Any, Any]:
 
 
 def test_a_reward_is_paid_for_the_change_that_was_imagined() -> None:
-    class Gusts(Drop):
-        """Pushed about at random: what a step pays, state and action do not tell."""
-
-        def step(self, action: np.ndarray) -> Any:
-            before, self.t = self.y, self.t + 1
-            self.y += 0.1 * float(self.np_random.normal())
-            return self._obs(), 10 * (self.y - before), False, self.t >= 20, {}
-
     data = wmgym.collect(Gusts, steps=1_000, seed=0, workers=1)
     world = wmgym.fit(data, replace(CONFIG, max_updates=150))
     env = wmgym.ImaginedVectorEnv(world, 64, propagation="sample")
@@ -69,6 +71,29 @@ def test_a_reward_is_paid_for_the_change_that_was_imagined() -> None:
     after, reward, *_ = env.step(env.action_space.sample())
     assert np.corrcoef(reward, after[:, 0] - obs[:, 0])[0, 1] > 0.95
     assert np.std(reward) == pytest.approx(1, rel=0.5)
+
+
+def test_online_too_a_reward_is_paid_for_the_change_that_was_imagined(tmp_path: Path) -> None:
+    class Ending(Gusts):
+        def step(self, action: np.ndarray) -> Any:
+            obs, reward, _, cut, info = super().step(action)
+            return obs, reward, bool(self.y > 1.2), cut, info
+
+    data = wmgym.collect(Ending, steps=1_000, seed=0, workers=1)
+    config = OnlineFitConfig(members=2, width=64, depth=2, first_updates=200, updates=50)
+    online = OnlineFit(data.task, config, torch.Generator().manual_seed(0))
+    for _ in range(2):
+        online.refit(data, np.arange(len(data)) % 10 == 0)
+    world = online.world(data)
+    env = wmgym.ImaginedVectorEnv(world, 64, propagation="sample")
+    obs, _ = env.reset(seed=0)
+    after, reward, *_ = env.step(env.action_space.sample())
+    assert np.corrcoef(reward, after[:, 0] - obs[:, 0])[0, 1] > 0.95
+    world.save(tmp_path / "world")
+    loaded = wmgym.load(tmp_path / "world", task=data.task)
+    assert loaded.outcomes is not None
+    assert loaded.outcomes.rewards is not None
+    follow(wmgym.calibrate(loaded, wmgym.collect(data.task, steps=400, seed=1, workers=1)), 60)
 
 
 def test_flags_are_named_from_where_the_step_led(drop: tuple[Any, Any]) -> None:

@@ -215,7 +215,7 @@ def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) 
     if unknown or (functions and not task.from_table):
         return {}
     terminated = None if task.terminated is None else task.terminated(*known)
-    if terminated is None and outcomes is None:
+    if terminated is None and "end_logit" in given:
         terminated = given["end_logit"][:, 0] > 0
     chosen: Array = None
     if outcomes is not None:

@@ -18,6 +18,8 @@ from wmgym.models.config import EnsembleConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.outcomes import Outcomes
+from wmgym.models.pairs import RewardNetwork, pair_features, pair_geometry
 from wmgym.models.training_loop import data_range, encoded_actions, safe_std, target_unit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -77,16 +79,22 @@ class OnlineFitConfig:
 class OnlineFit(nn.Module):
     """Refits an ensemble to growing data: same networks, same optimiser, same held-out transitions.
 
+    A reward without a formula is regressed from where a step led, as ``fit`` does it.
+
     The normalisers of inputs and targets follow the data. The first and the last layers are re-expressed
     when they move, so that the mean that every member predicts stays the same function.
 
     Attributes:
         ensemble: the networks that learn.
         averaged: the mean of their weights over updates, which predicts.
-        optimizer: of ``ensemble``, kept from refit to refit.
+        rewards: likewise of what a step pays; None where the task's formula says it.
+        averaged_rewards: see ``averaged``.
+        optimizer: of ``ensemble`` and ``rewards``, kept from refit to refit.
     """
 
     updates: Tensor
+    rewards: RewardNetwork | None
+    averaged_rewards: RewardNetwork | None
 
     def __init__(self, task: Task, config: OnlineFitConfig, generator: torch.Generator) -> None:
         """Fresh networks for a task; ``generator`` draws weights and batches."""
@@ -102,7 +110,7 @@ class OnlineFit(nn.Module):
         shape = EnsembleConfig(
             geometry=task.core.geometry,
             action_dim=task.action_dim,
-            target_dim=Coordinates(task.core.geometry).change_dim + int(task.reward is None),
+            target_dim=Coordinates(task.core.geometry).change_dim,
             learns_termination=task.terminated is None,
             members=config.members,
             width=config.width,
@@ -111,9 +119,23 @@ class OnlineFit(nn.Module):
         )
         self.ensemble = EnsembleMLP(shape, generator)
         self.averaged = copy.deepcopy(self.ensemble).requires_grad_(False)
+        self.rewards = self.averaged_rewards = None
+        if task.reward is None:
+            pair = dataclasses.replace(
+                shape,
+                geometry=pair_geometry(shape.geometry),
+                target_dim=1,
+                learns_termination=False,
+                members=1,
+            )
+            self.rewards = RewardNetwork(pair, generator)
+            self.averaged_rewards = copy.deepcopy(self.rewards).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.optimizer = torch.optim.AdamW(
-            self.ensemble.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            [weight for network, _ in self._networks() for weight in network.parameters()],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
 
     def refit(
@@ -136,21 +158,25 @@ class OnlineFit(nn.Module):
         refuse_overflow(data.arrays())
         rows = np.arange(len(data)) if taken is None else taken.argsort(kind="stable")
         learn = torch.tensor(rows[~held_out[rows]])
-        inputs, labels = self._normalise(data, learn)
+        examples = self._normalise(data, learn)
         ends = torch.tensor(data.terminated).float()
         for _ in range(self.config.updates if int(self.updates) else self.config.first_updates):
             batch = self._draw(learn)
-            loss = self.ensemble.loss(self.ensemble.network(inputs[batch]), labels[batch], ends[batch])
+            loss = torch.zeros(())
+            for (network, _), (inputs, labels) in zip(self._networks(), examples, strict=True):
+                own = batch[: network.num_members]
+                loss = loss + network.loss(network.network(inputs[own]), labels[own], ends[own])
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self._average()
-        self.averaged.finished()  # prepares the weights as they are now
+        for _, averaged in self._networks():
+            averaged.finished()  # prepares the weights as they are now
         some = learn[torch.randint(len(learn), (512,), generator=self.generator)]
         held = torch.tensor(np.flatnonzero(held_out))
         return {
-            "train_error": self._error(inputs[some], labels[some]),
-            "held_out_error": self._error(inputs[held], labels[held]),
+            "train_error": self._error(examples, some),
+            "held_out_error": self._error(examples, held),
         }
 
     def world(self, data: Transitions) -> WorldModel:
@@ -159,7 +185,19 @@ class OnlineFit(nn.Module):
         fit = {"config": dataclasses.asdict(self.config), "updates": int(self.updates)}
         provenance = Provenance(data.fingerprints(), len(data), data.source, library_versions(), fit)
         starts = data.state[data.first]
-        return WorldModel(self.task, copy.deepcopy(self.averaged), starts, low, high, provenance)
+        outcomes = None
+        if self.averaged_rewards is not None:
+            paid = copy.deepcopy(self.averaged_rewards)
+            outcomes = Outcomes(np.array([np.nan]), np.array([False]), np.array([1.0]), rewards=paid)
+        dynamics = copy.deepcopy(self.averaged)
+        return WorldModel(self.task, dynamics, starts, low, high, provenance, outcomes=outcomes)
+
+    def _networks(self) -> list[tuple[EnsembleMLP, EnsembleMLP]]:
+        """Those that learn, each with the mean of its weights."""
+        found: list[tuple[EnsembleMLP, EnsembleMLP]] = [(self.ensemble, self.averaged)]
+        if self.rewards is not None and self.averaged_rewards is not None:
+            found.append((self.rewards, self.averaged_rewards))
+        return found
 
     def _draw(self, learn: Tensor) -> Tensor:
         """Rows ``(members, batch)`` of those to ``learn``, oldest first; some of them are recent."""
@@ -174,31 +212,42 @@ class OnlineFit(nn.Module):
     def _average(self) -> None:
         self.updates += 1
         decay = min(self.config.averaging, 1 - 1 / (1 + int(self.updates)))
-        parameters = [p.detach() for p in self.ensemble.parameters()]
-        torch._foreach_lerp_([*self.averaged.parameters()], parameters, 1 - decay)
+        for network, averaged in self._networks():
+            parameters = [p.detach() for p in network.parameters()]
+            torch._foreach_lerp_([*averaged.parameters()], parameters, 1 - decay)
 
     @torch.no_grad()
-    def _error(self, inputs: Tensor, labels: Tensor) -> float:
-        mean, _, _ = self.averaged.split(self.averaged.network(inputs.expand(self.config.members, -1, -1)))
-        return float((mean - labels).square().mean().sqrt())
+    def _error(self, examples: list[tuple[Tensor, Tensor]], rows: Tensor) -> float:
+        wrong = []
+        for (_, averaged), (inputs, labels) in zip(self._networks(), examples, strict=True):
+            mean, _, _ = averaged.split(averaged.network(inputs[rows].expand(averaged.num_members, -1, -1)))
+            wrong.append((mean - labels[rows]).square().mean(0))
+        return float(torch.cat(wrong, 1).mean().sqrt())
 
     @torch.no_grad()
-    def _normalise(self, data: Transitions, learn: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised inputs and targets; the normalisers move to those of the rows to ``learn``."""
-        features = self.ensemble.features(torch.tensor(data.core), encoded_actions(data))
-        target = targets(data)
-        seen, said = features[learn], target[learn]
-        moments = {
-            "input_mean": seen.mean(0), "input_std": safe_std(seen),
-            "target_mean": said.mean(0), "target_std": target_unit(said),
-        }  # fmt: skip
-        for model in (self.ensemble, self.averaged):
-            if int(self.updates):
-                _re_express(model, moments)
-            for name, value in moments.items():
-                getattr(model, name).copy_(value)
-        inputs = (features - moments["input_mean"]) / moments["input_std"]
-        return inputs, (target - moments["target_mean"]) / moments["target_std"]
+    def _normalise(self, data: Transitions, learn: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Normalised inputs and targets of each network; normalisers follow the rows to ``learn``."""
+        change = targets(data, target_dim=self.ensemble.target_dim)
+        raw = [(self.ensemble.features(torch.tensor(data.core), encoded_actions(data)), change)]
+        if self.rewards is not None:
+            assert data.reward is not None
+            seen = pair_features(self.rewards, data, data.next_core)
+            raw.append((seen, torch.tensor(data.reward).float()[:, None]))
+        found = []
+        for pair, (features, target) in zip(self._networks(), raw, strict=True):
+            seen, said = features[learn], target[learn]
+            moments = {
+                "input_mean": seen.mean(0), "input_std": safe_std(seen),
+                "target_mean": said.mean(0), "target_std": target_unit(said),
+            }  # fmt: skip
+            for model in pair:
+                if int(self.updates):
+                    _re_express(model, moments)
+                for name, value in moments.items():
+                    getattr(model, name).copy_(value)
+            inputs = (features - moments["input_mean"]) / moments["input_std"]
+            found.append((inputs, (target - moments["target_mean"]) / moments["target_std"]))
+        return found
 
 
 def _re_express(model: EnsembleMLP, new: dict[str, Tensor]) -> None:

@@ -159,7 +159,7 @@ def outcome_of(
     terminated = None
     if task.terminated is not None:
         terminated = as_tensor(task.terminated(*_in_kind(task, known)))
-    elif outcomes is None:
+    elif outcomes is None or end_logit is not None:
         terminated = _drawn_ends(end_logit, noise)
     logits = None if outcomes is None else outcomes.of(*around, terminated, generator)
     if terminated is None:

@@ -219,7 +219,8 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         changes = max(changes, min(changes + 1, dynamics.target_dim))
     _check_model(dynamics, geometry, changes, parts)
     learned = task.terminated is None and outcomes is None
-    if isinstance(dynamics, EnsembleMLP) and dynamics.config.learns_termination != learned:
+    may = learned or (task.terminated is None and outcomes is not None and not outcomes.ends.any())
+    if isinstance(dynamics, EnsembleMLP) and not learned <= dynamics.config.learns_termination <= may:
         raise ValueError("the dynamics learn a termination that the task knows, or do not learn one")
     if (readout is None) != (core.readout_dim == 0):
         raise ValueError("the readout and the task do not go together")
