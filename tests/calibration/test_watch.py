@@ -63,6 +63,15 @@ def test_an_exact_world_of_a_robot_without_noise_flags_no_rounding() -> None:
     assert not calm(toy.episodes(10, 7, sigma=0.0)).flagged
 
 
+@pytest.mark.parametrize("env_id", [*wmgym.MUJOCO_IDS, None])
+def test_every_sign_has_a_name_of_its_own(env_id: str | None) -> None:
+    """The root's displacement and its rotation, which no core names, included."""
+    world = toy.world() if env_id is None else wmgym.load(env_id)
+    data = toy.episodes(1, 1) if env_id is None else wmgym.collect(env_id, steps=20, workers=1)
+    names = module._names(world)
+    assert len(set(names)) == len(names) == module._signs(world, data).shape[1]
+
+
 def test_refusals(watch: wmgym.Watch) -> None:
     with pytest.raises(ValueError, match="record more"):
         wmgym.watch(toy.world(), toy.episodes(20, 1))

@@ -151,9 +151,9 @@ def _signs(world: WorldModel, data: Transitions) -> np.ndarray:
 
 def _names(world: WorldModel) -> list[str]:
     """A sign each."""
-    names = []
-    for kind, i in world.coordinates.change_labels:
-        names.append(f"rotation {i}" if kind == "rotation" else world.core_names[i])
+    moved = [f"the root's displacement {k}" for k in range(world.task.core.displacement_dim)]
+    core, labels = [*world.core_names, *moved], world.coordinates.change_labels
+    names = [f"the rotation about axis {i}" if kind == "rotation" else core[i] for kind, i in labels]
     means, sizes = ([f"the {what} error of {name}" for name in names] for what in ("mean", "size of the"))
     return [*means, *sizes, "how strongly actions act"]
 
