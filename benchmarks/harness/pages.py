@@ -51,7 +51,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
         gradients.gradient_trust,
         verdict_tables.verdicts, verdict_tables.exploitation,
         reality_tables.reality_errors, reality_tables.reality_returns, reality_tables.reality_coverage,
-        reality_tables.reality_cost,
+        reality_tables.reality_cost, reality_tables.detection_by_shift, reality_tables.fallback_gaps,
+        reality_tables.hybrid_speed,
     )
 }  # fmt: skip
 """What a template may ask for, by name; words after the name are arguments."""

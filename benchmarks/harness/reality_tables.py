@@ -58,3 +58,60 @@ def reality_cost() -> str:
         found.setdefault(row["simulator"], []).append(row["made_s"])
     shown = [[name, f"{sum(each) / len(each):.0f} s"] for name, each in found.items()]
     return table(["simulator", "time to make it"], shown) if shown else "Nothing has been measured yet."
+
+
+def detection_by_shift() -> str:
+    """Of every shift and task: trials that were flagged, where it matters and where not."""
+    found: dict[str, dict[str, dict[bool, list[bool]]]] = {}
+    rows = [row for row in result_rows("detection") if row["role"] == "held-out"]
+    envs = [*dict.fromkeys(row["env"] for row in rows)]
+    for row in rows:
+        size = abs(row["change"])
+        matters = row["kind"] != "usual" and size >= 0.1 and size > 2 * row["change_se"]
+        flags = [at is not None for at in row["flagged_at"]]
+        cell = found.setdefault(f"{row['shift']} ({row['kind']})", {}).setdefault(row["env"], {})
+        cell.setdefault(matters, []).extend(flags)
+    if not found:
+        return "Nothing has been measured yet."
+
+    def said(flags: list[bool] | None) -> str:
+        return f"{sum(flags)} of {len(flags)}" if flags else "-"
+
+    shown = []
+    for what, cells in found.items():
+        each = [cells.get(env, {}) for env in envs]
+        shown.append([what, *(f"{said(cell.get(True))}; {said(cell.get(False))}" for cell in each)])
+    return table(["shift", *(short(env) for env in envs)], shown)
+
+
+def fallback_gaps() -> str:
+    """Of every task and policy: real and imagined returns without and with MuJoCo's help."""
+    rows = result_rows("fallback")
+    shown = []
+    for row in rows:
+        if row["mixed"]:
+            alone = next(
+                other for other in rows
+                if not other["mixed"] and all(other[k] == row[k] for k in ("env", "policy", "seed"))
+            )  # fmt: skip
+            shown.append(
+                [
+                    short(row["env"]), row["policy"], f"{row['real']:,.0f} \u00b1 {2 * row['real_se']:,.0f}",
+                    f"{alone['imagined']:,.0f}", f"{row['imagined']:,.0f}", f"{row['share']:.0%}",
+                ]
+            )  # fmt: skip
+    head = ["task", "policy", "MuJoCo", "world", "world with fallback", "steps in MuJoCo"]
+    return table(head, shown) if shown else "Nothing has been measured yet."
+
+
+def hybrid_speed() -> str:
+    """Steps per second of a hybrid env and of MuJoCo alone."""
+    rate = {(row["env"], row["engine"]): row["steps_per_s"] for row in result_rows("hybrid")}
+    shown = [
+        [short(env), f"{value:,.0f}", f"{rate[env, 'mujoco.rollout']:,.0f}",
+         f"{value / rate[env, 'mujoco.rollout']:.2f}"]
+        for (env, engine), value in rate.items() if engine == "hybrid"
+    ]  # fmt: skip
+    if not shown:
+        return "Nothing has been measured yet."
+    return table(["task", "hybrid, steps/s", "mujoco.rollout, steps/s", "ratio"], shown)

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
-import mujoco
-import mujoco.rollout
 import numpy as np
 import torch
 from torch.nn import functional
@@ -26,6 +24,7 @@ import wmgym
 from benchmarks.harness.metrics import break_even
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work
+from benchmarks.harness.timing import Take, calibrate, rollout
 from benchmarks.harness.worlds import Setup
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.models.ensemble import EnsembleMLP
@@ -33,8 +32,6 @@ from wmgym.models.ensemble import EnsembleMLP
 ENVS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")
 SIZES = (1, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 QUICK_SIZES = (1, 64, 1_024)
-SECONDS = 0.2  # of one repeat, about
-Take = Callable[[], None]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,17 +77,6 @@ def measure(env_id: str, device: str, setup: Setup) -> list[Row]:
     return rows
 
 
-def calibrate(take: Take) -> int:
-    """How many goes fill a repeat; warms up on the way."""
-    for _ in range(3):
-        take()
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < SECONDS / 4:
-        take()
-        count += 1
-    return max(1, round(4 * count))
-
-
 def real(env_id: str) -> list[tuple[str, int, Take, int]]:
     """MuJoCo's contenders: name, envs, one go and the steps in it."""
     import warnings
@@ -128,25 +114,6 @@ def real(env_id: str) -> list[tuple[str, int, Take, int]]:
         actions = rng.uniform(low, high, (num_envs, len(low)))
         found.append(("EnvPool", num_envs, lambda: pool.step(actions), num_envs))
     return [*found, rollout(env_id, cores)]
-
-
-def rollout(env_id: str, cores: int, copies: int = 64, steps: int = 20) -> tuple[str, int, Take, int]:
-    """``mujoco.rollout`` from states met by random actions, since robots at rest are cheaper."""
-    env: Any = gym.make(env_id).unwrapped
-    model, skip, spec = env.model, env.frame_skip, mujoco.mjtState.mjSTATE_FULLPHYSICS
-    initial = np.zeros((copies, mujoco.mj_stateSize(model, spec)))
-    env.reset(seed=0)
-    env.action_space.seed(0)
-    for row in initial:
-        for _ in range(5):
-            if env.step(env.action_space.sample())[2]:
-                env.reset()
-        mujoco.mj_getState(model, env.data, row, spec)
-    low, high = env.action_space.low, env.action_space.high
-    control = np.random.default_rng(0).uniform(low, high, (copies, steps, len(low))).repeat(skip, axis=1)
-    pool = mujoco.rollout.Rollout(nthread=cores)
-    datas = [mujoco.MjData(model) for _ in range(cores)]
-    return "mujoco.rollout", copies, lambda: pool.rollout(model, datas, initial, control), copies * steps
 
 
 def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[str, Take]:

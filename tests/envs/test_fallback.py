@@ -52,6 +52,18 @@ def test_the_share_on_the_fits_own_states_is_small(pendulum_world: WorldModel) -
     assert 0.05 < taken.mean() < 0.25
 
 
+@pytest.mark.parametrize("policy", ["away", "usual"])
+def test_the_share_stays_whatever_the_policy(policy: str) -> None:
+    """Far from the fit's data, where a fixed threshold would leave all steps to MuJoCo, and amid it."""
+    env = wmgym.ImaginedVectorEnv("HalfCheetah-v5", 16, fallback="mujoco")
+    env.reset(seed=0)
+    rng, held = np.random.default_rng(0), np.ones((16, 6), np.float32)
+    actions = [held if policy == "away" else rng.uniform(-1, 1, (16, 6)) for _ in range(200)]
+    taken = np.array([env.step(action)[-1]["fallback"] for action in actions])
+    assert 0.1 < taken[50:].mean() < 0.2
+    assert taken[50:].mean(0).max() < 0.3
+
+
 def test_the_env_restarts_forks_and_says_so(pendulum_world: WorldModel) -> None:
     env = wmgym.ImaginedVectorEnv(pendulum_world, 4, fallback="mujoco", trust=True, max_episode_steps=5)
     _, infos = env.reset(seed=3)

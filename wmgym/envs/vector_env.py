@@ -99,8 +99,9 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             trust: ask a second ensemble member at every step, for about twice the cost: the bound is then
                 made for this episode and not for any that lasted as long, infos hold ``distrust``, and a
                 ``Trust`` says what becomes of steps above its threshold; True is ``Trust()``.
-            fallback: "mujoco" leaves the steps on which the world's members disagree most, about one in six,
-                to the task's own MuJoCo model; ``infos["fallback"]`` says which. Known MuJoCo tasks only.
+            fallback: "mujoco" leaves the steps on which the world's members disagree most, up to one in five
+                of an episode, to the task's own MuJoCo model; ``infos["fallback"]`` says which. Known MuJoCo
+                tasks only.
             render_options: keywords of the real env for pictures, such as ``width`` and ``height``.
 
         Raises:

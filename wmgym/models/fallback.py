@@ -11,19 +11,31 @@ from wmgym.models.dynamics import Carry, Dynamics, Prediction, predict_assigned
 from wmgym.models.residual import MujocoDynamics
 from wmgym.models.world import WorldModel
 
-SHARE = 0.15
-"""Share of the fit's transitions whose disagreement is above the threshold; policies see about as many."""
+SHARE = 0.18
+"""Share of an episode's steps that MuJoCo takes in the long run."""
+
+MOST = 0.2
+"""Share of an episode's steps that MuJoCo takes at most, at any time."""
+
+RATE = 0.1
+"""By how much a step moves the logarithm of an episode's threshold, once it has gone on for a while. With a
+fixed threshold MuJoCo took nearly all steps of policies unlike those of the fit, and none of others."""
 
 
 @dataclass
 class FallbackDynamics:
     """A world's dynamics, and MuJoCo's step where two of its members disagree by more than a threshold.
 
+    The threshold follows each episode, so that MuJoCo takes about ``SHARE`` of its steps: a step that it
+    takes raises it, another one lowers it, first by much and then by less (Robbins & Monro 1951). It never
+    takes more than ``MOST`` of them. The carry ``(batch, 4)`` holds whether MuJoCo took the last step, how
+    many steps there were, how many it took, and the logarithm of the episode's threshold over the first.
+
     Attributes:
         base: the world's dynamics, without a memory.
         exact: MuJoCo's step of the task's model.
         unit: ``(target_dim,)``, what differences are divided by.
-        threshold: mean difference of two members, in these units, above which MuJoCo steps.
+        threshold: mean difference of two members, in these units, above which MuJoCo takes a first step.
     """
 
     base: Dynamics
@@ -40,10 +52,10 @@ class FallbackDynamics:
         """All members; where any two neighbours disagree, MuJoCo for all of them."""
         said = self.base.predict(core, action)
         apart = _apart(said.mean, said.mean.roll(1, 0), self.unit).amax(0)
-        exact, taken = self._exact(core, action, apart)
+        taken, carry = self._taken(apart, carry)
         mean = said.mean.clone()
-        mean[:, taken] = exact
-        return replace(said, mean=mean, carry=taken[:, None].to(core.dtype))
+        mean[:, taken] = self._exact(core, action, taken)
+        return replace(said, mean=mean, carry=carry)
 
     def predict_assigned(
         self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
@@ -51,17 +63,28 @@ class FallbackDynamics:
         """Each row by its own member, or by MuJoCo where the next one disagrees."""
         said = predict_assigned(self.base, core, action, member)
         other = predict_assigned(self.base, core, action, (member + 1) % self.num_members)
-        exact, taken = self._exact(core, action, _apart(said.mean, other.mean, self.unit))
+        taken, carry = self._taken(_apart(said.mean, other.mean, self.unit), carry)
         mean = said.mean.clone()
-        mean[taken] = exact
-        return replace(said, mean=mean, carry=taken[:, None].to(core.dtype))
+        mean[taken] = self._exact(core, action, taken)
+        return replace(said, mean=mean, carry=carry)
 
-    def _exact(self, core: Tensor, action: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
-        """MuJoCo's targets ``(taken, target_dim)``, and which rows ``(batch,)`` bool take them."""
-        taken = ~(apart <= self.threshold)  # a NaN is no trust
+    def _taken(self, apart: Tensor, carry: Carry) -> tuple[Tensor, Tensor]:
+        """Which rows ``(batch,)`` bool MuJoCo takes, and the carry after that."""
+        if carry is None:
+            carry = apart.new_zeros(len(apart), 4)
+        assert isinstance(carry, Tensor)
+        _, steps, sum_taken, height = carry.unbind(1)
+        wanted = ~(apart <= self.threshold * height.exp())  # a NaN is no trust
+        taken = wanted & (sum_taken + 1 <= MOST * (steps + 1))
+        height = height + (RATE + 1 / (1 + steps)) * (wanted.to(apart.dtype) - SHARE)
+        now = taken.to(apart.dtype)
+        return taken, torch.stack([now, steps + 1, sum_taken + now, height], 1)
+
+    def _exact(self, core: Tensor, action: Tensor, taken: Tensor) -> Tensor:
+        """MuJoCo's targets ``(taken, target_dim)``."""
         if not taken.any():
-            return core.new_zeros(0, self.target_dim), taken
-        return self.exact.predict(core[taken], action[taken]).mean[0], taken
+            return core.new_zeros(0, self.target_dim)
+        return self.exact.predict(core[taken], action[taken]).mean[0]
 
 
 def with_fallback(world: WorldModel) -> WorldModel:
