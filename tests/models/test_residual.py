@@ -14,7 +14,8 @@ import torch
 import wmgym
 from wmgym.calibration.open_loop import open_loop_steps, stacked
 from wmgym.models.config import FitConfig
-from wmgym.models.residual import MEMORY, MujocoDynamics, ResidualDynamics
+from wmgym.models.drive import MEMORY, Drive
+from wmgym.models.residual import MujocoDynamics, ResidualDynamics
 
 TINY = FitConfig(members=2, width=32, depth=1, max_updates=200, eval_every=50, learning_rate=2e-3)
 
@@ -73,6 +74,38 @@ def test_a_delay_shows_in_earlier_actions() -> None:
     hybrid = wmgym.fit(data, config, dynamics=wmgym.residual("InvertedPendulum-v5"))
     nominal = replace(hybrid, dynamics=MujocoDynamics(wmgym.make_task("InvertedPendulum-v5")))
     assert errors(hybrid, test, 3)[-1] < 0.3 * errors(nominal, test, 3)[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "delay", "play"),
+    [({}, 0, 0.0), ({"delay": 1}, 1, 0.0), ({"backlash": 0.17}, 0, 0.17),
+     ({"delay": 2, "backlash": 0.3}, 2, 0.3), ({"gear": 0.8}, 0, 0.0)],
+)  # fmt: skip
+def test_the_drive_is_found(change: dict[str, Any], delay: int, play: float, tmp_path: Path) -> None:
+    """Delay and play become part of the model, which then is exact under other commands too."""
+    robot = wmgym.make_task(wmgym.shift("InvertedDoublePendulum-v5", **change))
+    data = wmgym.collect(robot, steps=300, seed=0, workers=1)
+    steady = wmgym.collect(robot, {"pull": lambda obs: 0.4 * obs[:, 1:2]}, steps=60, seed=5, workers=1)
+    world = world_of("InvertedDoublePendulum-v5", data)
+    drive: Any = world.dynamics.drive  # type: ignore[attr-defined]
+    assert drive.delay == delay
+    assert drive.half == pytest.approx((play,) if play else (), abs=0.01)
+    world.save(tmp_path / "world")
+    again = wmgym.load(tmp_path / "world")
+    assert again.dynamics.drive == drive  # type: ignore[attr-defined]
+    if play or delay:
+        assert errors(again, steady, 4).max() < 0.05
+
+
+def test_play_is_remembered_by_every_episode() -> None:
+    """Closed form: what acts follows a command that is more than ``half`` away."""
+    drive = Drive(1, (0.5,))
+    commands, acted = [0.4, 2.0, 2.2, 1.0, -1.0], [0.0, 0.0, 1.5, 1.7, 1.5]
+    earlier, held = torch.zeros(1, MEMORY), torch.zeros(1, 1)
+    for command, wanted in zip(commands, acted, strict=True):
+        held = drive.acts(torch.tensor([[command]]), earlier, held)
+        earlier = torch.cat([torch.tensor([[command]]), earlier[:, :-1]], 1)
+        assert float(held) == pytest.approx(wanted)
 
 
 def test_a_memory_is_the_last_actions_and_an_episode_starts_at_rest() -> None:

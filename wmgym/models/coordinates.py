@@ -155,14 +155,7 @@ class Coordinates(nn.Module):
         """Sums of a few of ``(k, batch)`` each; a matrix product would round by the size of the batch."""
         index, factors = self._table(f"{name}_rows", values), self._table(f"{name}_factors", values)
         taken = values.index_select(0, index) if isinstance(values, Tensor) else values.take(index, 0)
-        each = taken.reshape(*factors.shape[:2], -1)
-        if isinstance(each, np.ndarray):  # nobody else has it
-            each *= factors
-            total, *terms = each
-            for term in terms:
-                total += term
-            return total
-        total, *terms = each * factors
+        total, *terms = taken.reshape(*factors.shape[:2], -1) * factors
         for term in terms:
             total = total + term
         return total

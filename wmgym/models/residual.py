@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wmgym.io.schema import from_json, to_json
 from wmgym.models.coordinates import Coordinates
+from wmgym.models.drive import MEMORY, PASSES, Drive
 from wmgym.models.dynamics import (
     Carry,
     Dynamics,
@@ -30,9 +32,6 @@ from wmgym.models.dynamics import (
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
-
-MEMORY = 4
-"""Earlier actions that a correction sees: a delay or play shows in these alone."""
 
 _making = threading.Lock()
 
@@ -109,10 +108,12 @@ class ResidualDynamics:
         base: the dynamics that are corrected.
         network: the correction. Its actions are the action, the ``MEMORY`` earlier ones, and what ``base``
             predicts.
+        drive: what becomes of a command on the way to ``base``.
     """
 
     base: Dynamics
     network: EnsembleMLP
+    drive: Drive = PASSES
 
     def __post_init__(self) -> None:
         """Predict in the coordinates of the correction."""
@@ -121,32 +122,43 @@ class ResidualDynamics:
 
     def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
         """All members; leading shape ``(members, batch)``."""
-        base = self.base.predict(core, action)
-        nominal, earlier = base.mean.mean(0), self._earlier(action, carry)
+        earlier, held = self._remembered(action, carry)
+        acts = self.drive.acts(action, earlier, held)
+        base = self.base.predict(core, acts)
+        nominal = base.mean.mean(0)
         said = self.network.predict(core, extended(action, earlier, nominal))
         end = None if base.end_logit is None else base.end_logit.mean(0).expand(self.num_members, -1)
-        return replace(said, mean=said.mean + nominal, end_logit=end, carry=_remember(action, earlier))
+        return replace(
+            said, mean=said.mean + nominal, end_logit=end, carry=self._carry(action, earlier, acts)
+        )
 
     def predict_assigned(
         self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
     ) -> Prediction:
         """Each row by its own member of the correction ``(batch,)``: leading shape ``(batch,)``."""
-        base = predict_assigned(self.base, core, action, member % self.base.num_members)
-        earlier = self._earlier(action, carry)
+        earlier, held = self._remembered(action, carry)
+        acts = self.drive.acts(action, earlier, held)
+        base = predict_assigned(self.base, core, acts, member % self.base.num_members)
         said = self.network.predict_assigned(core, extended(action, earlier, base.mean), member)
-        carry = _remember(action, earlier)
+        carry = self._carry(action, earlier, acts)
         return replace(said, mean=said.mean + base.mean, end_logit=base.end_logit, carry=carry)
 
-    def _earlier(self, action: Tensor, carry: Carry) -> Tensor:
+    def _remembered(self, action: Tensor, carry: Carry) -> tuple[Tensor, Tensor]:
+        """Earlier actions, and what acted last."""
+        rows, size = action.shape
         if carry is None:  # an episode starts at rest
-            return action.new_zeros(len(action), MEMORY * action.shape[1])
+            carry = action.new_zeros(rows, (MEMORY + 1) * size)
         assert isinstance(carry, Tensor)
-        return carry
+        return carry[:, : MEMORY * size], carry[:, MEMORY * size :]
+
+    def _carry(self, action: Tensor, earlier: Tensor, acts: Tensor) -> Tensor:
+        kept = [action, earlier[:, : -action.shape[1]]]
+        return torch.cat([*kept, acts] if self.drive.half else kept, 1)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays of both parts by dotted name; kinds and settings as JSON values."""
         arrays: dict[str, np.ndarray] = {}
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = {"drive": to_json(self.drive)}
         for name, part in (("base", self.base), ("network", self.network)):
             kind, own, settings_of = pack_dynamics(part)
             arrays |= {f"{name}.{key}": array for key, array in own.items()}
@@ -161,13 +173,9 @@ class ResidualDynamics:
             prefix = f"{name}."
             own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
             parts.append(unpack_dynamics(settings[name]["kind"], own, settings[name]["settings"]))
-        return cls(*parts)
+        return cls(parts[0], parts[1], from_json(Drive, settings.get("drive", {})))
 
 
 def extended(action: Tensor, earlier: Tensor, nominal: Tensor) -> Tensor:
     """What the correction takes for its action."""
     return torch.cat([action, earlier, nominal], 1)
-
-
-def _remember(action: Tensor, earlier: Tensor) -> Tensor:
-    return torch.cat([action, earlier[:, : -action.shape[1]]], 1)

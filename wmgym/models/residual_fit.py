@@ -7,15 +7,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig, architecture
+from wmgym.models.drive import MEMORY, PASSES, Drive, find_drive
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.fit import FitDynamics, hold_out
 from wmgym.models.regression import held_out_error, normalise
-from wmgym.models.residual import MEMORY, MujocoDynamics, ResidualDynamics, extended
+from wmgym.models.residual import MujocoDynamics, ResidualDynamics, extended
 from wmgym.models.training_loop import FitState, encoded_actions, optimise
 from wmgym.tasks.task import Task, make_task
 
@@ -31,13 +33,31 @@ def residual(base: str | gym.Env[Any, Any] | Task | Dynamics) -> FitDynamics:
     nominal: Dynamics = MujocoDynamics(base) if isinstance(base, Task) else base
 
     def fitted(train: Transitions, config: FitConfig, seed: int) -> ResidualDynamics:
+        core, action, earlier = torch.tensor(train.core), encoded_actions(train), _earlier(train)
+        drive = _drive(nominal, train, action, earlier, seed)
         with torch.no_grad():
-            said = nominal.predict(torch.tensor(train.core), encoded_actions(train)).mean.mean(0)
-        seen = extended(encoded_actions(train), _earlier(train), said)
+            said = nominal.predict(core, drive.replayed(action, earlier, train)).mean.mean(0)
         wrong = targets(train, target_dim=said.shape[1]) - said
-        return ResidualDynamics(nominal, _fit_correction(train, seen, wrong, config, seed))
+        correction = _fit_correction(train, extended(action, earlier, said), wrong, config, seed)
+        return ResidualDynamics(nominal, correction, drive)
 
     return fitted
+
+
+@torch.no_grad()
+def _drive(base: Dynamics, train: Transitions, action: Tensor, earlier: Tensor, seed: int) -> Drive:
+    space = train.task.action_space
+    if not isinstance(space, spaces.Box):
+        return PASSES
+    core, wanted = torch.tensor(train.core), targets(train)
+    unit = wanted.std(0).clamp(min=1e-6)
+    half_range = (space.high - space.low).reshape(-1) / 2
+
+    def wrong(rows: np.ndarray, acted: Tensor) -> Tensor:
+        said = base.predict(core[rows], acted).mean.mean(0)
+        return (said[:, : wanted.shape[1]] - wanted[rows]) / unit
+
+    return find_drive(train, action, earlier, half_range, wrong, seed)
 
 
 def _earlier(data: Transitions) -> Tensor:
