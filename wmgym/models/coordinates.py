@@ -91,9 +91,8 @@ class Coordinates(nn.Module):
         self._keep("rotating", np.array([*moving, *base], np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
         self._axes = 3 if floating else 2  # that a vector has
-        self._plain_core = not (  # a short cut for small batches
-            g.free or g.fixed or g.angles or g.rotations or turns or g.wrapped or g.whole or g.copies
-        )
+        traits = g.free, g.fixed, g.angles, g.rotations, g.wrapped, g.whole, g.copies
+        self._plain_core = not (turns or any(traits))  # a short cut for small batches
         self._keep("wrapped", np.array(wrapped, np.int64))
         self._keep("wrapped_change", np.array([column[i] for i in wrapped], np.int64))
         low, high = np.array([ends for _, *ends in g.wrapped], np.float32).reshape(-1, 2).T
