@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import wmgym
 from tests import toy
@@ -15,6 +18,7 @@ from wmgym.calibration.adapt import CORRECTION
 from wmgym.calibration.open_loop import open_loop_steps, stacked
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig
+from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.world import WorldModel
 
 TINY = FitConfig(members=2, width=32, depth=2, max_updates=150, eval_every=50)
@@ -65,6 +69,54 @@ def test_an_adapted_world_is_one_of_the_new_robot(
     assert set(logs.fingerprints()) <= used | apart
     assert adapted.provenance.fit["adapted"] in ("fine-tuned", "corrected")
     assert adapted.provenance.fit["from"] == pendulum_world.provenance.fit
+
+
+def test_a_reward_is_adapted_too() -> None:
+    tiny = replace(TINY, members=1, max_updates=300)
+    first, log, test = (
+        wmgym.collect(lambda scale=scale: Paid(scale), steps=800, seed=seed, workers=1)
+        for seed, scale in enumerate((1.0, 1.3, 1.3))
+    )
+    world = wmgym.fit(first, tiny)
+    assert reward_error(wmgym.adapt(world, log), test) < 0.5 * reward_error(world, test)
+
+
+def test_a_readout_is_adapted_too() -> None:
+    task = wmgym.make_task("InvertedDoublePendulum-v5")
+    first, data = (wmgym.collect(task, steps=800, seed=seed, workers=1) for seed in (0, 1))
+    world = wmgym.fit(first, replace(TINY, members=1, max_updates=400))
+    assert isinstance(world.readout, EnsembleMLP)
+    off = copy.deepcopy(world.readout)
+    off.biases[-1][..., : off.target_dim] += 1.0
+    wrong = replace(world, readout=off.finished())
+    adapted = wmgym.adapt(wrong, data)
+
+    def error(one: WorldModel) -> float:
+        assert one.readout is not None
+        said = one.readout.predict(torch.tensor(data.next_core), torch.tensor(data.action)).mean[0]
+        return float((said - torch.tensor(data.readout)).abs().mean())
+
+    assert error(adapted) < 0.6 * error(wrong)
+
+
+def reward_error(world: WorldModel, data: Transitions) -> float:
+    assert data.reward is not None
+    state = world.init(torch.tensor(data.state), torch.Generator().manual_seed(0))
+    said = world.step(state, torch.tensor(data.action)).reward
+    return float((said - torch.tensor(data.reward)).abs().mean())
+
+
+class Paid(toy.LinearGaussianEnv):
+    """Pays ``scale`` times as much, and always a little."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale, self.t = scale, 0
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        obs, _, ended, _, info = super().step(action)
+        self.t += 1
+        return obs, self.scale * (1 + float(obs[0])), ended, self.t % 40 == 0, info
 
 
 def test_adapting_leaves_the_old_world_alone(pendulum_world: WorldModel, logs: Transitions) -> None:

@@ -16,6 +16,7 @@ from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.fine_tuning import tuned_outcomes, tuned_readout
 from wmgym.models.fit import hold_out
 from wmgym.models.residual import ResidualDynamics
 from wmgym.models.residual_fit import residual
@@ -63,6 +64,10 @@ def adapt(
     last few actions (``ResidualDynamics``), which alone can express a delay or play. New bounds are made from
     episodes that neither saw. A world of a corrected simulator gets a new correction.
 
+    Readouts and regressed rewards are fine-tuned too, where held-out episodes say that it helps. Flags,
+    classes of rewards and ends stay as they are: they follow from where a step led, and a few episodes hold
+    too few of them to learn from.
+
     Args:
         world: the world of the nominal robot, or an earlier one of this.
         data: real transitions of the robot at hand, of a few episodes.
@@ -95,7 +100,9 @@ def adapt(
     ends = np.minimum(world.low, low), np.maximum(world.high, high)
     robot = on_robot(world.task, data.task) if data.task.has_env else data.task
     bare = replace(world, task=robot, low=ends[0], high=ends[1], calibration=None)
-    held = hold_out(data, _config(world.dynamics), seed)[1]
+    config = _config(world.dynamics)
+    rows, held = hold_out(data, config, seed)
+    given = data, rows, held, config, torch.Generator().manual_seed(seed)
 
     def judged(how: str, dynamics: Dynamics) -> _Candidate:
         return _Candidate(how, dynamics, _error(replace(bare, dynamics=dynamics), data, held, seed))
@@ -121,6 +128,8 @@ def adapt(
     made = replace(
         bare,
         dynamics=best.dynamics,
+        readout=tuned_readout(world.readout, *given),
+        outcomes=tuned_outcomes(world.outcomes, *given),
         starts=data.state[data.first],
         provenance=provenance,
         support=sample_support(data, seed, getattr(best.dynamics, "coordinates", None)),

@@ -49,7 +49,7 @@ def _drive(base: Dynamics, train: Transitions, action: Tensor, earlier: Tensor, 
     space = train.task.action_space
     if not isinstance(space, spaces.Box):
         return PASSES
-    core, wanted = torch.tensor(train.core), targets(train)
+    core, wanted = torch.tensor(train.core), targets(train, target_dim=base.target_dim)
     unit = wanted.std(0).clamp(min=1e-6)
     half_range = (space.high - space.low).reshape(-1) / 2
 
