@@ -68,11 +68,13 @@ def goals(rows: list[Row]) -> list[Row]:
     ]  # fmt: skip
     for env in DM_CONTROL:
         gaps = [abs(row["gap"]) for row in rows if row["env"] == env]
-        worst = round(max(gaps), 3) if len(gaps) == 3 * len(SEEDS) else None
+        whole, worst = len(gaps) == 3 * len(SEEDS), round(max(gaps, default=0.0), 3)
+        missed = worst > 0.1  # whatever the rest will be
         found.append(
             target(
                 f"{env} through Shimmy, 10,000 steps: return gap of three policies, worst of 9",
-                "<= 0.1 of their range", worst, None if worst is None else worst <= 0.1,
+                "<= 0.1 of their range", worst if whole or missed else None,
+                not missed if whole or missed else None,
             )
         )  # fmt: skip
     return found
