@@ -179,7 +179,7 @@ class Small(DynaSAC):
 
 
 @pytest.mark.usefixtures("short_runs")
-@pytest.mark.parametrize("kill_after", [20, 25])
+@pytest.mark.parametrize("kill_after", [20, pytest.param(25, marks=pytest.mark.slow)])
 def test_a_killed_unit_is_the_run_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_after: int
 ) -> None:

@@ -140,7 +140,9 @@ def test_coverage_of_fresh_episodes_is_nominal(
         assert share == pytest.approx(0.9, abs=0.015), h
 
 
-@pytest.mark.parametrize("propagation", PROPAGATIONS)
+@pytest.mark.parametrize(
+    "propagation", [pytest.param(how, marks=[pytest.mark.slow] * (how == "sample")) for how in PROPAGATIONS]
+)
 def test_coverage_is_nominal_where_members_disagree(fresh: Transitions, propagation: Propagation) -> None:
     world = toy.world(toy.LinearGaussian(offset=(-0.1, 0.0, 0.05, 0.2)))
     shares = []
@@ -175,7 +177,7 @@ def test_sampled_copies_of_one_start_cover_one_sigma_of_the_truth() -> None:
                 assert (np.abs(rank - 0.5) <= 0.6827 / 2).mean() == pytest.approx(0.6827, abs=0.2)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.99])
+@pytest.mark.parametrize("level", [0.5, pytest.param(0.99, marks=pytest.mark.slow)])
 def test_coverage_at_another_level(fresh: Transitions, level: float) -> None:
     made = [calibrated(toy.world(), toy.episodes(128, seed), horizon=8, level=level) for seed in range(8)]
     error = errors(toy.world(), fresh, "mean")[8]
