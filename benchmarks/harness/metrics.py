@@ -108,3 +108,9 @@ def break_even(rows: list[Row], env_id: str) -> int | None:
     rollout = max(rate for (engine, _), rate in rates.items() if engine == "mujoco.rollout")
     ahead = [n for (engine, n), rate in rates.items() if engine == "ImaginedVectorEnv" and rate > rollout]
     return min(ahead, default=None)
+
+
+def matters(row: Row, errors: float = 2.0) -> bool:
+    """Whether a shift changes the return by a tenth, and by more than so many standard errors."""
+    size = abs(row["change"])
+    return bool(row["kind"] != "usual" and size >= 0.1 and size > errors * row["change_se"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.harness.metrics import matters
 from benchmarks.harness.results import Row, result_rows
 from benchmarks.harness.tables import short, table
 
@@ -20,9 +21,7 @@ def reality_returns() -> str:
 
 def reality_coverage() -> str:
     """Coverage of the 90 % bounds of those that have some."""
-    return _by_simulator(
-        "coverage", "{:.0%}", ("pool world", "adapted", "hybrid", "identified hybrid", "B alone")
-    )
+    return _by_simulator("coverage", "{:.0%}", SIMULATORS[2:])
 
 
 def _by_simulator(key: str, form: str, names: tuple[str, ...] = SIMULATORS) -> str:
@@ -66,11 +65,9 @@ def detection_by_shift() -> str:
     rows = [row for row in result_rows("detection") if row["role"] == "held-out"]
     envs = [*dict.fromkeys(row["env"] for row in rows)]
     for row in rows:
-        size = abs(row["change"])
-        matters = row["kind"] != "usual" and size >= 0.1 and size > 2 * row["change_se"]
         flags = [at is not None for at in row["flagged_at"]]
         cell = found.setdefault(f"{row['shift']} ({row['kind']})", {}).setdefault(row["env"], {})
-        cell.setdefault(matters, []).extend(flags)
+        cell.setdefault(matters(row), []).extend(flags)
     if not found:
         return "Nothing has been measured yet."
 

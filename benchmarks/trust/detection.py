@@ -14,6 +14,7 @@ import functools
 import numpy as np
 
 import wmgym
+from benchmarks.harness.metrics import matters
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work
 from benchmarks.harness.worlds import Setup, policies
@@ -23,7 +24,6 @@ from wmgym.data.transitions import Transitions
 KINDS = ("mild", "strong", "unmodelled")
 SHIFTS = {what: (kind, changes) for kind in KINDS for what, changes in wmgym.shifts(kind).items()}
 REFERENCE, USUAL_TRIALS, TRIALS, EPISODES = 20_000, 10, 5, 20
-MATTERS = 0.1
 ENVS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5")
 
 
@@ -104,12 +104,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--role", choices=("held-out", "calibration"), default="held-out",
         help="which policies drive; those of the calibration chose the rule",
     )  # fmt: skip
-
-
-def matters(row: Row, errors: float = 2.0) -> bool:
-    """Whether a shift changes the return by a tenth, and by more than so many standard errors."""
-    size = abs(row["change"])
-    return bool(row["kind"] != "usual" and size >= MATTERS and size > errors * row["change_se"])
 
 
 def share(rows: list[Row]) -> float | None:
