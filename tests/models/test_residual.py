@@ -131,8 +131,8 @@ def test_a_hybrid_world_is_saved_copied_and_stepped(tmp_path: Path) -> None:
         np.testing.assert_allclose(errors(other, data, 3), errors(world, data, 3), rtol=1e-4, atol=1e-6)
 
 
-def test_mujoco_needs_a_known_task() -> None:
-    with pytest.raises(ValueError, match="no known reward"):
+def test_mujoco_needs_a_model_that_steps_as_the_env_does() -> None:
+    with pytest.raises(ValueError, match="does not say how its state lies in MuJoCo"):
         wmgym.residual("CartPole-v1")
     delayed = MujocoDynamics(wmgym.make_task(wmgym.shift("Hopper-v5", delay=1)))
     with pytest.raises(ValueError, match="delays its commands"):

@@ -68,7 +68,7 @@ def open_loop_steps(
     """
     device, shape = world.device, (len(starts), real.core.shape[1])
     generator = torch.Generator(device).manual_seed(seed)
-    state = world.init(torch.tensor(real.state[starts], device=device), generator)
+    state = world.init(known_states(world, real, starts), generator)
     carry = remembered(world, real, starts, state.member)
     state = replace(state, carry=carry, companion_carry=carry)
     left = steps_left(real)[starts]
@@ -90,6 +90,11 @@ def open_loop_steps(
             error[going] = np.abs(world.coordinates.distance(core[going], real.next_core[rows]))
             disagreement[going] = world.disagreement(state, np.full(len(going), h + 1)) if trust else 0.0
         yield OpenLoopStep(error, core, disagreement, reward)
+
+
+def known_states(world: WorldModel, real: Transitions, rows: np.ndarray) -> torch.Tensor:
+    """Real states ``(n, state_dim)`` as far as the world knows them: MuJoCo alone knows no readouts."""
+    return torch.tensor(real.state[rows][:, : world.task.core.state_dim], device=world.device)
 
 
 def remembered(world: WorldModel, real: Transitions, starts: np.ndarray, member: torch.Tensor) -> Carry:

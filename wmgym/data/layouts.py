@@ -37,6 +37,17 @@ def laid_out(data: T, task: Task) -> T:
     return laid
 
 
+def settled_as(task: Task, other: Task) -> Task:
+    """A task of a robot that its own model describes, in the layout that the other's data told of it.
+
+    Another task, or one that has its layout, comes back as it is.
+    """
+    robot = task.robot
+    if robot is None or other.core.layout is None or other.core.names[: len(robot.names)] != robot.names:
+        return task
+    return replace(with_core(task, other.core), robot=None)
+
+
 def same_env(one: Task, other: Task) -> bool:
     """Whether two tasks describe one env, be it with tuples or, after storage, with lists."""
     if one is other:

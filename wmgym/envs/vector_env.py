@@ -100,8 +100,8 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
                 made for this episode and not for any that lasted as long, infos hold ``distrust``, and a
                 ``Trust`` says what becomes of steps above its threshold; True is ``Trust()``.
             fallback: "mujoco" leaves the steps on which the world's members disagree most, up to one in five
-                of an episode, to the task's own MuJoCo model; ``infos["fallback"]`` says which. Known MuJoCo
-                tasks only.
+                of an episode, to the env's own MuJoCo model; ``infos["fallback"]`` says which. Envs whose
+                step is their model's only.
             render_options: keywords of the real env for pictures, such as ``width`` and ``height``.
 
         Raises:

@@ -9,10 +9,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from wmgym.data.layouts import settled_as
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import STRICT
+from wmgym.tasks.actions import encoded, first
 from wmgym.tasks.shift import shift
-from wmgym.tasks.task import Task, alike, make_task
+from wmgym.tasks.task import EnvFactory, Task, alike, make_task
 
 _WINDOWS, _STEPS = 150, 4
 _SHARE = 0.2  # of a parameter's value, beyond which a half-width says that it is not identified
@@ -81,7 +83,7 @@ class Identification:
 
 def identify(
     log: Transitions,
-    nominal: str | gym.Env[Any, Any] | Task,
+    nominal: str | gym.Env[Any, Any] | EnvFactory | Task,
     parameters: Sequence[str] = ("friction", "mass", "gear", "damping", "slope"),
     *,
     seed: int = 0,
@@ -90,7 +92,7 @@ def identify(
 
     Args:
         log: transitions of the robot.
-        nominal: the robot as it should be: an id, an env, or a task that wmgym knows.
+        nominal: the robot as it should be: an id, an env, a function that makes one, or a task.
         parameters: fields of ``Shift`` to look for; the others stay as they are.
         seed: decides which windows of the log are used.
 
@@ -100,7 +102,7 @@ def identify(
     """
     from wmgym.tasks.sysid import BOUNDS, estimate
 
-    task = nominal if isinstance(nominal, Task) else make_task(nominal)
+    task = settled_as(nominal if isinstance(nominal, Task) else make_task(nominal), log.task)
     if task.core.to_mujoco is None or not alike(task, log.task):
         raise ValueError(
             f"the log is not of {task.env_id!r}, or that does not say how its state lies in MuJoCo"
@@ -113,7 +115,11 @@ def identify(
     rows = starts[:, None] + np.arange(_STEPS)
     unit = log.core.std(0)
     unit = np.where(unit < 1e-8, 1.0, unit)
-    found = estimate(task, log.core[starts], log.action[rows], log.next_core[rows], unit, parameters)
+    if task.core.layout is not None:  # behind the physical state, nothing is MuJoCo's
+        physical = sum(values.shape[-1] for values in task.core.layout.parts(log.core[:1]).values())
+        unit[physical:] = np.inf
+    action = encoded(task.action_space, log.action + first(task.action_space))
+    found = estimate(task, log.core[starts], action[rows], log.next_core[rows], unit, parameters)
     made = []
     for name, value in found.values.items():
         width = found.half_widths[name]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, spread, stacked
 from wmgym.data.collect import collect_each
+from wmgym.data.describe import by_model
+from wmgym.data.layouts import laid_out
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.data.transitions import Transitions, concat
@@ -21,11 +21,9 @@ from wmgym.evaluation.imagined import imagine, over_policies
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.parting import Contacts, diagnosis
 from wmgym.evaluation.reality import ContactGap, Diagnosis, DimensionGap, RealityGap, ReturnGap, StepGap
-from wmgym.io.provenance import Provenance, library_versions
-from wmgym.models.residual import MujocoDynamics
-from wmgym.models.saving import load
+from wmgym.evaluation.sides import Sides, sides
 from wmgym.models.world import WorldModel
-from wmgym.tasks.task import Task, make_task, on_robot
+from wmgym.tasks.task import Task
 
 _WINDOWS = 256
 
@@ -73,7 +71,7 @@ def gap(
     else:
         limit = min(x for x in (max_episode_steps, both.robot.max_episode_steps, 10**6) if x is not None)
         parts = collect_each(
-            both.robot,
+            by_model(both.robot),
             named,
             episodes=episodes,
             seed=seed,
@@ -81,8 +79,11 @@ def gap(
             workers=workers,
             executor=executor,
         )
+        longest = max(parts.values(), key=len)
+        parts = {name: laid_out(each, longest.task) for name, each in parts.items()}
         data = concat(list(parts.values()))
         real_steps = len(data)
+        both = both.settled(longest.task)
     world = both.world()
     while horizon > 1 and not len(data.window_starts(horizon)):
         horizon //= 2
@@ -124,51 +125,6 @@ def diagnose(reality: Any, simulator: Any, policies: Any = None, **how: Any) -> 
     return gap(reality, simulator, policies, **how).diagnosis
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The robot as the simulator's task sees it, and the simulator: a world, or a task whose model it is.
-
-    ``driven`` says whether the robot is at hand, and not a log of it alone.
-    """
-
-    robot: Task
-    given: WorldModel | None
-    nominal: Task | None
-    driven: bool
-
-    def world(self) -> WorldModel:
-        """The simulator as a world."""
-        if self.given is not None:
-            return self.given
-        assert self.nominal is not None
-        core = self.nominal.core
-        high = np.full(core.dim + core.displacement_dim, np.inf, np.float32)
-        provenance = Provenance((), 0, "real", library_versions())
-        dynamics, starts = MujocoDynamics(self.nominal), np.zeros((1, core.state_dim), np.float32)
-        return WorldModel(self.nominal, dynamics, starts, -high, high, provenance)
-
-    def filmed(self) -> WorldModel:
-        """The simulator as a world whose real env is the robot."""
-        return replace(self.world(), task=self.robot)
-
-
-def sides(reality: Any, simulator: Any) -> Sides:
-    """Both as ``gap`` takes them."""
-    given, nominal = None, None
-    if isinstance(simulator, WorldModel):
-        given = simulator
-    elif isinstance(simulator, os.PathLike) or (isinstance(simulator, str) and os.path.isdir(simulator)):
-        given = load(simulator)
-    else:
-        nominal = simulator if isinstance(simulator, Task) else make_task(simulator)
-    described = nominal if given is None else given.task
-    assert described is not None
-    if isinstance(reality, Transitions):
-        recorded = reality.task
-        return Sides(on_robot(described, recorded) if recorded.has_env else recorded, given, nominal, False)
-    return Sides(on_robot(described, reality), given, nominal, True)
-
-
 def _by_policy(data: Transitions, named: Mapping[str, PolicyFn | None]) -> dict[str, Transitions]:
     names = np.array(data.episode_policy)
     return {name: data.select(np.flatnonzero(names == name)) for name in named if (names == name).any()}
@@ -184,10 +140,10 @@ def _returns(
     where: Mapping[str, Any],
 ) -> tuple[ReturnGap, ...]:
     """Every policy in both, best real mean first; MuJoCo itself starts from the robot's own resets."""
-    if any(data.reward is None for data in parts.values()):
+    if not parts or any(data.reward is None for data in parts.values()):
         return ()
     limit = max_episode_steps or world.task.max_episode_steps
-    if sides.nominal is not None and sides.driven:
+    if sides.nominal is not None and (sides.driven or not sides.plays):
         count = {"episodes": next(iter(parts.values())).num_episodes, "max_episode_steps": max_episode_steps}
         reset = collect_each(sides.nominal, named, seed=seed, **count, **where)  # type: ignore[arg-type]
         simulated = {name: data.returns for name, data in reset.items()}

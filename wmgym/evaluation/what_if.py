@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from wmgym.calibration.open_loop import remembered
+from wmgym.calibration.open_loop import known_states, remembered
 from wmgym.data.policy import PolicyFn, apply_policy
 from wmgym.data.pool import as_policies
 from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
 from wmgym.data.transitions import Transitions
 from wmgym.evaluation.counterfactual import arrive
-from wmgym.evaluation.reality_gap import sides
+from wmgym.evaluation.sides import sides
 from wmgym.models.world import WorldModel
 
 
@@ -93,7 +93,8 @@ def counterfactual(
     """
     if not 0 <= episode < log.num_episodes or not 0 <= t < log.lengths[episode]:
         raise ValueError(f"the log has no step {t} in an episode {episode}")
-    world = sides(log, simulator).world()
+    both = sides(log, simulator)
+    world = both.world()
     row, left = int(log.first[episode]) + t, int(log.lengths[episode]) - t
     plan, policy = None, None
     if isinstance(actions, np.ndarray):
@@ -106,6 +107,11 @@ def counterfactual(
         policy = next(iter(as_policies(actions, split=None).values()))
         if policy is None:
             raise ValueError("pass actions, or one policy")
+        if not both.plays:
+            raise ValueError(
+                "MuJoCo alone steps states and knows neither what this robot observes nor what it is paid; "
+                "pass actions, or a hybrid simulator (wmgym.residual)"
+            )
     count = steps or (left if plan is None else len(plan))
     plan = None if plan is None else plan[:count]
     course = _simulated(world, log, row, count, plan, policy, seed)
@@ -137,7 +143,7 @@ def _simulated(
 ) -> dict[str, np.ndarray]:
     generator, bounded = torch.Generator(world.device).manual_seed(seed), world.calibration is not None
     start = np.array([row])
-    state = world.init(torch.tensor(log.state[start], device=world.device), generator)
+    state = world.init(known_states(world, log, start), generator)
     carry = remembered(world, log, start, state.member)
     state = replace(state, carry=carry, companion_carry=carry)
     rows: dict[str, list[np.ndarray]] = {"action": [], "core": [], "bound": [], "reward": []}

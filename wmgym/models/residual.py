@@ -52,11 +52,12 @@ class MujocoDynamics:
     _physics: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a task whose reward or termination no formula gives."""
-        if self.task.reward is None or self.task.terminated is None or self.task.core.to_mujoco is None:
+        """Refuse a task that runs on no MuJoCo model."""
+        if self.task.core.to_mujoco is None:
             raise ValueError(
-                f"{self.task.env_id or 'this task'} has no known reward, termination and layout; MuJoCo as "
-                "dynamics needs a task of wmgym.tasks.registry.TABLE"
+                f"{self.task.env_id or 'this task'} does not say how its state lies in MuJoCo; MuJoCo as "
+                "dynamics needs an env with a compiled model, and of your own robot data that wmgym.collect "
+                "recorded from it"
             )
         self.coordinates = Coordinates(self.task.core.geometry)
 

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from wmgym.data.layouts import settled_as
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig, architecture
 from wmgym.models.drive import MEMORY, PASSES, Drive, find_drive
@@ -19,20 +20,24 @@ from wmgym.models.fit import FitDynamics, hold_out
 from wmgym.models.regression import held_out_error, normalise
 from wmgym.models.residual import MujocoDynamics, ResidualDynamics, extended
 from wmgym.models.training_loop import FitState, encoded_actions, optimise
-from wmgym.tasks.task import Task, make_task
+from wmgym.tasks.task import EnvFactory, Task, make_task
 
 
-def residual(base: str | gym.Env[Any, Any] | Task | Dynamics) -> FitDynamics:
+def residual(base: str | gym.Env[Any, Any] | EnvFactory | Task | Dynamics) -> FitDynamics:
     """What ``fit(data, dynamics=)`` takes to learn a correction.
 
     Args:
-        base: a task, an id or an env, whose MuJoCo model is corrected: a hybrid simulator; or dynamics.
+        base: a task, an id, an env or a function that makes one, whose MuJoCo model is corrected: a hybrid
+            simulator; or dynamics.
     """
-    if isinstance(base, (str, gym.Env)):
+    if isinstance(base, (str, gym.Env)) or (callable(base) and not hasattr(base, "predict")):
         base = make_task(base)
-    nominal: Dynamics = MujocoDynamics(base) if isinstance(base, Task) else base
+    if isinstance(base, Task) and base.robot is None:
+        MujocoDynamics(base)  # refuses now what it would after the collecting
 
     def fitted(train: Transitions, config: FitConfig, seed: int) -> ResidualDynamics:
+        task = settled_as(base, train.task) if isinstance(base, Task) else None
+        nominal: Any = base if task is None else MujocoDynamics(task)
         core, action, earlier = torch.tensor(train.core), encoded_actions(train), _earlier(train)
         drive = _drive(nominal, train, action, earlier, seed)
         with torch.no_grad():

@@ -97,3 +97,12 @@ def uniform(space: ActionSpace, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.uniform(space.low, space.high, size=(n, *space.shape)).astype(space.dtype)
     low = first(space)
     return rng.integers(low, low + choices(space), size=(n, *(space.shape or ())))
+
+
+def encoded(space: ActionSpace, given: np.ndarray) -> np.ndarray:
+    """Actions ``(n, ...)`` of the space as a network sees them: ``(n, width)`` float64."""
+    if isinstance(space, spaces.Box):
+        return np.asarray(given, np.float64).reshape(len(given), -1)
+    counted = stored(space, np.asarray(given)).reshape(len(given), -1)
+    sizes = np.atleast_1d(choices(space))
+    return np.concatenate([np.eye(n)[part] for n, part in zip(sizes, counted.T, strict=True)], 1)

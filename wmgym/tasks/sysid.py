@@ -6,16 +6,13 @@ import contextlib
 import copy
 import importlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import mujoco.rollout
 import numpy as np
 
-from wmgym.tasks.ground_truth import to_mujoco
-from wmgym.tasks.mjcf.simulation import simulation
+from wmgym.tasks.physics import Physics
 from wmgym.tasks.shift import Shift
 from wmgym.tasks.shifted_env import change_model
 from wmgym.tasks.task import Task
@@ -71,25 +68,25 @@ def estimate(
     except ModuleNotFoundError as error:
         raise ImportError(f"system identification needs {error.name}: pip install 'wmgym[sysid]'") from error
 
-    with _Windows(task, starts, actions, ends, unit) as windows:
-        nominal = {name: float(getattr(Shift(), name)) for name in names}
-        begin = windows.scanned(nominal)
-        parameters = sysid.ParameterDict(
-            {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
-        )
+    windows = _Windows(task, starts, actions, ends, unit)
+    nominal = {name: float(getattr(Shift(), name)) for name in names}
+    begin = windows.scanned(nominal)
+    parameters = sysid.ParameterDict(
+        {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
+    )
 
-        def residual(x: np.ndarray, params: Any) -> tuple[list[np.ndarray], None, None]:
-            return [windows.errors(dict(zip(names, map(float, np.ravel(x)), strict=True)))], None, None
+    def residual(x: np.ndarray, params: Any) -> tuple[list[np.ndarray], None, None]:
+        return [windows.errors(dict(zip(names, map(float, np.ravel(x)), strict=True)))], None, None
 
-        before = [windows.errors(nominal)]
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
-            found, result = sysid.optimize(
-                parameters, residual, optimizer="scipy", verbose=False, max_iters=20, diff_step=1e-3,
-                x_scale="jac",
-            )  # fmt: skip
-        values = dict(zip(names, map(float, found.as_vector()), strict=True))
-        after = [windows.errors(values)]
-        _, widths = sysid.calculate_intervals(after, np.asarray(result.jac))
+    before = [windows.errors(nominal)]
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
+        found, result = sysid.optimize(
+            parameters, residual, optimizer="scipy", verbose=False, max_iters=20, diff_step=1e-3,
+            x_scale="jac",
+        )  # fmt: skip
+    values = dict(zip(names, map(float, found.as_vector()), strict=True))
+    after = [windows.errors(values)]
+    _, widths = sysid.calculate_intervals(after, np.asarray(result.jac))
     rms = [float(np.sqrt(np.mean(np.concatenate(each) ** 2))) for each in (before, after)]
     return Estimate(values, dict(zip(names, map(float, widths), strict=True)), (rms[0], rms[1]))
 
@@ -100,27 +97,9 @@ class _Windows:
     def __init__(
         self, task: Task, starts: np.ndarray, actions: np.ndarray, ends: np.ndarray, unit: np.ndarray
     ) -> None:
-        with contextlib.closing(task.make()) as env:
-            pair = simulation(env)
-            assert pair is not None  # a known MuJoCo task
-            self._model, self._skip = copy.deepcopy(pair[0]), int(getattr(env.unwrapped, "frame_skip", 1))
-        self._task, self._ends, self._unit = task, ends, unit
-        model = self._model
-        self._initial = np.zeros(
-            (len(starts), mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS))
-        )
-        qpos, qvel = to_mujoco(task, starts.astype(np.float64))
-        self._initial[:, 1 : 1 + model.nq + model.nv] = np.concatenate([qpos, qvel], 1)
-        self._control = np.repeat(actions.astype(np.float64), self._skip, axis=1)
-        self._datas = [mujoco.MjData(model) for _ in range(os.cpu_count() or 1)]
-        self._pool = mujoco.rollout.Rollout(nthread=len(self._datas))
-
-    def __enter__(self) -> _Windows:
-        self._pool.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.__exit__(*error)
+        self._physics = Physics.of(task)
+        self._starts, self._actions = starts.astype(np.float64), actions.astype(np.float64)
+        self._ends, self._unit = ends, unit
 
     def scanned(self, values: Mapping[str, float]) -> dict[str, float]:
         """The best of a few values of each parameter in turn: contacts make a descent from afar stall."""
@@ -137,12 +116,9 @@ class _Windows:
 
     def errors(self, values: Mapping[str, float]) -> np.ndarray:
         """Errors of all windows under these parameters, flat, in std, clipped."""
-        model = copy.deepcopy(self._model)
+        model = copy.deepcopy(self._physics.model)
         change_model(model, replace(Shift(), **cast(Any, values)))
-        states, _ = self._pool.rollout(model, self._datas, self._initial, self._control)
-        ends = states[:, self._skip - 1 :: self._skip, 1:]
-        assert self._task.core.from_mujoco is not None
-        cores = self._task.core.from_mujoco(ends[..., : model.nq], ends[..., model.nq : model.nq + model.nv])
+        cores = self._physics.open_loop(self._starts, self._actions, model)
         errors = np.nan_to_num((cores - self._ends) / self._unit, nan=_CLIP)
         clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP)
         return clipped.reshape(-1)

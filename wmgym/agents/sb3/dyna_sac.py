@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3, "buffer_size": 200_000, "tau": 0.01, "gamma": 0.995, "ent_coef": "auto_0.1",
 }  # fmt: skip
 _BY_BUDGET = ("learning_starts", "train_freq", "gradient_steps")
-_LEAST_UPDATES = 2_000  # of a budget of less real steps
+_LEAST_UPDATES = 4_000  # of a budget of less real steps
 _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _PATIENCE = 6  # refits in a row that exploit the model before it warns: the first few always do a little
@@ -80,8 +80,8 @@ class DynaSAC(ResumableSAC):
             ``ent_coef="auto_0.1"``, ``buffer_size`` 200,000. Three of them follow the ``total_timesteps`` of
             the first ``learn`` where they are not given: ``learning_starts``, a tenth of it within 200 and
             1,000 random steps; ``train_freq``, refits of the world four times as often; ``gradient_steps``,
-            one a step, but 2,000 or more over the budget. It runs on the CPU, which is faster than a GPU at
-            these sizes.
+            one a step, but about 4,000 over a smaller budget. It runs on the CPU, which is faster than a GPU
+            at these sizes.
 
     Attributes:
         world: the world model as of the last refit, or the imagined env's own; None before any training.

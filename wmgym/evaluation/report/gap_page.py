@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wmgym.data.collect import collect
 from wmgym.data.pool import as_policies
 from wmgym.evaluation.reality import RealityGap
-from wmgym.evaluation.reality_gap import sides
 from wmgym.evaluation.report.page import charts, render
+from wmgym.evaluation.sides import sides
 from wmgym.io import files
+
+_TOLD = 500  # steps that tell how the observation shows the state
 
 
 def write_gap(
@@ -61,6 +64,8 @@ def _video(gap: RealityGap, reality: Any, simulator: Any, policies: Any) -> dict
     from wmgym.evaluation.report.video import DrawingError, record
 
     both = sides(reality, simulator)
+    if both.robot.robot is not None:  # the layout was the measurement's own
+        both = both.settled(collect(both.robot, episodes=1, max_episode_steps=_TOLD).task)
     worst = max(rows, key=lambda row: abs(row.gap)).policy
     try:
         made = record(both.filmed(), named[worst], gap.seed, 5.0)
