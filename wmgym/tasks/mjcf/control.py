@@ -22,8 +22,8 @@ _EXACT = 1e-6  # of the largest control
 _DIGITS = 9
 _DECIDE = (
     "body_mass", "body_inertia", "body_ipos", "body_pos", "body_quat", "jnt_range", "jnt_stiffness",
-    "dof_damping", "dof_armature", "dof_frictionloss", "actuator_gear", "actuator_gainprm", "actuator_biasprm",
-    "tendon_range",
+    "dof_damping", "dof_armature", "dof_frictionloss", "actuator_gear", "actuator_gainprm",
+    "actuator_biasprm", "tendon_range",
 )  # fmt: skip
 _OF_SOLIDS = ("geom_size", "geom_pos", "geom_quat", "geom_friction")
 
