@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO, SAC
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import wmgym
-from tests.families import Reach, Rover
-from wmgym.data.acting import Actor
+from tests.families import Line, Reach, Rover
+from wmgym.data.acting import Actor, PolicyError
 from wmgym.data.collect import collect
 from wmgym.data.pool import as_policies
 from wmgym.tasks.task import make_task
@@ -29,6 +31,12 @@ def act(policy: Any, obs: np.ndarray = ROWS, task: Any = PENDULUM) -> np.ndarray
     (only,) = as_policies(policy).values()
     assert only is not None
     return Actor(only, task)(obs, range(len(obs)))
+
+
+@pytest.fixture(scope="module")
+def rover_world() -> Any:
+    data = collect(Rover, steps=80, seed=0)
+    return wmgym.fit(data, wmgym.FitConfig(members=2, width=8, depth=1, max_updates=1))
 
 
 class Counting:
@@ -104,7 +112,7 @@ def test_a_function_of_one_observation_may_return_one_number(one: Any, rows: int
     np.testing.assert_allclose(act(one, ROWS[:rows]), -ROWS[:rows, 1:2])
     reacher = make_task("Reacher-v5")
     obs = np.zeros((2, reacher.obs_dim), np.float32)
-    with pytest.raises(TypeError):  # which has two joints
+    with pytest.raises(PolicyError, match="raised TypeError"):  # which has two joints
         act(lambda obs: float(-obs[1]), obs, reacher)
 
 
@@ -112,8 +120,77 @@ def test_a_mistake_in_a_policy_stays_the_error() -> None:
     def wrong(obs: np.ndarray) -> Any:
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(PolicyError, match=r"^raised KeyError: 'mine'$") as caught:
         act(wrong)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("policy", "what"),
+    [
+        (lambda obs: None, "of type object, not real numbers"),
+        (lambda obs: "left", "of type <U4, not real numbers"),
+        (lambda obs: {"u": 1.0}, "of type object, not real numbers"),
+        (lambda obs: np.zeros((len(obs), 1), complex), "of type complex128, not real numbers"),
+        (lambda obs: np.zeros((1, len(obs))), r"of shape \(1, 5\), expected \(5, 1\)"),
+        (lambda obs: np.full((len(obs), 1), np.nan), "that are not finite"),
+    ],
+)
+def test_what_is_no_action_is_said_in_reality_and_in_imagination(policy: Any, what: str) -> None:
+    with pytest.raises(PolicyError, match=f"^gave actions {what}$"):
+        act(policy)
+
+
+def test_a_policy_that_fails_later_is_named_with_its_step(rover_world: Any) -> None:
+    def failing(after: int) -> Any:
+        calls = itertools.count()
+        return lambda obs: np.zeros((len(obs), 1 // (next(calls) < after)))
+
+    for after, where in ((12, r"episode 0 \(reset seed \d+\), step 12"), (85, "imagined step 5")):
+        with pytest.raises(PolicyError, match=rf"^policy 'late' raised ZeroDivisionError: .*; {where}"):
+            wmgym.score(rover_world, {"late": failing(after)}, real_episodes=2, workers=1)
+
+
+def test_tensors_of_any_kind_are_actions() -> None:
+    for answer in (torch.ones(5, 1, requires_grad=True), [[torch.tensor(1.0)]] * 5):
+        assert (act(lambda obs, answer=answer: answer) == 1).all()
+    for dtype in (torch.float64, torch.bfloat16):
+        found = act(torch.nn.Linear(3, 1).to(dtype))
+        assert found.dtype.kind == "f"
+
+
+def test_models_for_other_actions_are_refused() -> None:
+    cart = DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10)
+    with pytest.raises(PolicyError, match=r"^acts in Discrete\(2\), and this env takes Box\("):
+        act(cart)
+    with pytest.raises(PolicyError, match=r"^gave action 2, which is outside Discrete\(2\)"):
+        act(lambda obs: np.full(len(obs), 2), np.zeros((2, 4)), make_task("CartPole-v1"))
+    with pytest.raises(PolicyError, match=r"^policy 'cart' acts in"):
+        collect(PENDULUM, {"cart": cart}, steps=3)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=1),
+        spaces.Discrete(3, start=-1),
+        spaces.MultiDiscrete([3, 2], start=[1, -2]),
+        spaces.MultiBinary(3),
+    ],
+)
+def test_sb3_trains_where_actions_do_not_count_from_zero(space: Any, tmp_path: Path) -> None:
+    data = collect(lambda: Line(space), steps=100, seed=0, max_episode_steps=20)
+    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=8, depth=1, max_updates=1))
+    venv = wmgym.sb3.ImaginedVecEnv(world, 2)
+    model = PPO("MlpPolicy", venv, n_steps=4, batch_size=8, device="cpu", seed=0).learn(8)
+    policies = {"model": model}
+    if isinstance(space, spaces.Discrete):
+        policies |= {"saved": wmgym.sb3.export_policy(model, tmp_path / "saved")}
+        model = DQN("MlpPolicy", venv, device="cpu", learning_starts=4, batch_size=4).learn(8)
+        policies |= {"dqn": model}
+    report = wmgym.score(world, policies, real_episodes=2)
+    if "saved" in policies:
+        assert report["saved"].real_returns == report["model"].real_returns
 
 
 def test_a_torch_module_acts_in_evaluation_mode() -> None:

@@ -20,6 +20,7 @@ class ModelPolicy:
     Attributes:
         keywords: arguments that it takes beside observations.
         takes_dict: whether it was made for the env's Dict observations.
+        action_space: that it acts in, None where it does not say.
     """
 
     def __init__(self, predict: Callable[..., Any], model: Any) -> None:
@@ -31,6 +32,7 @@ class ModelPolicy:
         self._predict = predict
         self.keywords = _parameters(predict)
         self.takes_dict = isinstance(getattr(model, "observation_space", None), spaces.Dict)
+        self.action_space = getattr(model, "action_space", None)
         self._normaliser = normaliser_of(model)
 
     def __call__(self, obs: Any, **memory: Any) -> Any:
@@ -67,19 +69,25 @@ class ModulePolicy:
     def __init__(self, module: Any) -> None:
         """A copy of it is called, in evaluation mode."""
         self._module = copy.deepcopy(module).eval().requires_grad_(False)
-        first = next(iter([*self._module.parameters(), *self._module.buffers()]), None)
-        self._device = None if first is None else first.device
+        tensors = [*self._module.parameters(), *self._module.buffers()]
+        self._device = tensors[0].device if tensors else None
+        self._dtype = next((each.dtype for each in tensors if each.is_floating_point()), None)
 
     def __call__(self, obs: np.ndarray) -> Any:
         """Its output as an array."""
         import torch
 
         with torch.no_grad():
-            given = torch.as_tensor(np.asarray(obs, np.float32), device=self._device)
+            given = torch.as_tensor(np.asarray(obs, np.float32), dtype=self._dtype, device=self._device)
             answer = self._module(given)
         if isinstance(answer, tuple):
-            return tuple(each.cpu().numpy() if isinstance(each, torch.Tensor) else each for each in answer)
-        return answer.cpu().numpy()
+            return tuple(_plain(each) if isinstance(each, torch.Tensor) else each for each in answer)
+        return _plain(answer)
+
+
+def _plain(tensor: Any) -> np.ndarray:
+    """As an array, which knows no bfloat16."""
+    return np.asarray((tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy())
 
 
 class OnnxPolicy:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.acting import Actor
+from wmgym.data.acting import Actor, PolicyError, naming
 from wmgym.data.policy import PolicyFn
 from wmgym.data.steps import Episode, Recorder, Step, StepError, columns
 from wmgym.data.units import Unit
 from wmgym.io.progress import Advance
-from wmgym.tasks.actions import ActionSpace, uniform, whole
+from wmgym.tasks.actions import uniform
 from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task
 
@@ -97,8 +97,11 @@ def run_group(unit: Unit[Rollout], advance: Advance) -> list[Episode]:
     """All episodes of a rollout's group, from its first reset to its last step."""
     rollout = unit.item
     streams: list[_Stream] = []
-    policies = rollout.policies.items()
-    actors = {name: Actor(policy, rollout.task) for name, policy in policies if policy is not None}
+    actors = {}
+    for name, policy in rollout.policies.items():
+        if policy is not None:
+            with naming(name):
+                actors[name] = Actor(policy, rollout.task)
     try:
         streams.extend(_Stream(rollout, index) for index in rollout.group)
         while live := [stream for stream in streams if stream.active]:
@@ -163,8 +166,9 @@ class _Stream:
         except StepError as error:
             raise CollectError(f"{self._here}: {error}") from error
         except Exception as error:
-            error.add_note(f"The env raised it in {self._here}.")
-            raise
+            said = " ".join(str(error).split())
+            why = f"the env raised {type(error).__name__}{': ' * bool(said)}{said}"
+            raise CollectError(f"{self._here}: {why}") from error
         finally:
             if watch is not None:
                 watch.end()
@@ -212,10 +216,10 @@ def _act(rollout: Rollout, live: list[_Stream], actors: Mapping[str, Actor]) -> 
             seen = np.stack([live[i].recorder.obs for i in rows])
             try:
                 chosen = actors[name](seen, [(live[i].index, live[i].turn) for i in rows])
-            except Exception as error:
-                error.add_note(f"Policy {name!r} raised it.")
-                raise
-            _require_usable(name, chosen, len(rows), space)
+            except PolicyError as error:
+                first = live[rows[0]]
+                where = f"episode {first.index} (reset seed {first.seed}), step {len(first.steps)}"
+                raise PolicyError(f"policy {name!r} {error}; {where}") from error
         for i, action in zip(rows, chosen, strict=True):
             actions[i] = action
     if not isinstance(space, spaces.Box):
@@ -225,13 +229,3 @@ def _act(rollout: Rollout, live: list[_Stream], actors: Mapping[str, Actor]) -> 
         for i, stream in enumerate(live):
             actions[i] = actions[i] + rollout.noise * half * stream.rng.normal(size=space.shape)
     return [np.clip(action, space.low, space.high).astype(space.dtype) for action in actions]
-
-
-def _require_usable(name: str, chosen: np.ndarray, n: int, space: ActionSpace) -> None:
-    if whole(space) and chosen.dtype.kind not in "iub":
-        raise ValueError(f"policy {name!r} gave actions of type {chosen.dtype}, not integers")
-    expected = (n, *(space.shape or ()))
-    if chosen.shape != expected:
-        raise ValueError(f"policy {name!r} gave actions of shape {chosen.shape}, expected {expected}")
-    if not np.isfinite(chosen).all():
-        raise ValueError(f"policy {name!r} gave actions that are not finite")

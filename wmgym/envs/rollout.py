@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wmgym.data.acting import Actor
+from wmgym.data.acting import Actor, PolicyError
 from wmgym.data.policy import PolicyFn
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.io.progress import track
@@ -40,6 +40,7 @@ def rollout(
         ``(n,)`` bool.
 
     Raises:
+        PolicyError: of the policy; see ``Actor``.
         ValueError: no time limit, or starts of another shape.
     """
     n = len(starts)
@@ -56,7 +57,10 @@ def rollout(
             if actor is None:
                 action = uniform(world.task.action_space, rng, n)
             else:
-                action = actor(world.task.flat(obs), range(n))
+                try:
+                    action = actor(world.task.flat(obs), range(n))
+                except PolicyError as error:
+                    raise PolicyError(f"{error}; imagined step {lengths.max()}") from error
             obs, reward, terminated, truncated, infos = env.step(action)
             returns += reward * going
             lengths += going

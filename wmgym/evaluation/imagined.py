@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from wmgym.data.acting import PolicyError, naming
 from wmgym.data.executors import SerialExecutor, chosen
 from wmgym.data.policy import PolicyFn
 from wmgym.data.units import Executor, Unit, in_order
@@ -148,7 +149,10 @@ def over_policies(
 
     def one(unit: Unit[Given], tell: Advance) -> Found:
         try:
-            found = work(unit.item)
+            with naming(unit.name):
+                found = work(unit.item)
+        except PolicyError:
+            raise
         except ValueError as error:
             raise ValueError(f"policy {unit.name!r}: {error}") from error
         except Exception as error:

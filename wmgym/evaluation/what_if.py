@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from wmgym.calibration.open_loop import known_states, remembered
-from wmgym.data.policy import PolicyFn, apply_policy
+from wmgym.data.acting import Actor, naming
+from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
 from wmgym.data.transitions import Transitions
@@ -96,7 +97,7 @@ def counterfactual(
     both = sides(log, simulator)
     world = both.world()
     row, left = int(log.first[episode]) + t, int(log.lengths[episode]) - t
-    plan, policy = None, None
+    plan, policy, name = None, None, ""
     if isinstance(actions, np.ndarray):
         if actions.shape[1:] != (world.task.action_space.shape or ()):
             raise ValueError(
@@ -104,7 +105,7 @@ def counterfactual(
             )
         plan = actions
     else:
-        policy = next(iter(as_policies(actions, split=None).values()))
+        name, policy = next(iter(as_policies(actions, split=None).items()))
         if policy is None:
             raise ValueError("pass actions, or one policy")
         if not both.plays:
@@ -114,8 +115,9 @@ def counterfactual(
             )
     count = steps or (left if plan is None else len(plan))
     plan = None if plan is None else plan[:count]
-    course = _simulated(world, log, row, count, plan, policy, seed)
-    exact = _in_mujoco(log, row, count, plan, policy)
+    with naming(name):
+        course = _simulated(world, log, row, count, plan, policy, seed)
+        exact = _in_mujoco(log, row, count, plan, policy)
     same = min(count, left)
     logged = np.full((len(course["core"]), log.core.shape[1]), np.nan)
     logged[:same] = log.next_core[row : row + same]
@@ -141,6 +143,7 @@ def _simulated(
     policy: PolicyFn | None,
     seed: int,
 ) -> dict[str, np.ndarray]:
+    actor = None if policy is None else Actor(policy, world.task)
     generator, bounded = torch.Generator(world.device).manual_seed(seed), world.calibration is not None
     start = np.array([row])
     state = world.init(known_states(world, log, start), generator)
@@ -149,9 +152,9 @@ def _simulated(
     rows: dict[str, list[np.ndarray]] = {"action": [], "core": [], "bound": [], "reward": []}
     for step in range(1, count + 1):
         if plan is None:
-            assert policy is not None
+            assert actor is not None
             obs = world.task.core.observe(state.full.cpu().numpy())
-            action = apply_policy(policy, np.asarray(obs).reshape(1, *world.task.observation_space.shape))
+            action = actor(np.asarray(obs).reshape(1, *world.task.observation_space.shape), [0])
         else:
             action = plan[step - 1][None]
         with torch.no_grad():
@@ -175,6 +178,7 @@ def _in_mujoco(
     """The robot's own env, brought to that moment by the log's seed and actions, and driven otherwise."""
     if not log.task.has_env or log.task.core.to_mujoco is None:
         return None
+    actor = None if policy is None else Actor(policy, log.task)
     with contextlib.closing(log.task.make()) as env:
         obs = arrive(env, log, row)
         if obs is None:
@@ -183,8 +187,8 @@ def _in_mujoco(
         recorder.look(obs)
         for step in range(count):
             if plan is None:
-                assert policy is not None
-                action = apply_policy(policy, np.asarray(recorder.obs)[None])[0]
+                assert actor is not None
+                action = actor(np.asarray(recorder.obs)[None], [0])[0]
             else:
                 action = plan[step]
             steps.append(recorder.step(action))
