@@ -43,6 +43,31 @@ def test_the_own_dict_space_comes_back(world: Any) -> None:
     np.testing.assert_array_equal(obs["observation"][:2], obs["achieved_goal"])  # always the same
 
 
+def test_a_dict_may_hold_single_numbers() -> None:
+    class Upright(Reach):
+        def __init__(self) -> None:
+            super().__init__()
+            box = spaces.Box(-np.inf, np.inf, (), np.float64)
+            self.observation_space = spaces.Dict(upright=box, rest=spaces.Box(-np.inf, np.inf, (1, 2)))
+
+        def _obs(self) -> Any:
+            return {"upright": np.float64(self.at), "rest": np.float32(self.place)[None]}
+
+        compute_reward = None  # type: ignore[assignment]
+
+        def step(self, action: Any) -> Any:
+            self.place = self.place + 0.2 * np.asarray(action, np.float64)
+            self.at += 1
+            return self._obs(), 0.0, False, self.at >= self.steps, {}
+
+    world = wmgym.fit(wmgym.collect(Upright, steps=80), wmgym.FitConfig(members=2, width=8, max_updates=1))
+    env = wmgym.ImaginedEnv(world)
+    for obs in (env.reset(seed=0)[0], env.step(env.action_space.sample())[0]):
+        assert env.observation_space.contains(obs)
+    obs, _ = wmgym.ImaginedVectorEnv(world, 3).reset(seed=0)
+    assert (obs["upright"].shape, obs["rest"].shape) == ((3,), (3, 1, 2))
+
+
 def test_ended_episodes_show_dicts(world: Any) -> None:
     env = wmgym.ImaginedVectorEnv(world, 3, max_episode_steps=2)
     env.reset(seed=0)

@@ -96,6 +96,13 @@ class MLPPolicy:
         """Length of the flat observation that it takes."""
         return len(self.weights[0])
 
+    @property
+    def action_space(self) -> ActionSpace:
+        """What it acts in."""
+        if self.head == "argmax":
+            return spaces.Discrete(int(self.high) - int(self.low) + 1, start=int(self.low))
+        return spaces.Box(self.low, self.high, dtype=np.float32)
+
     def _arrays(self) -> dict[str, np.ndarray]:
         """All arrays by the names under which they are stored."""
         arrays = {f"weight.{i}": weight for i, weight in enumerate(self.weights)}

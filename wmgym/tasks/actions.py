@@ -59,6 +59,13 @@ def first(space: spaces.Space[Any]) -> Any:
     return np.asarray(space.start) if isinstance(space, spaces.MultiDiscrete) else 0
 
 
+def from_zero(space: ActionSpace) -> ActionSpace:
+    """The same space with whole numbers from 0, which alone Stable-Baselines3 knows."""
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n))
+    return spaces.MultiDiscrete(space.nvec) if isinstance(space, spaces.MultiDiscrete) else space
+
+
 def choices(space: spaces.Space[Any]) -> np.ndarray:
     """How many values each part of a whole-number action may take: ``()`` of a Discrete, or ``(parts,)``."""
     if isinstance(space, spaces.Discrete):

@@ -42,7 +42,7 @@ def unflatten(space: spaces.Space[Any], flat: np.ndarray) -> Any:
             found[key] = unflatten(part, flat[..., at : at + size])
             at += size
         return found
-    return np.array(flat, space.dtype).reshape(*flat.shape[:-1], *(space.shape or ()))
+    return np.array(flat, space.dtype).reshape((*flat.shape[:-1], *(space.shape or ())))
 
 
 class GoalReward:

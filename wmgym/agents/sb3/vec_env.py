@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from wmgym.envs.conventions import named
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 from wmgym.io.deprecation import renamed
+from wmgym.tasks import actions as action_spaces
 
 
 @renamed(halt="divergence_is_terminal")
@@ -24,7 +25,9 @@ class ImaginedVecEnv(VecEnv):
     for ``diverged``, so that SB3 keeps bootstrapping) and ``episode`` with its return ``r``, length ``l`` and
     time ``t``. Every info holds ``diverged`` and, once the world is calibrated, ``error_bound``
     ``(core_dim,)``, whose dimensions ``world.core_names`` names; with ``trust`` also ``distrust`` and
-    ``novelty``. Attributes of the vector env are read with ``get_attr``, for instance ``world``.
+    ``novelty``. Discrete actions count from 0 here, wherever the env's own begin; ``score`` and ``collect``
+    count those of an agent that was trained so as the env does. Attributes of the vector env are read with
+    ``get_attr``, for instance ``world``.
     """
 
     def __init__(
@@ -47,7 +50,9 @@ class ImaginedVecEnv(VecEnv):
             raise ValueError("an SB3 VecEnv always resets in the same step; leave autoreset_mode out")
         self._divergence_is_terminal = divergence_is_terminal
         self.venv = ImaginedVectorEnv(world, num_envs, **kwargs)
-        super().__init__(num_envs, self.venv.single_observation_space, self.venv.single_action_space)
+        space = self.venv.world.task.action_space
+        self._first = action_spaces.first(space)
+        super().__init__(num_envs, self.venv.single_observation_space, action_spaces.from_zero(space))
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         self._began = time.perf_counter()
 
@@ -68,7 +73,7 @@ class ImaginedVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions until ``step_wait``."""
-        self._actions = actions
+        self._actions = actions + self._first if np.any(self._first) else actions
 
     def step_wait(self) -> VecEnvStepReturn:
         """Advance every episode by one step."""
