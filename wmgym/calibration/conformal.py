@@ -144,31 +144,39 @@ def grouped_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.
 
 
 def raised_level(scores: list[Scores], level: float) -> float:
-    """The smallest level at which quantiles of the other groups cover each group as often as promised.
+    """The smallest level at which quantiles of the other groups surely cover each group as often as promised.
 
-    One level for all numbers of steps: the groups are few, and what a single step says is mostly chance. What
-    quantiles of ``k - 1`` groups lack shrinks by ``(k - 1) / k`` with one group more, so the level is raised
-    by that share.
+    That is where the mean over groups of what is covered, less its standard error, is as promised: a few
+    groups say little about the next one, and are often more alike than it is. One level for all numbers of
+    steps: what a single step says is mostly chance. What quantiles of ``k - 1`` groups lack shrinks by
+    ``(k - 1) / k`` with one group more, so the level is raised by that share.
     """
     count = len(np.unique(scores[0][1]))
     for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         raised = level + (1 - level) * share
-        covered = [left_out_coverage(values, group, raised) for values, group in scores]
-        if np.isnan(covered).all() or np.nanmean(covered) >= level:
+        covered = [_left_out(values, group, raised) for values, group in scores]
+        sure = [each.mean() - each.std(ddof=1) / np.sqrt(len(each)) for each in covered if len(each) > 1]
+        if not sure or np.mean(sure) >= level:
             break
     return float(level + (raised - level) * (count - 1) / count)
 
 
 def left_out_coverage(values: np.ndarray, group: np.ndarray, level: float) -> float:
     """Share of a group's values within the quantile of the others, mean over groups; NaN for one group."""
+    shares = _left_out(values, group, level)
+    return float(shares.mean()) if len(shares) else float("nan")
+
+
+def _left_out(values: np.ndarray, group: np.ndarray, level: float) -> np.ndarray:
+    """That share for each of up to 20 groups; none where there is one group."""
     names = np.unique(group)
     if len(names) < 2:
-        return float("nan")
+        return np.zeros(0)
     shares = []
     for name in spread(names, 20):
         out = group == name
         shares.append((values[out] <= grouped_quantile(values[~out], group[~out], level)).mean())
-    return float(np.mean(shares))
+    return np.array(shares)
 
 
 class _Step:
