@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import wmgym
+from wmgym.models.config import FitConfig
 
 pytest.importorskip("colorama", reason="pip install 'wmgym[sysid]'")
 ID = "InvertedPendulum-v5"
+TINY = FitConfig(members=2, width=32, depth=1, max_updates=100, eval_every=50)
 
 
 def test_what_was_changed_is_identified() -> None:
@@ -30,6 +34,33 @@ def test_a_delay_is_left_over_and_a_pendulum_has_no_friction() -> None:
     assert found.error > 0.3 * found.error_before
     friction = next(each for each in found.parameters if each.name == "friction")
     assert not friction.identified
+    assert found.delay == 0
+
+
+def test_a_drive_and_parameters_are_identified_together() -> None:
+    """Neither is found without the other: weak motors explain some of a delay, and a delay is no play."""
+    robot = wmgym.make_task(wmgym.shift(ID, delay=2, gear=0.7))
+    log = wmgym.collect(robot, steps=300, seed=0, workers=1)
+    found = wmgym.identify(log, ID, ("gear", "drive"))
+    assert found.delay == 2
+    assert found.backlash == 0
+    assert found.changes["gear"] == pytest.approx(0.7, rel=1e-2)
+    assert "delay 2 steps" in str(found)
+    assert wmgym.gap(log, found.simulator(), horizon=4).open_loop < 0.01
+    hybrid = wmgym.fit(log, TINY, dynamics=wmgym.residual(found.simulator()))
+    drive: Any = hybrid.dynamics.drive  # type: ignore[attr-defined]
+    assert drive.delay == 2
+    assert wmgym.gap(log, hybrid, horizon=4).open_loop < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"backlash": 0.2, "gear": 0.7}, {"delay": 1, "damping": 3.0}, {}])
+def test_drives_of_other_kinds_are_identified(change: dict[str, Any]) -> None:
+    log = wmgym.collect(wmgym.make_task(wmgym.shift(ID, **change)), steps=300, seed=0, workers=1)
+    found = wmgym.identify(log, ID, ("gear", "damping", "drive"))
+    assert found.delay == change.get("delay", 0)
+    assert found.backlash == pytest.approx(change.get("backlash", 0.0), abs=0.02)
+    assert found.changes["gear"] == pytest.approx(change.get("gear", 1.0), abs=0.02)
 
 
 def test_other_robots_and_parameters_are_refused() -> None:

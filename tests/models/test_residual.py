@@ -134,6 +134,16 @@ def test_a_hybrid_world_is_saved_copied_and_stepped(tmp_path: Path) -> None:
 def test_mujoco_needs_a_model_that_steps_as_the_env_does() -> None:
     with pytest.raises(ValueError, match="does not say how its state lies in MuJoCo"):
         wmgym.residual("CartPole-v1")
-    delayed = MujocoDynamics(wmgym.make_task(wmgym.shift("Hopper-v5", delay=1)))
-    with pytest.raises(ValueError, match="delays its commands"):
-        delayed.predict(torch.zeros(1, 11), torch.zeros(1, 3))
+    late = wmgym.make_task(wmgym.shift("Hopper-v5", delay=9))
+    with pytest.raises(ValueError, match="by 4 steps at most, this robot by 9"):
+        MujocoDynamics(late)
+
+
+@pytest.mark.parametrize("change", [{"delay": 2}, {"backlash": 0.3}, {"delay": 1, "backlash": 0.2}])
+def test_mujoco_as_a_simulator_has_the_drive_of_its_robot(change: dict[str, Any]) -> None:
+    robot = wmgym.make_task(wmgym.shift("Hopper-v5", gear=0.8, **change))
+    log = wmgym.collect(robot, steps=120, seed=0, workers=1)
+    assert wmgym.gap(log, robot, horizon=8).open_loop < 1e-3
+    assert wmgym.gap(log, wmgym.shift("Hopper-v5", gear=0.8), horizon=8).open_loop > 0.05
+    hybrid = wmgym.fit(log, replace(TINY, max_updates=20), dynamics=wmgym.residual(robot))
+    assert hybrid.dynamics.drive == MujocoDynamics(robot).drive  # type: ignore[attr-defined]

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
 
 from wmgym.data.layouts import settled_as
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import STRICT
+from wmgym.models.drive import PASSES, WORTH, Drive, DriveSearch, half_ranges
 from wmgym.tasks.actions import encoded, first
 from wmgym.tasks.shift import shift
 from wmgym.tasks.task import EnvFactory, Task, alike, make_task
 
+if TYPE_CHECKING:
+    from wmgym.tasks.sysid import Estimate, Stepper  # imports MuJoCo
+
+DRIVE = "drive"
+"""What to look for beside fields of ``Shift``: a delay and play."""
+
 _WINDOWS, _STEPS = 150, 4
+_TURNS = 5  # of a drive given parameters, and parameters given it
+_EXACT = 0.01  # of the nominal model's error, with which nothing is left to explain
 _SHARE = 0.2  # of a parameter's value, beyond which a half-width says that it is not identified
 
 
@@ -51,7 +63,9 @@ class Identification:
         env_kwargs: its keywords.
         parameters: one for each that was looked for.
         error_before: root mean squared error of windows of the log in the nominal model, in std.
-        error: with the identified parameters: what no parameter explains.
+        error: with the identified parameters and drive: what none of them explains.
+        delay: env steps by which commands act late.
+        backlash: play, as ``Shift`` has it.
     """
 
     env_id: str
@@ -59,11 +73,15 @@ class Identification:
     parameters: tuple[Parameter, ...]
     error_before: float
     error: float
+    delay: int = 0
+    backlash: float = 0.0
 
     @property
     def changes(self) -> dict[str, float]:
         """Keywords of ``shift`` that make the identified robot."""
-        return {each.name: each.value for each in self.parameters}
+        found = {each.name: each.value for each in self.parameters}
+        drive = {"delay": self.delay, "backlash": self.backlash}
+        return found | {name: value for name, value in drive.items() if value}
 
     def simulator(self) -> gym.Env[Any, Any]:
         """The identified robot as an env."""
@@ -77,6 +95,8 @@ class Identification:
             lines.append(
                 f"{each.name} {each.value:.3f} +- {width}" + ("" if each.identified else ", not identifiable")
             )
+        if self.delay or self.backlash:
+            lines.append(f"delay {self.delay} steps, backlash {self.backlash:.3f}")
         lines.append(f"error {self.error_before:.4f} -> {self.error:.4f} std")
         return "\n".join(lines)
 
@@ -84,16 +104,20 @@ class Identification:
 def identify(
     log: Transitions,
     nominal: str | gym.Env[Any, Any] | EnvFactory | Task,
-    parameters: Sequence[str] = ("friction", "mass", "gear", "damping", "slope"),
+    parameters: Sequence[str] = ("friction", "mass", "gear", "damping", "slope", DRIVE),
     *,
     seed: int = 0,
 ) -> Identification:
     """Identify parameters of a nominal MuJoCo model from a robot's log, with ``mujoco.sysid``.
 
+    With "drive" among them, a delay and play between commands and actuators are looked for as well: the drive
+    given the parameters and the parameters given the drive, in turn, since weaker motors and more friction
+    explain some of a delay. It is taken only where, with parameters of its own, it halves the error.
+
     Args:
         log: transitions of the robot.
         nominal: the robot as it should be: an id, an env, a function that makes one, or a task.
-        parameters: fields of ``Shift`` to look for; the others stay as they are.
+        parameters: fields of ``Shift`` to look for, and "drive"; the others stay as they are.
         seed: decides which windows of the log are used.
 
     Raises:
@@ -107,8 +131,9 @@ def identify(
         raise ValueError(
             f"the log is not of {task.env_id!r}, or that does not say how its state lies in MuJoCo"
         )
-    if unknown := sorted(set(parameters) - set(BOUNDS)):
-        raise ValueError(f"cannot identify {', '.join(unknown)}; {', '.join(BOUNDS)} can be")
+    if unknown := sorted(set(parameters) - {*BOUNDS, DRIVE}):
+        raise ValueError(f"cannot identify {', '.join(unknown)}; {', '.join([*BOUNDS, DRIVE])} can be")
+    names = [name for name in parameters if name != DRIVE]
     starts = log.window_starts(_STEPS)
     rng = np.random.default_rng(seed)
     starts = np.sort(rng.choice(starts, min(_WINDOWS, len(starts)), replace=False))
@@ -119,10 +144,52 @@ def identify(
         physical = sum(values.shape[-1] for values in task.core.layout.parts(log.core[:1]).values())
         unit[physical:] = np.inf
     action = encoded(task.action_space, log.action + first(task.action_space))
-    found = estimate(task, log.core[starts], action[rows], log.next_core[rows], unit, parameters)
+
+    def fitted(acted: np.ndarray) -> Estimate:
+        return estimate(task, log.core[starts], acted[rows], log.next_core[rows], unit, names)
+
+    drive, found = PASSES, fitted(action)
+    before, space = found.error[0], log.task.action_space
+    if DRIVE in parameters and isinstance(space, spaces.Box) and found.error[1] > _EXACT * before:
+        drive, found = _with_drive(task, DriveSearch(log, seed), fitted, found)
     made = []
     for name, value in found.values.items():
         width = found.half_widths[name]
         limit = 1.0 if name == "slope" else _SHARE * value
         made.append(Parameter(name, value, width if np.isfinite(width) else None, bool(width < limit)))
-    return Identification(task.env_id, dict(task.env_kwargs), tuple(made), *found.error)
+    play = drive.share(half_ranges(log.task))
+    return Identification(
+        task.env_id, dict(task.env_kwargs), tuple(made), before, found.error[1], drive.delay, play
+    )
+
+
+def _with_drive(
+    task: Task, search: DriveSearch, fitted: Callable[[np.ndarray], Estimate], alone: Estimate
+) -> tuple[Drive, Estimate]:
+    """A drive, and the parameters under it; none, and those alone, where that is not clearly better.
+
+    Play explains some of a weak motor, which then seems strong: a search begins with a delay alone, too.
+    """
+    from wmgym.tasks.sysid import stepper
+
+    log, best, begun = search.data, (PASSES, alone), set[Drive]()
+    unit = np.maximum((log.next_core - log.core).std(0), 1e-6)
+    for plays in (True, False):
+        values: dict[str, float] = {}
+        for turn in range(_TURNS):
+            step = stepper(task, values)
+
+            def wrong(rows: np.ndarray, acted: Tensor, step: Stepper = step) -> Tensor:
+                return torch.from_numpy((step(log.core[rows], acted.numpy()) - log.next_core[rows]) / unit)
+
+            drive, _ = search.best(wrong, plays=plays or turn > 0)
+            if drive in begun:
+                break
+            begun.add(drive)
+            made = fitted(search.replayed(drive).numpy())
+            if made.error[1] < best[1].error[1]:
+                best = drive, made
+            if made.error[1] < _EXACT * alone.error[0]:
+                return best
+            values = made.values
+    return best if best[1].error[1] < WORTH * alone.error[1] else (PASSES, alone)

@@ -49,7 +49,7 @@ def gap(
         reality: an env, such as ``wmgym.shift`` makes, its id, a task or a function that makes one; or
             transitions of a robot, a log.
         simulator: a world, a hybrid one included, or the directory of one; or an env, an id or a task, whose
-            MuJoCo model is then the simulator.
+            MuJoCo model, with a changed robot's drive, is then the simulator.
         policies: as ``score`` takes them. Of an env they make the data; None drives it by random actions. Of
             a log they are compared where its episodes name them, and None compares no returns.
         episodes: of each policy on the robot, and as many in the simulator.
@@ -61,7 +61,7 @@ def gap(
             ``wmgym.make_executor`` made; None leaves it to ``workers``.
 
     Raises:
-        ValueError: robot and simulator have other spaces, or a MuJoCo simulator delays its commands.
+        ValueError: robot and simulator have other spaces.
     """
     named = as_policies(policies, split=None)
     both = sides(reality, simulator)

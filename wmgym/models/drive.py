@@ -7,18 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from wmgym.data.transitions import Transitions
+from wmgym.models.dynamics import Carry
+from wmgym.models.training_loop import encoded_actions
+from wmgym.tasks.shift import SHIFTED, shift
+from wmgym.tasks.task import Task, on_robot
 
 MEMORY = 4
 """Earlier actions that are remembered: a delay or play shows in these alone."""
+
+WORTH = 0.5
+"""Of the error without a drive, the most that one with it may have: play explains some of whatever makes a
+robot weaker."""
 
 _SHARES = (0.0, 0.07, 0.14, 0.22, 0.31, 0.42)
 _REFINED = 8  # halvings of what is between two shares
 _ROWS = 1_000  # of a log, by which drives are compared
 _GAINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5)
-_WORTH = 0.5  # of the error without a drive; play explains some of whatever makes a robot weaker
 _NOTHING = 1e-4  # standard deviations of error, with which nothing is left to explain
 _CLIP = 3.0  # standard deviations at which an error stops to count more: contacts have heavy tails
 
@@ -36,6 +44,15 @@ class Drive:
     delay: int = 0
     half: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, delay: int, share: float, half_range: np.ndarray) -> Drive:
+        """One whose play is a share of half the range ``(action_dim,)`` of every command."""
+        return cls(delay, tuple((share * half_range).tolist()) if share else ())
+
+    def share(self, half_range: np.ndarray) -> float:
+        """The share of half the range ``(action_dim,)`` of its commands that its play is."""
+        return float(np.mean(self.half / half_range)) if self.half else 0.0
+
     def acts(self, action: Tensor, earlier: Tensor, held: Tensor) -> Tensor:
         """What acts ``(batch, action_dim)``.
 
@@ -50,6 +67,19 @@ class Drive:
             return arrived
         half = torch.tensor(self.half, dtype=action.dtype, device=action.device)
         return torch.minimum(torch.maximum(held, arrived - half), arrived + half)
+
+    def remembered(self, action: Tensor, carry: Carry) -> tuple[Tensor, Tensor]:
+        """Earlier actions, and what acted last, as ``carried`` keeps them; episodes start at rest."""
+        rows, size = action.shape
+        if carry is None:
+            carry = action.new_zeros(rows, (MEMORY + 1) * size)
+        assert isinstance(carry, Tensor)
+        return carry[:, : MEMORY * size], carry[:, MEMORY * size :]
+
+    def carried(self, action: Tensor, earlier: Tensor, acts: Tensor) -> Tensor:
+        """What to remember for the next step: actions, and where there is play what acted."""
+        kept = [action, earlier[:, : -action.shape[1]]]
+        return torch.cat([*kept, acts] if self.half else kept, 1)
 
     def replayed(self, action: Tensor, earlier: Tensor, data: Transitions) -> Tensor:
         """What acted in every transition of a log, whose episodes start at rest: ``(n, action_dim)``."""
@@ -67,45 +97,102 @@ PASSES = Drive()
 """Commands act at once and as they are."""
 
 
-def find_drive(
-    data: Transitions,
-    action: Tensor,
-    earlier: Tensor,
-    half_range: np.ndarray,
-    wrong: Callable[[np.ndarray, Tensor], Tensor],
-    seed: int,
-) -> Drive:
-    """The drive with which a model explains a log best.
+def half_ranges(task: Task) -> np.ndarray:
+    """Half the range of every command ``(action_dim,)``; none for whole actions."""
+    space = task.action_space
+    if not isinstance(space, spaces.Box):
+        return np.zeros(0)
+    half: np.ndarray = (space.high - space.low).reshape(-1) / 2
+    return half
 
-    None where that is not clearly better than commands as they are, or than weaker or stronger ones:
-    saturated commands of a weak motor look like play, and are the correction's to learn.
+
+def without_drive(task: Task) -> tuple[Drive, Task]:
+    """The drive of a changed robot, and the robot without it; other tasks stay as they are.
+
+    Raises:
+        ValueError: it delays by more than ``MEMORY`` steps.
+    """
+    kwargs = dict(task.env_kwargs)
+    delay, share = (kwargs.pop(name, 0) for name in ("delay", "backlash"))
+    if task.env_id != SHIFTED or not (delay or share):
+        return PASSES, task
+    if delay > MEMORY:
+        raise ValueError(f"a simulator delays commands by {MEMORY} steps at most, this robot by {delay}")
+    return Drive.of(delay, share, half_ranges(task)), on_robot(task, shift(**kwargs))
+
+
+def earlier_actions(data: Transitions) -> Tensor:
+    """The actions before each transition, the last one first, zeros before an episode's start.
+
+    ``(n, MEMORY * action_dim)``, as models take them.
+    """
+    action, step = encoded_actions(data), np.arange(len(data)) - data.first[data.episode]
+    rows = np.arange(len(data))
+    found = []
+    for back in range(1, MEMORY + 1):
+        before = action[np.maximum(rows - back, 0)].clone()
+        before[torch.tensor(step < back)] = 0
+        found.append(before)
+    return torch.cat(found, 1)
+
+
+class DriveSearch:
+    """Looks for the drive with which a model explains a log best.
 
     Args:
-        data: the log.
-        action: its commands ``(n, action_dim)`` as the model takes them.
-        earlier: those before each ``(n, MEMORY * action_dim)``.
-        half_range: of the commands ``(action_dim,)``, of which play is a share.
-        wrong: errors ``(k, d)``, in standard deviations, of the model at some rows under what acted there.
-        seed: decides which rows.
+        data: the log, of commands in a box.
+        seed: decides by which rows drives are compared.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:_ROWS])
 
-    def error(drive: Drive, gain: float = 1.0) -> float:
-        acted = gain * drive.replayed(action, earlier, data)[torch.as_tensor(rows)]
-        return float(wrong(rows, acted).abs().nan_to_num(_CLIP).clamp(max=_CLIP).mean())
+    def __init__(self, data: Transitions, seed: int) -> None:
+        self.data, self.half_range = data, half_ranges(data.task)
+        self.action, self.earlier = encoded_actions(data), earlier_actions(data)
+        self._rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:_ROWS])
 
-    def of(delay: int, share: float) -> Drive:
-        return Drive(delay, tuple((share * half_range).tolist()) if share else ())
+    def replayed(self, drive: Drive) -> Tensor:
+        """What acted in every transition ``(n, action_dim)``."""
+        return drive.replayed(self.action, self.earlier, self.data)
 
-    none = error(PASSES)
-    if none < _NOTHING:
-        return PASSES
-    tried = {(delay, share): error(of(delay, share)) for share in _SHARES for delay in range(MEMORY + 1)}
-    delay, share = min(tried, key=lambda each: tried[each])
-    width = _SHARES[1]
-    for _ in range(_REFINED if share else 0):
-        width /= 2
-        tried |= {(delay, near): error(of(delay, near)) for near in (share - width, share + width)}
-        share = min((share - width, share, share + width), key=lambda each: tried[delay, each])
-    other = min(none, *(error(PASSES, gain) for gain in _GAINS))
-    return of(delay, share) if tried[delay, share] < _WORTH * other else PASSES
+    def best(self, wrong: Wrong, known: Drive = PASSES, plays: bool = True) -> tuple[Drive, float]:
+        """The drive with the least error, the known one among them, and that error.
+
+        Args:
+            wrong: the model's errors.
+            known: where to begin.
+            plays: whether drives with play are tried as well, not only delays.
+        """
+        none = self.error(wrong, known)
+        if none < _NOTHING:
+            return known, none
+        tried = {
+            (delay, share): self.error(wrong, Drive.of(delay, share, self.half_range))
+            for share in (_SHARES if plays else _SHARES[:1])
+            for delay in range(MEMORY + 1)
+        }
+        delay, share = min(tried, key=lambda each: tried[each])
+        width = _SHARES[1]
+        for _ in range(_REFINED if share else 0):
+            width /= 2
+            for near in (share - width, share + width):
+                tried[delay, near] = self.error(wrong, Drive.of(delay, near, self.half_range))
+            share = min((share - width, share, share + width), key=lambda each: tried[delay, each])
+        least = tried[delay, share]
+        return (known, none) if none <= least else (Drive.of(delay, share, self.half_range), least)
+
+    def clear(self, wrong: Wrong, known: Drive = PASSES) -> Drive:
+        """The best drive; the known one where it is not clearly better than that, or than other strengths.
+
+        Saturated commands of a weak motor look like play, and are for a correction to learn.
+        """
+        drive, error = self.best(wrong, known)
+        other = min(self.error(wrong, known, gain) for gain in (1.0, *_GAINS))
+        return drive if error < WORTH * other else known
+
+    def error(self, wrong: Wrong, drive: Drive, gain: float = 1.0) -> float:
+        """Mean clipped error of a model under a drive, in standard deviations."""
+        acted = gain * self.replayed(drive)[torch.as_tensor(self._rows)]
+        return float(wrong(self._rows, acted).abs().nan_to_num(_CLIP).clamp(max=_CLIP).mean())
+
+
+Wrong = Callable[[np.ndarray, Tensor], Tensor]
+"""Errors ``(k, d)`` of a model, in standard deviations, at ``k`` rows of a log under what acted there."""

@@ -92,7 +92,7 @@ def with_fallback(world: WorldModel) -> WorldModel:
 
     Raises:
         ValueError: a world that MuJoCo cannot step, of a single member, without a sample of its data, or
-            whose dynamics have a memory.
+            whose dynamics, or whose robot's drive, have a memory.
     """
     dynamics, support = world.dynamics, world.support
     if dynamics.num_members < 2 or support is None or getattr(dynamics, "memory", 0) > 0:
@@ -101,6 +101,8 @@ def with_fallback(world: WorldModel) -> WorldModel:
             "world with at least 2 members"
         )
     exact = MujocoDynamics(world.task)
+    if exact.memory:
+        raise ValueError("fallback='mujoco' cannot step a robot that delays its commands or plays")
     with torch.no_grad():
         core = torch.tensor(support.core, device=world.device)
         action = world.encode_action(torch.tensor(support.action, device=world.device))

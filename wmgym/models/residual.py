@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wmgym.io.schema import from_json, to_json
 from wmgym.models.coordinates import Coordinates
-from wmgym.models.drive import MEMORY, PASSES, Drive
+from wmgym.models.drive import MEMORY, PASSES, Drive, without_drive
 from wmgym.models.dynamics import (
     Carry,
     Dynamics,
@@ -44,7 +44,7 @@ class MujocoDynamics:
     """MuJoCo's step of a task's own model, many rows at once; no learning, no gradient, CPU only.
 
     It starts every step from the core: of what MuJoCo keeps beside positions and velocities, its solver's
-    warm start is left out, which matters little.
+    warm start is left out, which matters little. The drive of a changed robot remembers commands.
     """
 
     task: Task
@@ -60,6 +60,8 @@ class MujocoDynamics:
                 "recorded from it"
             )
         self.coordinates = Coordinates(self.task.core.geometry)
+        self.drive, self._bare = without_drive(self.task)
+        self.memory = 0 if self.drive == PASSES else MEMORY
 
     @property
     def target_dim(self) -> int:
@@ -68,19 +70,23 @@ class MujocoDynamics:
 
     def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
         """One env step of every row; leading shape ``(1, batch)``."""
-        physics = self._ready()
+        physics, acts, kept = self._ready(), action, None
+        if self.memory:
+            earlier, held = self.drive.remembered(action, carry)
+            acts = self.drive.acts(action, earlier, held)
+            kept = self.drive.carried(action, earlier, acts)
         before = core.detach().cpu().double()
-        after, moved = physics.step(before.numpy(), action.detach().cpu().numpy())
+        after, moved = physics.step(before.numpy(), acts.detach().cpu().numpy())
         change = self.coordinates.difference(before, torch.from_numpy(after), torch.from_numpy(moved))
         mean = change.float()[None]
-        return Prediction(mean, torch.full_like(mean, _STD))
+        return Prediction(mean, torch.full_like(mean, _STD), carry=kept)
 
     def _ready(self) -> Any:
         with _making:  # of several threads one makes it
             if self._physics is None or self._physics.owner != os.getpid():
                 from wmgym.tasks.physics import Physics
 
-                self._physics = Physics.of(self.task)
+                self._physics = Physics.of(self._bare)
         return self._physics
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -123,38 +129,26 @@ class ResidualDynamics:
 
     def predict(self, core: Tensor, action: Tensor, carry: Carry = None) -> Prediction:
         """All members; leading shape ``(members, batch)``."""
-        earlier, held = self._remembered(action, carry)
+        earlier, held = self.drive.remembered(action, carry)
         acts = self.drive.acts(action, earlier, held)
         base = self.base.predict(core, acts)
         nominal = base.mean.mean(0)
         said = self.network.predict(core, extended(action, earlier, nominal))
         end = None if base.end_logit is None else base.end_logit.mean(0).expand(self.num_members, -1)
         return replace(
-            said, mean=said.mean + nominal, end_logit=end, carry=self._carry(action, earlier, acts)
+            said, mean=said.mean + nominal, end_logit=end, carry=self.drive.carried(action, earlier, acts)
         )
 
     def predict_assigned(
         self, core: Tensor, action: Tensor, member: Tensor, carry: Carry = None
     ) -> Prediction:
         """Each row by its own member of the correction ``(batch,)``: leading shape ``(batch,)``."""
-        earlier, held = self._remembered(action, carry)
+        earlier, held = self.drive.remembered(action, carry)
         acts = self.drive.acts(action, earlier, held)
         base = predict_assigned(self.base, core, acts, member % self.base.num_members)
         said = self.network.predict_assigned(core, extended(action, earlier, base.mean), member)
-        carry = self._carry(action, earlier, acts)
+        carry = self.drive.carried(action, earlier, acts)
         return replace(said, mean=said.mean + base.mean, end_logit=base.end_logit, carry=carry)
-
-    def _remembered(self, action: Tensor, carry: Carry) -> tuple[Tensor, Tensor]:
-        """Earlier actions, and what acted last."""
-        rows, size = action.shape
-        if carry is None:  # an episode starts at rest
-            carry = action.new_zeros(rows, (MEMORY + 1) * size)
-        assert isinstance(carry, Tensor)
-        return carry[:, : MEMORY * size], carry[:, MEMORY * size :]
-
-    def _carry(self, action: Tensor, earlier: Tensor, acts: Tensor) -> Tensor:
-        kept = [action, earlier[:, : -action.shape[1]]]
-        return torch.cat([*kept, acts] if self.drive.half else kept, 1)
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays of both parts by dotted name; kinds and settings as JSON values."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from wmgym.data.layouts import settled_as
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig, architecture
-from wmgym.models.drive import MEMORY, PASSES, Drive, find_drive
+from wmgym.models.drive import PASSES, Drive, DriveSearch, Wrong, earlier_actions, without_drive
 from wmgym.models.dynamics import Dynamics, targets
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.fit import FitDynamics, hold_out
@@ -28,7 +28,8 @@ def residual(base: str | gym.Env[Any, Any] | EnvFactory | Task | Dynamics) -> Fi
 
     Args:
         base: a task, an id, an env or a function that makes one, whose MuJoCo model is corrected: a hybrid
-            simulator; or dynamics.
+            simulator; or dynamics. The delay and play of a changed robot, one that was identified for
+            instance, are where the search for a drive begins.
     """
     if isinstance(base, (str, gym.Env)) or (callable(base) and not hasattr(base, "predict")):
         base = make_task(base)
@@ -36,10 +37,10 @@ def residual(base: str | gym.Env[Any, Any] | EnvFactory | Task | Dynamics) -> Fi
         MujocoDynamics(base)  # refuses now what it would after the collecting
 
     def fitted(train: Transitions, config: FitConfig, seed: int) -> ResidualDynamics:
-        task = settled_as(base, train.task) if isinstance(base, Task) else None
-        nominal: Any = base if task is None else MujocoDynamics(task)
-        core, action, earlier = torch.tensor(train.core), encoded_actions(train), _earlier(train)
-        drive = _drive(nominal, train, action, earlier, seed)
+        nominal, drive = _apart(base, train)
+        core, action, earlier = torch.tensor(train.core), encoded_actions(train), earlier_actions(train)
+        if isinstance(train.task.action_space, spaces.Box):
+            drive = DriveSearch(train, seed).clear(_one_step_errors(nominal, train), drive)
         with torch.no_grad():
             said = nominal.predict(core, drive.replayed(action, earlier, train)).mean.mean(0)
         wrong = targets(train, target_dim=said.shape[1]) - said
@@ -49,32 +50,25 @@ def residual(base: str | gym.Env[Any, Any] | EnvFactory | Task | Dynamics) -> Fi
     return fitted
 
 
-@torch.no_grad()
-def _drive(base: Dynamics, train: Transitions, action: Tensor, earlier: Tensor, seed: int) -> Drive:
-    space = train.task.action_space
-    if not isinstance(space, spaces.Box):
-        return PASSES
-    core, wanted = torch.tensor(train.core), targets(train, target_dim=base.target_dim)
-    unit = wanted.std(0).clamp(min=1e-6)
-    half_range = (space.high - space.low).reshape(-1) / 2
+def _apart(base: Any, train: Transitions) -> tuple[Dynamics, Drive]:
+    """What to correct, and the drive that it has."""
+    if not isinstance(base, Task):
+        return base, PASSES
+    drive, task = without_drive(settled_as(base, train.task))
+    return MujocoDynamics(task), drive
 
+
+def _one_step_errors(base: Dynamics, data: Transitions) -> Wrong:
+    """How wrong dynamics are at rows of a log, by what acted there, in standard deviations of its changes."""
+    core, wanted = torch.tensor(data.core), targets(data, target_dim=base.target_dim)
+    unit = wanted.std(0).clamp(min=1e-6)
+
+    @torch.no_grad()
     def wrong(rows: np.ndarray, acted: Tensor) -> Tensor:
         said = base.predict(core[rows], acted).mean.mean(0)
         return (said[:, : wanted.shape[1]] - wanted[rows]) / unit
 
-    return find_drive(train, action, earlier, half_range, wrong, seed)
-
-
-def _earlier(data: Transitions) -> Tensor:
-    """The actions before each transition, the last one first, zeros before an episode's start."""
-    action, step = encoded_actions(data), np.arange(len(data)) - data.first[data.episode]
-    rows = np.arange(len(data))
-    found = []
-    for back in range(1, MEMORY + 1):
-        before = action[np.maximum(rows - back, 0)].clone()
-        before[torch.tensor(step < back)] = 0
-        found.append(before)
-    return torch.cat(found, 1)
+    return wrong
 
 
 def _fit_correction(

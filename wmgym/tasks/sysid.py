@@ -6,9 +6,9 @@ import contextlib
 import copy
 import importlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -24,6 +24,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
 """Parameters that can be identified, fields of ``Shift``, and where they are looked for."""
 
 _CLIP = 3.0  # std at which an error stops to count more: contacts that come a step late are outliers
+
+
+Stepper: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Cores ``(n, core_dim)`` after a step from cores ``(n, core_dim)`` under actions ``(n, action_dim)``."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,19 @@ def estimate(
     return Estimate(values, dict(zip(names, map(float, widths), strict=True)), (rms[0], rms[1]))
 
 
+def stepper(task: Task, values: Mapping[str, float]) -> Stepper:
+    """A step of a robot with these parameters, as a function."""
+    physics = Physics.of(task)
+    model = _changed(physics.model, values)
+    return lambda core, action: physics.open_loop(core.astype(np.float64), action[:, None], model)[:, 0]
+
+
+def _changed(model: Any, values: Mapping[str, float]) -> Any:
+    other = copy.deepcopy(model)
+    change_model(other, replace(Shift(), **cast(Any, values)))
+    return other
+
+
 class _Windows:
     """Recorded windows, replayed in models with other parameters."""
 
@@ -116,8 +133,7 @@ class _Windows:
 
     def errors(self, values: Mapping[str, float]) -> np.ndarray:
         """Errors of all windows under these parameters, flat, in std, clipped."""
-        model = copy.deepcopy(self._physics.model)
-        change_model(model, replace(Shift(), **cast(Any, values)))
+        model = _changed(self._physics.model, values)
         cores = self._physics.open_loop(self._starts, self._actions, model)
         errors = np.nan_to_num((cores - self._ends) / self._unit, nan=_CLIP)
         clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP)
