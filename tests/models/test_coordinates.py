@@ -140,6 +140,24 @@ def test_a_fixed_dimension_never_moves_and_a_free_one_is_not_seen() -> None:
     assert torch.equal(moved - core, torch.tensor([[1.0, 0.0, 1.0, 1.0]] * 2))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_a_joint_is_seen_at_its_stops_and_a_mirrored_one_mirrored(kind: Any) -> None:
+    coordinates = Coordinates(Geometry(2, stops=((1, -1.0, 3.0),)))
+    places = np.float32([-1.0, 3.0, 1.0, 0.0, 2.99, -2.0])
+    core = kind(np.stack([np.full(6, 7.0, np.float32), places], 1))
+    seen = np.asarray(coordinates.features(core))
+    assert seen.shape == (6, coordinates.feature_dim) == (6, len(coordinates.feature_labels))
+    np.testing.assert_array_equal(seen[:, :2], np.asarray(core))
+    np.testing.assert_allclose(seen[:4, 2], [-1, 1, 0, 0], atol=1e-6)
+    assert 0.5 < seen[4, 2] < 1
+    assert seen[5, 2] == pytest.approx(-2)
+    mirrored = Coordinates(Geometry(2, stops=((1, -3.0, 1.0),)))
+    core = kind(np.stack([np.full(6, 7.0, np.float32), -places], 1))
+    np.testing.assert_allclose(np.asarray(mirrored.features(core))[:, 2], -seen[:, 2], atol=1e-5)
+    moved, _ = coordinates.move(core, core)
+    np.testing.assert_array_equal(np.asarray(moved), 2 * np.asarray(core))
+
+
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5"])
 @pytest.mark.parametrize("excluded", [True, False])
 def test_feet_are_where_mujoco_has_them(env_id: str, excluded: bool) -> None:

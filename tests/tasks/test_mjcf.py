@@ -113,6 +113,7 @@ def test_the_model_gives_names_angles_limits_and_rotations(data: Transitions) ->
     g = core.geometry
     assert g.angles == (0,)  # the elbow has limits
     assert core.joint_limits == ((1, pytest.approx(np.radians(-120)), pytest.approx(np.radians(30))),)
+    assert g.stops == core.joint_limits
     assert [names[at] for at in g.rotations] == ["wrist_quat_w", "ball_quat_w", "box_quat_w"]
     assert (g.quaternion, g.free) == (None, ())
     fixed = {names[i] for i in g.fixed}
@@ -178,6 +179,8 @@ def put(document: Any, place: str, value: Any) -> Any:
     ("place", "value", "why"),
     [
         ("joint_limits.0.1", 9e9, "begins after its end"),
+        ("geometry.stops.0.0", 999, "does not have"),
+        ("geometry.stops.0.1", 9e9, "begins after its end"),
         ("shown.columns.0", {"low": 2.0, "high": 1.0}, "begins after its end"),
         ("shown.angles.0.0.1", 1e300, "observations of starts are not finite"),
         ("shown.columns.0.offset", 1e300, "observations of starts are not finite"),

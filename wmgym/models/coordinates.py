@@ -5,7 +5,7 @@ neither: velocities come in the body's frame, a floating base's orientation as t
 the orientation's change is a rotation vector, composed on SO(3) (Sola 2017, arXiv:1711.02508, section 4).
 
 Whether a foot stands, slips or flies is decided within millimetres, which a network that sees angles alone
-cannot resolve: it also sees each foot's distance to the ground and its velocity, squashed at those scales.
+cannot resolve: it also sees feet's heights and velocities and joints' distances from stops, squashed there.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ Label: TypeAlias = tuple[str, int]
 Kinds are "world" and "body", a number as it is and as a part of a vector in the body's frame; "cos" and "sin"
 of an angle; "up", the direction against gravity in the body's frame; "axes", six numbers of another
 orientation's matrix, of which ``i`` counts all; "rotation", a part of a rotation vector in that frame, three
-for each quaternion; "clearance", "forward" and "upward", a foot's distance to the ground and its velocity.
+for each quaternion; "clearance", "forward" and "upward" of a foot, see ``feet``; "stop", of a joint.
 """
 
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
+_STOP = 0.02  # share of a joint's range: likewise
 
 
 class Coordinates(nn.Module):
@@ -67,6 +68,7 @@ class Coordinates(nn.Module):
             *(("up", axis) for axis in range(3 * floating)),
             *(("body", i) for i in seen),
             *(("axes", i) for i in range(6 * len(g.rotations))),
+            *(("stop", i) for i, _, _ in g.stops),
         )
         turned = {i for vector in (*g.velocities, *g.positions) for i in vector} if turns else set()
         moved = range(g.dim, g.dim + g.displacement_dim)
@@ -100,6 +102,8 @@ class Coordinates(nn.Module):
         self._keep("interval", high - low)
         of_wrapped = {i: 2 * np.pi / (end - start) for i, start, end in g.wrapped}
         self._keep("radians", np.array([of_wrapped.get(i, 1.0) for i in angles], np.float32))
+        self._keep("stopped", np.array([i for i, _, _ in g.stops], np.int64))
+        self._keep("stops", np.array([(a, b, _STOP * (b - a)) for _, a, b in g.stops], np.float32).T)
         self._keep("whole", np.array(g.whole, np.int64))
         self._keep("copies", np.array(copies, np.int64))
         self._keep("copied", np.array([source for _, source in g.copies], np.int64))
@@ -174,7 +178,7 @@ class Coordinates(nn.Module):
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
         g, lib = self.geometry, library(core)
-        if self._plain_core and not g.feet:
+        if self._plain_core and not (g.feet or g.stops):
             return core
         parts = [columns(core, self._table("plain", core))]
         if g.feet:
@@ -191,6 +195,9 @@ class Coordinates(nn.Module):
             if len(self._tables["seen"]):
                 parts.append(self._turn(columns(core, self._table("seen", core)), frame))
         parts += [rotation_matrix(_unit(core, at))[:, :2].reshape(-1, 6) for at in g.rotations]
+        if g.stops:  # -1 at the lower one, 1 at the upper one, 0 far from both
+            place, (low, high, near) = columns(core, self._table("stopped", core)), self._table("stops", core)
+            parts.append(lib.tanh((place - low) / near) + lib.tanh((place - high) / near))
         return lib.concatenate(parts, 1)
 
     def difference(self, core: Array, next_core: Array, displacement: Array) -> Array:

@@ -83,6 +83,7 @@ class Geometry:
         feet: its points that touch the ground.
         rotations: first of four numbers each, quaternions of which all is seen: ball joints, loose bodies,
             and the floating base where its heading matters.
+        stops: ``(dimension, low, high)`` of joints with limits, of which the network sees how near they are.
     """
 
     dim: int
@@ -100,6 +101,7 @@ class Geometry:
     whole: tuple[int, ...] = ()
     copies: tuple[tuple[int, int], ...] = ()
     rotations: tuple[int, ...] = ()
+    stops: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def quaternions(self) -> tuple[int, ...]:

@@ -50,6 +50,7 @@ class ModelLayout:
         terms = [i for column in shown.columns for i, _ in column.terms or ()]
         places = [*self.geometry.angles, *self.geometry.fixed, *self.geometry.free, *turns]
         places += [at + 3 for at in self.geometry.quaternions] + [i for i, _, _ in self.joint_limits]
+        places += [i for i, _, _ in self.geometry.stops]
         if len(self.sizes) != len(PARTS) or physical + len(self.kept) != dim or len(self.names) != dim:
             raise ValueError("sizes and names of its layout do not give the core")
         if (shown.dim, len(shown.usual), len(shown.columns)) != (dim, dim, obs_dim):
@@ -62,7 +63,7 @@ class ModelLayout:
             and all((c.low is not None and c.high is not None) for c in shown.columns if c.classed)
         ):
             raise ValueError("its layout counts numbers that the core or the observation does not have")
-        ranges = [(low, high) for _, low, high in self.joint_limits]
+        ranges = [(low, high) for _, low, high in (*self.joint_limits, *self.geometry.stops)]
         ranges += [(c.low, c.high) for c in shown.columns if c.low is not None and c.high is not None]
         if any(low > high for low, high in ranges):
             raise ValueError("a range of its layout begins after its end")
@@ -133,6 +134,7 @@ def geometry(
         positions=tuple(positions),
         velocities=tuple(velocities),
         rotations=tuple(at for at in rotations if at != base or heading),
+        stops=tuple((i, low, high) for i, low, high in robot.limits if i not in still and low < high),
     )
 
 
