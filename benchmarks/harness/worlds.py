@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -148,9 +149,11 @@ def held_out_data(env_id: str, episodes: int = 8) -> Transitions:
 def calibration_data(env_id: str, episodes: int = 4, of_copies: int = 3) -> Transitions:
     """Whole episodes of the calibration's policies: alone, with action noise, and of their copies."""
 
+    named = policies(env_id, "calibration")
+
     def collect() -> Transitions:
         parts = []
-        for i, (name, policy) in enumerate(policies(env_id, "calibration").items()):
+        for i, (name, policy) in enumerate(named.items()):
             for j, noise in enumerate((0.0, 0.1, 0.3)):
                 seed = 66_000 + 10 * i + j
                 parts.append(wmgym.collect(env_id, {name: policy}, episodes=episodes, seed=seed, noise=noise))
@@ -159,7 +162,8 @@ def calibration_data(env_id: str, episodes: int = 4, of_copies: int = 3) -> Tran
                 parts.append(wmgym.collect(env_id, {other.name: other}, episodes=of_copies, seed=seed))
         return concat(parts)
 
-    return once(f"data/{env_id}-calibration-{episodes}-{of_copies}", Transitions.load, collect)
+    which = zlib.crc32(" ".join(named).encode())  # the pool grows
+    return once(f"data/{env_id}-calibration-{episodes}-{of_copies}-{which:08x}", Transitions.load, collect)
 
 
 def parameter_noise(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
