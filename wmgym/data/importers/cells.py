@@ -13,6 +13,7 @@ _FLAGS = {"true": 1.0, "false": 0.0}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?")
 _COMMA = re.compile(r"[+-]?\d*,?\d+(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_QUANTITY = re.compile(r"[+-]?\.?\d")
 _MOST_LABELS = 1_000  # more different words than that are no kinds of action
 
 
@@ -46,7 +47,8 @@ def column(
     right = is_date if sum(is_date) > sum(is_number) else is_number
     at = next(k for k, word in enumerate(words) if known[k] and not right[k])
     labels, codes = np.unique(words, return_inverse=True)
-    alike = not any(is_number) and len(labels) <= _MOST_LABELS
+    quantities = sum(map(bool, map(_QUANTITY.match, labels))) > 0.5 * len(labels)  # 3.2 Nm
+    alike = not any(is_number) and not quantities and len(labels) <= _MOST_LABELS
     said = {
         "line": lines[at],
         "cell": words[at][:40],
@@ -59,6 +61,8 @@ def column(
 def _hint(word: str, first: bool) -> str:
     if first:
         return "if this line holds units, delete it"
+    if _QUANTITY.match(word) and re.search(r"[^\d.,+-]\s*$", word):
+        return "write the number alone, and its unit in the column's name"
     if re.search(r"\d,\d", word):
         return "write decimals with a point, and no separator of thousands"
     return "correct the cell, or empty it where the value is missing"

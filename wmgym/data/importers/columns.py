@@ -32,6 +32,11 @@ _BY_NAME = {
     "episode": r"ep|(episode|trial|trajectory|traj|run)(_?(id|index|idx|number))?",
 }
 _TIME_UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
+_SINCE_1970 = (1e9, 4e9)  # seconds, of the years 2001 to 2096
+_EPOCHS = {
+    unit: f"{word} since 1970"
+    for unit, word in zip(_TIME_UNITS.values(), ("milliseconds", "microseconds", "nanoseconds"), strict=True)
+}
 _SEVERAL = ("obs", "action", "next_obs", "unobserved")
 
 _RISES = 0.99  # share of rows in which a clock goes forward
@@ -136,16 +141,28 @@ def vector(table: Table, name: str | None, rows: int, scale: Mapping[str, Any]) 
 
 
 def seconds(table: Table, name: str, rows: int, scale: Mapping[str, Any]) -> np.ndarray:
-    """A time column ``(n,)`` in seconds; names that end in ``_ms``, ``_us`` or ``_ns`` say their unit.
+    """A time column ``(n,)`` in seconds from its first row on.
+
+    Names that end in ``_ms``, ``_us`` or ``_ns`` say their unit, and so does the size of a count since 1970.
 
     Raises:
         ValueError: a column of another shape.
     """
     column = _single(table, name, rows)
+    unit, _ = time_unit(table, name)
     if column.dtype.kind in "iu":  # nanoseconds since 1970 do not fit into a float
         column = column.astype(np.int64) - np.int64(column[0])
-    unit = next((u for ending, u in _TIME_UNITS.items() if name.lower().endswith(ending)), 1.0)
     return _scaled(name, column, {name: unit} | dict(scale))
+
+
+def time_unit(table: Table, name: str) -> tuple[float, str]:
+    """Seconds in a unit of a time column, and what it counts where its size, not its name, says so."""
+    for ending, unit in _TIME_UNITS.items():
+        if name.lower().endswith(ending):
+            return unit, ""
+    known = table.columns[name][np.isfinite(table.columns[name])]
+    middle, (low, high) = float(np.median(known)) if len(known) else 0.0, _SINCE_1970
+    return next(((unit, word) for unit, word in _EPOCHS.items() if low <= middle * unit < high), (1.0, ""))
 
 
 def column_names(table: Table, names: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +16,15 @@ from wmgym.data.importers.table import Table
 
 
 def read(path: str) -> list[Table]:
-    """The one table of a file; comma, semicolon or tab between cells.
+    """The one table of a file, be it compressed by gzip; comma, semicolon or tab between cells.
 
-    Its fact ``text`` says of every column that is neither numbers nor dates where it is not.
+    Lines before the header that begin with ``#`` are comments; so may the header itself, as NumPy writes it.
+    The fact ``text`` says of every column that is neither numbers nor dates where it is not.
 
     Raises:
         ValueError: no UTF-8, no header, a row of another length, two columns of one name.
     """
-    try:
-        content = Path(path).read_text(encoding="utf-8-sig", errors="strict")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
-    first, _, rest = content.partition("\n")
+    first, rest, above = _header_line(_text(path))
     delimiter = max(",;\t", key=first.count)
     header = [name.strip() for name in next(csv.reader([first.lstrip("# ")], delimiter=delimiter), [])]
     _check_header(header)
@@ -32,6 +32,8 @@ def read(path: str) -> list[Table]:
         complete, _, last = rest.rpartition("\n")
         if last.count(delimiter) + 1 < len(header):
             rest = complete
+    if not rest.strip():
+        raise ValueError("it has a header and no rows; leave it out")
     try:
         values = np.loadtxt(io.StringIO(rest), delimiter=delimiter, comments=None, ndmin=2)
         if values.shape[1] == len(header):
@@ -41,13 +43,13 @@ def read(path: str) -> list[Table]:
     reader = csv.reader(io.StringIO(rest), delimiter=delimiter)
     rows, lines = [], []
     for row in filter(None, reader):
-        line = reader.line_num + 1
+        line = above + reader.line_num + 1
+        if len(row) == len(header) + 1 and not row[-1].strip():  # a delimiter at the end of the line
+            row.pop()
         if len(row) != len(header):
             raise ValueError(f"line {line} has {len(row)} cells, the header names {len(header)} columns")
         rows.append(row)
         lines.append(line)
-    if not rows:
-        raise ValueError("it has a header and no rows")
     columns, text = {}, {}
     for name, words in zip(header, zip(*rows, strict=True), strict=True):
         columns[name], said = column(words, lines, commas=delimiter != ",")
@@ -56,15 +58,45 @@ def read(path: str) -> list[Table]:
     return [Table(path, columns, {"text": text} if text else {})]
 
 
-def _check_header(header: list[str]) -> None:
-    def number(text: str) -> bool:
-        try:
-            float(text)
-        except ValueError:
-            return False
-        return True
+def _text(path: str) -> str:
+    content = Path(path).read_bytes()
+    try:
+        if path.lower().endswith(".gz"):
+            content = gzip.decompress(content)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"it cannot be decompressed ({error}); is it whole?") from error
+    if not text.strip():
+        raise ValueError("it is empty; leave it out")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
-    if not any(header) or all(map(number, header)):
+
+def _header_line(text: str) -> tuple[str, str, int]:
+    """The line that names the columns, all after it, and how many comments are above it."""
+    above = 0
+    first, _, rest = text.partition("\n")
+    while first.startswith("#"):
+        following = rest.partition("\n")[0]
+        cells = re.split("[,;\t]", following)
+        if any(map(_is_number, cells)) and len(cells) == len(re.split("[,;\t]", first)):
+            break
+        above += 1
+        first, _, rest = rest.partition("\n")
+    return first, rest, above
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_header(header: list[str]) -> None:
+    if not any(header) or all(map(_is_number, header)):
         raise ValueError("its first line must name the columns")
     twice = {name for name in header if header.count(name) > 1}
     if twice:

@@ -12,7 +12,15 @@ from gymnasium import spaces
 
 from wmgym.data.checks import check
 from wmgym.data.importers import clock
-from wmgym.data.importers.columns import Names, Roles, check_scale, column_names, find_roles, unused_clock
+from wmgym.data.importers.columns import (
+    Names,
+    Roles,
+    check_scale,
+    column_names,
+    find_roles,
+    time_unit,
+    unused_clock,
+)
 from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
 from wmgym.data.importers.rows import usable_rows, wrapped
@@ -136,7 +144,7 @@ def from_log(
             f"{step:g} s; name it with time={clock_name!r}, or pass dt=, the seconds from row to row",
             stacklevel=2,
         )
-    for line in told.odd_clock():
+    for line in [*told.odd_clock(), *told.odd_units(column_names(tables[0], roles.obs))]:
         warnings.warn(line, stacklevel=2)
     ends_unsaid = terminated is None or len(terminated) > 0
     for finding in check(data):
@@ -174,7 +182,8 @@ def _runs(
             runs = [clock.straightened(run, step) for run in runs]
         resampled = [clock.resample(run, target, step, held=discrete) for run in runs]
         runs = [run for run in resampled if run is not None]
-    return runs, target, Summary(rows, turns, step, off, regular, target)
+    counts = "" if roles.time in scale else time_unit(tables[0], roles.time)[1]
+    return runs, target, Summary(rows, turns, step, off, regular, target, counts)
 
 
 def _stamps(time: np.ndarray | None, begins: np.ndarray) -> list[np.ndarray]:

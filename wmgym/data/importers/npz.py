@@ -24,7 +24,15 @@ def read(path: str) -> list[Table]:
             for member in archive.namelist():
                 if member.endswith(".npy"):
                     with archive.open(member) as file:
-                        array = np.lib.format.read_array(file)  # refuses pickled objects
+                        try:
+                            array = np.lib.format.read_array(file)  # refuses pickled objects
+                        except ValueError as error:
+                            if "Object arrays" not in str(error):
+                                raise
+                            raise ValueError(
+                                f"array {member.removesuffix('.npy')!r} holds Python objects, which are "
+                                "pickled and could run code; store arrays of numbers"
+                            ) from error
                     add_column(columns, facts, member.removesuffix(".npy"), array)
     except zipfile.BadZipFile as error:
         raise ValueError(f"it is no NumPy archive ({error})") from error

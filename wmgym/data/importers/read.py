@@ -17,12 +17,16 @@ from wmgym.io.files import StrPath
 KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
+    ".csv.gz": "csv",
+    ".tsv.gz": "csv",
     ".npz": "npz",
     ".hdf5": "hdf5",
     ".h5": "hdf5",
     ".mcap": "mcap",
 }
 """The formats of single files by suffix; data sets of Minari and LeRobot are folders."""
+
+_OTHERWISE = "convert it to CSV, or read it yourself and pass arrays to wmgym.from_arrays"
 
 MAX_SECONDS, MAX_GIGABYTES = 300.0, 8.0
 
@@ -91,21 +95,39 @@ def _files(path: Path) -> list[tuple[str, str]]:
     """Formats and absolute paths of what a path names."""
     where = os.path.realpath(path)
     if os.path.isfile(path):
-        if path.suffix.lower() not in KINDS:
-            raise ValueError(f"{path} has none of the suffixes {', '.join(KINDS)}")
-        return [(KINDS[path.suffix.lower()], where)]
+        kind = _kind(path)
+        if kind is None:
+            raise ValueError(f"{path} has none of the suffixes {', '.join(KINDS)}; {_OTHERWISE}")
+        return [(kind, where)]
     if not os.path.isdir(path):
         raise ValueError(f"{path} is no file or folder; check the path")
     if (path / "data" / "main_data.hdf5").is_file() or (path / "data" / "metadata.json").is_file():
         return [("minari", where)]
     if (path / "meta" / "info.json").is_file():
         return [("lerobot", where)]
-    inside = sorted(each for each in path.iterdir() if each.is_file() and each.suffix.lower() in KINDS)
+    inside = sorted(each for each in path.iterdir() if each.is_file() and _kind(each))
     if not inside:
-        raise ValueError(
-            f"{path} holds no file with a suffix of {', '.join(KINDS)}, and is no known data set"
-        )
+        raise ValueError(_without_logs(path))
     return [file for each in inside for file in _files(each)]
+
+
+def _kind(path: Path) -> str | None:
+    """The format that a file's name says."""
+    return next((kind for suffix, kind in KINDS.items() if path.name.lower().endswith(suffix)), None)
+
+
+def _without_logs(path: Path) -> str:
+    """What a folder holds instead of files that can be read, and what to do."""
+    deeper = [each for each in path.iterdir() if each.is_dir() and any(map(_kind, each.iterdir()))]
+    if deeper:
+        return f"{path} holds its files in further folders, such as {deeper[0].name}; pass '{path}/*'"
+    found = sorted({each.suffix or each.name for each in path.iterdir()})
+    if not found:
+        return f"{path} is an empty folder; check the path"
+    return (
+        f"{path} holds only {', '.join(found[:5])}, none of {', '.join(KINDS)}, and is no known data set; "
+        f"{_OTHERWISE}"
+    )
 
 
 def _last_path(said: bytes, files: Sequence[tuple[str, str]]) -> str:

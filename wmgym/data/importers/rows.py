@@ -12,6 +12,7 @@ import numpy as np
 from wmgym.data.importers.columns import Roles, matrix, seconds, vector
 from wmgym.data.importers.table import Table
 
+_UNSORTED = 0.2  # share of rows at which a clock is set back that no restarts of a logger explain
 _WIDE = 30  # numbers a row from which an array of few rows is more likely transposed
 
 
@@ -149,6 +150,11 @@ def _with_running_clock(rows: Rows) -> Rows:
     late = np.zeros(len(time), bool)
     inner = np.flatnonzero(back[1:-1]) + 1
     late[inner[time[inner + 1] > time[inner - 1]]] = True  # alone behind its neighbours
+    if back.sum() > _UNSORTED * len(time) and len(time) > _WIDE:
+        raise ValueError(
+            f"{rows.source}: the clock goes back in {back.mean():.0%} of the rows; sort them by their time, "
+            "or name the column that tells recordings apart with episode="
+        )
     rows.lost["late"] = int(late.sum())
     rows.lost["set back"] = int((back & ~late).sum())
     return _without(replace(rows, begins=rows.begins | (back & ~late)), late, breaks=False)

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 from wmgym.data.importers.columns import Roles
 from wmgym.data.importers.rows import Rows
 from wmgym.data.importers.table import Table
 from wmgym.data.transitions import Transitions
 
 _SLOW = 5.0  # seconds a step from which a clock more likely counts other units
+_OTHER_UNIT = 25.0  # times the usual size and spread of a column that are more likely another unit
 _FINER = 10.0  # times below the rows' own period from which a dt is more likely a mistake
 _DONE = {
     "missing": "rows without all values: left out",
@@ -37,6 +40,7 @@ class Summary:
         off: largest deviation of a duration from ``step``, as a share of it.
         regular: the rows were sampled regularly, whatever their stamps say.
         target: seconds a step.
+        counts: what the stamps count, where their size says so.
     """
 
     rows: Sequence[Rows]
@@ -45,6 +49,7 @@ class Summary:
     off: float = 0.0
     regular: bool = True
     target: float | None = None
+    counts: str = ""
 
     def text(
         self, tables: Sequence[Table], roles: Roles, data: Transitions, labels: Sequence[str] = ()
@@ -89,10 +94,32 @@ class Summary:
             )
         return said
 
+    def odd_units(self, names: Sequence[str]) -> list[str]:
+        """Lines about columns that are far larger in some recordings than in the others."""
+        if len(self.rows) < 3:
+            return []
+        size = np.array([[np.abs(rows.obs).max(0), rows.obs.std(0)] for rows in self.rows])
+        said = []
+        for k, name in enumerate(names):
+            usual = np.median(size[:, :, k], 0)  # of the largest size and of the spread
+            if not (usual > 0).all():
+                continue
+            times = size[:, :, k] / usual
+            for odd in (times > _OTHER_UNIT).all(1), (times < 1 / _OTHER_UNIT).all(1):
+                if odd.any():
+                    first = int(np.argmax(odd))
+                    factor, many = times[first, 1], int(odd.sum()) - 1
+                    where = f"{self.rows[first].source}{f' and {many} more' if many else ''}"
+                    said.append(
+                        f"{name} is {factor:,.3g} times as large in {where} as in most recordings; is it in "
+                        "another unit there, such as degrees or millimetres? Then convert it in the file"
+                    )
+        return said
+
     def _clock(self) -> str:
         assert self.step is not None
         assert self.target is not None
-        said = f"{1 / self.step:.4g} Hz"
+        said = f"{self.counts}{', ' * bool(self.counts)}{1 / self.step:.4g} Hz"
         if self.off >= 0.01:
             said += f", jitter of up to {self.off:.0%}"
             said += " of the stamps alone" if self.regular else ""

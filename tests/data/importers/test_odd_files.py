@@ -1,0 +1,122 @@
+"""Files as loggers leave them: compressed, commented, cut, in other units of time, out of order."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.importers.pendulums import HEADER, PERIOD, run, write_csv
+from tests.data.importers.test_from_log import read, refused
+from wmgym.data.importers import csv
+from wmgym.data.importers.from_log import from_log
+
+NAMES = HEADER.split(",")
+
+
+def lines(seed: int = 0) -> list[str]:
+    return write_lines(run(seed))
+
+
+def write_lines(rows: np.ndarray) -> list[str]:
+    return [",".join(f"{value:.9g}" for value in row) for row in rows]
+
+
+def said_of(path: Path) -> str:
+    """Why a file is not read."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        csv.read(str(path))
+    return str(caught.value)
+
+
+def test_comments_above_the_header_compression_and_trailing_delimiters(tmp_path: Path) -> None:
+    def q1(path: Path) -> np.ndarray:
+        (table,) = csv.read(str(path))
+        assert list(table.columns) == NAMES
+        assert "text" not in table.facts
+        return table.columns["q1"]
+
+    plain, path, packed = lines(), tmp_path / "run.csv", tmp_path / "run.csv.gz"
+    heads = ["# robot log", "# firmware 2.1, rev b", HEADER], ["# made by me", f"# {HEADER}"]
+    for head in heads:
+        path.write_text("\n".join([*head, *plain]) + "\n")
+        np.testing.assert_allclose(q1(path), run(0)[:, 1], rtol=1e-6)
+        broken = [*plain[:4], plain[4].replace(",", ",x", 1), *plain[5:]]
+        path.write_text("\n".join([*head, *broken]) + "\n")
+        (table,) = csv.read(str(path))
+        assert table.facts["text"]["q1"]["line"] == len(head) + 5
+    path.write_text("\r\n".join([HEADER, *(f"{line}," for line in plain)]))
+    np.testing.assert_allclose(q1(path), run(0)[:, 1], rtol=1e-6)
+    path.write_text("\n".join([HEADER, *(f"{line},1" for line in plain)]))
+    assert said_of(path) == "line 2 has 6 cells, the header names 5 columns"
+    packed.write_bytes(gzip.compress("\n".join([HEADER, *plain]).encode()))
+    np.testing.assert_allclose(q1(packed), run(0)[:, 1], rtol=1e-6)
+    packed.write_bytes(packed.read_bytes()[:500])
+    assert said_of(packed).startswith("it cannot be decompressed")
+    packed.write_text("no archive")
+    assert said_of(packed).startswith("it cannot be decompressed")
+    path.write_text("")
+    assert said_of(path) == "it is empty; leave it out"
+    path.write_text(HEADER + "\n")
+    assert said_of(path) == "it has a header and no rows; leave it out"
+
+
+@pytest.mark.parametrize("factor", [1, 10**3, 10**6, 10**9])
+def test_stamps_since_1970_say_their_unit(
+    tmp_path: Path, factor: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = run(0)
+    stamps = [f"{1_700_000_000 * factor + round(t * factor)}" for t in rows[:, 0]]
+    if factor == 1:
+        stamps = [f"{1_700_000_000 + t:.3f}" for t in rows[:, 0]]
+    body = [
+        f"{stamp},{line.partition(',')[2]}" for stamp, line in zip(stamps, write_lines(rows), strict=True)
+    ]
+    (tmp_path / "run.csv").write_text("\n".join([HEADER, *body]) + "\n")
+    with pytest.warns(UserWarning, match="no episode|there is only"):
+        data = from_log(tmp_path)
+    assert (data.task.dt, len(data)) == (PERIOD, 119)
+    word = {10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}.get(factor)
+    assert (f"t ({word} since 1970, 50 Hz" in capsys.readouterr().out) == (word is not None)
+    if factor == 10**6:
+        assert read(tmp_path, scale={"t": 2.0 / factor}).task.dt == pytest.approx(2 * PERIOD)
+
+
+def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(120)
+    path = write_csv(tmp_path / "run.csv", run(0)[order])
+    refused(r"run.csv: the clock goes back in \d+% of the rows; sort them", path)
+    several = np.concatenate([run(seed)[:12] for seed in range(10)])  # which a logger that restarts explains
+    assert read(write_csv(path, several)).num_episodes == 10
+
+
+def test_quantities_with_units_are_no_labels_of_actions(tmp_path: Path) -> None:
+    body = [
+        ",".join([*cells[:3], f"{cells[3]} Nm", cells[4]]) for cells in (line.split(",") for line in lines())
+    ]
+    (tmp_path / "run.csv").write_text("\n".join([HEADER, *body]) + "\n")
+    refused(f"column '{NAMES[3]}' holds '.* Nm', no number; write the number alone", tmp_path)
+
+
+def test_a_recording_in_other_units_is_named(tmp_path: Path) -> None:
+    for seed in range(5):
+        write_csv(tmp_path / f"run{seed}.csv", run(0) * (1 + 0.1 * seed))
+    write_csv(tmp_path / "run3.csv", run(0) * [1, 180 / np.pi, 180 / np.pi, 1, 1])
+    with pytest.warns(UserWarning, match=r"^d?q1 is 47.7 times as large in .*run3.csv as in most recordings"):
+        read(tmp_path)
+
+
+def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+    refused("is an empty folder; check the path", tmp_path)
+    (tmp_path / "a.jsonl").write_text("{}")
+    refused(r"holds only .jsonl, none of .csv, .*; convert it to CSV, or .* wmgym.from_arrays", tmp_path)
+    refused(r"a.jsonl has none of the suffixes .*; convert it to CSV", tmp_path / "a.jsonl")
+    (tmp_path / "day1").mkdir()
+    write_csv(tmp_path / "day1" / "run.csv", run(0))
+    refused(r"in further folders, such as day1; pass '.*/\*'", tmp_path)
+    assert len(read(f"{tmp_path}/day*")) == 119
+    path = tmp_path / "objects.npz"
+    np.savez(path, obs=np.array([{}], object), action=np.zeros((1, 1)))
+    refused("array 'obs' holds Python objects, which are pickled", path)
