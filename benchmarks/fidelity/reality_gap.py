@@ -1,19 +1,23 @@
 """How far are simulators from a robot that is not the nominal one, and what do a few of its steps buy?
 
 MuJoCo plays the robot: a changed model, and drives that delay or play. Policies of the pool that no world was
-fitted to drive it. Simulators: the nominal MuJoCo model; the same with identified parameters; the shipped
-world; that world adapted; a hybrid of the nominal model and a correction; and a world of the robot's steps
-alone. The hybrid is made twice: on the nominal model, and on the identified one, whose parameters leave the
-correction less to learn. Errors are open loop under recorded commands of policies that no simulator learned
-from, in standard deviations of the robot's states.
+fitted to drive it: three for the steps to learn from, and six others for the steps that bounds are made from,
+since a world of few steps knows the policies of its log better than any other. Simulators: the nominal MuJoCo
+model; the same with identified parameters and drive; the shipped world; that world adapted; a hybrid of the
+nominal model and a correction; and a world of the robot's steps alone. The hybrid is made twice: on the
+nominal model, and on the identified one, whose parameters leave the correction less to learn. Errors are open
+loop under recorded commands of policies that no simulator learned from, in standard deviations of the robot's
+states.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +35,15 @@ KINDS = ("strong", "unmodelled")
 SHIFTS = {what: (kind, changes) for kind in KINDS for what, changes in wmgym.shifts(kind).items()}
 BUDGETS, SEEDS, CALIBRATION = (500, 2_000), (0,), 1_000
 HORIZON, EPISODE = 32, 100
+DRIVERS = {
+    "Hopper-v5": ("bang-bang", "ppo-50k", "ppo-600k"),
+    "HalfCheetah-v5": ("leaning", "sac-25k", "tqc-40k"),
+    "Walker2d-v5": ("bang-bang", "tqc-40k", "ppo-600k"),
+    "Ant-v5": ("bang-bang", "tqc-40k", "td3-60k"),
+}
+"""Policies that drive the robot for the steps to learn from; no world was fitted to them."""
+BOUNDING = ("ppo-100k", "ppo-400k", "sac-15k", "sac-40k", "td3-20k", "tqc-25k")
+"""Others, by whose steps bounds are made."""
 JUDGED = 200  # steps of an episode whose return is compared
 ALONE = wmgym.FitConfig(
     members=5, width=200, max_updates=1_500, learning_rate=2e-3, batch_size=128, validation=0.15
@@ -39,15 +52,10 @@ SIMULATORS = ("nominal", "identified", "hybrid", "identified hybrid", "adapted",
 CLOSED = ("adapted", "hybrid", "identified hybrid")
 
 
-def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int, *, judged: bool = False) -> Transitions:
-    """Steps of the robot under the calibration's policies, to learn from, half of them with action noise.
-
-    What bounds are made of is ``judged``: every episode is of one policy and without noise, as the robot will
-    be driven.
-    """
-    pool, half = policies(env_id, "calibration"), steps // 2
-    if judged:
-        return wmgym.collect(robot, pool, steps=steps, seed=seed, workers=1, max_episode_steps=EPISODE)
+def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int) -> Transitions:
+    """Steps of the robot to learn from, half of them with action noise."""
+    every, half = policies(env_id, "calibration"), steps // 2
+    pool = {name: every[name] for name in DRIVERS[env_id]}
     quiet, noisy = (
         wmgym.collect(
             robot,
@@ -64,6 +72,13 @@ def driven(robot: wmgym.Task, env_id: str, steps: int, seed: int, *, judged: boo
     return concat([quiet, noisy])
 
 
+def bounding(robot: wmgym.Task, env_id: str, seed: int) -> Transitions:
+    """Steps to make bounds from: every episode is of one policy and without noise, as the robot will run."""
+    every = policies(env_id, "calibration")
+    pool = {name: every[name] for name in BOUNDING}
+    return wmgym.collect(robot, pool, steps=CALIBRATION, seed=seed, workers=1, max_episode_steps=EPISODE)
+
+
 def measure(
     env_id: str,
     what: str,
@@ -75,14 +90,16 @@ def measure(
 ) -> None:
     """One robot, and the simulators that ``budget`` of its steps make, one after the other."""
     before: Row = kept or {"wall_s": 0.0, "cpu_s": 0.0, "rows": []}
-    rows, done = list(before["rows"]), {row["simulator"] for row in before["rows"]}
-    if done == set(SIMULATORS):
+    cell = f"{env_id} {what} {budget} {seed}"
+    rows = [row for row in before["rows"] if _bounded_as_now(row) or _place(cell, row["simulator"]).exists()]
+    done = {row["simulator"] for row in rows}
+    if done == set(SIMULATORS) and all(map(_bounded_as_now, rows)):
         return
     wall, cpu = time.perf_counter() - before["wall_s"], cpu_seconds() - before["cpu_s"]
     kind, changes = SHIFTS[what]
     robot = wmgym.make_task(wmgym.shift(env_id, **changes))
     log = driven(robot, env_id, budget, 1_000 * seed + 10)
-    calib = driven(robot, env_id, CALIBRATION, 1_000 * seed + 20, judged=True)
+    calib = bounding(robot, env_id, 1_000 * seed + 20)
     judges = policies(env_id, "held-out")
     if setup.quick:
         judges = dict(list(judges.items())[:3])  # the fewest that can be ranked
@@ -96,46 +113,84 @@ def measure(
     )
     world = wmgym.load(env_id)
 
-    def identified() -> Any:
-        return wmgym.identify(log, env_id, seed=seed).simulator()
+    @functools.cache
+    def identified() -> tuple[Any, float]:
+        """The simulator and how long it took: two make use of it."""
+        began = time.perf_counter()
+        found = wmgym.identify(log, env_id, seed=seed)
+        print(f"  {found}", flush=True)
+        return found.simulator(), time.perf_counter() - began
 
     def corrected(model: Any) -> wmgym.WorldModel:
         fitted = wmgym.fit(log, CORRECTION, seed, dynamics=wmgym.residual(model))
         return wmgym.calibrate(fitted, calib, horizon=HORIZON)
 
+    def cost() -> Row:
+        spent = {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}
+        return {key: round(value, 1) for key, value in spent.items()}
+
     makers: dict[str, Callable[[], Any]] = {
         "nominal": lambda: env_id,
-        "identified": identified,
+        "identified": lambda: identified()[0],
         "pool world": lambda: world,
         "adapted": lambda: wmgym.adapt(world, log, calib, seed=seed),
         "hybrid": lambda: corrected(env_id),
-        "identified hybrid": lambda: corrected(identified()),
+        "identified hybrid": lambda: corrected(identified()[0]),
         "B alone": lambda: wmgym.calibrate(wmgym.fit(log, ALONE, seed), calib, horizon=HORIZON),
     }
+    for i, row in enumerate(rows):
+        if not _bounded_as_now(row):
+            made = wmgym.load(_place(cell, row["simulator"]))
+            horizon = None if row["simulator"] == "adapted" else HORIZON
+            rows[i] = row | _bounds(wmgym.calibrate(made, calib, horizon=horizon), test)
+            print(f"  {row['simulator']}: coverage {rows[i]['coverage']:.3f}", flush=True)
+            keep({**cost(), "rows": list(rows)})
     for name in (name for name in SIMULATORS if name not in done):
         began = time.perf_counter()
+        known = identified.cache_info().currsize
         simulator = makers[name]()
         seconds = time.perf_counter() - began
+        if name == "identified hybrid" and known:
+            seconds += identified()[1]
         found = wmgym.gap(
             test, simulator, judges, horizon=HORIZON, seed=seed, workers=1, max_episode_steps=JUDGED
         )
         bounded = isinstance(simulator, wmgym.WorldModel) and simulator.calibration is not None
         if isinstance(simulator, wmgym.WorldModel) and simulator is not world:
-            place = f"{env_id} {what} {budget} {seed} {name}".replace(" ", "_")
-            simulator.save(RUNS / "reality_gap" / place)
+            simulator.save(_place(cell, name))
         rows.append(
             {
                 "env": env_id, "shift": what, "kind": kind, "budget": budget, "seed": seed, "simulator": name,
                 "one_step": found.one_step, "open_loop": found.open_loop, "return_gap": found.return_gap,
                 "rank": None if found.agreement is None else found.agreement.spearman.value,
-                "coverage": online.check(simulator, test).coverage if bounded else None,
+                "coverage": None, **(_bounds(simulator, test) if bounded else {}),
                 "how": simulator.provenance.fit.get("adapted") if name == "adapted" else None,
                 "made_s": round(seconds, 1),
             }
         )  # fmt: skip
         print(f"  {name}: {found.open_loop:.4f} std, return gap {found.return_gap:.3f}", flush=True)
-        cost = {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}
-        keep({**{key: round(value, 1) for key, value in cost.items()}, "rows": list(rows)})
+        keep({**cost(), "rows": list(rows)})
+
+
+def _bounds(world: wmgym.WorldModel, test: Transitions) -> Row:
+    """How often bounds hold on policies that judge, and the median one after 32 steps, in std."""
+    found = online.check(world, test)
+    by_steps = {row.steps: row for row in found.by_steps}
+    return {
+        "coverage": found.coverage,
+        "coverage_1": by_steps[1].coverage,
+        "coverage_32": by_steps[HORIZON].coverage,
+        "bound_32": by_steps[HORIZON].bound,
+    }
+
+
+def _bounded_as_now(row: Row) -> bool:
+    """Whether a row's bounds, if it has some, are made by other policies than those of the log."""
+    return row["coverage"] is None or row["simulator"] == "pool world" or "bound_32" in row
+
+
+def _place(cell: str, simulator: str) -> Path:
+    return RUNS / "reality_gap" / f"{cell} {simulator}".replace(" ", "_")
 
 
 def units(setup: Setup, args: argparse.Namespace) -> dict[str, Growing]:
