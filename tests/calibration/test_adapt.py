@@ -71,6 +71,21 @@ def test_an_adapted_world_is_one_of_the_new_robot(
     assert adapted.provenance.fit["from"] == pendulum_world.provenance.fit
 
 
+def test_bounds_are_made_by_policies_that_were_not_learned_from(
+    pendulum_world: WorldModel, robot: wmgym.Task
+) -> None:
+    pushes = {f"push {k}": (lambda obs, k=k: np.full((len(obs), 1), k / 10)) for k in range(-3, 3)}
+    data = wmgym.collect(robot, pushes, episodes=18, max_episode_steps=20, seed=4, workers=1)
+    world = wmgym.adapt(pendulum_world, data)
+    assert world.calibration is not None
+    of = dict(zip(data.fingerprints(), data.episode_policy, strict=True))
+    bounding = {of[each] for each in world.calibration.fingerprints}
+    learned = {of[each] for each in world.provenance.fingerprints if each in of}
+    assert len(bounding) == 2
+    assert not bounding & learned
+    assert bounding | learned == set(pushes)
+
+
 def test_a_reward_is_adapted_too() -> None:
     tiny = replace(TINY, members=1, max_updates=300)
     first, log, test = (

@@ -43,6 +43,7 @@ _FINE_TUNING: dict[str, Any] = {
 """Few and small updates: more fit the policies of the log better, and worse those that it does not hold."""
 
 _WINDOWS, _HORIZON = 128, 16
+_MANY_POLICIES = 6  # of which some can be spared for bounds that hold for others
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def adapt(
     Args:
         world: the world of the nominal robot, or an earlier one of this.
         data: real transitions of the robot at hand, of a few episodes.
-        calib: real episodes of it for the bounds; None takes a third of ``data``.
+        calib: real episodes of it for the bounds; of policies that ``data`` does not hold, if they are to
+            hold for others: a few thousand transitions teach a world far more of their own policies. None
+            takes a third of ``data``: of its policies where there are six or more, else of its episodes.
         seed: decides everything random.
 
     Returns:
@@ -95,7 +98,7 @@ def adapt(
     if calib is None:
         if data.num_episodes < 2:
             raise ValueError("one episode cannot be both learned from and kept for the bounds; pass calib=")
-        data, calib = data.split((2 / 3, 1 / 3), seed)
+        data, calib = _kept_apart(data, seed)
     low, high = data_range(data, 1.0, world.task.core.joint_limits)
     ends = np.minimum(world.low, low), np.maximum(world.high, high)
     robot = on_robot(world.task, data.task) if data.task.has_env else data.task
@@ -135,6 +138,17 @@ def adapt(
         support=sample_support(data, seed, getattr(best.dynamics, "coordinates", None)),
     )
     return calibrate(made, calib, seed=seed)
+
+
+def _kept_apart(data: Transitions, seed: int) -> tuple[Transitions, Transitions]:
+    """What to learn from, and what to make bounds from."""
+    names = sorted(set(data.episode_policy))
+    if len(names) < _MANY_POLICIES:
+        learned, kept = data.split((2 / 3, 1 / 3), seed)
+        return learned, kept
+    held = np.random.default_rng(seed).permutation(names)[: len(names) // 3]
+    out = np.isin(data.episode_policy, held)
+    return data.select(np.flatnonzero(~out)), data.select(np.flatnonzero(out))
 
 
 def _config(dynamics: Dynamics) -> FitConfig:
