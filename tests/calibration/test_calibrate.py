@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
@@ -17,13 +18,17 @@ from wmgym.calibration.conformal import grouped_quantile
 from wmgym.calibration.noise_scale import std_scale
 from wmgym.calibration.open_loop import open_loop_errors, open_loop_steps
 from wmgym.calibration.scoring_rules import pit
+from wmgym.data.checks import check
 from wmgym.data.collect import collect
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions, concat
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.vector_env import ImaginedVectorEnv
+from wmgym.evaluation.open_loop import score_open_loop
+from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
+from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import make_task
 
@@ -439,3 +444,36 @@ def test_another_task(change: dict[str, object]) -> None:
     data = toy.episodes(2, 0)
     with pytest.raises(ValueError, match="the world imagines"):
         calibrate(toy.world(), replace(data, task=replace(data.task, **change)))
+
+
+class Corridor(gym.Env[np.ndarray, int]):
+    """Seven places in a row, and a step either way; every episode starts in the middle and may end there."""
+
+    observation_space, action_space = spaces.Box(-3, 3, (1,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place, self.at = 0, 0
+        return np.float32([0]), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place, self.at = self.place + 2 * int(action) - 1, self.at + 1
+        return np.float32([self.place]), 0.0, abs(self.place) == 3, self.at >= 8, {}
+
+
+def test_episodes_of_whole_numbers_may_repeat_those_of_the_fit() -> None:
+    data = collect(Corridor, steps=600, seed=0)
+    train, calib, test = data.split((0.4, 0.3, 0.3), seed=0)
+    assert {*train.fingerprints()} & {*calib.fingerprints()}
+    world = fit(train, FitConfig(members=2, width=8, depth=1, max_updates=1))
+    with pytest.raises(ValueError, match="used by fit"):
+        calibrate(world, train)
+    calibrated = calibrate(world, calib)
+    assert score_open_loop(calibrated, test).episodes == test.num_episodes
+    assert not any(finding.about == "repeated episodes" for finding in check(data))
+
+
+def test_episodes_may_end_where_the_next_begins() -> None:
+    """Their transitions are torn in no log, and were recorded from an env that was stepped."""
+    data = collect(Corridor, lambda obs: (obs[:, 0] <= 0).astype(int), steps=40, seed=0)
+    assert (data.next_obs[data.truncated] == 0).all()

@@ -101,3 +101,4 @@ def test_the_unit_of_the_gap_does_not_vanish() -> None:
     assert gap_scale({"random": noise[0], "mine": noise[1] + 50}) == pytest.approx(50, abs=0.5)
     assert gap_scale({"random": np.full(5, -3.0), "mine": np.full(5, -3.0)}) == 3
     assert gap_scale({"random": np.zeros(5)}) == 1
+    assert gap_scale({"random": np.zeros(5), "mine": np.full(5, 1e-100)}) == 1  # a smooth reward's tail

@@ -333,7 +333,12 @@ def test_given_functions_see_flat_observations_and_replace_the_table() -> None:
 @pytest.mark.parametrize(
     ("observation_space", "action_space", "match"),
     [
-        (spaces.Discrete(3), BOX, "observation space must be Box"),
+        (
+            spaces.Discrete(3),
+            BOX,
+            r"observation space must be Box .*; show its state as numbers",
+        ),
+        (spaces.Box(-1, 1, (0,)), BOX, "the observation has no numbers"),
         (spaces.Tuple([BOX, BOX]), BOX, "observation space must be Box"),
         (spaces.Dict(a=spaces.Sequence(BOX)), BOX, "observation space must be Box"),
         (BOX, spaces.Box(-np.inf, np.inf, (2,)), "bounded; give the env finite limits"),

@@ -151,9 +151,9 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Ren
 
 def score_table(report: GapReport) -> RenderableType:
     """Real beside imagined returns, a row for each policy; how well imagination ranks them; the verdict."""
-    from wmgym.evaluation.gap_report import with_interval
+    from wmgym.evaluation.gap_report import env_name, with_interval
 
-    title = f"{report.env_id}, {report.episodes} episodes per policy; [95 % intervals]"
+    title = f"{env_name(report.env_id)}, {report.episodes} episodes per policy; [95 % intervals]"
     estimated = any(s.more_imagined_returns for s in report.scores)
     columns = [
         "policy", "real return", *["estimate from both"] * estimated, "imagined return", "gap %", "diverged",

@@ -118,13 +118,15 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
         advice = "" if update else "; for a robot that has changed, pass update=True or wmgym.adapt the world"
         raise ValueError(f"the world imagines {imagined}, the data is of {real}{advice}")
     new, table = set(calib.fingerprints()), world.calibration
-    if seen := new.intersection(world.provenance.fingerprints):
+    seen = new.intersection(world.provenance.fingerprints)
+    if seen and not (calib.countable and seen < new):
         raise ValueError(
             f"{len(seen)} of these episodes were used by fit; calibrate on episodes it never saw"
         )
     if update and (horizon is not None or table is None):
         raise ValueError("update adapts bounds that a world has, horizon included; calibrate it first")
-    if update and table is not None and new.intersection(table.fingerprints):
+    again = set() if table is None else new.intersection(table.fingerprints)
+    if update and again and not (calib.countable and again < new):
         raise ValueError("some of these episodes made the bounds already; update with new ones")
 
 

@@ -176,6 +176,8 @@ def _lag(data: Transitions) -> str | None:
 
 def _twice(data: Transitions) -> str | None:
     seen: dict[str, int] = {}
+    if data.countable:
+        return None
     for number, mark in enumerate(data.fingerprints()):
         if mark in seen:
             return (

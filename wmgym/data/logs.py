@@ -46,6 +46,27 @@ def from_arrays(
         ValueError: wrong shapes, values that are not finite, ``next_obs`` that contradicts the rows that
             follow, or no ``unobserved`` where the reward has inputs absent from the observation.
     """
+    columns = obs, action, next_obs, episode, terminated, reward, unobserved
+    data = assembled(task, *columns, policy_name=policy_name, source=source)
+    refuse_torn(data)
+    if (outside := actions_outside(data)) is not None:
+        warnings.warn(outside, stacklevel=3)
+    return data
+
+
+def assembled(
+    task: Task,
+    obs: np.ndarray,
+    action: np.ndarray,
+    next_obs: np.ndarray,
+    episode: np.ndarray,
+    terminated: np.ndarray,
+    reward: np.ndarray | None,
+    unobserved: np.ndarray | None,
+    policy_name: str = "log",
+    source: Literal["real", "imagined"] = "real",
+) -> Transitions:
+    """``from_arrays`` of rows that are known to follow each other: those of an env that was stepped."""
     ids = real_numbers("episode", episode).astype(np.int64)  # copies all: nothing of the caller's is frozen
     n = ids.size
     if n == 0:
@@ -64,7 +85,7 @@ def from_arrays(
     ended = np.array(_column("terminated", terminated, n), bool)
     last = np.diff(ids, append=ids[-1] + 1) != 0
     count = int(ids[-1]) + 1
-    data = Transitions(
+    return Transitions(
         task=task,
         obs=flat_obs,
         action=store_action(task, _column("action", action, n)),
@@ -83,10 +104,6 @@ def from_arrays(
         source=source,
         versions=library_versions(),
     )
-    refuse_torn(data)
-    if (outside := actions_outside(data)) is not None:
-        warnings.warn(outside, stacklevel=3)
-    return data
 
 
 def _column(name: str, array: Any, n: int) -> np.ndarray:

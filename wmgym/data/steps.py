@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from wmgym.data.columns import in_float32
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.task import Task
 
@@ -106,7 +106,7 @@ def from_episodes(task: Task, episodes: Sequence[Episode]) -> Transitions:
     """Transitions of real episodes; those of a robot that its own model describes tell how it is observed."""
     parts = [episode.columns for episode in episodes]
     joined = Step(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    data = from_arrays(
+    data = assembled(
         task,
         joined.obs,
         joined.action,

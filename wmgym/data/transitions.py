@@ -17,6 +17,7 @@ from wmgym.data.layouts import laid_out, same_env
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed, warn_old_file
 from wmgym.io.schema import ArraySpec, Record, check_arrays, refusing
+from wmgym.tasks import actions
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 
@@ -168,6 +169,12 @@ class Transitions:
         counts[int(np.argmax(shares))] += self.num_episodes - counts.sum()
         order = np.random.default_rng(seed).permutation(self.num_episodes)
         return tuple(self.select(part) for part in np.split(order, np.cumsum(counts)[:-1]))
+
+    @property
+    def countable(self) -> bool:
+        """Whether states and actions are whole numbers, so that two episodes may be the same by chance."""
+        whole = all((column == np.rint(column)).all() for column in (self.core, self.next_core))
+        return whole and actions.whole(self.task.action_space)
 
     def fingerprints(self) -> tuple[str, ...]:
         """One content hash an episode, so that no episode can be both fitted and calibrated on."""

@@ -10,6 +10,7 @@ from wmgym.data.collect import collect_each
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.data.units import Executor
+from wmgym.evaluation.gap_report import env_name
 from wmgym.evaluation.imagined import (
     Imagined,
     check_numbers,
@@ -69,7 +70,7 @@ class Comparison:
             None: f"{self.episodes} episodes do not tell {first} and {second} apart",
         }[self.better]
         return (
-            f"{self.env_id}: {answer}; {second} minus {first} is {self.difference:+,.1f}"
+            f"{env_name(self.env_id)}: {answer}; {second} minus {first} is {self.difference:+,.1f}"
             f" [{low:+,.1f}, {high:+,.1f}] (95 % interval)"
         )
 

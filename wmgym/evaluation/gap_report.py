@@ -187,7 +187,9 @@ class GapReport:
     def __str__(self) -> str:
         """One line for each policy: real beside imagined."""
         gaps = "" if self.scale is None else f", gap in shares of {self.scale:,.3g}"
-        lines = [f"{self.env_id}, {self.episodes} episodes per policy, mean return [95 % interval]{gaps}"]
+        lines = [
+            f"{env_name(self.env_id)}, {self.episodes} episodes per policy, mean return [95 % interval]{gaps}"
+        ]
         for entry in self.scores:
             real = with_interval(entry.real_mean, entry.real_interval)
             imagined = with_interval(entry.imagined_mean, entry.imagined_interval)
@@ -232,3 +234,8 @@ class GapReport:
 def with_interval(mean: float, interval: tuple[float, float]) -> str:
     """A mean and its interval as people read them."""
     return f"{mean:,.1f} [{interval[0]:,.1f}, {interval[1]:,.1f}]"
+
+
+def env_name(env_id: str) -> str:
+    """What reports call an env."""
+    return env_id or "an env without an id"

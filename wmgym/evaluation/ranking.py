@@ -12,7 +12,7 @@ from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.data.units import Executor
 from wmgym.envs.rollout import rollout
-from wmgym.evaluation.gap_report import with_interval
+from wmgym.evaluation.gap_report import env_name, with_interval
 from wmgym.evaluation.imagined import check_numbers, over_policies
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.score import time_limit
@@ -64,7 +64,9 @@ class Ranking:
 
     def __str__(self) -> str:
         """One line for each policy, best first."""
-        lines = [f"{self.env_id}, {self.episodes} imagined episodes per policy, mean return [95 % interval]"]
+        lines = [
+            f"{env_name(self.env_id)}, {self.episodes} imagined episodes per policy, mean return [95 % interval]"
+        ]
         for place, entry in enumerate(self.policies, start=1):
             mean = with_interval(entry.imagined_mean, entry.imagined_interval)
             lines.append(f"{place}. {entry.name}: {mean}, {entry.diverged:.0%} diverged")

@@ -39,6 +39,8 @@ from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import on_robot
 
+_NOTHING = 1e-9  # a difference of returns below this is none
+
 
 @renamed(mode="propagation")
 def score(
@@ -234,7 +236,8 @@ def gap_scale(returns: Mapping[str, np.ndarray]) -> float:
     random_mean = returns[RANDOM].mean()
     lead = float(max(own.mean() for own in returns.values()) - random_mean)
     within = float(np.sqrt(np.mean([own.var() for own in returns.values()])))
-    return max(lead, within) or max(abs(float(random_mean)), 1.0)
+    found = max(lead, within)  # tails of smooth rewards differ by 1e-100, which is nothing
+    return found if found > _NOTHING else max(abs(float(random_mean)), 1.0)
 
 
 def _score(

@@ -15,6 +15,7 @@ from wmgym.data.rollout_worker import reset_seed
 from wmgym.data.units import Executor
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.best_arm import spend
+from wmgym.evaluation.gap_report import env_name
 from wmgym.evaluation.imagined import check_numbers, further_seeds, over_policies, start_states
 from wmgym.evaluation.score import time_limit
 from wmgym.models.dynamics import Propagation
@@ -62,7 +63,7 @@ class Selection:
     def __str__(self) -> str:
         """The pick, then a line for each policy."""
         lines = [
-            f"{self.env_id}: {self.pick} is the best with {self.confidence:.0%} confidence"
+            f"{env_name(self.env_id)}: {self.pick} is the best with {self.confidence:.0%} confidence"
             f" after {self.real_episodes} real episode{'s' * (self.real_episodes != 1)}"
         ]
         for entry in self.candidates:

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim
 from gymnasium.wrappers import FlattenObservation
 
 from wmgym.tasks.actions import ActionSpace, refuse_space
@@ -38,7 +39,7 @@ def unflatten(space: spaces.Space[Any], flat: np.ndarray) -> Any:
     if isinstance(space, spaces.Dict):
         found, at = {}, 0
         for key, part in space.spaces.items():
-            size = spaces.flatdim(part)
+            size = flatdim(part)
             found[key] = unflatten(part, flat[..., at : at + size])
             at += size
         return found
@@ -125,7 +126,15 @@ def supported_spaces(env: gym.Env[Any, Any]) -> tuple[spaces.Box, ActionSpace]:
     """The spaces of a flat env; ValueError where they are not supported."""
     observation_space, action_space = env.observation_space, env.action_space
     if not isinstance(observation_space, spaces.Box):
-        raise ValueError(f"observation space must be Box or a Dict of Boxes, got {observation_space}")
+        raise ValueError(
+            "observation space must be Box or a Dict of Boxes, got "
+            f"{' '.join(str(observation_space).split())}; show its state as numbers, such as a row and a "
+            "column, through a gymnasium.ObservationWrapper"
+        )
+    if not flatdim(observation_space):
+        raise ValueError(
+            "the observation has no numbers, and a world needs a state; show what the reward depends on"
+        )
     return observation_space, refuse_space(action_space)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wmgym.evaluation.exploitation import out_of_sample
 from wmgym.evaluation.findings import Speed
-from wmgym.evaluation.gap_report import RANDOM, GapReport
+from wmgym.evaluation.gap_report import RANDOM, GapReport, env_name
 from wmgym.evaluation.speed import MANY
 from wmgym.evaluation.verdict import verdict
 from wmgym.io import files
@@ -68,7 +68,7 @@ def write_report(
     page = render(
         "template.html.j2",
         report=report,
-        env=report.env_id or "an env without an id",
+        env=env_name(report.env_id),
         verdict=found,
         headline=headline,
         tone=tone,
