@@ -64,9 +64,8 @@ class Ranking:
 
     def __str__(self) -> str:
         """One line for each policy, best first."""
-        lines = [
-            f"{env_name(self.env_id)}, {self.episodes} imagined episodes per policy, mean return [95 % interval]"
-        ]
+        env = env_name(self.env_id)
+        lines = [f"{env}, {self.episodes} imagined episodes per policy, mean return [95 % interval]"]
         for place, entry in enumerate(self.policies, start=1):
             mean = with_interval(entry.imagined_mean, entry.imagined_interval)
             lines.append(f"{place}. {entry.name}: {mean}, {entry.diverged:.0%} diverged")
