@@ -6,7 +6,16 @@ from benchmarks.harness.metrics import matters
 from benchmarks.harness.results import Row, result_rows
 from benchmarks.harness.tables import short, table
 
-SIMULATORS = ("nominal", "identified", "pool world", "adapted", "hybrid", "identified hybrid", "B alone")
+SIMULATORS = (
+    "nominal",
+    "identified",
+    "identified with drive",
+    "pool world",
+    "adapted",
+    "hybrid",
+    "identified hybrid",
+    "B alone",
+)
 
 
 def reality_errors() -> str:
@@ -21,7 +30,7 @@ def reality_returns() -> str:
 
 def reality_coverage() -> str:
     """Coverage of the 90 % bounds of those that have some."""
-    return _by_simulator("coverage", "{:.0%}", SIMULATORS[2:])
+    return _by_simulator("coverage", "{:.0%}", SIMULATORS[3:])
 
 
 def _by_simulator(key: str, form: str, names: tuple[str, ...] = SIMULATORS) -> str:
