@@ -46,7 +46,9 @@ def calibrate(
 
     Where several policies made the episodes, each policy enters as one distribution instead, and the bounds
     are meant for one more policy like them. A few policies say little about the next, so the quantile's level
-    is raised until bounds made from all but one policy hold for that one as often as promised.
+    is raised until bounds made from all but one policy hold for that one as often as promised. Where episodes
+    terminate, the bounds hold over all windows, of which those that are over keep their last error, and over
+    the windows that last: they narrow neither because the calm ones remain, nor because most are over.
 
     Args:
         world: the world to calibrate.
@@ -89,7 +91,9 @@ def calibrate(
         for step in open_loop_steps(scaled, calib, starts, horizon, unit.item, seed, trust=True):
             steps.append(step)
             tell(1)
-        return error_bounds(blank, survived(stacked(steps), calib, starts), *groups(calib, starts))
+        replays = stacked(steps)
+        lasting = replays if calib.terminated.any() else None
+        return error_bounds(blank, survived(replays, calib, starts), lasting, *groups(calib, starts))
 
     units = [Unit(f"propagation {propagation}", propagation) for propagation in PROPAGATIONS]
     with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:

@@ -45,25 +45,34 @@ class ConformalTable:
             coverage[h - 1] = left_out_coverage(*scores[h - 1], level)
         return cls(np.array([grouped_quantile(*each, level) for each in scores]), coverage)
 
+    def at_least(self, other: ConformalTable) -> ConformalTable:
+        """With quantiles no smaller than another's."""
+        return ConformalTable(np.maximum(self.quantile, other.quantile), self.coverage)
+
 
 def error_bounds(
-    blank: Calibration, replays: OpenLoopStep, group: np.ndarray, few_groups: bool
+    blank: Calibration,
+    replays: OpenLoopStep,
+    lasting: OpenLoopStep | None,
+    group: np.ndarray,
+    few_groups: bool,
 ) -> dict[str, np.ndarray]:
     """The arrays of a ``Calibration`` that one propagation's replays give, by their names there.
 
     Args:
         blank: the level and the marginal state range.
-        replays: ``n`` held-out windows.
+        replays: ``n`` held-out windows, in which those that a termination ended keep their last values.
+        lasting: the same with NaN there, if any was ended. Bounds hold for these alone too: where most
+            policies fall early, the last errors of those say nothing of one that does not.
         group: ``(n,)``, see ``groups``.
         few_groups: whether the level is to be raised for them.
     """
     powers = _powers(blank, replays, group)
-    steps = [_Step(replays, group, h, power) for h, power in enumerate(powers, start=1)]
-    by_step = ConformalTable.of([(step.error, step.group) for step in steps], blank.level, few_groups)
-    by_disagreement = ConformalTable.of(
-        [(step.error / step.scale, step.group) for step in steps], blank.level, few_groups
-    )
-    distrust, lasting = [], []
+    steps, by_step, by_disagreement = _tables(blank, replays, powers, group, few_groups)
+    if lasting is not None:
+        _, *alone = _tables(blank, lasting, powers, group, few_groups)
+        by_step, by_disagreement = by_step.at_least(alone[0]), by_disagreement.at_least(alone[1])
+    distrust, so_far = [], []
     worst = np.zeros((len(group), 1))  # of the steps so far and of all dimensions
     for step, quantile in zip(steps, by_disagreement.quantile, strict=True):
         bound = blank.saturated(quantile * step.scale, step.core)
@@ -71,8 +80,8 @@ def error_bounds(
         # What never moves has neither bound nor error.
         relative = np.divide(step.error, bound, out=np.zeros_like(bound), where=bound > 0)
         worst[step.there] = np.maximum(worst[step.there], relative.max(1, keepdims=True))
-        lasting.append((worst[step.there], step.group))
-    tube = ConformalTable.of(lasting, blank.level, few_groups)
+        so_far.append((worst[step.there], step.group))
+    tube = ConformalTable.of(so_far, blank.level, few_groups)
     return {
         "half_width": by_step.quantile,
         "per_disagreement": by_disagreement.quantile,
@@ -81,6 +90,19 @@ def error_bounds(
         "tube": np.maximum.accumulate(tube.quantile[:, 0]),
         "coverage": np.stack([by_step.coverage, by_disagreement.coverage]),
     }
+
+
+def _tables(
+    blank: Calibration, replays: OpenLoopStep, powers: np.ndarray, group: np.ndarray, few_groups: bool
+) -> tuple[list[_Step], ConformalTable, ConformalTable]:
+    """The windows step by step, and the quantiles of errors and of errors given disagreement."""
+    steps = [_Step(replays, group, h, power) for h, power in enumerate(powers, start=1)]
+    plain = [(step.error, step.group) for step in steps]
+    given = [(step.error / step.scale, step.group) for step in steps]
+    by_step, by_disagreement = (
+        ConformalTable.of(scores, blank.level, few_groups) for scores in (plain, given)
+    )
+    return steps, by_step, by_disagreement
 
 
 def marginal_calibration(calib: Transitions, std_scale: np.ndarray, level: float) -> Calibration:
@@ -102,9 +124,23 @@ def marginal_calibration(calib: Transitions, std_scale: np.ndarray, level: float
         coverage=none,
         data_std=np.where(std < 1e-8, 1.0, std).astype(np.float32),
         center=center.astype(np.float32),
-        reach=grouped_quantile(np.abs(core - center), calib.episode, level).astype(np.float32),
+        reach=_reach(calib, np.abs(core - center), level).astype(np.float32),
         fingerprints=calib.fingerprints(),
     )
+
+
+def _reach(calib: Transitions, away: np.ndarray, level: float) -> np.ndarray:
+    """How far states ``(n, d)`` get from the centre: as far as most states of most policies ``(d,)``.
+
+    In one mixture of all, policies that do little would decide for those that do much.
+    """
+    names = dict.fromkeys(calib.episode_policy)
+    if len(names) < 2:
+        return grouped_quantile(away, calib.episode, level)
+    who = np.array(calib.episode_policy)[calib.episode]
+    own = [grouped_quantile(away[who == name], calib.episode[who == name], level) for name in names]
+    found: np.ndarray = np.quantile(own, level, axis=0, method="higher")
+    return found
 
 
 def groups(calib: Transitions, starts: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -129,10 +165,12 @@ def grouped_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.
     """Conformal quantile ``(d,)`` of each column of ``values`` ``(n, d)``, where every group weighs the same.
 
     The level is raised to ``level (1 + 1/n)`` for ``n`` values, as split conformal prediction asks; past the
-    largest value the largest is returned. The mixture of groups is "pooling CDFs" (Dunn, Wasserman & Ramdas
-    2022, arXiv:1809.07441).
+    largest value the largest is returned; of none, 0. The mixture of groups is "pooling CDFs" (Dunn,
+    Wasserman & Ramdas 2022, arXiv:1809.07441).
     """
     n = len(values)
+    if not n:
+        return np.zeros(values.shape[1], values.dtype)
     _, inverse, counts = np.unique(group, return_inverse=True, return_counts=True)
     weight = 1.0 / (counts[inverse] * len(counts))
     order = np.argsort(values, axis=0)
