@@ -128,7 +128,7 @@ def test_a_fit_goes_on_from_where_the_weights_are(data: wmgym.Transitions, world
     assert {*data.fingerprints(), *fresh.fingerprints()} == {*same.provenance.fingerprints}
     assert same.provenance.fit["begin"] == world.provenance.fit
     other = wmgym.collect("InvertedPendulum-v5", steps=50, seed=0, workers=1)
-    with pytest.raises(ValueError, match="other states or actions than Pendulum-v1"):
+    with pytest.raises(ValueError, match="other states or actions than the world: env_id InvertedPend"):
         wmgym.fit(other, one, begin=world)
 
 

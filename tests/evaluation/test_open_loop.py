@@ -10,8 +10,11 @@ import pytest
 from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.transitions import Transitions
+from wmgym.evaluation.compare import compare
 from wmgym.evaluation.open_loop import score_open_loop
+from wmgym.evaluation.report.page import write_report
 from wmgym.evaluation.score import score
+from wmgym.evaluation.select import select
 from wmgym.models.world import WorldModel
 from wmgym.tasks.described import describe_task
 
@@ -34,6 +37,8 @@ def test_the_true_model_passes(judged: WorldModel, recorded: Transitions, tmp_pa
     assert 0.85 < report.coverage < 0.95
     assert [row.steps for row in report.open_loop] == [1, 2, 4, 8, 16, 32, 60]
     assert "+ The error bounds hold" in str(report)
+    with pytest.raises(TypeError, match=r"what wmgym.score returns, got a OpenLoopReport"):
+        write_report(report, tmp_path / "report.html")  # type: ignore[arg-type]
     document = json.loads(report.save(tmp_path / "report.json").read_text())
     assert document["passed"] is True
 
@@ -57,5 +62,9 @@ def test_score_offers_it_where_there_is_no_env(judged: WorldModel) -> None:
     task = describe_task(judged.task.observation_space, judged.task.action_space, dt=0.1, max_episode_steps=9)
     with pytest.raises(ValueError, match=r"no env to score policies against.*score_open_loop"):
         score(toy.world(described=task), lambda obs: obs[:, :2])
+    with pytest.raises(ValueError, match=r"no env to score policies against.*score_open_loop"):
+        compare(toy.world(described=task), None, lambda obs: obs[:, :2])
+    with pytest.raises(ValueError, match=r"no env to score policies against.*score_open_loop"):
+        select(toy.world(described=task), {"a": None, "b": lambda obs: obs[:, :2]})
     with pytest.raises(ValueError, match="this task has no env"):
         task.make()

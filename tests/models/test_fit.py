@@ -50,6 +50,11 @@ def equal(first: WorldModel, second: WorldModel) -> bool:
             {"reward_fn": lambda obs, action, after: after[..., :1]},
             r"^reward_fn returned shape \(7, 1\), exp",
         ),
+        ({"reward_fn": lambda obs, action, after: obs[:, 9]}, r"^reward_fn raised IndexError: index 9"),
+        (
+            {"reward_fn": lambda obs, action, after: obs[:, 0] / 0},
+            "returned .*inf for row 0",
+        ),
         ({"reward_fn": lambda obs, action, after: 1.0}, r"^reward_fn returned shape \(\), expected \(7,\)"),
         ({"terminated_fn": lambda obs, action, after: after[..., :1] > 0}, r"^terminated_fn .*\(7, 1\)"),
         (

@@ -11,6 +11,7 @@ import torch
 
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.open_loop import open_loop_steps
+from wmgym.data.layouts import difference
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import FitConfig
@@ -92,8 +93,8 @@ def adapt(
             )
         if not alike(world.task, part.task):
             raise ValueError(
-                f"{part.task.env_id or 'the data'} has other states or actions than "
-                f"{world.task.env_id or 'the world'}; fit a world of it"
+                "the data have other states or actions than the world: "
+                f"{difference(part.task, world.task)}; fit a world of them"
             )
     if calib is None:
         if data.num_episodes < 2:

@@ -13,7 +13,7 @@ from wmgym.calibration.noise_scale import noise_scale
 from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked, steps_left, survived
 from wmgym.data.columns import refuse_overflow
 from wmgym.data.executors import chosen
-from wmgym.data.layouts import laid_out
+from wmgym.data.layouts import difference, laid_out
 from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor, Unit, in_order
 from wmgym.io.progress import Advance, track
@@ -119,6 +119,8 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
     refuse_overflow(calib.arrays())
     imagined, real = _name(world.task), _name(calib.task)
     if not alike(world.task, calib.task) or (imagined != real and not update):
+        if imagined == real:
+            raise ValueError(f"the world and the data differ in {difference(world.task, calib.task)}")
         advice = "" if update else "; for a robot that has changed, pass update=True or wmgym.adapt the world"
         raise ValueError(f"the world imagines {imagined}, the data is of {real}{advice}")
     new, table = set(calib.fingerprints()), world.calibration

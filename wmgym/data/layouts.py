@@ -55,3 +55,17 @@ def same_env(one: Task, other: Task) -> bool:
     a, b = record_task(one), record_task(other)
     names = ("env_id", "env_kwargs", "observation_space", "action_space")
     return one.core.dim == other.core.dim and all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def difference(one: Task, other: Task) -> str:
+    """In what two tasks that ought to be of one robot differ first, and what to do; for errors."""
+    for name in ("env_id", "env_kwargs", "observation_space", "action_space", "dt"):
+        a, b = getattr(one, name), getattr(other, name)
+        if a != b:
+            found = f"{name} {' '.join(str(a).split())} and {' '.join(str(b).split())}"
+            break
+    else:
+        found = f"states {', '.join(one.core.names[:8])} and {', '.join(other.core.names[:8])}"
+    if one.has_env or other.has_env:
+        return found
+    return f"{found}; read all logs of one robot with the task of the first: from_log(..., task=first.task)"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wmgym.data.columns import PER_STEP, check_columns
-from wmgym.data.layouts import laid_out, same_env
+from wmgym.data.layouts import difference, laid_out, same_env
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed, warn_old_file
 from wmgym.io.schema import ArraySpec, Record, check_arrays, refusing
@@ -272,9 +272,7 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
     head, parts = parts[0], [laid_out(part, parts[0].task) for part in parts]
     for part in parts[1:]:
         if not same_env(part.task, head.task):
-            raise ValueError(
-                f"cannot join {head.task.env_id!r} and {part.task.env_id!r}; collect them from one env"
-            )
+            raise ValueError(f"cannot join data of {difference(head.task, part.task)}")
         if part.source != head.source or part.versions != head.versions:
             raise ValueError("cannot join real with imagined data, or data of different library versions")
         if (part.reward is None) != (head.reward is None):

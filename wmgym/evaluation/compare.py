@@ -21,7 +21,7 @@ from wmgym.evaluation.imagined import (
     start_states,
 )
 from wmgym.evaluation.intervals import prediction_powered
-from wmgym.evaluation.score import time_limit
+from wmgym.evaluation.score import require_env, time_limit
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -125,6 +125,7 @@ def compare(
             " wmgym.rank needs none"
         )
     world = world if isinstance(world, WorldModel) else load(world)
+    require_env(world)
     limit = time_limit(world, max_episode_steps)
     real = collect_each(
         world.task,

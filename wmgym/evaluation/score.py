@@ -121,12 +121,7 @@ def score(
     world = world if isinstance(world, WorldModel) else load(world)
     if env is not None:
         world = replace(world, task=on_robot(world.task, env))
-    if not world.task.has_env:
-        raise ValueError(
-            "this world has no env to score policies against: its data were recorded. "
-            "wmgym.score_open_loop(world, recorded) judges it by episodes that it has not seen; where there "
-            "is an env, load the world with task=wmgym.make_task(...)"
-        )
+    require_env(world)
     limit = time_limit(world, max_episode_steps)
     everyone = {**candidates, RANDOM: None}
     before = cpu_seconds()
@@ -203,6 +198,21 @@ def score(
     spent = time.perf_counter() - wall, cpu_seconds() - cpu
     origin = Origin(_fingerprint(world), library_versions(), *spent, speed=speed)
     return replace(report, verdict=verdict(report), origin=origin)
+
+
+def require_env(world: WorldModel) -> None:
+    """Refuse a world that was made of recorded data, whose policies no real env plays.
+
+    Raises:
+        ValueError: says what to do instead.
+    """
+    if not world.task.has_env:
+        raise ValueError(
+            "this world has no env to score policies against: its data were recorded. "
+            "wmgym.score_open_loop(world, recorded) judges it by episodes that it has not seen, and "
+            "wmgym.rank needs no real episode; where there is an env, load the world with "
+            "task=wmgym.make_task(...)"
+        )
 
 
 def time_limit(world: WorldModel, max_episode_steps: int | None) -> int:

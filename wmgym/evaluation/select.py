@@ -17,7 +17,7 @@ from wmgym.envs.rollout import rollout
 from wmgym.evaluation.best_arm import spend
 from wmgym.evaluation.gap_report import env_name
 from wmgym.evaluation.imagined import check_numbers, further_seeds, over_policies, start_states
-from wmgym.evaluation.score import time_limit
+from wmgym.evaluation.score import require_env, time_limit
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -122,6 +122,7 @@ def select(
     if imagined_episodes < 2:
         raise ValueError(f"imagined_episodes must be at least 2, got {imagined_episodes}")
     world = world if isinstance(world, WorldModel) else load(world)
+    require_env(world)
     limit = time_limit(world, max_episode_steps)
     seeds = further_seeds(seed, max(imagined_episodes, real_budget))
     starts = start_states(world.task, [reset_seed(each, 0) for each in seeds])  # real episodes' first

@@ -159,7 +159,10 @@ def _try_functions(train: Transitions) -> None:
     )
     for function in (task.reward, task.terminated):
         if function is not None and not task.from_table:
-            function(state, action, after, unobserved)
+            answer = torch.as_tensor(function(state, action, after, unobserved))
+            if not answer.isfinite().all():
+                row = int((~answer.isfinite()).nonzero()[0])
+                raise ValueError(f"reward_fn returned {answer[row]:g} for row {row} of the data; mend it")
 
 
 def _fit_ensemble(

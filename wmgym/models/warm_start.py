@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wmgym.data.layouts import difference
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task, alike
@@ -28,8 +29,8 @@ def kind(begin: WorldModel, task: Task) -> type[EnsembleMLP]:
         )
     if not alike(begin.task, task):
         raise ValueError(
-            f"{task.env_id or 'the data'} has other states or actions than "
-            f"{begin.task.env_id or 'the world'}; fit a world of it from the start"
+            "the data have other states or actions than the world: "
+            f"{difference(task, begin.task)}; fit a world of them from the start"
         )
     if (begin.task.reward is None) != (task.reward is None):
         raise ValueError("begin= learned its reward or the data's task does, not both; fit from the start")

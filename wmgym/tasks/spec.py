@@ -40,7 +40,12 @@ class OnCore:
 
     def __call__(self, state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         """What the function says, one value a row."""
-        answer = self.function(self.core.observe(state), action, self.core.observe(next_state))
+        obs, next_obs = self.core.observe(state), self.core.observe(next_state)
+        try:
+            answer = self.function(obs, action, next_obs)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"{self.name} raised {type(error).__name__}: {said}") from error
         found, need = tuple(getattr(answer, "shape", ())), tuple(next_state.shape[:-1])
         if found != need:
             raise ValueError(f"{self.name} returned shape {found}, expected {need}: one value a row")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from tests.data.importers.pendulums import HEADER, PERIOD, run, write_csv
 from tests.data.importers.test_from_log import read, refused
+from wmgym.calibration.adapt import adapt
+from wmgym.calibration.calibrate import calibrate
 from wmgym.data.importers import csv
 from wmgym.data.importers.from_log import from_log
+from wmgym.data.transitions import concat
+from wmgym.models.config import FitConfig
+from wmgym.models.fit import fit
 
 NAMES = HEADER.split(",")
 
@@ -120,3 +127,31 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "objects.npz"
     np.savez(path, obs=np.array([{}], object), action=np.zeros((1, 1)))
     refused("array 'obs' holds Python objects, which are pickled", path)
+
+
+def test_logs_of_one_robot_are_joined_by_the_first_ones_task(tmp_path: Path) -> None:
+    paths = [write_csv(tmp_path / f"run{seed}.csv", run(seed)) for seed in range(3)]
+    first, second = (read(path) for path in paths[:2])
+    said = r"action_space Box\(.*\) and Box\(.*; read all logs .* from_log\(..., task=first.task\)"
+    with pytest.raises(ValueError, match=rf"^cannot join data of {said}"):
+        concat([first, second])
+    world = fit(first, FitConfig(members=2, width=8, depth=1, max_updates=1))
+    for use in (calibrate, adapt):
+        with pytest.raises(ValueError, match=said):
+            use(world, second)
+    with pytest.raises(ValueError, match=said):
+        fit(second, FitConfig(members=2, width=8, depth=1, max_updates=1), begin=world)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* of the actions are outside action_space")
+        again = read(paths[1], task=first.task)
+    assert len(concat([first, again])) == 238
+    assert calibrate(world, again).calibration is not None
+
+
+def test_fractions_are_no_discrete_actions(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "run.csv", run(0))
+    refused(
+        r"^action -?0.\d+ is no whole number, as action_space Discrete\(2\)",
+        path,
+        action_space=spaces.Discrete(2),
+    )

@@ -205,6 +205,9 @@ def _joined(task: Task, runs: Sequence[Run]) -> Transitions:
     terminated[np.cumsum(lengths) - 1] = [run.terminated for run in runs]
     action = np.concatenate([run.action for run in runs])
     whole = isinstance(task.action_space, spaces.Discrete)
+    if whole and (action != np.rint(action)).any():
+        wrong = action[action != np.rint(action)][0]
+        raise ValueError(f"action {wrong:g} is no whole number, as action_space {task.action_space} asks for")
     columns: dict[str, Any] = {
         "obs": np.concatenate([run.obs[:-1] for run in runs]),
         "action": action.astype(np.int64) if whole else action,

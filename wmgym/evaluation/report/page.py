@@ -58,6 +58,10 @@ def write_report(
         ImportError: jinja2 or matplotlib is missing.
         StoreError: the file cannot be written.
     """
+    if not isinstance(report, GapReport):
+        raise TypeError(
+            f"write_report takes what wmgym.score returns, got a {type(report).__name__}; print that one"
+        )
     figures = charts()
     found = report.verdict or verdict(report)
     headline, tone = _HEADLINES[found.level]
