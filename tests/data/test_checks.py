@@ -6,9 +6,11 @@ import re
 import time
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation
 
 from tests import toy
 from tests.data.importers.pendulums import run
@@ -16,6 +18,8 @@ from wmgym.data.checks import check
 from wmgym.data.collect import collect
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
+from wmgym.models.config import FitConfig
+from wmgym.models.fit import fit
 from wmgym.tasks.described import describe_task
 
 NAMES = ("x", "y", "z")
@@ -210,6 +214,17 @@ def test_few_and_repeated_episodes_are_named() -> None:
     columns = {name: getattr(data, name)[rows] for name in COLUMNS}
     twice = from_arrays(data.task, **(columns | {"episode": np.repeat(np.arange(7), 60)}))
     assert "episode 6 repeats episode 2" in found(twice)["repeated episodes"]
+
+
+def test_a_one_hot_is_named_before_a_world_is_made_of_it() -> None:
+    data = collect(lambda: FlattenObservation(gym.make("FrozenLake-v1")), steps=300, seed=0)
+    assert "obs_0 to obs_15 are a one-hot" in found(data)["one-hot columns"]
+    with pytest.warns(UserWarning, match="obs_0 to obs_15 are a one-hot: exactly one is 1 in every row"):
+        fit(data, FitConfig(members=2, width=8, depth=1, max_updates=1))
+    flags = (np.random.default_rng(0).random((20, 61, 3)) > 0.5).astype(float)  # which are independent
+    assert "one-hot columns" not in found(log(change=lambda path: flags))
+    pair = np.stack([flags[..., 0], 1 - flags[..., 0], flags[..., 1]], -1)
+    assert "one-hot columns" not in found(log(change=lambda path: pair))
 
 
 @pytest.mark.slow

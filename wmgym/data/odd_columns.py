@@ -8,6 +8,7 @@ from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 
 LOOKED_AT = 100_000  # rows at most that a check looks at where it needs quantiles or formulas
+_ONE_OF = 3  # columns that a one-hot has; two may be a flag and its opposite
 _LEAP = 5  # times the steps beside it; no step of the MuJoCo tasks reaches twice that without a reset
 _TURNS = {2 * np.pi: "2 pi", 360.0: "360", 2.0: "2"}  # full turns in radians, degrees and half turns
 
@@ -84,6 +85,27 @@ def traits(data: Transitions) -> str | None:
         if named := [column_name(data, k) for k in sorted(numbers - always)]:
             lines.append(f"{', '.join(named[:5])}{' and more' if len(named) > 5 else ''} {what}")
     return "; ".join(lines) or None
+
+
+def one_hot(data: Transitions) -> str | None:
+    """Neighbouring columns of which exactly one is 1 in every row."""
+    rows = some_rows(data)
+    every = np.concatenate([data.core[rows], data.next_core[rows]])
+    binary = np.append(((every == 0) | (every == 1)).all(0), False)
+    start = 0
+    while start < len(binary):
+        stop, total = start, np.zeros(len(every))
+        while binary[stop] and (total + every[:, stop]).max() <= 1:
+            total += every[:, stop]
+            stop += 1
+        if (total == 1).all() and (every[:, start:stop].max(0) > 0).sum() >= _ONE_OF:
+            first, last = (data.task.core.names[k] for k in (start, stop - 1))
+            return (
+                f"{first} to {last} are a one-hot: exactly one is 1 in every row. A world names each by "
+                "itself, so that imagined rows may have none or several; show what they stand for as numbers"
+            )
+        start = stop + 1 if not binary[stop] else start + 1
+    return None
 
 
 def jumps(data: Transitions) -> str | None:

@@ -6,6 +6,7 @@ a leg touches the ground is seen from where it has come to.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.data.columns import LARGEST
+from wmgym.data.odd_columns import one_hot
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec, Record, check_arrays
 from wmgym.models.config import FitConfig
@@ -151,6 +153,8 @@ def fit_flags(
     flags = [i for i in geometry.whole if len(np.unique(every[:, i])) == 2]
     if not flags:
         return None
+    if (said := one_hot(train)) is not None:
+        warnings.warn(said, stacklevel=3)
     config, low, high = replace(config, members=1), every.min(0), every.max(0)
     model = FlagNetwork(pair_shape(train, config, len(flags)), generator)
     next_core = train.next_core.copy()
