@@ -83,7 +83,7 @@ def test_bounds_hold_for_the_few_that_last() -> None:
         marginal_calibration(data, np.ones(4), 0.8), reach=wide, center=0 * wide, data_std=wide / wide
     )
     found = {
-        name: error_bounds(blank, replays(kept), lasting, group, False)["half_width"][:, 0]
+        name: error_bounds(blank, replays(kept), group, False, lasting)["half_width"][:, 0]
         for name, lasting in (("all", None), ("lasting too", replays(over)))
     }
     lasts = group % 10 == 0

@@ -93,7 +93,7 @@ def calibrate(
             tell(1)
         replays = stacked(steps)
         lasting = replays if calib.terminated.any() else None
-        return error_bounds(blank, survived(replays, calib, starts), lasting, *groups(calib, starts))
+        return error_bounds(blank, survived(replays, calib, starts), *groups(calib, starts), lasting)
 
     units = [Unit(f"propagation {propagation}", propagation) for propagation in PROPAGATIONS]
     with track("calibrate", len(PROPAGATIONS) * horizon, show=progress) as advance:

@@ -53,19 +53,19 @@ class ConformalTable:
 def error_bounds(
     blank: Calibration,
     replays: OpenLoopStep,
-    lasting: OpenLoopStep | None,
     group: np.ndarray,
     few_groups: bool,
+    lasting: OpenLoopStep | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of a ``Calibration`` that one propagation's replays give, by their names there.
 
     Args:
         blank: the level and the marginal state range.
         replays: ``n`` held-out windows, in which those that a termination ended keep their last values.
-        lasting: the same with NaN there, if any was ended. Bounds hold for these alone too: where most
-            policies fall early, the last errors of those say nothing of one that does not.
         group: ``(n,)``, see ``groups``.
         few_groups: whether the level is to be raised for them.
+        lasting: the same windows with NaN where a termination ended them, if any was. Bounds hold for these
+            alone too: where most policies fall early, their last errors say nothing of one that does not.
     """
     powers = _powers(blank, replays, group)
     steps, by_step, by_disagreement = _tables(blank, replays, powers, group, few_groups)
