@@ -366,3 +366,75 @@ def test_an_env_that_fixes_the_size_of_its_pictures_is_drawn(height: int, width:
         del gym.registry["Fixed-v0"]
     assert picture.shape == (height, width, 3)
     assert picture.std() > 0
+
+
+HAND = """
+<mujoco>
+  <option timestep="0.01" gravity="0 0 0"/>
+  <default><joint type="hinge" axis="0 0 1" damping="0.2" limited="true"/></default>
+  <worldbody>
+    <body>
+      <joint name="shoulder" range="-30 30"/>
+      <geom type="capsule" fromto="0 0 0 .3 0 0" size=".03"/>
+      <body pos=".3 0 0">
+        <joint name="elbow" range="60 100"/>
+        <geom type="capsule" fromto="0 0 0 .3 0 0" size=".03"/>
+        <site name="tip" pos=".3 0 0"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="shoulder" gear=".3"/><motor joint="elbow" gear=".3"/></actuator>
+  <sensor><framepos objtype="site" objname="tip"/><framelinvel objtype="site" objname="tip"/></sensor>
+</mujoco>
+"""
+
+
+class Hand(gym.Env[np.ndarray, np.ndarray]):
+    """An arm that shows where its hand is and, if asked to, how fast that moves."""
+
+    dt = 0.02
+
+    def __init__(self, moving: bool = True) -> None:
+        self.model = mujoco.MjModel.from_xml_string(HAND)
+        self.data = mujoco.MjData(self.model)
+        self.shown = [0, 1, 3, 4] if moving else [0, 1]
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (len(self.shown),), np.float64)
+
+    def _get_obs(self) -> np.ndarray:
+        mujoco.mj_forward(self.model, self.data)
+        return np.array(self.data.sensordata[self.shown])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:] = self.np_random.uniform((-0.3, 1.2), (0.3, 1.6))
+        return self._get_obs(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data, 2)
+        return self._get_obs(), 0.0, False, False, {}
+
+
+def test_what_nothing_shows_is_unseen_where_what_is_shown_tells_enough(tmp_path: Path) -> None:
+    data = wmgym.collect(Hand, steps=1_500, max_episode_steps=30, workers=1)
+    core = data.task.core
+    assert core.layout is not None
+    assert core.layout.kept == (2, 3)  # type: ignore[attr-defined]
+    assert core.geometry.free == (2, 3)  # the joints' velocities; their places follow from the hand's
+    assert core.shown_dim == 0
+    assert {i for kind, i in Coordinates(core.geometry).feature_labels if kind == "world"} == {0, 1, 4, 5}
+    config = wmgym.FitConfig(members=2, width=32, depth=2, max_updates=100)
+    wmgym.fit(data, config).save(tmp_path / "world")
+    env = wmgym.ImaginedEnv(wmgym.load(tmp_path / "world", task=data.task), max_episode_steps=5)
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == env.step(env.action_space.sample())[0].shape == (4,)
+
+
+def test_what_nothing_shows_is_seen_where_it_tells_more() -> None:
+    data = wmgym.collect(lambda: Hand(False), steps=1_500, max_episode_steps=30, workers=1)
+    core = data.task.core
+    assert {2, 3} <= {*core.hidden}
+    assert core.geometry.free == ()
+    assert {i for kind, i in Coordinates(core.geometry).feature_labels if kind == "world"} == {0, 1, 2, 3}

@@ -38,9 +38,9 @@ def settle(data: Transitions, columns: Any) -> Transitions:
         action=data.action.reshape(count, -1).astype(np.float64),
         episode=data.episode,
     )
-    shown, kept, fixed = find_shown(robot, steps)
-    core = core_of(settled(robot, kept, fixed, shown, tuple(f"obs_{k}" for k in kept)))
-    taken = list(kept)
+    found = find_shown(robot, steps)
+    core = core_of(settled(robot, found, tuple(f"obs_{k}" for k in found.kept)))
+    taken = list(found.kept)
     return replace(
         data,
         task=replace(with_core(data.task, core), robot=None),

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.shown import Column, Shown
+from wmgym.tasks.mjcf.shown import Column, Found, Shown
 
 _EXACT = 2e-6  # largest error relative to the column's largest value; float32 rounds at 6e-8
 _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
 _LIKELY = 6  # candidates that are tried for each column
 _FEATURES = 200  # random ones, of the test for memory
+_AS_WELL = (
+    1.1  # what observations alone leave of a column's variance, relative to what they leave with the state
+)
 _UNEXPLAINED, _MEMORY = 0.01, 0.05  # shares of a column's variance that decide in the test for memory
 
 
@@ -42,12 +45,12 @@ class Recorded:
     episode: np.ndarray
 
 
-def find_shown(robot: Robot, steps: Recorded) -> tuple[Shown, tuple[int, ...], tuple[int, ...]]:
+def find_shown(robot: Robot, steps: Recorded) -> Found:
     """How observations show the state.
 
-    Returns:
-        The columns; those that the state does not explain and that the env must remember, which are kept
-        behind it; and the numbers of the core, kept ones included, that never change within an episode.
+    Where they tell the future as well as the state does, the numbers that they do not show are needless, and
+    what they show of these is kept in their place. An arm's hand and what it pushes say more of each other
+    than all its joints do.
     """
     core = np.concatenate([steps.core, steps.next_core])
     obs = np.concatenate([steps.obs, steps.next_obs])
@@ -56,6 +59,10 @@ def find_shown(robot: Robot, steps: Recorded) -> tuple[Shown, tuple[int, ...], t
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     kept = [k for k in open_ if still[k]]
     kept += _remembered(robot, steps, [k for k in open_ if not still[k]])
+    needless = _hidden(robot, core, columns)
+    needless = needless if needless and _tells(robot, steps) else ()
+    if needless:
+        kept += [k for k in open_ if k not in kept and len(np.unique(obs[:, k])) > 2]
     kept.sort()
     dim = core.shape[1] + len(kept)
     found = [_shifted(column, core.shape[1], len(kept)) for column in columns]
@@ -67,7 +74,8 @@ def find_shown(robot: Robot, steps: Recorded) -> tuple[Shown, tuple[int, ...], t
             found[k] = Column(low=float(values[0]), high=float(values[1]), classed=True)
     fixed = _fixed(robot, steps) + [core.shape[1] + place for place, k in enumerate(kept) if still[k]]
     usual = (*np.median(steps.core, 0).tolist(), *np.median(steps.obs[:, kept], 0).tolist())
-    return _pruned(dim, robot.sums, found, usual), tuple(kept), tuple(fixed)
+    needless = tuple(i for i in needless if i not in fixed)
+    return Found(_pruned(dim, robot.sums, found, usual), tuple(kept), tuple(fixed), needless)
 
 
 class _Search:
@@ -192,6 +200,29 @@ def _remembered(robot: Robot, steps: Recorded, open_: list[int]) -> list[int]:
     beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now, whole)
     memory = (without > _UNEXPLAINED) & (beside < _MEMORY * without)
     return [k for k, yes in zip(open_, repeats | memory, strict=True) if yes]
+
+
+def _hidden(robot: Robot, core: np.ndarray, columns: list[Column]) -> tuple[int, ...]:
+    """Numbers that matter and that nothing shows; none of robots that are seen from a frame of their own."""
+    if robot.base is not None or robot.pitch is not None:
+        return ()
+    shown = _pruned(core.shape[1], robot.sums, columns, ()).numbers
+    moving = np.flatnonzero((core != core[0]).any(0)).tolist()
+    return tuple(i for i in moving if i not in shown and i not in robot.nowhere)
+
+
+def _tells(robot: Robot, steps: Recorded) -> bool:
+    """Whether observations alone foresee the next ones as well as they do beside the whole state."""
+    moving = np.flatnonzero((steps.next_obs != steps.obs).any(0))
+    if len(steps.core) < 500 or not len(moving):
+        return False
+    rows = np.linspace(0, len(steps.core) - 1, min(len(steps.core), _ROWS)).astype(np.int64)
+    whole = steps.episode[rows] % 4 == 3 if steps.episode[-1] >= 7 else np.arange(len(rows)) % 4 == 3
+    change = (steps.next_obs - steps.obs)[rows][:, moving]
+    alone = [steps.obs[rows], steps.action[rows]]
+    without = _unexplained(np.concatenate(alone, 1), change, whole)
+    beside = _unexplained(np.concatenate([*alone, _turned(robot, steps.core[rows])], 1), change, whole)
+    return bool((without <= _AS_WELL * beside + _UNEXPLAINED).all())
 
 
 def _turned(robot: Robot, core: np.ndarray) -> np.ndarray:

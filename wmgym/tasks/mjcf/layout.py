@@ -12,7 +12,7 @@ import numpy as np
 from wmgym.io.schema import STRICT
 from wmgym.tasks.layout import Core, Geometry
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.shown import Mirror, Shown, all_readouts
+from wmgym.tasks.mjcf.shown import Found, Mirror, Shown, all_readouts
 from wmgym.tasks.mjcf.simulation import PARTS, physical_state, simulation
 
 Env: TypeAlias = gym.Env[Any, Any]
@@ -94,11 +94,15 @@ def robot_of(env: Env) -> Robot | None:
 
 def unsettled(robot: Robot, obs_dim: int) -> ModelLayout:
     """The layout as long as nothing is known of the observation."""
-    return settled(robot, (), (), all_readouts(len(robot.names), obs_dim), ())
+    return settled(robot, Found(all_readouts(len(robot.names), obs_dim), (), ()), ())
 
 
 def geometry(
-    robot: Robot, shown: Collection[int] = (), fixed: tuple[int, ...] = (), more: int = 0
+    robot: Robot,
+    shown: Collection[int] = (),
+    fixed: tuple[int, ...] = (),
+    needless: tuple[int, ...] = (),
+    more: int = 0,
 ) -> Geometry:
     """What the numbers mean, once it is known which of them the observation shows and which never change.
 
@@ -106,13 +110,15 @@ def geometry(
         robot: the model's.
         shown: numbers that the observation shows.
         fixed: that do not change within an episode.
+        needless: that the network predicts and need not see.
         more: numbers behind the physical state.
     """
     still, shown = set(fixed), set(shown)
-    rotations = [at for at in robot.rotations if not still.issuperset(range(at, at + 4))]
+    apart = still.union(needless)
+    rotations = [at for at in robot.rotations if not apart.issuperset(range(at, at + 4))]
     base = robot.base if robot.base in rotations else None
     # Where the world looks the same everywhere, what a reward may yet depend on is what is shown.
-    free = tuple(i for i in robot.nowhere if i not in shown and i not in still)
+    free = tuple(i for i in robot.nowhere if i not in shown and i not in apart)
     heading = base is not None and not shown.isdisjoint(range(base, base + 4))
     pitch, velocities, positions = None, [], []
     if base is not None:
@@ -124,6 +130,7 @@ def geometry(
         positions.append(robot.nowhere)
     else:  # nothing turns with a base: all that is said of vectors is that they are some
         velocities += robot.vectors
+    free = (*free, *needless)
     return Geometry(
         dim=len(robot.names) + more,
         angles=tuple(i for i in robot.circle if i not in free and i not in still),
@@ -134,7 +141,7 @@ def geometry(
         positions=tuple(positions),
         velocities=tuple(velocities),
         rotations=tuple(at for at in rotations if at != base or heading),
-        stops=tuple((i, low, high) for i, low, high in robot.limits if i not in still and low < high),
+        stops=tuple((i, low, high) for i, low, high in robot.limits if i not in apart and low < high),
     )
 
 
@@ -172,22 +179,13 @@ def _units(layout: ModelLayout) -> tuple[str, ...]:
     return tuple(units)
 
 
-def settled(
-    robot: Robot, kept: tuple[int, ...], fixed: tuple[int, ...], shown: Shown, kept_names: tuple[str, ...]
-) -> ModelLayout:
-    """The layout once recorded data have told how the observation shows the state.
-
-    Args:
-        robot: the model's.
-        kept: observation columns that follow the physical state.
-        fixed: numbers of the core that do not change within an episode.
-        shown: the columns.
-        kept_names: of the kept ones.
-    """
+def settled(robot: Robot, found: Found, kept_names: tuple[str, ...]) -> ModelLayout:
+    """The layout once recorded data have told how the observation shows the state; names are of kept ones."""
+    shown, kept = found.shown, found.kept
     return ModelLayout(
         sizes=robot.sizes,
         names=(*robot.names, *kept_names),
-        geometry=geometry(robot, shown.numbers, fixed, len(kept)),
+        geometry=geometry(robot, shown.numbers, found.fixed, found.needless, len(kept)),
         joint_limits=robot.limits,
         kept=kept,
         shown=shown,

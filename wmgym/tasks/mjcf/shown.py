@@ -67,6 +67,24 @@ class Shown:
         return {i for i in found if i < self.dim} | {i for k in turned for i, _ in self.angles[k]}
 
 
+@dataclass(frozen=True)
+class Found:
+    """How observations show the state.
+
+    Attributes:
+        shown: the columns.
+        kept: those that follow the physical state in the core: the env remembers them, or they stand for what
+            nothing shows.
+        fixed: numbers of the core, kept ones included, that never change within an episode.
+        needless: numbers that nothing shows and that do not help to foresee what is shown.
+    """
+
+    shown: Shown
+    kept: tuple[int, ...]
+    fixed: tuple[int, ...]
+    needless: tuple[int, ...] = ()
+
+
 class Mirror:
     """``Shown`` as two functions."""
 
