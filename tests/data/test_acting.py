@@ -17,6 +17,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import wmgym
 from tests.families import Line, Reach, Rover
+from wmgym.agents.config import TrainConfig
+from wmgym.agents.sb3.train import check_agent
+from wmgym.agents.sb3.trial import try_training
 from wmgym.data.acting import Actor, PolicyError
 from wmgym.data.collect import collect
 from wmgym.data.pool import as_policies
@@ -185,12 +188,23 @@ def test_sb3_trains_where_actions_do_not_count_from_zero(space: Any, tmp_path: P
     model = PPO("MlpPolicy", venv, n_steps=4, batch_size=8, device="cpu", seed=0).learn(8)
     policies = {"model": model}
     if isinstance(space, spaces.Discrete):
-        policies |= {"saved": wmgym.sb3.export_policy(model, tmp_path / "saved")}
+        model.save(tmp_path / "model.zip")
+        read = wmgym.sb3.import_sb3(tmp_path / "model.zip", world.task)
+        assert (int(read.low), int(read.high)) == (space.start, space.start + 2)
+        policies |= {"saved": wmgym.sb3.export_policy(model, tmp_path / "saved"), "read": read}
         model = DQN("MlpPolicy", venv, device="cpu", learning_starts=4, batch_size=4).learn(8)
         policies |= {"dqn": model}
     report = wmgym.score(world, policies, real_episodes=2)
     if "saved" in policies:
-        assert report["saved"].real_returns == report["model"].real_returns
+        returns = [report[name].real_returns for name in ("model", "saved", "read")]
+        assert returns[0] == returns[1] == returns[2]
+    try_training(world.task, TrainConfig(num_envs=2))
+    if isinstance(space, spaces.Discrete):
+        check_agent(Line(space), TrainConfig())
+        real = PPO("MlpPolicy", Line(space), n_steps=4, batch_size=4, device="cpu")  # not trained
+        assert set(act(real, np.zeros((4, 1)), world.task).tolist()) <= {*range(space.start, space.start + 3)}
+    with pytest.raises(ValueError, match=f"SAC takes no {type(space).__name__} actions; .*: PPO, A2C"):
+        wmgym.train(world, algorithm="SAC", steps=8)
 
 
 def test_a_torch_module_acts_in_evaluation_mode() -> None:

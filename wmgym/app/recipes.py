@@ -160,7 +160,7 @@ def _base(config: RunConfig, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return online if train.algorithm == ONLINE else in_rounds
     if config.env_id not in _IN_ROUNDS:
         space = make_task(config.env_id, env_kwargs=env_kwargs).action_space
-        if isinstance(space, spaces.Discrete):
+        if not isinstance(space, spaces.Box):
             in_rounds["train"] = replace(_TRAIN, algorithm="PPO", hyperparameters=_PPO)
     usual = ONLINE if config.rounds is None and in_rounds["train"] == _TRAIN else None
     asked = train.get("algorithm", usual) if isinstance(train, Mapping) else usual

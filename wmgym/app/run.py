@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -188,8 +189,8 @@ class _Run:
         with refusing(str(self.out), "an agent", "remove it and run again"):
             self.sb3.load_agent(model, self.agent)
         return {  # a policy can get stuck where its noisy self does not
-            "explore": lambda obs: model.predict(obs, deterministic=False),
-            "greedy": lambda obs: model.predict(obs, deterministic=True),
+            "explore": functools.partial(model.predict, deterministic=False),
+            "greedy": functools.partial(model.predict, deterministic=True),
         }
 
     def _train(self, folder: Path, seed: int, steps: int) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from wmgym.tasks.actions import from_zero
+
 
 class ModelPolicy:
     """A model with ``predict``, such as Stable-Baselines3's, with all that it was trained behind.
@@ -32,7 +34,10 @@ class ModelPolicy:
         self._predict = predict
         self.keywords = _parameters(predict)
         self.takes_dict = isinstance(getattr(model, "observation_space", None), spaces.Dict)
-        self.action_space = getattr(model, "action_space", None)
+        space = getattr(model, "action_space", None)
+        homes = {each.__module__.partition(".")[0] for each in type(model).__mro__}
+        counts = bool(homes & {"stable_baselines3", "sb3_contrib"})  # from 0, whatever its space says
+        self.action_space = from_zero(space) if counts and space is not None else space
         self._normaliser = normaliser_of(model)
 
     def __call__(self, obs: Any, **memory: Any) -> Any:

@@ -283,6 +283,8 @@ def _shown(world: World, full: Array) -> Array:
     if space.dtype.kind in "iu":
         flat = flat.round()
     obs: Array = flat.astype(space.dtype)
+    if space.dtype.kind == "b":
+        return obs  # any number but 0 is true
     if np.isfinite(space.low).any() or np.isfinite(space.high).any():
         obs = obs.clip(space.low.reshape(1, -1), space.high.reshape(1, -1))
     return obs

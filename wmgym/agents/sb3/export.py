@@ -21,6 +21,7 @@ from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, Normaliser
 from wmgym.data.foreign import normaliser_of
 from wmgym.data.policy import MLPPolicy, PolicyCard, action_bounds
 from wmgym.data.policy_onnx import Activation, Head
+from wmgym.tasks.actions import from_zero
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",
@@ -100,16 +101,16 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
     Raises:
         ValueError: another architecture than a plain MLP.
     """
+    space = policy.action_space
+    if not isinstance(space, (spaces.Box, spaces.Discrete)):
+        raise ValueError(f"action space must be Box or Discrete, got {space}")
     modules, head, noise = _actor(policy, kind)
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     others = [m for m in modules if not isinstance(m, (nn.Linear, nn.Identity, nn.Flatten))]
     kinds = {type(m) for m in others}
     if len(kinds) > 1 or not kinds <= set(ACTIVATIONS) or len(others) != len(linear) - 1:
         raise ValueError(f"{kind}'s actor is no plain MLP; export it by hand as wmgym.MLPPolicy")
-    space = policy.action_space
-    if not isinstance(space, (spaces.Box, spaces.Discrete)):
-        raise ValueError(f"action space must be Box or Discrete, got {space}")
-    low, high = action_bounds(space)
+    low, high = action_bounds(from_zero(space))  # as its predict counts, whatever the space says
     arrays = MLPPolicy(
         name=name,
         weights=tuple(_array(m.weight).T.copy() for m in linear),

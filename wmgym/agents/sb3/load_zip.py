@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -31,6 +32,7 @@ from wmgym.data.policy_onnx import Activation
 from wmgym.io import files
 from wmgym.io.files import StoreError
 from wmgym.io.schema import refusing
+from wmgym.tasks.actions import from_zero
 from wmgym.tasks.task import Task
 
 _MOST_LAYERS = 64
@@ -107,12 +109,13 @@ def import_sb3(
     title = name or os.path.splitext(os.path.basename(path))[0]
     with refusing(os.fspath(path), "a policy", "train it again"):  # weights that are not finite
         policy = policy_arrays(own, kind.algorithms[0], title)
-    low, high = action_bounds(task.action_space)
+    low, high = action_bounds(from_zero(task.action_space))
     if policy.obs_dim != task.obs_dim or policy.low.shape != low.shape:
         raise ValueError(f"{path} is of an env with other spaces than {task.env_id or 'the task'}")
     if not (np.array_equal(policy.low, low) and np.array_equal(policy.high, high)):
         raise ValueError(f"{path} is of an env with other action bounds than {task.env_id or 'the task'}")
-    return behind(normalizer, policy)
+    low, high = action_bounds(task.action_space)
+    return behind(normalizer, replace(policy, low=low, high=high))
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -164,7 +167,9 @@ def _build(
         if isinstance(task.action_space, spaces.Discrete) and not kind.discrete:
             raise ValueError(f"{kind.algorithms[0]} takes no Discrete actions")
         with torch.random.fork_rng([]):  # the weights that SB3 draws are overwritten
-            policy = kind.build(task.observation_space, task.action_space, lambda _: 0.0, **options)
+            policy = kind.build(
+                task.observation_space, from_zero(task.action_space), lambda _: 0.0, **options
+            )
         rest = {k: v for k, v in policy.state_dict().items() if not k.startswith(kind.actor)}
         policy.load_state_dict({**rest, **actor})
     except Exception as error:  # SB3 asserts, and torch compares names and shapes

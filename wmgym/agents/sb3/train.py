@@ -109,11 +109,10 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     Raises:
         ValueError: an algorithm that does not take the env's actions, or what its class refuses.
     """
-    discrete = isinstance(env.action_space, spaces.Discrete)
-    name = config.algorithm or ("PPO" if discrete else "SAC")
-    usable = DISCRETE_ALGORITHMS if discrete else BOX_ALGORITHMS
+    kind = type(env.action_space).__name__
+    name = config.algorithm or ("SAC" if kind == "Box" else "PPO")
+    usable = {"Box": BOX_ALGORITHMS, "Discrete": DISCRETE_ALGORITHMS}.get(kind, ("PPO", "A2C"))
     if name not in usable:
-        kind = "Discrete" if discrete else "Box"
         raise ValueError(f"{name} takes no {kind} actions; algorithms that do: {', '.join(usable)}")
     home = sb3_contrib if hasattr(sb3_contrib, name) else stable_baselines3
     build = DynaSAC if name == "DynaSAC" else getattr(home, name)

@@ -10,7 +10,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -18,6 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3.train import new_agent
 from wmgym.envs.conventions import row_of
+from wmgym.tasks.actions import from_zero, whole
 from wmgym.tasks.task import Task
 
 _SHORT = {"n_steps": 2, "gradient_steps": 1}  # one update, of any size, tells
@@ -37,8 +37,7 @@ def try_training(task: Task, config: TrainConfig) -> None:
     """
     given = dict(config.hyperparameters)
     _check_whole(given, "n_steps", "batch_size")
-    discrete = isinstance(task.action_space, spaces.Discrete)
-    if (config.algorithm or ("PPO" if discrete else "SAC")) in ("PPO", "A2C"):
+    if (config.algorithm or ("PPO" if whole(task.action_space) else "SAC")) in ("PPO", "A2C"):
         given["n_steps"] = 2  # the default of thousands would take minutes
     _shorten(given, _SHORT | {"buffer_size": max(_BUFFER, config.num_envs)})
     with _refusing(config.algorithm or "SB3"):
@@ -120,7 +119,7 @@ class _Still(VecEnv):
 
     def __init__(self, task: Task, num_envs: int) -> None:
         self.metadata: dict[str, Any] = {}
-        super().__init__(num_envs, task.env_space, task.action_space)
+        super().__init__(num_envs, task.env_space, from_zero(task.action_space))
         self._task = task
 
     def reset(self) -> VecEnvObs:
