@@ -52,7 +52,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         verdict_tables.verdicts, verdict_tables.exploitation,
         reality_tables.reality_errors, reality_tables.reality_returns, reality_tables.reality_coverage,
         reality_tables.reality_cost, reality_tables.detection_by_shift, reality_tables.fallback_gaps,
-        reality_tables.hybrid_speed,
+        reality_tables.hybrid_speed, reality_tables.retrained_scores,
     )
 }  # fmt: skip
 """What a template may ask for, by name; words after the name are arguments."""

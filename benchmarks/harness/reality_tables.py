@@ -90,6 +90,19 @@ def detection_by_shift() -> str:
     return table(["shift", *(short(env) for env in envs)], shown)
 
 
+def retrained_scores() -> str:
+    """Of every task and shift: scores on the robot of the policy as it is, retrained, and learned on it."""
+    shown = []
+    for row in result_rows("retrained"):
+        scores = [
+            f"{row[name]:,.0f} \u00b1 {2 * row[f'{name}_se']:,.0f}"
+            for name in ("deployed", "retrained", "direct")
+        ]
+        shown.append([short(row["env"]), f"{row['shift']} ({row['kind']})", *scores, row["gate"]])
+    head = ["task", "shift", "deployed", "retrained", "SAC on the robot", "better in the adapted world"]
+    return table(head, shown) if shown else "Nothing has been measured yet."
+
+
 def fallback_gaps() -> str:
     """Of every task and policy: real and imagined returns without and with MuJoCo's help."""
     rows = result_rows("fallback")
