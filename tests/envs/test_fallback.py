@@ -57,10 +57,10 @@ def test_the_env_restarts_forks_and_says_so(pendulum_world: WorldModel) -> None:
     assert isinstance(single.step(np.zeros(1, np.float32))[-1]["fallback"], bool)
 
 
-def test_only_ensembles_of_known_robots_fall_back(
+def test_only_ensembles_of_robots_with_a_model_fall_back(
     cartpole_world: WorldModel, pendulum_world: WorldModel
 ) -> None:
-    with pytest.raises(ValueError, match="no known reward"):
+    with pytest.raises(ValueError, match="does not say how its state lies in MuJoCo"):
         wmgym.ImaginedVectorEnv(cartpole_world, 2, fallback="mujoco")
     with pytest.raises(ValueError, match="fallback must be"):
         wmgym.ImaginedVectorEnv(pendulum_world, 2, fallback="bullet")  # type: ignore[arg-type]
