@@ -86,18 +86,31 @@ class MujocoDynamics:
             if self._physics is None or self._physics.owner != os.getpid():
                 from wmgym.tasks.physics import Physics
 
+                if not self._bare.has_env:
+                    raise ValueError(
+                        "a function made the nominal model's env, which a file does not hold; pass its task: "
+                        "wmgym.load(path, task=wmgym.make_task(function))"
+                    )
                 self._physics = Physics.of(self._bare)
         return self._physics
 
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """No arrays; the task as JSON values."""
-        return {}, {"task": record_task(self.task).model_dump(mode="json")}
+        """No arrays; the task as JSON values, and whether a function makes its env."""
+        task, made = self.task, self.task.factory is not None or not self.task.has_env
+        return {}, {"task": record_task(task).model_dump(mode="json"), **({"function": True} if made else {})}
 
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> MujocoDynamics:
         """Rebuild what ``pack`` took apart."""
         record = TaskRecord.model_validate_json(json.dumps(settings["task"]))
-        return cls(rebuild_task(record, None, "the nominal model"))
+        task = rebuild_task(record, None, "the nominal model")
+        return cls(replace(task, env_id="") if settings.get("function") else task)
+
+    def made_by(self, task: Task) -> MujocoDynamics:
+        """The same with the env of another task, where a function made its own."""
+        if self.task.has_env or not task.has_env:
+            return self
+        return MujocoDynamics(replace(task, core=self.task.core, robot=None))
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the live model, which copies make anew."""
@@ -169,6 +182,11 @@ class ResidualDynamics:
             own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
             parts.append(unpack_dynamics(settings[name]["kind"], own, settings[name]["settings"]))
         return cls(parts[0], parts[1], from_json(Drive, settings.get("drive", {})))
+
+    def made_by(self, task: Task) -> ResidualDynamics:
+        """The same, its base with the env of another task where a function made its own."""
+        base: Any = self.base
+        return replace(self, base=base.made_by(task)) if hasattr(base, "made_by") else self
 
 
 def extended(action: Tensor, earlier: Tensor, nominal: Tensor) -> Tensor:

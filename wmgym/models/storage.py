@@ -128,6 +128,8 @@ def unpack_parts(
         record = _WorldRecord.model_validate_json(json.dumps(document))
         parts = _rebuild(record, arrays)
     parts["task"] = rebuild_task(record.task, task, name)
+    if task is not None and hasattr(parts["dynamics"], "made_by"):
+        parts["dynamics"] = parts["dynamics"].made_by(task)
     with refusing(*refusal):
         starts = len(arrays["starts"]) if record.start_states is None else record.start_states
         _check(parts, arrays, max(starts, 1))

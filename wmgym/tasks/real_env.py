@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -22,10 +22,16 @@ _PROVIDERS = {
 
 def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """``gym.make``, or a ValueError of one line that says what to do."""
+    with explaining(env_id), back_end_errors():
+        return gym.make(env_id, **env_kwargs)
+
+
+@contextlib.contextmanager
+def explaining(env_id: str) -> Iterator[None]:
+    """Import what registers an id; a ValueError of one line where Gymnasium does not find or make it."""
     try:
         import_provider(env_id)
-        with back_end_errors():
-            return gym.make(env_id, **env_kwargs)
+        yield
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         why = str(error).splitlines()[0]
         missing = [pip for start, (_, pip) in _PROVIDERS.items() if env_id.startswith(start)]
@@ -70,4 +76,19 @@ def refuse_import(env_id: str) -> None:
         raise ValueError(
             f"{env_id!r} needs the module {module!r}, which a file does not import: import it first "
             f"(wmgym --import {module}, on the command line), if you trust it"
+        )
+
+
+def refuse_other_actions(env: gym.Env[Any, Any], space: gym.Space[Any]) -> None:
+    """Refuse an env that an id made where a function had wrapped it.
+
+    Raises:
+        ValueError: it takes other actions.
+    """
+    if env.action_space != space:
+        name = "an env" if env.spec is None else repr(env.spec.id)
+        env.close()
+        raise ValueError(
+            f"{name} takes other actions than this task, whose env a function wrapped, which no file holds; "
+            "pass task=wmgym.make_task(function)"
         )

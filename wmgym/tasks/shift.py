@@ -10,6 +10,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from wmgym.tasks.real_env import explaining
+
 SHIFTED = "wmgym/Shifted-v0"
 """Id of the changed robot; its keyword ``env_id`` names the robot that was changed."""
 
@@ -125,12 +127,18 @@ def shift(env_id: str, *, env_kwargs: Mapping[str, Any] | None = None, **changes
         ValueError: no MuJoCo env of Gymnasium's kind, or changes that no robot can have.
         TypeError: a change of another name.
     """
+    if not isinstance(env_id, str):
+        raise ValueError(
+            f"shift takes the id of an env, got {type(env_id).__name__}; register a class of your own "
+            "(gymnasium.register) and pass that id"
+        )
     given = Shift(**changes).changes()
     if env_kwargs:
         given["env_kwargs"] = dict(env_kwargs)
     module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    limit = gym.spec(name).max_episode_steps
+    with explaining(env_id):
+        if module:
+            importlib.import_module(module)
+        limit = gym.spec(name).max_episode_steps
     env: gym.Env[Any, Any] = gym.make(SHIFTED, max_episode_steps=limit, env_id=env_id, **given)
     return env

@@ -27,7 +27,7 @@ from wmgym.tasks.goals import (
 )
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
-from wmgym.tasks.real_env import make_or_explain, refuse_import, same_joints
+from wmgym.tasks.real_env import make_or_explain, refuse_import, refuse_other_actions, same_joints
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
 
@@ -126,7 +126,9 @@ class Task:
             )
         refuse_import(self.env_id)
         limit = {"max_episode_steps": self.max_episode_steps}
-        return flat_env(make_or_explain(self.env_id, {**limit, **self.env_kwargs, **kwargs}))
+        env = flat_env(make_or_explain(self.env_id, {**limit, **self.env_kwargs, **kwargs}))
+        refuse_other_actions(env, self.action_space)
+        return env
 
     def read_core(self, env: gym.Env[Any, Any], obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned ``obs``: ``(core_dim,)`` float64."""
