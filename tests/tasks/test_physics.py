@@ -112,3 +112,24 @@ def test_a_model_that_changes_between_episodes_is_named() -> None:
     data = wmgym.collect(Heavier, steps=60, max_episode_steps=20, workers=1)
     with pytest.warns(UserWarning, match="body_mass"):
         Physics.of(data.task)
+
+
+class Stiffer(Everything):
+    def reset(self, **kwargs: Any) -> Any:
+        found = super().reset(**kwargs)
+        self.model.opt.gravity[2] = -5 - 5 * self.np_random.uniform()
+        self.model.jnt_stiffness[:] = 1 + self.np_random.uniform()
+        self.model.qpos_spring[0] = self.np_random.uniform()
+        return found
+
+
+def test_any_change_of_the_model_between_episodes_is_named() -> None:
+    data = wmgym.collect(Stiffer, steps=60, max_episode_steps=20, workers=1)
+    with pytest.warns(UserWarning, match=r"jnt_stiffness, opt.gravity, qpos_spring"):
+        Physics.of(data.task)
+
+
+def test_forces_beside_the_controls_are_named() -> None:
+    data = wmgym.collect(partial(Lively, pushed), steps=60, max_episode_steps=20, workers=1)
+    with pytest.raises(ValueError, match=r"mjData.xfrc_applied decides it too"):
+        Physics.of(data.task)

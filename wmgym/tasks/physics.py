@@ -189,9 +189,10 @@ class Physics:
         jumps = (np.abs(tried.after - tried.states)[:, size:] > 1e-9).any()
         if wrong.any() or jumps:
             name = "a mocap body" if jumps else self.task.core.names[int(np.argmax(shares[0]))]
+            why = f" ({', '.join(tried.besides)} decides it too)" if tried.besides else ""
             raise ValueError(
                 f"a step of {type(env.unwrapped).__name__} is more than a step of its model: {name} ends "
-                "elsewhere; take a learned world of it (wmgym.fit) as the simulator"
+                f"elsewhere{why}; take a learned world of it (wmgym.fit) as the simulator"
             )
 
     def _data(self) -> Any:

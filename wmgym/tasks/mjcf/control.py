@@ -6,6 +6,7 @@ fixed multiple of the actions plus a constant.
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,13 @@ from wmgym.tasks.mjcf.simulation import physical_state, simulation
 _TRIED, _EPISODE = 64, 16  # steps
 _EXACT = 1e-6  # of the largest control
 _DIGITS = 9
-_DECIDE = (
-    "body_mass", "body_inertia", "body_ipos", "body_pos", "body_quat", "jnt_range", "jnt_stiffness",
-    "dof_damping", "dof_armature", "dof_frictionloss", "actuator_gear", "actuator_gainprm",
-    "actuator_biasprm", "tendon_range",
-)  # fmt: skip
-_OF_SOLIDS = ("geom_size", "geom_pos", "geom_quat", "geom_friction")
+_MOVING = re.compile(r"(body|jnt|dof|geom|actuator|tendon|eq|pair|hfield|flex|wrap|qpos)(_|0)")
+_DERIVED = re.compile(
+    r"_(rgba|matid|user|group|plugin|sameframe|simple|subtreemass|rbound|aabb|bvh\w*|size_\w*|\w*num|\w*adr"
+    r"|\w*id|invweight0|M0|acc0|length0|cranklength|texcoord\w*)$"
+)  # what is only seen, or follows from the rest
+_OPTIONS = ("gravity", "wind", "magnetic", "density", "viscosity", "disableflags", "enableflags")
+_SHOWN = 4  # names in a message
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Tried:
         states: ``(n, k)`` physical states before each.
         after: ``(n, k)`` and after.
         actions: ``(n, width)`` as networks see them.
+        besides: what else decides the env's steps, by its names in MuJoCo.
     """
 
     control: Control
     states: np.ndarray
     after: np.ndarray
     actions: np.ndarray
+    besides: tuple[str, ...]
 
 
 def try_control(env: gym.Env[Any, Any], space: ActionSpace) -> Tried:
@@ -78,7 +82,7 @@ def try_control(env: gym.Env[Any, Any], space: ActionSpace) -> Tried:
     given = actions.uniform(space, rng, _TRIED)
     seen = actions.encoded(space, given)
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
-    over, traits, differs, began_at = True, None, set[str](), 0
+    over, traits, differs, began_at, besides = True, None, set[str](), 0, set[str]()
     for k, each in enumerate(given):
         if over or k % _EPISODE == 0:
             env.reset(seed=int(rng.integers(2**31)))
@@ -91,12 +95,15 @@ def try_control(env: gym.Env[Any, Any], space: ActionSpace) -> Tried:
         before, began = physical_state(data), float(data.time)
         _, _, terminated, truncated, _ = env.step(each)
         over = terminated or truncated
+        besides |= _besides(*found)
         ctrl = np.array(data.ctrl, np.float64)
         rows.append((before, physical_state(data), ctrl, float(data.time) - began))
     if differs:
+        listed = sorted(differs)
+        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
         warnings.warn(
             f"the model of {type(env.unwrapped).__name__} changes from episode to episode "
-            f"({', '.join(sorted(differs))}); it is stepped as one reset left it",
+            f"({', '.join(listed[:_SHOWN])}{more}); it is stepped as one reset left it",
             stacklevel=2,
         )
     states, after, controls, times = (np.array(column) for column in zip(*rows, strict=True))
@@ -118,7 +125,7 @@ def try_control(env: gym.Env[Any, Any], space: ActionSpace) -> Tried:
             f"cannot stand for it; {_INSTEAD}"
         )
     last = slice(began_at if differs else 0, None)  # of the model as it is now
-    tried = states[last], after[last], seen[last]
+    tried = states[last], after[last], seen[last], tuple(sorted(besides))
     plain = solved.shape[0] - 1 == solved.shape[1] and np.array_equal(solved[:-1], np.eye(solved.shape[1]))
     if plain and not solved[-1].any():
         return Tried(Control(skip), *tried)
@@ -128,8 +135,25 @@ def try_control(env: gym.Env[Any, Any], space: ActionSpace) -> Tried:
 def _traits(model: Any) -> dict[str, np.ndarray]:
     """What of a model decides its motion, copied."""
     solid = (model.geom_contype | model.geom_conaffinity) != 0
-    found = {name: np.array(getattr(model, name)) for name in _DECIDE}
-    return found | {name: np.array(getattr(model, name))[solid] for name in _OF_SOLIDS}
+    found = {f"opt.{name}": np.array(getattr(model.opt, name)) for name in _OPTIONS}
+    for name in dir(model):
+        if _MOVING.match(name) and not _DERIVED.search(name):
+            value = getattr(model, name)
+            if isinstance(value, np.ndarray):
+                found[name] = (
+                    value[solid] if name.startswith("geom_") and len(value) == len(solid) else value.copy()
+                )
+    return found
+
+
+def _besides(model: Any, data: Any) -> set[str]:
+    """What beside state and controls decides a step, by its names in MuJoCo."""
+    found = {f"mjData.{name}" for name in ("qfrc_applied", "xfrc_applied") if np.any(getattr(data, name))}
+    if np.any(data.eq_active != model.eq_active0):
+        found.add("mjData.eq_active")
+    if getattr(model, "nhistory", 0):
+        found.add("mjData.history")
+    return found
 
 
 _INSTEAD = "take a learned world of it (wmgym.fit) as the simulator"
