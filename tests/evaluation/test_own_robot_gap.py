@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import TransformAction
 
 import wmgym
 from tests.tasks.test_mjcf import Everything
@@ -79,3 +84,67 @@ def test_mujoco_takes_steps_of_a_learned_world(weak: wmgym.Transitions) -> None:
     envs.reset(seed=0)
     taken = [envs.step(envs.action_space.sample())[4]["fallback"].mean() for _ in range(30)]
     assert 0 < np.mean(taken) <= 0.2
+
+
+def doubled(env: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
+    """PushBot whose actions go half as far."""
+    env = env or gym.make(ROBOT)
+    shape: Any = env.action_space.shape
+    return TransformAction(env, lambda action: action / 2, spaces.Box(-2, 2, shape, np.float32))
+
+
+def weak_doubled() -> gym.Env[Any, Any]:
+    return doubled(wmgym.shift(ROBOT, gear=0.6))
+
+
+@pytest.mark.parametrize(
+    ("robot", "nominal"),
+    [pytest.param(weak_doubled, doubled, marks=pytest.mark.slow), (Everything, Everything)],
+)
+def test_a_hybrid_of_a_function_comes_back_with_its_task(robot: Any, nominal: Any, tmp_path: Path) -> None:
+    log = wmgym.collect(robot, steps=100, max_episode_steps=50, workers=1)
+    config = replace(SMALL, max_updates=20, eval_every=10)
+    hybrid = wmgym.fit(log, config, dynamics=wmgym.residual(nominal))
+    hybrid.save(tmp_path / "hybrid")
+    with pytest.raises(ValueError, match="a function made the nominal model's env"):
+        wmgym.load(tmp_path / "hybrid")
+    loaded = wmgym.load(tmp_path / "hybrid", task=wmgym.make_task(nominal))
+    assert wmgym.gap(log, loaded, horizon=4).open_loop == wmgym.gap(log, hybrid, horizon=4).open_loop
+
+
+def test_a_saved_task_does_not_make_another_env_than_it_had(tmp_path: Path) -> None:
+    data = wmgym.collect(doubled, steps=60, workers=1)
+    data.save(tmp_path / "data")
+    with pytest.raises(ValueError, match="takes other actions than this task"):
+        wmgym.Transitions.load(tmp_path / "data").task.make()
+
+
+def test_a_log_at_another_rate_is_refused(weak: wmgym.Transitions) -> None:
+    slower = replace(weak, task=replace(weak.task, dt=2 * weak.task.dt))
+    for take in (
+        lambda: wmgym.fit(slower, SMALL, dynamics=wmgym.residual(ROBOT)),
+        lambda: wmgym.identify(slower, ROBOT, ("gear",)),
+    ):
+        with pytest.raises(ValueError, match="the log's dt is"):
+            take()
+
+
+def test_identify_says_what_it_cannot_do(weak: wmgym.Transitions) -> None:
+    with pytest.raises(ValueError, match="no parameter was named"):
+        wmgym.identify(weak, ROBOT, ())
+    very_weak = wmgym.collect(wmgym.shift(ROBOT, gear=0.1), steps=100, workers=1)
+    (gear,) = wmgym.identify(very_weak, ROBOT, ("gear",)).parameters
+    assert gear.value > 2.99  # of two ends of the range, the one that explains more
+    assert not gear.identified
+    said = wmgym.identify(weak, wmgym.make_task(lambda: gym.make(ROBOT)), ("gear",))
+    with pytest.raises(ValueError, match="a function makes the nominal env"):
+        said.simulator()
+
+
+def test_what_needs_a_world_or_an_id_says_so(weak: wmgym.Transitions) -> None:
+    with pytest.raises(ValueError, match="watch takes a world"):
+        wmgym.watch(ROBOT, weak)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="register a class of your own"):
+        wmgym.shift(Everything, gear=0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="An env of your own goes with the module"):
+        wmgym.shift("lab/Nothing-v0", gear=0.5)

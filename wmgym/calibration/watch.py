@@ -119,6 +119,11 @@ def watch(world: WorldModel, reference: Transitions, *, level: float = LEVEL) ->
     Raises:
         ValueError: a reference too short for the first look, imagined steps, or a level out of (0, 1).
     """
+    if not isinstance(world, WorldModel):
+        raise ValueError(
+            "watch takes a world of the usual robot: a learned one, or a hybrid of its nominal model "
+            f"(wmgym.residual); got {type(world).__name__}"
+        )
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     values = _signs(world, reference)

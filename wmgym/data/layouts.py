@@ -48,6 +48,21 @@ def settled_as(task: Task, other: Task) -> Task:
     return replace(with_core(task, other.core), robot=None)
 
 
+def refuse_unlike(log: Task, nominal: Task) -> None:
+    """Refuse a log of another robot, or of another time step, than the nominal model's.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    for name in ("observation_space", "action_space", "dt"):
+        mine, its = getattr(log, name), getattr(nominal, name)
+        if mine != its:
+            hint = "; record it at that, or make the model's env with the log's frame_skip" * (name == "dt")
+            raise ValueError(
+                f"the log's {name} is {mine}, that of {nominal.env_id or 'the nominal env'} is {its}{hint}"
+            )
+
+
 def same_env(one: Task, other: Task) -> bool:
     """Whether two tasks describe one env, be it with tuples or, after storage, with lists."""
     if one is other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from wmgym.data.layouts import settled_as
+from wmgym.data.layouts import refuse_unlike, settled_as
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import STRICT
 from wmgym.models.drive import PASSES, WORTH, Drive, DriveSearch, half_ranges
@@ -29,6 +30,7 @@ DRIVE = "drive"
 _WINDOWS, _STEPS = 150, 4
 _TURNS = 5  # of a drive given parameters, and parameters given it
 _EXACT = 0.01  # of the nominal model's error, with which nothing is left to explain
+_AT_END = 1e-3  # of its range
 _SHARE = 0.2  # of a parameter's value, beyond which a half-width says that it is not identified
 
 
@@ -40,7 +42,8 @@ class Parameter:
         name: the field.
         value: its estimate.
         half_width: of its 95 % interval; None where the data say nothing of it.
-        identified: whether that is small against the value, or for a slope, against a degree.
+        identified: whether that is small against the value, or for a slope, against a degree, and the value
+            not at an end of the range in which it is looked for.
     """
 
     __pydantic_config__ = STRICT
@@ -59,7 +62,7 @@ class Identification:
     noise. Where it is something else, a delay for instance, they are too narrow.
 
     Attributes:
-        env_id: the nominal robot.
+        env_id: the nominal robot; empty where a function makes it.
         env_kwargs: its keywords.
         parameters: one for each that was looked for.
         error_before: root mean squared error of windows of the log in the nominal model, in std.
@@ -84,7 +87,16 @@ class Identification:
         return found | {name: value for name, value in drive.items() if value}
 
     def simulator(self) -> gym.Env[Any, Any]:
-        """The identified robot as an env."""
+        """The identified robot as an env.
+
+        Raises:
+            ValueError: a function makes the nominal robot.
+        """
+        if not self.env_id:
+            raise ValueError(
+                "a function makes the nominal env, and only an env with an id can be changed; register it "
+                "(gymnasium.register) and identify by that id"
+            )
         return shift(self.env_id, env_kwargs=self.env_kwargs, **self.changes)
 
     def __str__(self) -> str:
@@ -126,7 +138,9 @@ def identify(
     """
     from wmgym.tasks.sysid import BOUNDS, estimate
 
-    task = settled_as(nominal if isinstance(nominal, Task) else make_task(nominal), log.task)
+    task = nominal if isinstance(nominal, Task) else make_task(nominal)
+    refuse_unlike(log.task, task)
+    task = settled_as(task, log.task)
     if task.core.to_mujoco is None or not alike(task, log.task):
         raise ValueError(
             f"the log is not of {task.env_id!r}, or that does not say how its state lies in MuJoCo"
@@ -135,6 +149,9 @@ def identify(
         raise ValueError(f"cannot identify {', '.join(unknown)}; {', '.join([*BOUNDS, DRIVE])} can be")
     names = [name for name in parameters if name != DRIVE]
     starts = log.window_starts(_STEPS)
+    if not parameters or not len(starts):
+        what = f"no episode of the log has {_STEPS} steps" if parameters else "no parameter was named"
+        raise ValueError(f"nothing to identify: {what}")
     rng = np.random.default_rng(seed)
     starts = np.sort(rng.choice(starts, min(_WINDOWS, len(starts)), replace=False))
     rows = starts[:, None] + np.arange(_STEPS)
@@ -150,16 +167,24 @@ def identify(
 
     drive, found = PASSES, fitted(action)
     before, space = found.error[0], log.task.action_space
+    if DRIVE in parameters and not isinstance(space, spaces.Box):
+        warnings.warn(
+            "a drive is looked for only where actions are a Box; elsewhere a delay passes for weak motors",
+            stacklevel=2,
+        )
     if DRIVE in parameters and isinstance(space, spaces.Box) and found.error[1] > _EXACT * before:
         drive, found = _with_drive(task, DriveSearch(log, seed), fitted, found)
     made = []
     for name, value in found.values.items():
         width = found.half_widths[name]
-        limit = 1.0 if name == "slope" else _SHARE * value
-        made.append(Parameter(name, value, width if np.isfinite(width) else None, bool(width < limit)))
+        limit, (low, high) = 1.0 if name == "slope" else _SHARE * value, BOUNDS[name]
+        inside = min(value - low, high - value) > _AT_END * (high - low)
+        known = bool(width < limit and inside)
+        made.append(Parameter(name, value, width if np.isfinite(width) else None, known))
     play = drive.share(half_ranges(log.task))
+    env_id = task.env_id if task.factory is None else ""  # of another env than the function's
     return Identification(
-        task.env_id, dict(task.env_kwargs), tuple(made), before, found.error[1], drive.delay, play
+        env_id, dict(task.env_kwargs), tuple(made), before, found.error[1], drive.delay, play
     )
 
 

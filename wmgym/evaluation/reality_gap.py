@@ -231,6 +231,7 @@ def _named(task: Task) -> str:
     from wmgym.tasks.shift import SHIFTED
 
     kwargs = dict(task.env_kwargs)
-    name = str(kwargs.pop("env_id", SHIFTED)) if task.env_id == SHIFTED else task.env_id or "recorded data"
+    unnamed = "an env without an id" if task.has_env else "recorded data"
+    name = str(kwargs.pop("env_id", SHIFTED)) if task.env_id == SHIFTED else task.env_id or unnamed
     said = ", ".join(f"{key}={value}" for key, value in kwargs.items())
     return f"{name} ({said})" if said else name

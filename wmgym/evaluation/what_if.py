@@ -30,7 +30,7 @@ class WhatIf:
         action: ``(steps, action_dim)`` taken in the simulator.
         simulated: ``(steps, core_dim)`` states in the simulator.
         bound: ``(steps, core_dim)`` its error bounds; None without.
-        reward: ``(steps,)`` in the simulator.
+        reward: ``(steps,)`` in the simulator; NaN where a MuJoCo model alone is one, which knows none.
         mujoco: ``(steps, core_dim)`` in the robot's own MuJoCo env, NaN after its end; None where there is
             none, or where it does not repeat the episode up to that moment.
         mujoco_reward: ``(steps,)`` likewise.
@@ -50,12 +50,12 @@ class WhatIf:
     def __repr__(self) -> str:
         """How it would have ended, in a few lines."""
         last = len(self.simulated) - 1
-        rewards = [f"simulated {self.reward.sum():.3g}"]
+        rewards = list[str]() if np.isnan(self.reward).all() else [f"simulated {self.reward.sum():.3g}"]
         if self.logged_return is not None:
             rewards.insert(0, f"logged {self.logged_return:.3g}")
         if self.mujoco_reward is not None:
             rewards.append(f"MuJoCo {np.nansum(self.mujoco_reward):.3g}")
-        lines = [f"after {last + 1} steps, return " + ", ".join(rewards)]
+        lines = [f"after {last + 1} steps" + (", return " if rewards else "") + ", ".join(rewards)]
         apart = np.nan_to_num(np.abs(self.simulated[last] - self.logged[last]), nan=0.0)
         unit = np.maximum(np.nanstd(self.logged, 0), 1e-6)
         for i in np.argsort(-apart / unit)[:3]:

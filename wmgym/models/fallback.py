@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wmgym.models.dynamics import Carry, Dynamics, Prediction, predict_assigned
-from wmgym.models.residual import MujocoDynamics
+from wmgym.models.residual import MujocoDynamics, ResidualDynamics
 from wmgym.models.world import WorldModel
 
 SHARE = 0.18
@@ -95,6 +95,10 @@ def with_fallback(world: WorldModel) -> WorldModel:
             whose dynamics, or whose robot's drive, have a memory.
     """
     dynamics, support = world.dynamics, world.support
+    if isinstance(dynamics, (MujocoDynamics, ResidualDynamics)):
+        raise ValueError(
+            "fallback='mujoco' is for learned worlds; this one is MuJoCo's step, corrected or not"
+        )
     if dynamics.num_members < 2 or support is None or getattr(dynamics, "memory", 0) > 0:
         raise ValueError(
             "fallback='mujoco' needs an ensemble without memory and a sample of its fit's data; fit the "

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from wmgym.data.layouts import settled_as
+from wmgym.data.layouts import refuse_unlike, settled_as
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig, architecture
 from wmgym.models.drive import PASSES, Drive, DriveSearch, Wrong, earlier_actions, without_drive
@@ -54,6 +54,7 @@ def _apart(base: Any, train: Transitions) -> tuple[Dynamics, Drive]:
     """What to correct, and the drive that it has."""
     if not isinstance(base, Task):
         return base, PASSES
+    refuse_unlike(train.task, base)
     drive, task = without_drive(settled_as(base, train.task))
     return MujocoDynamics(task), drive
 

@@ -73,6 +73,9 @@ def estimate(
         raise ImportError(f"system identification needs {error.name}: pip install 'wmgym[sysid]'") from error
 
     windows = _Windows(task, starts, actions, ends, unit)
+    if not names:
+        alone = float(np.sqrt(np.mean(windows.errors({}) ** 2)))
+        return Estimate({}, {}, (alone, alone))
     nominal = {name: float(getattr(Shift(), name)) for name in names}
     begin = windows.scanned(nominal)
     parameters = sysid.ParameterDict(
