@@ -65,7 +65,7 @@ def test_drives_of_other_kinds_are_identified(change: dict[str, Any]) -> None:
 
 def test_other_robots_and_parameters_are_refused() -> None:
     log = wmgym.collect(ID, steps=60, seed=0, workers=1)
-    with pytest.raises(ValueError, match="the log is not of 'Hopper-v5'"):
+    with pytest.raises(ValueError, match="the log's observation_space"):
         wmgym.identify(log, "Hopper-v5")
     with pytest.raises(ValueError, match="cannot identify delay"):
         wmgym.identify(log, ID, ("delay",))
