@@ -328,12 +328,12 @@ def test_rollouts_start_from_states_of_low_value_too() -> None:
 @pytest.mark.parametrize(
     ("budget", "given", "expected"),
     [
-        (500, {}, (200, 50, 200)),
-        (1_000, {}, (200, 50, 100)),
+        (500, {}, (200, 50, 400)),
+        (1_000, {}, (200, 50, 200)),
         (10_000, {}, (1_000, 250, 250)),
         (50_000, {"train_freq": 100}, (1_000, 100, 100)),
         (50_000, {"learning_starts": 400, "gradient_steps": 7}, (400, 100, 7)),
-        (100, {}, (50, 12, 240)),
+        (100, {}, (50, 12, 480)),
     ],
 )
 def test_random_steps_refits_and_updates_follow_the_budget(

@@ -440,7 +440,8 @@ MISTAKES = {
     "collect: out is a world": ("collect " + ENV + " --steps 10 --out {line}/world", "another --out"),
     "collect: no policy": ("collect " + ENV + " --steps 9 --policy {tmp}/x --out {tmp}/o", "x is missing"),
     "collect: policy is of another env": (
-        "collect Hopper-v5 --steps 9 --policy {line}/trained/policy --out {tmp}/o", "takes observations of 4",
+        "collect Hopper-v5 --steps 9 --policy {line}/trained/policy --out {tmp}/o",
+        "acts in Box(-3.0, 3.0, (1,), float32)",
     ),
     "fit: no data": ("fit {tmp}/x --out {tmp}/o", "x is missing"),
     "fit: data is a world": ("fit {line}/world --out {tmp}/o", "not a 'transitions'"),

@@ -64,8 +64,15 @@ def alike(one: Any, other: Any) -> None:
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("autoreset_mode", ["SameStep", "NextStep"])
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "Humanoid-v5"])
+@pytest.mark.parametrize(
+    ("env_id", "autoreset_mode"),
+    [
+        ("Hopper-v5", "SameStep"),
+        ("Hopper-v5", "NextStep"),
+        ("Humanoid-v5", "SameStep"),
+        pytest.param("Humanoid-v5", "NextStep", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("trust", [False, True])
 def test_parts_come_to_the_whole(
     env_id: str, autoreset_mode: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,9 @@ from wmgym.tasks.registry import TABLE
 SMALL = wmgym.FitConfig(members=2, width=32, depth=2, max_updates=40, eval_every=20, finetune_updates=5)
 
 
-@pytest.mark.parametrize("env_id", TABLE)
+@pytest.mark.parametrize(
+    "env_id", [pytest.param(e, marks=[pytest.mark.slow] * (e == "HumanoidStandup-v5")) for e in TABLE]
+)
 def test_a_known_task_goes_the_whole_line(env_id: str, tmp_path: Path) -> None:
     data = wmgym.collect(env_id, steps=1_200, seed=0, workers=1)
     train, calib = data.split((0.6, 0.4), seed=0)

@@ -101,7 +101,8 @@ class MLPPolicy:
         """What it acts in."""
         if self.head == "argmax":
             return spaces.Discrete(int(self.high) - int(self.low) + 1, start=int(self.low))
-        return spaces.Box(self.low, self.high, dtype=np.float32)
+        low, high = (np.asarray(side, np.float32) for side in (self.low, self.high))
+        return spaces.Box(low, high)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """All arrays by the names under which they are stored."""
