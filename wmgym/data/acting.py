@@ -186,8 +186,7 @@ def _usable(found: np.ndarray, n: int, space: actions.ActionSpace) -> np.ndarray
     if not np.isfinite(found).all():
         raise PolicyError("gave actions that are not finite")
     if actions.whole(space):
-        counted = found.astype(np.int64) - actions.first(space)
-        outside = (counted < 0) | (counted >= actions.choices(space))
+        outside = actions.outside(space, found.astype(np.int64) - actions.first(space))
         if outside.any():
             wrong = found[outside.reshape(n, -1).any(1)][0]
             raise PolicyError(f"gave action {wrong}, which is outside {_line(space)}")

@@ -83,6 +83,11 @@ def width(space: spaces.Space[Any]) -> int:
     return int(choices(space).sum())
 
 
+def outside(space: spaces.Space[Any], counted: np.ndarray) -> np.ndarray:
+    """Which numbers of whole-number actions ``(n, ...)``, counted from 0, the space does not have."""
+    return np.asarray((counted < 0) | (counted >= choices(space)))
+
+
 def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -> np.ndarray:
     """Whole-number actions ``(n, ...)`` as stored.
 
@@ -92,8 +97,8 @@ def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -
     if isinstance(space, spaces.MultiBinary) and np.isin(given, (0, 1)).all():
         given = given.astype(np.int64)  # Stable-Baselines3 gives them as floats
     counted = given.astype(np.int64) - first(space)
-    outside = (counted < 0) | (counted >= choices(space))
-    if given.dtype.kind not in "iu" or given.shape[1:] != space.shape or outside.any():
+    wrong = given.dtype.kind not in "iu" or given.shape[1:] != space.shape
+    if wrong or outside(space, counted).any():
         raise ValueError(f"{name} must be whole numbers inside {space}, one action a row")
     return np.asarray(counted)
 
