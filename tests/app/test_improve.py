@@ -99,6 +99,14 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_hybrid_is_refused_before_any_work(tmp_path: Path) -> None:
+    data = wmgym.collect("InvertedPendulum-v5", steps=100, workers=1, max_episode_steps=20)
+    hybrid = wmgym.fit(data, CONFIG, dynamics=wmgym.residual("InvertedPendulum-v5"))
+    with pytest.raises(ValueError, match="a fit goes on from an ensemble alone"):
+        improved(hybrid, tmp_path / "out", data)
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_that_a_world_must_not_learn_from_are_refused(
     world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
 ) -> None:

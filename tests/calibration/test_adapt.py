@@ -209,3 +209,7 @@ def test_other_robots_and_single_episodes_are_refused(pendulum_world: WorldModel
         wmgym.adapt(pendulum_world, wmgym.collect("Hopper-v5", steps=60, seed=0, workers=1))
     with pytest.raises(ValueError, match="one episode"):
         wmgym.adapt(pendulum_world, wmgym.collect(robot, episodes=1, seed=0, workers=1))
+    with pytest.raises(ValueError, match="has learned from these episodes already"):
+        wmgym.adapt(pendulum_world, wmgym.collect("InvertedPendulum-v5", steps=800, seed=0, workers=1))
+    with pytest.raises(TypeError, match="adapt takes a WorldModel, got str"):
+        wmgym.adapt("worlds/pendulum", wmgym.collect(robot, episodes=2, workers=1))  # type: ignore[arg-type]

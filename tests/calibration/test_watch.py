@@ -81,6 +81,11 @@ def test_refusals(watch: wmgym.Watch) -> None:
         watch(replace(toy.episodes(17, 1), source="imagined"))
     with pytest.raises(ValueError, match="level"):
         wmgym.watch(toy.world(), toy.episodes(45, 4), level=0)
+    with pytest.raises(ValueError, match="different robots"):
+        watch(wmgym.collect("InvertedPendulum-v5", steps=300, workers=1))
+    with pytest.raises(TypeError, match="a watch takes a log of the robot, got str"):
+        watch("data/log")  # type: ignore[arg-type]
+    assert "array" not in repr(watch)
 
 
 @pytest.mark.parametrize("freedom", [7, 19, 60])

@@ -161,3 +161,15 @@ def test_a_policy_over_goals_is_exported(world: Any, tmp_path: Path) -> None:
     expected = model.predict(obs, deterministic=True)[0]
     np.testing.assert_allclose(policy(flat[None])[0], expected, atol=1e-5)
     assert np.isfinite(wmgym.score(world, {"mine": policy}, 2, workers=1)["mine"].gap)
+
+
+def test_a_planner_takes_the_dict_of_the_env_and_flat_rows(world: Any) -> None:
+    planner = wmgym.plan.MPPI(world, horizon=2, samples=4, iterations=1)
+    obs, _ = wmgym.ImaginedEnv(world).reset(seed=0)
+    flat = world.task.flat(obs)
+    first = planner(obs)
+    planner.reset()
+    np.testing.assert_array_equal(planner(flat), first)
+    assert planner(np.stack([flat, flat])).shape == (2, *first.shape)
+    with pytest.raises(ValueError, match="an observation is a dict of observation, achieved_goal"):
+        planner({"observation": obs["observation"]})

@@ -10,6 +10,7 @@ import pytest
 
 import wmgym
 from wmgym.data.policy import MLPPolicy
+from wmgym.data.transitions import Transitions
 from wmgym.evaluation.reality import RealityGap
 from wmgym.evaluation.report.gap_page import write_gap
 from wmgym.io import artifacts
@@ -118,6 +119,47 @@ def test_diagnose_is_the_gaps_diagnosis(pendulum_world: WorldModel) -> None:
 def test_other_robots_are_refused() -> None:
     with pytest.raises(ValueError, match="changed robot's observation_space"):
         wmgym.gap("HalfCheetah-v5", "Hopper-v5")
+
+
+def read(path: Path, width: int, period: float) -> Transitions:
+    """A log in a file, of a robot that nobody knows."""
+    rng = np.random.default_rng(0)
+    rows = np.column_stack(
+        [period * np.arange(40), rng.normal(size=(40, width)).cumsum(0), rng.normal(size=40)]
+    )
+    names = [f"x{i}" for i in range(width)]
+    np.savetxt(path, rows, delimiter=",", header=",".join(["t", *names, "u"]), comments="")
+    return wmgym.from_log(path, obs=names, action="u", reward=[], terminated=[], quiet=True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_file_of_another_robot_is_refused(pendulum_world: WorldModel, tmp_path: Path) -> None:
+    other, slow = read(tmp_path / "other.csv", 3, 0.04), read(tmp_path / "slow.csv", 4, 0.08)
+    for simulator in (ID, pendulum_world):
+        with pytest.raises(ValueError, match=r"different robots.*from_log\(\.\.\., task="):
+            wmgym.gap(other, simulator, horizon=4)
+        with pytest.raises(ValueError, match=r"takes 0\.08 s and one of the simulator 0\.04 s"):
+            wmgym.gap(slow, simulator, horizon=4)
+    with pytest.raises(ValueError, match="different robots"):
+        wmgym.counterfactual(other, 2, np.zeros((3, 1)), pendulum_world)
+    with pytest.raises(ValueError, match="different robots"):
+        wmgym.watch(pendulum_world, other)
+    assert wmgym.gap(read(tmp_path / "own.csv", 4, 0.04), ID, horizon=4).open_loop > 0
+
+
+def test_returns_take_two_episodes(pendulum_world: WorldModel) -> None:
+    with pytest.raises(ValueError, match="at least 2 episodes of each policy, got 1"):
+        wmgym.gap(ID, pendulum_world, episodes=1)
+    log = wmgym.collect(ID, episodes=3, seed=1, workers=1)
+    with pytest.warns(UserWarning, match="fewer than two episodes of other, so .* has episodes of random"):
+        found = wmgym.gap(log, pendulum_world, {"random": None, "other": lambda obs: obs[:, :1]}, horizon=2)
+    assert [row.policy for row in found.returns] == ["random"]
+
+
+@pytest.mark.parametrize("horizon", [0, 1.5])
+def test_a_horizon_is_a_number_of_steps(pendulum_world: WorldModel, horizon: Any) -> None:
+    with pytest.raises(ValueError, match="horizon must be a whole number"):
+        wmgym.gap(ID, pendulum_world, horizon=horizon)
 
 
 def test_nothing_known_of_contacts_is_nothing_said() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,27 @@ def test_moments_and_actions_that_are_not_there_are_refused(
         wmgym.counterfactual(log, 0, np.zeros((2, 3)), pendulum_world)
     with pytest.raises(ValueError, match="pass actions"):
         wmgym.counterfactual(log, 0, None, pendulum_world)
+
+
+@pytest.mark.parametrize("actions", [np.zeros((3, 1)), [[0]] * 3, lambda obs: np.float64(-2.0) * obs[:, 1:2]])
+def test_actions_of_any_number_type_are_taken(
+    pendulum_world: WorldModel, log: Transitions, actions: Any
+) -> None:
+    found = wmgym.counterfactual(log, 2, actions, pendulum_world, steps=3)
+    assert found.simulated.shape == (3, 4)
+    assert np.isfinite(found.simulated).all()
+
+
+@pytest.mark.parametrize(
+    ("actions", "steps", "message"),
+    [
+        (np.full((3, 1), np.nan), None, "NaN"),
+        (np.zeros((0, 1)), None, "at least one step"),
+        (np.zeros((3, 1)), 0, "steps must be at least 1"),
+    ],
+)
+def test_actions_that_lead_nowhere_are_refused(
+    pendulum_world: WorldModel, log: Transitions, actions: Any, steps: int | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        wmgym.counterfactual(log, 2, actions, pendulum_world, steps=steps)

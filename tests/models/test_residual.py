@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +132,31 @@ def test_a_hybrid_world_is_saved_copied_and_stepped(tmp_path: Path) -> None:
     assert again.task.env_kwargs == robot.env_kwargs
     for other in (again, twin, world.to("cpu")):
         np.testing.assert_allclose(errors(other, data, 3), errors(world, data, 3), rtol=1e-4, atol=1e-6)
+
+
+def test_a_process_that_only_loads_finds_every_kind_of_dynamics() -> None:
+    code = (
+        "import contextlib\n"
+        "from wmgym.models import dynamics\n"
+        "for name in dynamics._OWN_KINDS:\n"
+        "    with contextlib.suppress(KeyError, ValueError):  # its arrays and settings are missing\n"
+        "        dynamics.unpack_dynamics(name, {}, {})\n"
+        "print(sorted(dynamics._REGISTERED))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    package = Path(wmgym.__file__).parent
+    said = {
+        name
+        for file in package.rglob("*.py")
+        for name in re.findall(r'^@register_dynamics\("(\w+)"\)', file.read_text(), re.MULTILINE)
+    }
+    assert done.stdout.strip() == str(sorted(said))
+
+
+@pytest.mark.parametrize("base", [None, 3])
+def test_what_cannot_be_corrected_is_named(base: Any) -> None:
+    with pytest.raises(TypeError, match="residual takes an env, its id, a task or dynamics, got"):
+        wmgym.residual(base)
 
 
 def test_mujoco_needs_a_model_that_steps_as_the_env_does() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -15,7 +16,8 @@ import wmgym
 from wmgym.data.branch import branch
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.ground_truth import snapshot
-from wmgym.tasks.shift import SHIFTED
+from wmgym.tasks.shift import SHIFTED, Shift
+from wmgym.tasks.shifted_env import change_model
 from wmgym.tasks.task import on_robot
 
 ONE_JOINT = """
@@ -43,6 +45,28 @@ class OneJointEnv(MujocoEnv):
 
     def _get_obs(self) -> np.ndarray:
         return np.concatenate([self.data.qpos, self.data.qvel])
+
+
+class OwnWayEnv(OneJointEnv):
+    """Steps its model and reads its observations by itself."""
+
+    def step(self, action: np.ndarray) -> Any:
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data)
+        return np.concatenate([self.data.qpos, self.data.qvel]), 0.0, False, False, {}
+
+
+def weaker(xml: str, factor: float, steps: int = 2_000) -> tuple[Any, Any]:
+    """The data of a robot and of the same with other strength, after steps under full command."""
+    found = []
+    for gear in (1.0, factor):
+        model = mujoco.MjModel.from_xml_string(xml)
+        change_model(model, Shift(gear=gear))
+        data = mujoco.MjData(model)
+        data.ctrl[:] = 1
+        mujoco.mj_step(model, data, steps)
+        found.append(data)
+    return found[0], found[1]
 
 
 @pytest.fixture
@@ -232,3 +256,69 @@ def test_a_robot_of_a_module_is_shifted_by_the_id_that_names_it(
     assert env.spec.max_episode_steps == 50
     assert gym.make(env.spec).spec == env.spec
     del gym.registry["Rail-v0"]
+
+
+SERVO = """
+<mujoco><option timestep="0.01" gravity="0 0 0"/><worldbody><body>
+<joint name="hinge" axis="0 0 1" damping="1"/><geom type="capsule" size="0.02" fromto="0 0 0 .3 0 0"/>
+</body></worldbody><actuator><position joint="hinge" kp="2"/></actuator></mujoco>
+"""
+MUSCLE = SERVO.replace(
+    '<position joint="hinge" kp="2"/>',
+    '<muscle joint="hinge" force="5" lengthrange="-2 2" ctrlrange="0 1" ctrllimited="true"/>',
+)
+
+
+def test_a_weaker_servo_goes_where_it_is_told_with_less_force() -> None:
+    usual, weak = weaker(SERVO, 0.5)
+    assert np.allclose([usual.qpos, weak.qpos], 1, atol=1e-3)
+    usual, weak = weaker(SERVO, 0.5, steps=1)
+    assert np.allclose(weak.actuator_force, 0.5 * usual.actuator_force)
+
+
+def test_a_weaker_muscle_pulls_less_at_the_same_length() -> None:
+    usual, weak = weaker(MUSCLE, 0.5, steps=2)
+    assert usual.actuator_force[0] < 0
+    assert np.allclose(weak.actuator_force, 0.5 * usual.actuator_force, rtol=1e-2)
+    assert np.allclose(weak.actuator_length, usual.actuator_length, atol=1e-3)
+
+
+def test_a_payload_hangs_on_the_first_body_that_moves() -> None:
+    table = '<body name="table"><geom type="box" size="1 1 .1"/></body>'
+    model = mujoco.MjModel.from_xml_string(ONE_JOINT.replace("<worldbody>", f"<worldbody>{table}"))
+    before = model.body_mass.copy()
+    change_model(model, Shift(payload=3.0))
+    assert (model.body_mass - before).tolist() == [0, 0, 3]
+
+
+@pytest.mark.parametrize("changes", [{"delay": 1}, {"backlash": 0.1}, {"sensor_noise": 0.1}])
+def test_an_env_that_goes_past_what_is_changed_is_refused(one_joint: None, changes: dict[str, Any]) -> None:
+    path = gym.spec("OneJoint-v0").kwargs["path"]
+    gym.register("OwnWay-v0", entry_point=OwnWayEnv, kwargs={"path": path}, max_episode_steps=50)
+    try:
+        env = wmgym.shift("OwnWay-v0", **changes)
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match="by which this env does not"):
+            env.step(np.zeros(1, np.float32))
+    finally:
+        del gym.registry["OwnWay-v0"]
+
+
+def test_the_changed_robot_has_its_time_limit_by_its_id_alone(one_joint: None) -> None:
+    task = wmgym.make_task(SHIFTED, env_kwargs={"env_id": "OneJoint-v0", "gear": 0.5})
+    assert task.max_episode_steps == 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gear": "weak"}, "gear must be one finite number"),
+        ({"mass": [1, 2]}, "mass must be one finite number"),
+        ({"delay": 1.5}, "delay takes whole steps"),
+        ({"payload_at": 3}, "payload_at takes three metres"),
+        ({"wind": 3}, "no change called wind; there are friction"),
+    ],
+)
+def test_what_is_no_change_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        wmgym.shift("InvertedPendulum-v5", **changes)

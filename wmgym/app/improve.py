@@ -13,7 +13,7 @@ from wmgym.agents.config import TrainConfig
 from wmgym.app.improve_rounds import LEAST, Bred, Rounds
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
-from wmgym.models import saving
+from wmgym.models import saving, warm_start
 from wmgym.models.config import FitConfig
 from wmgym.models.world import WorldModel
 
@@ -147,6 +147,7 @@ def _check(
             f"{steps} steps, as many with noise and {LEAST} of random actions; take at least {least}, fewer "
             "rounds or shorter episodes"
         )
+    warm_start.kind(world, world.task)  # refuses dynamics that no fit goes on from
     for part in (data, calib):
         if part is not None and part.source != "real":
             raise ValueError("these transitions are imagined; a world learns from real ones alone")

@@ -12,6 +12,7 @@ import torch
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.open_loop import open_loop_steps
 from wmgym.data.layouts import difference
+from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import FitConfig
@@ -85,7 +86,10 @@ def adapt(
         ValueError: imagined data, on which a model that feeds on itself collapses; a robot with other states
             or actions; one episode and no ``calib``; or dynamics of another kind with a memory of their own.
     """
+    if not isinstance(world, WorldModel):
+        raise TypeError(f"adapt takes a WorldModel, got {type(world).__name__}; read one with wmgym.load")
     for part in (data, *([] if calib is None else [calib])):
+        refuse_no_log(part, "adapt")
         if part.source != "real":
             raise ValueError(
                 "these transitions are imagined; a world that learns from its own output loses reality step "
@@ -100,6 +104,8 @@ def adapt(
         if data.num_episodes < 2:
             raise ValueError("one episode cannot be both learned from and kept for the bounds; pass calib=")
         data, calib = _kept_apart(data, seed)
+    if not calib.countable and {*calib.fingerprints()} & {*world.provenance.fingerprints}:
+        raise ValueError("the world has learned from these episodes already; adapt it to new ones")
     low, high = data_range(data, 1.0, world.task.core.joint_limits)
     ends = np.minimum(world.low, low), np.maximum(world.high, high)
     robot = on_robot(world.task, data.task) if data.task.has_env else data.task

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wmgym.calibration.shift_detection import clip, residuals
 from wmgym.data.layouts import laid_out
+from wmgym.data.robot_log import refuse_no_log, refuse_other_robot
 from wmgym.data.transitions import Transitions
 from wmgym.models.world import WorldModel
 
@@ -78,7 +79,7 @@ class Watch:
     """
 
     world: WorldModel
-    looks: tuple[_Look, ...]
+    looks: tuple[_Look, ...] = field(repr=False)
     level: float
 
     def __call__(self, data: Transitions) -> Change:
@@ -87,6 +88,7 @@ class Watch:
         Raises:
             ValueError: fewer steps than the first look takes, or imagined ones.
         """
+        refuse_no_log(data, "a watch")
         values, needed = _signs(self.world, _head(data, self.looks[-1].steps)), self.looks[0].steps
         if len(values) < needed:
             raise ValueError(f"the first look takes {needed} steps of the robot, here are {len(values)}")
@@ -117,13 +119,15 @@ def watch(world: WorldModel, reference: Transitions, *, level: float = LEVEL) ->
         level: chance of a false alarm to aim at, all looks together.
 
     Raises:
-        ValueError: a reference too short for the first look, imagined steps, or a level out of (0, 1).
+        ValueError: a reference too short for the first look, of another robot or imagined, or a level out of
+            (0, 1).
     """
     if not isinstance(world, WorldModel):
         raise ValueError(
             "watch takes a world of the usual robot: a learned one, or a hybrid of its nominal model "
             f"(wmgym.residual); got {type(world).__name__}"
         )
+    refuse_no_log(reference, "watch")
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     values = _signs(world, reference)
@@ -133,8 +137,9 @@ def watch(world: WorldModel, reference: Transitions, *, level: float = LEVEL) ->
     looks = tuple(look for look in found if look is not None)
     if not looks:
         raise ValueError(
-            f"{len(values):,} steps of the usual robot make fewer than {_FEWEST} stretches of {LOOKS[0]}; "
-            f"record more, up to {20 * LOOKS[-1]:,}"
+            f"{len(values):,} steps of the usual robot in {reference.num_episodes} episodes make fewer than "
+            f"{_FEWEST} stretches of {LOOKS[0]}, of which each begins with an episode; record more, up to "
+            f"{20 * LOOKS[-1]:,} steps"
         )
     return Watch(world, looks, level)
 
@@ -148,7 +153,9 @@ def _signs(world: WorldModel, data: Transitions) -> np.ndarray:
     """What each step says ``(n, signs)``, as ``_names`` has them."""
     if data.source != "real":
         raise ValueError("steps of the robot are needed, and these are imagined")
-    z, slope = residuals(world, laid_out(data, world.task))
+    data = laid_out(data, world.task)
+    refuse_other_robot(data, world.task)
+    z, slope = residuals(world, data)
     z = np.nan_to_num(z.astype(np.float64))
     clipped = clip(z)
     return np.concatenate([clipped, np.log1p(z**2), (clipped * slope).sum(1, keepdims=True)], 1)

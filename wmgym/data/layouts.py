@@ -13,6 +13,11 @@ from wmgym.tasks.task import Task, with_core
 
 T = TypeVar("T")
 
+READ_AS = (
+    "read files in the layout of the env or world, from_log(..., task=world.task), or for an env of your own "
+    "task=wmgym.collect(env, steps=500).task"
+)
+
 
 def laid_out(data: T, task: Task) -> T:
     """Transitions in a task's layout, where both are of a robot that its own model describes.
@@ -58,6 +63,7 @@ def refuse_unlike(log: Task, nominal: Task) -> None:
         mine, its = getattr(log, name), getattr(nominal, name)
         if mine != its:
             hint = "; record it at that, or make the model's env with the log's frame_skip" * (name == "dt")
+            hint = hint if log.has_env else f"; {READ_AS}"
             raise ValueError(
                 f"the log's {name} is {mine}, that of {nominal.env_id or 'the nominal env'} is {its}{hint}"
             )
@@ -74,13 +80,16 @@ def same_env(one: Task, other: Task) -> bool:
 
 def difference(one: Task, other: Task) -> str:
     """In what two tasks that ought to be of one robot differ first, and what to do; for errors."""
-    for name in ("env_id", "env_kwargs", "observation_space", "action_space", "dt"):
+    named = ("env_id", "env_kwargs") if one.has_env == other.has_env else ()
+    for name in (*named, "observation_space", "action_space", "dt"):
         a, b = getattr(one, name), getattr(other, name)
         if a != b:
             found = f"{name} {' '.join(str(a).split())} and {' '.join(str(b).split())}"
             break
     else:
         found = f"states {', '.join(one.core.names[:8])} and {', '.join(other.core.names[:8])}"
-    if one.has_env or other.has_env:
+    if one.has_env and other.has_env:
         return found
+    if one.has_env or other.has_env:
+        return f"{found}; {READ_AS}"
     return f"{found}; read all logs of one robot with the task of the first: from_log(..., task=first.task)"

@@ -13,7 +13,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from wmgym.data.layouts import refuse_unlike, settled_as
+from wmgym.data.layouts import READ_AS, refuse_unlike, settled_as
+from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import STRICT
 from wmgym.models.drive import PASSES, WORTH, Drive, DriveSearch, half_ranges
@@ -138,12 +139,14 @@ def identify(
     """
     from wmgym.tasks.sysid import BOUNDS, estimate
 
+    refuse_no_log(log, "identify")
+    parameters = (parameters,) if isinstance(parameters, str) else parameters
     task = nominal if isinstance(nominal, Task) else make_task(nominal)
     refuse_unlike(log.task, task)
     task = settled_as(task, log.task)
     if task.core.to_mujoco is None or not alike(task, log.task):
         raise ValueError(
-            f"the log is not of {task.env_id!r}, or that does not say how its state lies in MuJoCo"
+            f"the log is not of {task.env_id!r}, or that does not say how its state lies in MuJoCo; {READ_AS}"
         )
     if unknown := sorted(set(parameters) - {*BOUNDS, DRIVE}):
         raise ValueError(f"cannot identify {', '.join(unknown)}; {', '.join([*BOUNDS, DRIVE])} can be")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,12 +64,16 @@ def gap(
     Raises:
         ValueError: robot and simulator have other spaces.
     """
+    if isinstance(horizon, bool) or int(horizon) != horizon or horizon < 1:
+        raise ValueError(f"horizon must be a whole number of at least 1, got {horizon}")
     named = as_policies(policies, split=None)
     both = sides(reality, simulator)
     if isinstance(reality, Transitions):
-        parts = _by_policy(reality, named) if policies is not None else {}
-        data, real_steps = reality, 0
+        data, real_steps = laid_out(reality, both.nominal or both.world().task), 0
+        parts = _by_policy(data, named) if policies is not None else {}
     else:
+        if episodes < 2:
+            raise ValueError(f"an interval needs at least 2 episodes of each policy, got {episodes}")
         limit = min(x for x in (max_episode_steps, both.robot.max_episode_steps, 10**6) if x is not None)
         parts = collect_each(
             by_model(both.robot),
@@ -126,8 +131,16 @@ def diagnose(reality: Any, simulator: Any, policies: Any = None, **how: Any) -> 
 
 
 def _by_policy(data: Transitions, named: Mapping[str, PolicyFn | None]) -> dict[str, Transitions]:
+    """The episodes of each policy that has two of them, which its interval takes."""
     names = np.array(data.episode_policy)
-    return {name: data.select(np.flatnonzero(names == name)) for name in named if (names == name).any()}
+    few = [name for name in named if (names == name).sum() < 2]
+    if few:
+        warnings.warn(
+            f"the log has fewer than two episodes of {', '.join(few)}, so their returns are not compared; it "
+            f"has episodes of {', '.join(sorted({*data.episode_policy}))}",
+            stacklevel=3,
+        )
+    return {name: data.select(np.flatnonzero(names == name)) for name in named if name not in few}
 
 
 def _returns(

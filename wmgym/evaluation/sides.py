@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wmgym.data.layouts import settled_as
+from wmgym.data.layouts import laid_out, settled_as
+from wmgym.data.robot_log import refuse_other_robot
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.residual import MujocoDynamics
@@ -76,7 +77,10 @@ def sides(reality: Any, simulator: Any) -> Sides:
     if isinstance(reality, Transitions):
         recorded = reality.task
         robot = on_robot(described, recorded) if recorded.has_env else recorded
-        return Sides(robot, given, nominal, False).settled(recorded)
+        both = Sides(robot, given, nominal, False).settled(recorded)
+        task = both.nominal or described
+        refuse_other_robot(laid_out(reality, task), task)
+        return both
     return Sides(on_robot(described, reality), given, nominal, True)
 
 

@@ -11,13 +11,16 @@ import torch
 
 from wmgym.calibration.open_loop import known_states, remembered
 from wmgym.data.acting import Actor, naming
+from wmgym.data.layouts import laid_out
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
+from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
 from wmgym.data.transitions import Transitions
 from wmgym.evaluation.counterfactual import arrive
 from wmgym.evaluation.sides import sides
 from wmgym.models.world import WorldModel
+from wmgym.tasks.task import Task
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,18 +95,18 @@ def counterfactual(
     Raises:
         ValueError: no such moment, or actions of another shape.
     """
+    refuse_no_log(log, "counterfactual")
     if not 0 <= episode < log.num_episodes or not 0 <= t < log.lengths[episode]:
         raise ValueError(f"the log has no step {t} in an episode {episode}")
     both = sides(log, simulator)
     world = both.world()
+    log = laid_out(log, world.task)
     row, left = int(log.first[episode]) + t, int(log.lengths[episode]) - t
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     plan, policy, name = None, None, ""
-    if isinstance(actions, np.ndarray):
-        if actions.shape[1:] != (world.task.action_space.shape or ()):
-            raise ValueError(
-                f"actions must be (steps, *{world.task.action_space.shape}), got {actions.shape}"
-            )
-        plan = actions
+    if isinstance(actions, (np.ndarray, list, tuple)):
+        plan = _planned(actions, world.task)
     else:
         name, policy = next(iter(as_policies(actions, split=None).items()))
         if policy is None:
@@ -113,7 +116,8 @@ def counterfactual(
                 "MuJoCo alone steps states and knows neither what this robot observes nor what it is paid; "
                 "pass actions, or a hybrid simulator (wmgym.residual)"
             )
-    count = steps or (left if plan is None else len(plan))
+    longest = left if plan is None else len(plan)
+    count = longest if steps is None else min(steps, longest) if plan is not None else steps
     plan = None if plan is None else plan[:count]
     with naming(name):
         course = _simulated(world, log, row, count, plan, policy, seed)
@@ -132,6 +136,18 @@ def counterfactual(
         mujoco_reward=None if exact is None or exact.reward is None else _padded(exact.reward, count),
         logged_return=None if log.reward is None else float(log.reward[row : row + same].sum()),
     )
+
+
+def _planned(actions: Any, task: Task) -> np.ndarray:
+    """Actions of a caller as the task's: ``(steps, *action_shape)``, of the space's type."""
+    space, plan = task.action_space, np.asarray(actions)
+    shape = space.shape or ()
+    if plan.ndim == 0 or not len(plan) or plan.shape[1:] != shape or plan.dtype.kind not in "biuf":
+        wanted = ", ".join(map(str, ("steps", *shape)))
+        raise ValueError(f"actions must be numbers ({wanted}), at least one step, got shape {plan.shape}")
+    if not np.isfinite(plan).all():
+        raise ValueError("actions must be finite; these hold NaN or infinity")
+    return plan.astype(space.dtype)
 
 
 def _simulated(
@@ -155,6 +171,7 @@ def _simulated(
             assert actor is not None
             obs = world.task.core.observe(state.full.cpu().numpy())
             action = actor(np.asarray(obs).reshape(1, *world.task.observation_space.shape), [0])
+            action = np.asarray(action, world.task.action_space.dtype)
         else:
             action = plan[step - 1][None]
         with torch.no_grad():

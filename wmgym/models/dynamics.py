@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
@@ -116,6 +117,15 @@ def predict_assigned(
 
 
 _REGISTERED: dict[str, Any] = {}
+# Kinds of wmgym's own; a process that only loads a world may not have imported their modules yet.
+_OWN_KINDS = {
+    "ensemble": "ensemble",
+    "mujoco": "residual",
+    "residual": "residual",
+    "flags": "flags",
+    "classifier": "outcomes",
+    "rewards": "pairs",
+}
 
 
 def register_dynamics(name: str) -> Callable[[D], D]:
@@ -165,6 +175,8 @@ def unpack_dynamics(name: str, arrays: Mapping[str, np.ndarray], settings: Mappi
     Raises:
         StoreError: no class is.
     """
+    if name in _OWN_KINDS:
+        importlib.import_module(f"wmgym.models.{_OWN_KINDS[name]}")
     kind = _REGISTERED.get(name)
     if kind is None:
         raise StoreError(

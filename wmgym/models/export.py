@@ -34,7 +34,7 @@ def export_world(world: World, path: StrPath, propagation: Propagation, trust: b
         kind = type(world.dynamics).__name__
         raise ValueError(
             f"dynamics of the class {kind} cannot be exported as they are; worlds of frozen EnsembleMLP "
-            "networks on the CPU in float32 can"
+            "networks on the CPU in float32 can, and wmgym.distill makes one of this world"
         )
     inputs = example_inputs(world)
     given = Recording(inputs)

@@ -95,6 +95,11 @@ def with_fallback(world: WorldModel) -> WorldModel:
             whose dynamics, or whose robot's drive, have a memory.
     """
     dynamics, support = world.dynamics, world.support
+    if isinstance(dynamics, ResidualDynamics) and not isinstance(dynamics.base, MujocoDynamics):
+        raise ValueError(
+            "fallback='mujoco' cannot step a world whose correction remembers actions, as adapt leaves it; "
+            "use the world from before, or a hybrid (wmgym.residual)"
+        )
     if isinstance(dynamics, (MujocoDynamics, ResidualDynamics)):
         raise ValueError(
             "fallback='mujoco' is for learned worlds; this one is MuJoCo's step, corrected or not"

@@ -108,6 +108,11 @@ def fit(
         model, history = _fit_ensemble(dynamics, train, rows, held, config, seed, generator, progress, begin)
     else:
         made_by: Any = dynamics
+        if not callable(getattr(made_by, "fit", made_by)):
+            raise TypeError(
+                f"dynamics= takes a class of dynamics or a function that fits them, such as "
+                f"wmgym.residual(env) is; got {made_by!r}"
+            )
         model = getattr(made_by, "fit", made_by)(train, config, seed)
         if _knows_ends(model, train):
             found = None

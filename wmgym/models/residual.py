@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wmgym.io.files import StoreError
 from wmgym.io.schema import from_json, to_json
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.drive import MEMORY, PASSES, Drive, without_drive
@@ -55,9 +56,9 @@ class MujocoDynamics:
         """Refuse a task that runs on no MuJoCo model."""
         if self.task.core.to_mujoco is None:
             raise ValueError(
-                f"{self.task.env_id or 'this task'} does not say how its state lies in MuJoCo; MuJoCo as "
-                "dynamics needs an env with a compiled model, and of your own robot data that wmgym.collect "
-                "recorded from it"
+                f"{self.task.env_id or 'this task'} does not say how its state lies in MuJoCo; that takes an "
+                "env with a compiled model, and for an env of your own a log that was collected from it or "
+                "read in its layout: wmgym.from_log(..., task=wmgym.collect(env, steps=500).task)"
             )
         self.coordinates = Coordinates(self.task.core.geometry)
         self.drive, self._bare = without_drive(self.task)
@@ -87,7 +88,7 @@ class MujocoDynamics:
                 from wmgym.tasks.physics import Physics
 
                 if not self._bare.has_env:
-                    raise ValueError(
+                    raise StoreError(
                         "a function made the nominal model's env, which a file does not hold; pass its task: "
                         "wmgym.load(path, task=wmgym.make_task(function))"
                     )

@@ -33,6 +33,11 @@ def residual(base: str | gym.Env[Any, Any] | EnvFactory | Task | Dynamics) -> Fi
     """
     if isinstance(base, (str, gym.Env)) or (callable(base) and not hasattr(base, "predict")):
         base = make_task(base)
+    if not isinstance(base, Task) and not hasattr(base, "predict"):
+        raise TypeError(
+            f"residual takes an env, its id, a task or dynamics, got {type(base).__name__}; wmgym.adapt "
+            "corrects a learned world"
+        )
     if isinstance(base, Task) and base.robot is None:
         MujocoDynamics(base)  # refuses now what it would after the collecting
 

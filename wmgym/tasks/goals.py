@@ -25,8 +25,15 @@ def boxes_alone(space: spaces.Space[Any]) -> bool:
 
 
 def flatten(space: spaces.Space[Any], obs: Any) -> np.ndarray:
-    """Observations of a Dict of Boxes, whose arrays have leading axes: ``(..., obs_dim)``, parts in order."""
+    """Observations of a Dict of Boxes, whose arrays have leading axes: ``(..., obs_dim)``, parts in order.
+
+    Those that are flat already come back as they are.
+    """
     if isinstance(space, spaces.Dict):
+        if isinstance(obs, np.ndarray):
+            return obs
+        if not isinstance(obs, Mapping) or not {*space.spaces} <= {*obs}:
+            raise ValueError(f"an observation is a dict of {', '.join(map(str, space.spaces))}")
         parts = [flatten(part, obs[key]) for key, part in space.spaces.items()]
         return np.concatenate(parts, -1)
     array = np.asarray(obs)

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from wmgym.io.files import StoreError
 from wmgym.tasks.back_end import back_end_errors
 
 _ROBOTICS = ("Fetch", "HandReach", "HandManipulate", "PointMaze", "AntMaze", "Adroit", "FrankaKitchen")
@@ -69,11 +70,11 @@ def refuse_import(env_id: str) -> None:
     """Refuse an id that names a module which is not imported: it may come from a file, which runs no code.
 
     Raises:
-        ValueError: names the module.
+        StoreError: names the module.
     """
     module, colon, _ = env_id.rpartition(":")
     if colon and module not in sys.modules:
-        raise ValueError(
+        raise StoreError(
             f"{env_id!r} needs the module {module!r}, which a file does not import: import it first "
             f"(wmgym --import {module}, on the command line), if you trust it"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+import numbers
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -24,8 +25,9 @@ class Shift:
         friction: factor on the friction of every geom.
         mass: factor on mass and inertia of every body.
         payload: kilograms added to the first moving body, as a point.
-        payload_at: where, metres in that body's frame.
-        gear: factor on the strength of every actuator.
+        payload_at: where, metres in that body's frame; at its origin, a payload on an arm's first link lies
+            in the joint and changes little.
+        gear: factor on the strength of every actuator; a servo still goes where it is told, with less force.
         damping: factor on the damping of every joint.
         slope: degrees by which the ground rises along x; gravity turns, the ground stays.
         delay: env steps by which a command reaches the actuators late; they hold zero until the first does.
@@ -48,20 +50,22 @@ class Shift:
 
     def __post_init__(self) -> None:
         """Refuse what no robot can be."""
-        object.__setattr__(self, "payload_at", tuple(self.payload_at))
-        numbers = [getattr(self, each.name) for each in fields(self) if each.name != "payload_at"]
-        if not all(math.isfinite(x) for x in (*numbers, *self.payload_at)):
-            raise ValueError("parameters of a shift must be finite numbers")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "payload_at":
+                object.__setattr__(self, each.name, _metres(value))
+            elif not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise ValueError(f"{each.name} must be one finite number, got {value!r}")
         for name in ("friction", "mass", "gear", "damping"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is a factor above 0, got {getattr(self, name)}")
         for name in ("payload", "delay", "backlash", "sensor_noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if len(self.payload_at) != 3 or self.delay != int(self.delay) or abs(self.slope) >= 90:
-            raise ValueError(
-                "payload_at takes three metres, delay whole steps, and slope less than 90 degrees"
-            )
+        if self.delay != int(self.delay):
+            raise ValueError(f"delay takes whole steps, got {self.delay}")
+        if abs(self.slope) >= 90:
+            raise ValueError(f"slope takes less than 90 degrees, got {self.slope}")
 
     @property
     def symmetric(self) -> bool:
@@ -73,6 +77,35 @@ class Shift:
         same = asdict(Shift())
         found = {name: value for name, value in asdict(self).items() if value != same[name]}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _metres(value: Any) -> tuple[float, ...]:
+    found = tuple(value) if isinstance(value, Iterable) else ()
+    if len(found) != 3 or not all(isinstance(x, numbers.Real) and math.isfinite(x) for x in found):
+        raise ValueError(f"payload_at takes three metres, got {value!r}")
+    return found
+
+
+def shift_of(changes: Mapping[str, Any]) -> Shift:
+    """A ``Shift`` of keywords that a caller gave.
+
+    Raises:
+        TypeError: a change of another name.
+    """
+    names = [each.name for each in fields(Shift)]
+    if unknown := [name for name in changes if name not in names]:
+        raise TypeError(
+            f"a robot has no change called {', '.join(unknown)}; there are {', '.join(names)}, and "
+            "env_kwargs for keywords of the env itself"
+        )
+    return Shift(**changes)
+
+
+def nominal_limit(env_id: str, kwargs: Mapping[str, Any]) -> int | None:
+    """The time limit of the robot that was changed, where ``env_id`` is the changed robot's."""
+    if env_id != SHIFTED:
+        return None
+    return gym.spec(str(kwargs["env_id"]).rpartition(":")[2]).max_episode_steps
 
 
 _SETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -132,7 +165,7 @@ def shift(env_id: str, *, env_kwargs: Mapping[str, Any] | None = None, **changes
             f"shift takes the id of an env, got {type(env_id).__name__}; register a class of your own "
             "(gymnasium.register) and pass that id"
         )
-    given = Shift(**changes).changes()
+    given = shift_of(changes).changes()
     if env_kwargs:
         given["env_kwargs"] = dict(env_kwargs)
     module, _, name = env_id.rpartition(":")

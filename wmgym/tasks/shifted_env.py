@@ -13,7 +13,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.registration import load_env_creator
 
 from wmgym.tasks.real_env import refuse_import
-from wmgym.tasks.shift import Shift
+from wmgym.tasks.shift import Shift, shift_of
 
 _DRAWING = (
     "render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom",
@@ -43,16 +43,18 @@ class Drive:
 
 
 def make_shifted(
-    env_id: str, env_kwargs: Mapping[str, Any] | None = None, **changes: Any
+    env_id: str = "", env_kwargs: Mapping[str, Any] | None = None, **changes: Any
 ) -> gym.Env[Any, Any]:
     """Entry point of ``gym.make("wmgym/Shifted-v0", env_id=..., ...)``; see ``wmgym.shift``.
 
     Raises:
         ValueError: the env is no MuJoCo env of Gymnasium's kind.
     """
+    if not env_id:
+        raise ValueError("wmgym/Shifted-v0 takes env_id=, the id of the robot to change, and what to change")
     drawing = {name: changes.pop(name) for name in _DRAWING if name in changes}
     refuse_import(env_id)
-    change, spec = Shift(**changes), gym.spec(env_id.rpartition(":")[2])
+    change, spec = shift_of(changes), gym.spec(env_id.rpartition(":")[2])
     assert spec.entry_point is not None
     kind: Any = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     if not (isinstance(kind, type) and issubclass(kind, MujocoEnv)):
@@ -68,6 +70,7 @@ class _Shifted:
     shift: Shift
     np_random: np.random.Generator
     _drive: Drive | None = None
+    _driven = _sensed = False  # whether the step under way went through the drive, and the sensors
 
     def _initialize_simulation(self) -> tuple[Any, Any]:
         model, _ = super()._initialize_simulation()  # type: ignore[misc]
@@ -79,7 +82,18 @@ class _Shifted:
     def _step_mujoco_simulation(self, ctrl: np.ndarray, n_frames: int) -> None:
         if self._drive is not None and (self.shift.delay or self.shift.backlash):
             ctrl = self._drive(ctrl)
+        self._driven = True
         super()._step_mujoco_simulation(ctrl, n_frames)  # type: ignore[misc]
+
+    def step(self, action: Any) -> Any:
+        """The nominal env's step; refuses an env that goes past what is changed."""
+        self._driven = self._sensed = False
+        outcome = super().step(action)  # type: ignore[misc]
+        if (self.shift.delay or self.shift.backlash) and not self._driven:
+            raise ValueError("delay and backlash act in do_simulation, by which this env does not step")
+        if self.shift.sensor_noise and not self._sensed:
+            raise ValueError("sensor_noise acts in _get_obs, by which this env does not make observations")
+        return outcome
 
     def reset_model(self) -> np.ndarray:
         assert self._drive is not None
@@ -87,11 +101,15 @@ class _Shifted:
         obs: np.ndarray = super().reset_model()  # type: ignore[misc]
         return obs
 
-    def _get_obs(self) -> np.ndarray:
-        obs: np.ndarray = super()._get_obs()  # type: ignore[misc]
-        if self.shift.sensor_noise:
-            obs = obs + self.shift.sensor_noise * self.np_random.standard_normal(obs.shape)
-        return obs
+    def _get_obs(self) -> Any:
+        self._sensed = True
+        obs = super()._get_obs()  # type: ignore[misc]
+        return self._noisy(obs) if self.shift.sensor_noise else obs
+
+    def _noisy(self, obs: Any) -> Any:
+        if isinstance(obs, Mapping):
+            return {name: self._noisy(part) for name, part in obs.items()}
+        return obs + self.shift.sensor_noise * self.np_random.standard_normal(obs.shape)
 
 
 def change_model(model: Any, change: Shift) -> None:
@@ -101,7 +119,7 @@ def change_model(model: Any, change: Shift) -> None:
     if change.damping != 1:
         model.dof_damping[:] *= change.damping
     if change.gear != 1:
-        model.actuator_gear[:] *= change.gear
+        _strengthen(model, change.gear)
     if change.mass != 1:
         model.body_mass[:] *= change.mass
         model.body_inertia[:] *= change.mass
@@ -115,8 +133,30 @@ def change_model(model: Any, change: Shift) -> None:
         mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
-def _load(model: Any, mass: float, at: np.ndarray, body: int = 1) -> None:
-    """Add a point mass to a body: mass, centre of mass and principal inertia of both together."""
+def _strengthen(model: Any, factor: float) -> None:
+    """Scale the forces of all actuators.
+
+    The gear does it where the force depends on the command alone. Elsewhere it would also scale the length
+    that a servo regulates, which then settles elsewhere, or at which a muscle is: its gains are scaled there.
+    """
+    plain = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE) & (
+        model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED
+    )
+    model.actuator_gear[plain] *= factor
+    for row in np.flatnonzero(~plain):
+        muscle = model.actuator_gaintype[row] == mujoco.mjtGain.mjGAIN_MUSCLE
+        scaled = slice(2, 4) if muscle else slice(0, 3)  # force and scale; or what is affine in the length
+        for parameters in (model.actuator_gainprm[row], model.actuator_biasprm[row]):
+            found = parameters[scaled]
+            found[found > 0 if muscle else slice(None)] *= factor  # a force below 0 asks for the scale
+
+
+def _load(model: Any, mass: float, at: np.ndarray) -> None:
+    """Add a point mass to the first body that moves: mass, centre of mass and principal inertia of both."""
+    moving = np.flatnonzero((model.body_weldid > 0) & (model.body_mocapid < 0))
+    if not len(moving):
+        raise ValueError("a payload needs a body that moves")
+    body = int(moving[0])
     if model.body_simple[body]:
         raise ValueError(f"a payload needs the body {model.body(body).name!r} to have simple='false'")
     turn, quat = np.empty(9), np.empty(4)

@@ -29,6 +29,7 @@ from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
 from wmgym.tasks.real_env import make_or_explain, refuse_import, refuse_other_actions, same_joints
 from wmgym.tasks.registry import lookup
+from wmgym.tasks.shift import nominal_limit
 from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Task:
         return self.observation_space if self.dict_space is None else self.dict_space
 
     def flat(self, obs: Any) -> np.ndarray:
-        """Observations as the env gives them, with leading axes or without, in a row: ``(..., obs_dim)``."""
+        """Observations, as the env gives them or flat, with leading axes or without: ``(..., obs_dim)``."""
         return np.asarray(obs) if self.dict_space is None else flatten(self.dict_space, obs)
 
     def as_dict(self, flat: np.ndarray) -> Any:
@@ -221,7 +222,7 @@ def make_task(
         limits += [limit for limit in (step_limit(env),) if limit is not None]
         if reward is None and reward_fn is None:
             reward_fn = goal_reward(own_env, factory or partial(gym.make, env_id, **kwargs))
-        own_limit = spec.max_episode_steps if spec is not None else None
+        own_limit = (spec.max_episode_steps if spec is not None else None) or nominal_limit(env_id, kwargs)
         return Task(
             env_id=env_id,
             env_kwargs=kwargs,

@@ -191,7 +191,7 @@ class Search:
         for step in range(self.horizon):
             action = self.middle + self.half * sequences[:, :, step].flatten(0, 1)
             outcome = self.world.step(state, action.view(-1, *self.action_shape))
-            state, earned = outcome.state, earned + outcome.reward * going
+            state, earned = outcome.state, earned + outcome.reward.to(earned.dtype) * going
             diverged |= going & outcome.diverged
             going &= ~(outcome.terminated | outcome.diverged)
         scores, lost = earned.view(n, samples), diverged.view(n, samples)
