@@ -20,6 +20,8 @@ from tests import toy
 from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3 import DynaSAC, ImaginedVecEnv, import_sb3, to_policy, train
 from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
+from wmgym.agents.sb3.from_policy import actor_parameters, clone, held_actor
+from wmgym.agents.sb3.train import new_agent
 from wmgym.models.world import WorldModel
 
 SMALL: dict[str, Any] = {
@@ -211,7 +213,8 @@ def test_steps_that_members_disagree_about_cost_reward(pendulum_world: WorldMode
         rewards.append(float(step.reward.mean()))
         assert (left <= step.reward).all()
         excess = penalty.disagreement(step) - penalty.free
-        assert ((paid[-1] > 0) == (excess > 0)).all()
+        assert ((paid[-1] > 0) == ((excess > 0) & (step.reward > penalty.least))).all()
+        assert (left >= step.reward.minimum(penalty.least)).all()  # no policy would sooner end the episode
     assert paid[1].mean() > 1.5 * paid[0].mean() > 0
     report = penalty.report()
     assert report["disagreement"] > 1
@@ -220,13 +223,21 @@ def test_steps_that_members_disagree_about_cost_reward(pendulum_world: WorldMode
 
 def test_the_penalty_says_where_to_go(pendulum_world: WorldModel) -> None:
     """Its slope is that of finite differences, so that an actor learns to stay where the world knows."""
-    penalty = DisagreementPenalty(pendulum_world, 1.0, torch.Generator().manual_seed(0))
-    core = torch.tensor([[0.9, 0.9, -4.0, 8.0]])
+    penalty = DisagreementPenalty(pendulum_world, 0.02, torch.Generator().manual_seed(0))
+    assert pendulum_world.support is not None
+    core = torch.tensor(pendulum_world.support.core)
+    action = torch.full((len(core), 1), 1.1)
+
+    def rewards(action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        step = pendulum_world.step(pendulum_world.init(core, generator), action, trust=True)
+        return step.reward, penalty(step).reward
+
+    paid, kept = rewards(action)
+    core = core[(kept < paid) & (kept > penalty.least)][:1]  # neither free nor at the limit
 
     def left(action: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        state = pendulum_world.init(core, generator)
-        return penalty(pendulum_world.step(state, action, trust=True)).reward.sum()
+        return rewards(action)[1].sum()
 
     action = torch.tensor([[1.1]], requires_grad=True)
     (slope,) = torch.autograd.grad(left(action), action)
@@ -245,3 +256,57 @@ def test_only_a_calibrated_world_penalises_and_what_it_imagines_is_logged(pendul
         assert ("world/disagreement" in model.logger.name_to_value) == known
         assert ("world/imagined_reward" in model.logger.name_to_value) == known
     assert wmgym.load("HalfCheetah-v5").calibration is not None
+
+
+# A policy to go on from
+
+
+@pytest.mark.parametrize("algorithm", ["DynaSAC", "SAC", "TD3", "PPO"])
+def test_a_training_goes_on_from_a_policy_of_any_architecture(
+    pendulum_world: WorldModel, algorithm: str
+) -> None:
+    def lean(obs: np.ndarray) -> np.ndarray:
+        return np.clip(obs @ np.array([[0.5], [-2.0], [0.1], [0.3]], np.float32), -3, 3)
+
+    venv = ImaginedVecEnv(pendulum_world, 100)
+    model = new_agent(venv, TrainConfig(algorithm, hyperparameters={"policy_kwargs": {"net_arch": [32]}}))
+    obs = np.random.default_rng(0).normal(0, 0.1, (200, 4)).astype(np.float32)
+
+    def apart() -> float:
+        return float(np.abs(model.predict(obs, deterministic=True)[0] - lean(obs)).mean())
+
+    before = apart()
+    clone(model, lean, venv, steps=3_000)
+    assert apart() < 0.4 * before
+    noise = np.std([model.predict(obs[:1])[0] for _ in range(50)])
+    assert noise < 0.6, "a new agent's actions would drown the policy's"
+
+
+def test_the_actor_stays_while_critics_learn(pendulum_world: WorldModel) -> None:
+    for algorithm in ("SAC", "PPO"):
+        keywords = OFF_POLICY if algorithm == "SAC" else {"n_steps": 16, "batch_size": 32}
+        config = TrainConfig(algorithm, hyperparameters=keywords)
+        model = new_agent(ImaginedVecEnv(pendulum_world, 4), config)
+        names = {id(value): name for name, value in model.policy.named_parameters()}
+        acts = {names[id(value)] for value in actor_parameters(model)}
+        before = {name: value.detach().clone() for name, value in model.policy.named_parameters()}
+        with held_actor(model):
+            model.learn(128)
+        learned = {name for name, value in model.policy.named_parameters() if (value != before[name]).any()}
+        assert learned
+        assert not acts & learned
+        model.learn(128)
+        assert any(
+            (value != before[name]).any() for name, value in model.policy.named_parameters() if name in acts
+        )
+
+
+def test_a_policy_to_go_on_from_that_is_none_is_refused(
+    pendulum_world: WorldModel, cartpole_world: WorldModel
+) -> None:
+    with pytest.raises(ValueError, match="DQN has no actor that could go on from a policy"):
+        train(cartpole_world, algorithm="DQN", steps=10, policy=lambda obs: np.zeros(len(obs), int))
+    with pytest.raises(ValueError, match="agent or policy to continue from, not both"):
+        train(pendulum_world, steps=10, policy=len, agent={})
+    with pytest.raises(ValueError, match="goes on from one policy, got a, b"):
+        train(pendulum_world, steps=10, policy={"a": np.zeros_like, "b": np.zeros_like})

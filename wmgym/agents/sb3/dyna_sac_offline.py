@@ -16,6 +16,7 @@ from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
 _FREE = 0.8  # share of real transitions that no penalty would touch
+_LEAST = 0.01  # quantile of their rewards that every penalty leaves
 
 
 def imagined_world(env: Any) -> WorldModel | None:
@@ -102,11 +103,13 @@ class DisagreementPenalty:
 
     What counts is how far the predictions of two ensemble members are apart, beyond what they are for most of
     the real transitions that the world keeps. An excess of their median costs ``pessimism`` standard
-    deviations of their reward. Differentiable in state and action.
+    deviations of their reward, but leaves what the worst hundredth of them paid: where a fall ends an episode
+    and with it the costs, a policy would sooner fall than pay more. Differentiable in state and action.
 
     Attributes:
         typical: that median, in standard deviations of the calibration data.
         free: up to where disagreement costs nothing.
+        least: reward below which no penalty goes.
     """
 
     def __init__(self, world: WorldModel, pessimism: float, generator: torch.Generator) -> None:
@@ -119,6 +122,7 @@ class DisagreementPenalty:
             found = self.disagreement(step)
             self.typical, self.free = found.quantile(torch.tensor([0.5, _FREE])).tolist()
             self._price = pessimism * float(step.reward.std()) / self.typical
+            self.least = step.reward.quantile(_LEAST)
         self._totals = torch.zeros(3)
 
     def disagreement(self, step: WorldStep) -> Tensor:
@@ -130,7 +134,8 @@ class DisagreementPenalty:
         """The step with what is left of its reward."""
         found = self.disagreement(step)
         self._totals += torch.stack([step.reward.detach().mean(), found.detach().mean(), torch.tensor(1.0)])
-        return replace(step, reward=step.reward - self._price * (found - self.free).relu())
+        cost = self._price * (found - self.free).relu()
+        return replace(step, reward=step.reward - cost.minimum((step.reward - self.least).relu()))
 
     def report(self) -> dict[str, float]:
         """Means since the last report: reward before the penalty, disagreement in units of ``typical``."""

@@ -24,6 +24,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from wmgym.agents.config import BOX_ALGORITHMS, DISCRETE_ALGORITHMS, TrainConfig
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
+from wmgym.agents.sb3.from_policy import clone, held_actor
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
@@ -31,6 +32,7 @@ from wmgym.io.progress import Advance, track
 from wmgym.io.schema import ArraySpec, check_arrays
 
 _ROWS = 100
+_HELD = 0.2  # of the steps, while critics learn what the policy that a training goes on from is worth
 _LEAST_BUFFER = 10  # transitions; less teach nothing
 
 
@@ -41,6 +43,7 @@ def train(
     *,
     starts: np.ndarray | None = None,
     agent: Mapping[str, np.ndarray] | None = None,
+    policy: Any = None,
     log: str | os.PathLike[str] | None = None,
     progress: bool = False,
     **changes: Any,
@@ -58,6 +61,9 @@ def train(
             cover all of it (branched rollouts, Janner et al. 2019, arXiv:1906.08253). None takes the start
             states that the world keeps.
         agent: arrays of ``agent_arrays`` to continue from.
+        policy: one to continue from, of any kind that ``collect`` takes and of any architecture, such as the
+            one that runs on the robot: the agent learns to act like it, and for the first fifth of the steps
+            its actor then stays, while critics learn what that is worth. Not for DQN.
         log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
             TensorBoard is installed, its event files.
         progress: show a bar on a terminal.
@@ -65,12 +71,15 @@ def train(
 
     Raises:
         ValueError: ``trust`` is given and the world is not calibrated, an algorithm that does not exist or
-            does not take the world's actions, or a keyword that the algorithm refuses.
+            does not take the world's actions, a keyword that the algorithm refuses, both ``agent`` and
+            ``policy``, or not one policy.
     """
     if unknown := changes.keys() - {entry.name for entry in fields(TrainConfig)}:
         raise TypeError(
             f"train() got an unexpected keyword argument {min(unknown)!r}; it takes fields of TrainConfig"
         )
+    if agent is not None and policy is not None:
+        raise ValueError("pass agent or policy to continue from, not both")
     config = replace(config or TrainConfig(), **changes)
     venv = ImaginedVecEnv(
         world,
@@ -84,6 +93,8 @@ def train(
     model = new_agent(venv, config, seed)
     if agent is not None:
         load_agent(model, agent)
+    if policy is not None:
+        clone(model, policy, venv, steps=config.steps, seed=seed)
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     with track("train", config.steps, show=progress) as advance:
         report = _Progress(advance, config, None if log is None else LearningLog(Path(log), "imagined_steps"))
@@ -92,6 +103,9 @@ def train(
             updates, model.gradient_steps = model.gradient_steps, 0  # type: ignore[attr-defined]
             _learn(model, wait, report)
             model.gradient_steps = updates  # type: ignore[attr-defined]
+        if policy is not None:
+            with held_actor(model):
+                _learn(model, max(1, round(_HELD * config.steps)), report)
         if config.steps > model.num_timesteps:
             _learn(model, config.steps - model.num_timesteps, report)
         report.close()

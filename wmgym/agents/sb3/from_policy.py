@@ -1,0 +1,159 @@
+"""Begin a training where a policy is, of any architecture: its actions are cloned into the new agent."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
+from wmgym.agents.sb3.vec_env import ImaginedVecEnv
+from wmgym.data.acting import Actor, naming
+from wmgym.data.pool import as_policies
+from wmgym.tasks import actions
+from wmgym.tasks.task import Task
+
+_ROUNDS = 3  # by the policy first, then by what was learned so far (DAgger, arXiv:1011.0686)
+_VISITS = 4_096  # observations of every round
+_UPDATES, _BATCH = 1_000, 256  # of every round
+_SHARE = 0.05  # of the training's steps, if that is less
+_NOISE = 0.1  # of a cloned stochastic policy, in half ranges of the actions; that of a SAC agent in the end
+
+
+def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: int = 0) -> None:
+    """Let ``model`` act as ``policy`` does in the states that either of them reaches in imagination.
+
+    Critics stay what they were; see ``held_actor``.
+
+    Args:
+        model: of Stable-Baselines3, sb3-contrib or ``DynaSAC``, fresh.
+        policy: as ``as_policies`` takes it, one.
+        venv: where both act; it is reset.
+        steps: of the training that follows; a short one gets a short lesson.
+        seed: decides the start states and the batches.
+
+    Raises:
+        ValueError: an algorithm without an actor, or not one policy.
+        PolicyError: of the policy.
+    """
+    parameters = actor_parameters(model)
+    if len(every := as_policies(policy)) != 1 or None in every.values():
+        raise ValueError(f"a training goes on from one policy, got {', '.join(every)}")
+    ((name, taken),) = every.items()
+    assert taken is not None
+    task, count, seen, wanted = venv.venv.world.task, venv.num_envs, [], []
+    space, first = task.action_space, np.asarray(actions.first(task.action_space))
+    teacher, generator = Actor(taken, task), torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    if isinstance(space, spaces.Box) and not _squashed(model) and model.policy.log_std.ndim == 1:
+        with torch.no_grad():
+            model.policy.log_std.copy_(torch.tensor(_NOISE * (space.high - space.low) / 2).log())
+    venv.seed(seed)
+    episode = np.arange(count)
+    obs = venv.reset()
+    for visit in range(_ROUNDS):
+        for _ in range(math.ceil(min(_VISITS, steps) / count)):
+            with naming(name):
+                action = teacher(task.flat(obs), episode.tolist())
+            if isinstance(space, spaces.Box):
+                action = action.clip(space.low, space.high).astype(space.dtype)
+            seen.append(task.flat(obs))
+            wanted.append(action - first)
+            obs, _, dones, _ = venv.step(model.predict(obs)[0] if visit else wanted[-1])
+            episode = np.where(dones, episode.max() + 1 + np.arange(count), episode)
+        updates = min(_UPDATES, math.ceil(_SHARE * steps))
+        _regress(model, task, np.concatenate(seen), np.concatenate(wanted), updates, optimizer, generator)
+    for follower in ("actor_target", "averaged_actor"):
+        if hasattr(model.policy, follower):
+            getattr(model.policy, follower).load_state_dict(model.policy.actor.state_dict())
+
+
+def _regress(
+    model: Any,
+    task: Task,
+    obs: np.ndarray,
+    wanted: np.ndarray,
+    updates: int,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:
+    """Fit the actor's most likely actions to those ``wanted`` for flat observations, both ``(n, ...)``."""
+    policy = model.policy
+    if isinstance(policy, DynaSACPolicy):
+        policy.set_normaliser(*(torch.tensor(x).float() for x in (obs.mean(0), obs.std(0).clip(1e-3))))
+    target = torch.tensor(policy.scale_action(wanted) if _squashed(model) else wanted)
+    policy.set_training_mode(True)
+    for _ in range(updates):
+        rows = torch.randint(len(obs), (_BATCH,), generator=generator)
+        loss = _loss(model, policy.obs_to_tensor(task.as_dict(obs[rows.numpy()]))[0], target[rows])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    policy.set_training_mode(False)
+
+
+def _squashed(model: Any) -> bool:
+    return isinstance(model.action_space, spaces.Box) and getattr(model, "actor", None) is not None
+
+
+def _loss(model: Any, obs: Any, target: Tensor) -> Tensor:
+    """How far actions are from ``target``; standard deviations come along, since new ones are large."""
+    space = model.action_space
+    if _squashed(model):
+        if not hasattr(model.actor, "get_action_dist_params"):
+            return torch.nn.functional.mse_loss(model.actor(obs), target)
+        mean, log_std, _ = model.actor.get_action_dist_params(obs)
+        loss = torch.nn.functional.mse_loss(torch.tanh(mean), target)
+        if log_std.shape == mean.shape:
+            loss = loss + 0.01 * (log_std - math.log(_NOISE)).square().mean()
+        return loss
+    acts = model.policy.get_distribution(obs)
+    likely: Tensor = -acts.log_prob(target).mean()
+    if not isinstance(space, spaces.Box):
+        return likely
+    scale = torch.tensor((space.high - space.low) / 2)
+    return torch.nn.functional.mse_loss(acts.mode() / scale, target / scale)
+
+
+@contextlib.contextmanager
+def held_actor(model: Any) -> Iterator[None]:
+    """Let only the critics learn, what the actor that is there is worth.
+
+    An actor that follows critics which know nothing yet forgets within a few hundred updates what it could.
+    """
+    held = set(actor_parameters(model))
+
+    def without_gradients(*_: Any) -> None:
+        for parameter in held:
+            parameter.grad = None
+
+    actor = getattr(model, "actor", None)
+    optimizer = model.policy.optimizer if actor is None else actor.optimizer
+    handle = optimizer.register_step_pre_hook(without_gradients)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def actor_parameters(model: Any) -> list[nn.Parameter]:
+    """Parameters of what acts.
+
+    Raises:
+        ValueError: nothing does but the largest value.
+    """
+    if getattr(model, "actor", None) is not None:
+        return [*model.actor.parameters()]
+    if not hasattr(model.policy, "action_net"):
+        raise ValueError(f"{type(model).__name__} has no actor that could go on from a policy")
+    policy: Any = model.policy
+    others = {
+        id(each) for part in (policy.value_net, policy.mlp_extractor.value_net) for each in part.parameters()
+    }
+    return [each for each in policy.parameters() if id(each) not in others]
