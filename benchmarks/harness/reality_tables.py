@@ -99,7 +99,14 @@ def retrained_scores() -> str:
             for name in ("deployed", "retrained", "direct")
         ]
         shown.append([short(row["env"]), f"{row['shift']} ({row['kind']})", *scores, row["gate"]])
-    head = ["task", "shift", "deployed", "retrained", "SAC on the robot", "better in the adapted world"]
+    head = [
+        "task",
+        "shift",
+        "deployed",
+        "retrained",
+        "SAC on the robot",
+        "better in the identified simulator",
+    ]
     return table(head, shown) if shown else "Nothing has been measured yet."
 
 

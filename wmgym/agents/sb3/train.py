@@ -17,8 +17,9 @@ import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
 
 from wmgym.agents.config import BOX_ALGORITHMS, DISCRETE_ALGORITHMS, TrainConfig
@@ -44,6 +45,7 @@ def train(
     starts: np.ndarray | None = None,
     agent: Mapping[str, np.ndarray] | None = None,
     policy: Any = None,
+    callback: MaybeCallback = None,
     log: str | os.PathLike[str] | None = None,
     progress: bool = False,
     **changes: Any,
@@ -64,6 +66,8 @@ def train(
         policy: one to continue from, of any kind that ``collect`` takes and of any architecture, such as the
             one that runs on the robot: the agent learns to act like it, and for the first fifth of the steps
             its actor then stays, while critics learn what that is worth. Not for DQN.
+        callback: of Stable-Baselines3, as its ``learn`` takes them: an ``EvalCallback`` keeps what is best in
+            another simulator than the one that is learned in.
         log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
             TensorBoard is installed, its event files.
         progress: show a bar on a terminal.
@@ -98,23 +102,30 @@ def train(
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     with track("train", config.steps, show=progress) as advance:
         report = _Progress(advance, config, None if log is None else LearningLog(Path(log), "imagined_steps"))
+        calls = [report, *_listed(callback)]
         if wait:
             # A trained agent that updates on a nearly empty buffer forgets what it knew.
             updates, model.gradient_steps = model.gradient_steps, 0  # type: ignore[attr-defined]
-            _learn(model, wait, report)
+            _learn(model, wait, calls)
             model.gradient_steps = updates  # type: ignore[attr-defined]
         if policy is not None:
             with held_actor(model):
-                _learn(model, max(1, round(_HELD * config.steps)), report)
+                _learn(model, max(1, round(_HELD * config.steps)), calls)
         if config.steps > model.num_timesteps:
-            _learn(model, config.steps - model.num_timesteps, report)
+            _learn(model, config.steps - model.num_timesteps, calls)
         report.close()
     return model
 
 
-def _learn(model: BaseAlgorithm, steps: int, report: BaseCallback) -> None:
+def _listed(callback: MaybeCallback) -> list[BaseCallback]:
+    if callback is None or isinstance(callback, BaseCallback):
+        return [] if callback is None else [callback]
+    return [*callback] if isinstance(callback, list) else [ConvertCallback(callback)]
+
+
+def _learn(model: BaseAlgorithm, steps: int, calls: list[BaseCallback]) -> None:
     # SB3 takes None for "never", though it annotates an int.
-    model.learn(steps, callback=report, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+    model.learn(steps, callback=calls, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
