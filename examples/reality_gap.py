@@ -1,13 +1,17 @@
 """A robot that is not the simulator: the gap measured, explained and closed, and a policy retrained."""
 
 import argparse
+import tempfile
 from pathlib import Path
+
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.monitor import Monitor
 
 import wmgym
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--real-steps", type=int, default=2_000, help="steps of the robot to learn from")
-parser.add_argument("--train-steps", type=int, default=20_000, help="imagined steps to retrain with")
+parser.add_argument("--train-steps", type=int, default=4_000, help="imagined steps to retrain with")
 parser.add_argument("--episodes", type=int, default=5, help="episodes of each policy, to judge")
 args = parser.parse_args()
 pool = Path(__file__).resolve().parents[1] / "policies" / "Hopper-v5"
@@ -25,25 +29,39 @@ print("real steps:", len(log) + len(calib) + len(test))
 
 # How large is the gap, and what is it made of?
 print(wmgym.gap(test, "Hopper-v5"))
+explained = wmgym.identify(log, "Hopper-v5")
+print(explained)
 
-# Close it, in two ways: adapt a learned world, or correct MuJoCo's own step.
+# Close it, in two ways: adapt a learned world, or correct MuJoCo's own step of the identified model.
 adapted = wmgym.adapt(wmgym.load("Hopper-v5"), log, calib)
 config = wmgym.FitConfig(members=5, width=128, depth=2, max_updates=1_500, learning_rate=2e-3)
-hybrid = wmgym.fit(log, config, dynamics=wmgym.residual("Hopper-v5"))
+hybrid = wmgym.fit(log, config, dynamics=wmgym.residual(explained.simulator()))
 simulators = {"nominal": "Hopper-v5", "adapted": adapted, "hybrid": hybrid}
 for name, simulator in simulators.items():
     print(f"error of {name}: {wmgym.gap(test, simulator).open_loop:.4f}")
 
-# Retrain in the adapted world, without a step of the robot.
-agent = wmgym.train(adapted, algorithm="DynaSAC", steps=args.train_steps, num_envs=16)
+# Retrain from the old policy in the adapted world, without a step of the robot. Ten times on the way the
+# identified simulator judges what was learned: its errors are others, so what exploits the world fails there.
+with tempfile.TemporaryDirectory() as folder:
+    keep = EvalCallback(
+        Monitor(explained.simulator()),
+        n_eval_episodes=3,
+        eval_freq=max(1, args.train_steps // 16 // 10),
+        best_model_save_path=folder,
+        verbose=0,
+    )
+    wmgym.train(
+        adapted, algorithm="DynaSAC", steps=args.train_steps, num_envs=16, policy=deployed, callback=keep
+    )
+    agent = wmgym.sb3.DynaSAC.load(Path(folder) / "best_model")
 policies = {"deployed": deployed, "retrained": agent}
 
-# A gate before the robot: deploy only what is better in the simulator, from the same start states.
-ranked = wmgym.rank(adapted, policies, episodes=20)
+# A gate before the robot: deploy only what is better in the closest simulator, from the same start states.
+ranked = wmgym.rank(hybrid, policies, episodes=20)
 print(ranked)
 print("to deploy:", ranked.names[0])
 
 # Deploy, and see whether the simulator was right this time.
-found = wmgym.gap(robot, adapted, policies, episodes=args.episodes)
+found = wmgym.gap(robot, hybrid, policies, episodes=args.episodes)
 for row in found.returns:
     print(f"{row.policy}: real {row.real_mean:.0f}, simulated {row.simulated_mean:.0f}")

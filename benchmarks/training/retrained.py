@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -103,9 +102,7 @@ def retrained(
             warn=False,
         )
         config = wmgym.TrainConfig("DynaSAC", updates, envs, hyperparameters={"gradient_steps": -1})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # one env is a VecEnv, the other one is not
-            agent = wmgym.train(world, config, seed, policy=old, callback=judge)
+        agent = wmgym.train(world, config, seed, policy=old, callback=judge)
         best = wmgym.sb3.DynaSAC.load(Path(folder) / "best_model")
     return wmgym.sb3.to_policy(agent), wmgym.sb3.to_policy(best)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from stable_baselines3.common.callbacks import ConvertCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -299,6 +301,34 @@ def test_the_actor_stays_while_critics_learn(pendulum_world: WorldModel) -> None
         assert any(
             (value != before[name]).any() for name, value in model.policy.named_parameters() if name in acts
         )
+
+
+def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel, tmp_path: Path) -> None:
+    keep = EvalCallback(
+        Monitor(gym.make("InvertedPendulum-v5")),
+        n_eval_episodes=1,
+        eval_freq=4,
+        best_model_save_path=str(tmp_path),
+        verbose=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        seen: list[int] = []
+        train(
+            pendulum_world,
+            algorithm="SAC",
+            steps=64,
+            num_envs=4,
+            hyperparameters=OFF_POLICY,
+            policy=lambda obs: -obs[:, :1],
+            callback=[
+                keep,
+                ConvertCallback(lambda found, _: seen.append(found["self"].num_timesteps) is None),
+            ],
+        )
+    assert keep.best_mean_reward > 0
+    assert (tmp_path / "best_model.zip").exists()
+    assert seen[-1] >= 64
 
 
 def test_a_policy_to_go_on_from_that_is_none_is_refused(

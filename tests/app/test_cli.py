@@ -390,6 +390,15 @@ def test_without_policies_random_actions_are_scored(line: Path, tmp_path: Path) 
     assert [entry["name"] for entry in report["scores"]] == ["random"]
 
 
+def test_a_training_goes_on_from_a_policy(line: Path, tmp_path: Path) -> None:
+    few = ("--algorithm", "SAC", "--steps", 8, "--envs", 2, "--policy", line / "trained/policy")
+    answer("train", line / "world", *few, "--out", tmp_path / "o")
+    assert artifacts.read_json(tmp_path / "o/run.json")["config"]["policy"].endswith("trained/policy")
+    missing = call("train", line / "world", "--policy", tmp_path / "none", "--out", tmp_path / "p")
+    assert missing.exit_code != 0
+    assert not (tmp_path / "p").exists()
+
+
 def test_a_training_without_a_finished_episode_says_so(line: Path, tmp_path: Path) -> None:
     few = ("--algorithm", "SAC", "--steps", 2, "--envs", 2)
     shown = call("train", line / "world", *few, "--out", tmp_path / "o").stdout

@@ -195,6 +195,7 @@ def train(
     envs: Annotated[int, Option(min=1, help="Imagined episodes side by side.")] = 64,
     max_episode_steps: options.MaxEpisodeSteps = None,
     data: options.Starts = None,
+    policy: options.Begin = None,
     hyperparameters: options.Hyperparameters = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -227,14 +228,17 @@ def train(
             raise ValueError(f"{data} is of {real.task.env_id}, the world of {simulator.task.env_id}")
         sb3.check_agent(sb3.ImaginedVecEnv(simulator, envs), settings)
         starts = None if real is None else real.state
-        model = sb3.train(simulator, settings, seed, starts=starts, log=out, progress=not as_json)
-        policy = sb3.to_policy(model, f"{type(model).__name__} in imagination").save(out / "policy")
+        begin = options.policies([policy] if policy else None, simulator.task)
+        model = sb3.train(
+            simulator, settings, seed, starts=starts, policy=begin, log=out, progress=not as_json
+        )
+        found = sb3.to_policy(model, f"{type(model).__name__} in imagination").save(out / "policy")
         recent = [episode["r"] for episode in model.ep_info_buffer or ()]
         mean = sum(recent) / len(recent) if recent else None
-        result = {"algorithm": type(model).__name__, "policy": str(policy), "imagined_return": mean}
+        result = {"algorithm": type(model).__name__, "policy": str(found), "imagined_return": mean}
         shown = result if recent else result | {"imagined_return": "no episode ended"}
-        named = {"world": str(world), "data": data and str(data), "seed": seed}
-        config = {**named, "train": dataclasses.asdict(settings)}
+        named = {"world": str(world), "data": data and str(data), "policy": policy and str(policy)}
+        config = {**named, "seed": seed, "train": dataclasses.asdict(settings)}
         job.done(config, result, console.facts(shown), imagined_steps=model.num_timesteps)
 
 

@@ -115,6 +115,14 @@ Policies = Annotated[
         show_default="random actions",
     ),
 ]
+Begin = Annotated[
+    Path | None,
+    Option(
+        "--policy",
+        help="Go on from this one: saved policy, ONNX file, Stable-Baselines3 zip, or module:function.",
+        show_default="a new one",
+    ),
+]
 Judged = Annotated[
     list[Path] | None,
     Option(

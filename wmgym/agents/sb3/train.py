@@ -124,8 +124,10 @@ def _listed(callback: MaybeCallback) -> list[BaseCallback]:
 
 
 def _learn(model: BaseAlgorithm, steps: int, calls: list[BaseCallback]) -> None:
-    # SB3 takes None for "never", though it annotates an int.
-    model.learn(steps, callback=calls, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+    with warnings.catch_warnings():  # an EvalCallback's env is meant to be another simulator
+        warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+        # SB3 takes None for "never", though it annotates an int.
+        model.learn(steps, callback=calls, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
