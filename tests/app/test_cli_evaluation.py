@@ -142,3 +142,11 @@ def test_a_name_that_says_another_format_is_known_before_any_work(
     assert result.exit_code == 1
     assert f"{tmp_path / name} must end in ." in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_policy_is_exported_too(tmp_path: Path) -> None:
+    policy = saved(tmp_path / "policy", "linear", 1.0)
+    assert call("export", policy, tmp_path / "policy.onnx").exit_code == 0
+    assert {file.name for file in tmp_path.glob("policy.*")} == {"policy.onnx", "policy.json"}
+    refused = call("export", policy, tmp_path / "policy.onnx", "--trust")
+    assert (refused.exit_code, "are for worlds" in refused.output) == (1, True)

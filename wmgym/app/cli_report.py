@@ -111,7 +111,9 @@ def register(
 
 
 def export(
-    world: options.World,
+    source: Annotated[
+        Path, Argument(metavar="SOURCE", help="World, or the id of one that ships; or a saved policy.")
+    ],
     out: Annotated[Path, Argument(metavar="OUT", help="ONNX file to write; a .json goes beside it.")],
     propagation: Annotated[
         str, Option(help="How episodes go: member, mean, or sample, which takes noise as an input.")
@@ -121,14 +123,21 @@ def export(
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a world's step as ONNX, for ONNX Runtime in any language.
+    """Write a world's step, or a policy, as ONNX, for ONNX Runtime in any language.
 
     Example: wmgym export HalfCheetah-v5 cheetah.onnx
     """
     with console.plain_errors():
+        from wmgym.data.policy import load_policy
+        from wmgym.io import artifacts
         from wmgym.models import saving
 
-        saving.load(world).export(out, propagation=propagation, trust=trust)  # type: ignore[arg-type]
+        if not artifacts.exists(source, kind="policy"):
+            saving.load(source).export(out, propagation=propagation, trust=trust)  # type: ignore[arg-type]
+        elif trust or propagation != "member":
+            raise ValueError("--trust and --propagation are for worlds; a policy has neither")
+        else:
+            load_policy(source).export(out)
     found = {"command": "export", "onnx": str(out), "contract": str(out.with_suffix(".json"))}
     console.show(found if as_json else console.facts(found))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ def gap(
 
     Args:
         reality: an env, such as ``wmgym.shift`` makes, its id, a task or a function that makes one; or
-            transitions of a robot, a log.
+            transitions of a robot, a log, or the directory of one.
         simulator: a world, a hybrid one included, or the directory of one; or an env, an id or a task, whose
             MuJoCo model, with a changed robot's drive, is then the simulator.
         policies: as ``score`` takes them. Of an env they make the data; None drives it by random actions. Of
@@ -67,6 +68,8 @@ def gap(
     if isinstance(horizon, bool) or int(horizon) != horizon or horizon < 1:
         raise ValueError(f"horizon must be a whole number of at least 1, got {horizon}")
     named = as_policies(policies, split=None)
+    if isinstance(reality, os.PathLike) or (isinstance(reality, str) and os.path.isdir(reality)):
+        reality = Transitions.load(reality)
     both = sides(reality, simulator)
     if isinstance(reality, Transitions):
         data, real_steps = laid_out(reality, both.nominal or both.world().task), 0
