@@ -1,9 +1,9 @@
 """How much faster is a smaller twin of a shipped world, and how much worse?
 
-The twin is distilled from the world and the pool's transitions, with half the width and four times the
-updates, and calibrated on its own; it is kept under ``runs/``. Both are then timed in turns at 1,024 envs,
-their open-loop error is taken on policies that no fit saw, and so is the gap between imagined and real mean
-returns of these, as a share of the range of real ones.
+The twin is distilled from the world and the pool's transitions with the defaults of ``wmgym.distill``, half
+the width and half the members, and calibrated on its own; it is kept under ``runs/``. Both are then timed in
+turns at 1,024 envs, their open-loop error is taken on policies that no fit saw, and so is the gap between
+imagined and real mean returns of these, as a share of the range of real ones.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import wmgym
 from benchmarks.harness.metrics import core_error, imagine, imagined_episodes, spread, starts_of
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, per_env
-from benchmarks.harness.worlds import FIT, LARGE, Setup, once, policies
+from benchmarks.harness.worlds import LARGE, Setup, once, policies
 from wmgym.calibration.open_loop import steps_left
+from wmgym.models.distill import CONFIG
 
-WIDTH, HORIZON, ENVS = 128, 32, 1_024
-TWIN = replace(FIT, max_updates=80_000, finetune_updates=6_000, patience=10_000, precision="float32")
+HORIZON, ENVS = 32, 1_024
+QUICK = replace(CONFIG, max_updates=500, eval_every=100, finetune_updates=100)
 
 
 def measure(env_id: str, setup: Setup) -> list[Row]:
@@ -53,12 +54,13 @@ def twin_of(
     """The twin, calibrated; fitted where an earlier run kept none."""
 
     def make() -> wmgym.WorldModel:
-        config = TWIN if not setup.quick else replace(TWIN, max_updates=500, finetune_updates=100)
-        steps = setup.size(600_000, 20_000)
-        twin = wmgym.distill(teacher, train, width=WIDTH, imagined_steps=steps, config=config, progress=True)
+        if setup.quick:
+            twin = wmgym.distill(teacher, train, imagined_steps=20_000, config=QUICK)
+        else:
+            twin = wmgym.distill(teacher, train, progress=True)
         return wmgym.calibrate(twin, setup.calibration(env_id))
 
-    return make() if setup.quick else once(f"worlds/{env_id}-twin-{WIDTH}", wmgym.load, make)
+    return make() if setup.quick else once(f"worlds/{env_id}-twin", wmgym.load, make)
 
 
 def timed(worlds: dict[str, wmgym.WorldModel], repeats: int) -> dict[str, list[float]]:

@@ -30,7 +30,7 @@ def test_a_smaller_twin_is_near_its_teacher_and_is_calibrated_by_itself() -> Non
     twin = distill(world, data, width=32, depth=2, imagined_steps=4_000, config=CONFIG)
     assert isinstance(twin.dynamics, EnsembleMLP)
     assert (twin.dynamics.config.width, twin.dynamics.config.depth) == (32, 2)
-    assert twin.dynamics.num_members == world.dynamics.num_members
+    assert twin.dynamics.num_members == 4
     assert twin.calibration is None
     assert twin.provenance.fingerprints == data.fingerprints()  # which ``calibrate`` then refuses
     fresh = wmgym.collect(world.task, steps=600, seed=1, workers=1)
@@ -48,7 +48,7 @@ def test_whole_actions_and_learned_rewards_go_along() -> None:
     data = wmgym.collect(lambda: Line(gym.spaces.Discrete(3)), steps=400, seed=0, workers=1)
     small = wmgym.FitConfig(members=2, width=16, depth=2, max_updates=60, eval_every=30, batch_size=64)
     world = wmgym.fit(data, small)
-    twin = distill(world, data, width=8, depth=1, imagined_steps=400, config=small)
-    assert twin.dynamics.num_members == 2
+    twin = distill(world, data, width=8, depth=1, members=3, imagined_steps=400, config=small)
+    assert twin.dynamics.num_members == 3
     with pytest.raises(ValueError, match="the world imagines"):
         distill(wmgym.load("Hopper-v5"), data)
