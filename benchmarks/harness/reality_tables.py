@@ -96,7 +96,7 @@ def retrained_scores() -> str:
     for row in result_rows("retrained"):
         scores = [
             f"{row[name]:,.0f} \u00b1 {2 * row[f'{name}_se']:,.0f}"
-            for name in ("deployed", "retrained", "direct")
+            for name in ("deployed", "retrained", "last", "direct")
         ]
         shown.append([short(row["env"]), f"{row['shift']} ({row['kind']})", *scores, row["gate"]])
     head = [
@@ -104,6 +104,7 @@ def retrained_scores() -> str:
         "shift",
         "deployed",
         "retrained",
+        "last",
         "SAC on the robot",
         "better in the identified simulator",
     ]
