@@ -331,6 +331,20 @@ def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel,
     assert seen[-1] >= 64
 
 
+def test_a_callback_stops_the_training_once_and_for_all(pendulum_world: WorldModel) -> None:
+    stopped = train(
+        pendulum_world,
+        algorithm="SAC",
+        steps=64,
+        num_envs=4,
+        learning_starts=16,
+        hyperparameters=OFF_POLICY,
+        policy=lambda obs: -obs[:, :1],
+        callback=lambda *_: False,
+    )
+    assert stopped.num_timesteps == 4
+
+
 def test_a_policy_to_go_on_from_that_is_none_is_refused(
     pendulum_world: WorldModel, cartpole_world: WorldModel
 ) -> None:

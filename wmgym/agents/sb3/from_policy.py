@@ -49,7 +49,9 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
     assert taken is not None
     task, count, seen, wanted = venv.venv.world.task, venv.num_envs, [], []
     space, first = task.action_space, np.asarray(actions.first(task.action_space))
-    teacher, generator = Actor(taken, task), torch.Generator().manual_seed(seed)
+    with naming(name):
+        teacher = Actor(taken, task)
+    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     if isinstance(space, spaces.Box) and not _squashed(model) and model.policy.log_std.ndim == 1:
         with torch.no_grad():

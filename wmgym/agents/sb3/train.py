@@ -102,16 +102,16 @@ def train(
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     with track("train", config.steps, show=progress) as advance:
         report = _Progress(advance, config, None if log is None else LearningLog(Path(log), "imagined_steps"))
-        calls = [report, *_listed(callback)]
+        calls, going = [report, *_listed(callback)], True
         if wait:
             # A trained agent that updates on a nearly empty buffer forgets what it knew.
             updates, model.gradient_steps = model.gradient_steps, 0  # type: ignore[attr-defined]
-            _learn(model, wait, calls)
+            going = _learn(model, wait, calls)
             model.gradient_steps = updates  # type: ignore[attr-defined]
-        if policy is not None:
+        if going and policy is not None:
             with held_actor(model):
-                _learn(model, max(1, round(_HELD * config.steps)), calls)
-        if config.steps > model.num_timesteps:
+                going = _learn(model, max(1, round(_HELD * config.steps)), calls)
+        if going and config.steps > model.num_timesteps:
             _learn(model, config.steps - model.num_timesteps, calls)
         report.close()
     return model
@@ -123,11 +123,14 @@ def _listed(callback: MaybeCallback) -> list[BaseCallback]:
     return [*callback] if isinstance(callback, list) else [ConvertCallback(callback)]
 
 
-def _learn(model: BaseAlgorithm, steps: int, calls: list[BaseCallback]) -> None:
+def _learn(model: BaseAlgorithm, steps: int, calls: list[BaseCallback]) -> bool:
+    """Take so many more steps; False where a callback stopped before."""
+    until = model.num_timesteps + steps
     with warnings.catch_warnings():  # an EvalCallback's env is meant to be another simulator
         warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
         # SB3 takes None for "never", though it annotates an int.
         model.learn(steps, callback=calls, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+    return model.num_timesteps >= until
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
