@@ -40,19 +40,13 @@ simulators = {"nominal": "Hopper-v5", "adapted": adapted, "hybrid": hybrid}
 for name, simulator in simulators.items():
     print(f"error of {name}: {wmgym.gap(test, simulator).open_loop:.4f}")
 
-# Retrain from the old policy in the adapted world, without a step of the robot. Ten times on the way the
-# identified simulator judges what was learned: its errors are others, so what exploits the world fails there.
+# Retrain from the old policy in the adapted world, without a step of the robot. The identified simulator,
+# whose errors are others, keeps the best policy on the way.
+checks = {"eval_freq": max(1, args.train_steps // 160), "n_eval_episodes": 3, "verbose": 0}
+config = wmgym.TrainConfig("DynaSAC", steps=args.train_steps, num_envs=16)
 with tempfile.TemporaryDirectory() as folder:
-    keep = EvalCallback(
-        Monitor(explained.simulator()),
-        n_eval_episodes=3,
-        eval_freq=max(1, args.train_steps // 16 // 10),
-        best_model_save_path=folder,
-        verbose=0,
-    )
-    wmgym.train(
-        adapted, algorithm="DynaSAC", steps=args.train_steps, num_envs=16, policy=deployed, callback=keep
-    )
+    keep = EvalCallback(Monitor(explained.simulator()), best_model_save_path=folder, **checks)
+    wmgym.train(adapted, config, policy=deployed, callback=keep)
     agent = wmgym.sb3.DynaSAC.load(Path(folder) / "best_model")
 policies = {"deployed": deployed, "retrained": agent}
 
