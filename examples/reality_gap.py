@@ -29,8 +29,7 @@ print("real steps:", len(log) + len(calib) + len(test))
 
 # How large is the gap, and what is it made of?
 print(wmgym.gap(test, "Hopper-v5"))
-explained = wmgym.identify(log, "Hopper-v5")
-print(explained)
+print(explained := wmgym.identify(log, "Hopper-v5"))
 
 # Close it, in two ways: adapt a learned world, or correct MuJoCo's own step of the identified model.
 adapted = wmgym.adapt(wmgym.load("Hopper-v5"), log, calib)
