@@ -77,8 +77,7 @@ def measure(env_id: str, what: str, seed: int, setup: Setup, kept: Row | None, k
 def played(robot: Any, policy: MLPPolicy, episodes: int) -> tuple[float, float]:
     """Mean return on a robot and its standard error."""
     data = wmgym.collect(robot, {"it": policy}, episodes=episodes, seed=FIRST_SEED, workers=1)
-    assert data.reward is not None
-    returns = np.add.reduceat(data.reward, data.first)
+    returns = data.returns
     return float(returns.mean()), float(returns.std() / np.sqrt(episodes))
 
 
