@@ -192,7 +192,7 @@ def test_collecting_again_leaves_foreign_files_alone(tmp_path: Path) -> None:
 def test_run_again_does_nothing_and_prints_the_same(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tree(finished / "out")
     forbid = _raises(AssertionError("a finished stage ran again"))
-    for module, name in STAGES:
+    for module, name in [*STAGES, (run_module, "write_page")]:
         monkeypatch.setattr(module, name, forbid)
     run = ("run", ENV, "--config", finished / "config.json", "--out", finished / "out")
     first, second = call(*run), call(*run)

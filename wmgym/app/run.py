@@ -35,6 +35,8 @@ from wmgym.tasks.task import make_task
 
 Say = Callable[[str], None]
 
+_PAGE = "report.html"
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -229,6 +231,7 @@ class _Run:
         world = saving.load(self.out / "world")
         with self.stages.stage("score", ("report.json",)) as noted:
             if noted is not None:
+                (self.out / _PAGE).unlink(missing_ok=True)
                 report = score(
                     world,
                     self._scored(),
@@ -257,8 +260,11 @@ class _Run:
         return dict(every)
 
     def _page(self) -> Path | None:
+        """The page of the report, which stays as it is until there is another report."""
+        if (self.out / _PAGE).exists():
+            return self.out / _PAGE
         try:
-            return write_page(self.out, self.out / "report.html")
+            return write_page(self.out, self.out / _PAGE)
         except ImportError as error:
             self.say(f"no page: {error}")
             return None

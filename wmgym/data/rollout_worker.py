@@ -138,6 +138,7 @@ class _Stream:
         self.turn = 0  # of the policies that act in this episode
         self.steps: list[Step] = []
         self._call(self.recorder.reset, self.seed)
+        self.simulation = simulation(self.env)  # a reset may have made another
         self._check(0.0)
         return True
 
@@ -176,8 +177,8 @@ class _Stream:
     def _check(self, reward: float) -> None:
         """Refuse what no model should be fitted to."""
         obs, space = self.recorder.obs, self.rollout.task.observation_space
-        if (found := simulation(self.env)) is not None:
-            counts = found[1].warning.number
+        if self.simulation is not None:
+            counts = self.simulation[1].warning.number
             if counts.any():
                 self._stop(f"MuJoCo warns: {MUJOCO_WARNINGS[int(np.argmax(counts > 0))]}")
         if not np.isfinite(obs).all():

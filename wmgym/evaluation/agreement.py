@@ -16,6 +16,7 @@ LEAST = 3
 """Policies without which there is no agreement to speak of: the correlation of two points is 1 or -1."""
 
 _RESAMPLES = 2_000
+_PAIRS = 10_000_000  # of policies, over all resamples that are in memory at once
 _CHECKPOINT = re.compile(r"(.+?)[-_ ]?\d[\d,]*(?:\.\d+)?(?:[km]|[-_ ]?(?:real[-_ ])?steps)(?:[-_ ].*)?", re.I)
 
 
@@ -119,14 +120,16 @@ def agreement(
     drawn = rng.integers(count, size=(_RESAMPLES, count))
     # Fewer than so many have no correlation to speak of; of three, it would leave nothing but all of them.
     drawn = drawn[[len(np.unique(rows)) >= min(LEAST, count - 1) for rows in drawn]]
-    kept = [np.delete(np.arange(count), left_out) for left_out in range(count)]
+    parts = np.array_split(drawn, 1 + drawn.size * count // _PAIRS)
+    kept = np.array([np.delete(np.arange(count), left_out) for left_out in range(count)])
 
     def measured(statistic: _Function) -> Statistic:
-        over = np.array([statistic(*shares[:, rows]) for rows in drawn])
+        over = np.concatenate([statistic(*shares[:, rows]) for rows in parts])
         low, high = np.quantile(over, [0.025, 0.975])
-        without = [statistic(*shares[:, rows]) for rows in kept]
+        without = statistic(*shares[:, kept])
         value = statistic(*shares)
-        return Statistic(float(value), (float(low), float(high)), (float(min(without)), float(max(without))))
+        ends = float(without.min()), float(without.max())
+        return Statistic(float(value), (float(low), float(high)), ends)
 
     found = {name: measured(statistic) for name, statistic in _STATISTICS.items()}
     return Agreement(policies=count, lineages=count if lineages is None else lineages, **found)
@@ -158,45 +161,53 @@ def _lineage(name: str, policy: Any) -> tuple[str, ...]:
     return (checkpoint[1].rstrip("-_ ") if checkpoint else name,)
 
 
-def mmrv(real: np.ndarray, imagined: np.ndarray) -> float:
-    """Mean maximum rank violation, in the unit of ``real``; see ``Agreement``."""
-    gaps = np.abs(real[:, None] - real)
-    violated = (imagined[:, None] > imagined) != (real[:, None] > real)
-    return float((gaps * violated).max(1).mean())
+def mmrv(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
+    """Mean maximum rank violation of ``(..., policies)``, in the unit of ``real``; see ``Agreement``."""
+    gaps = np.abs(real[..., :, None] - real[..., None, :])
+    above = [side[..., :, None] > side[..., None, :] for side in (imagined, real)]
+    return np.asarray((gaps * (above[0] != above[1])).max(-1).mean(-1))
 
 
-def regret(real: np.ndarray, imagined: np.ndarray, k: int = 1) -> float:
-    """Best real return minus the best among the ``k`` policies that imagination prefers."""
-    preferred = np.argsort(-imagined, kind="stable")[:k]
-    return float(real.max() - real[preferred].max())
+def regret(real: np.ndarray, imagined: np.ndarray, k: int = 1) -> np.ndarray:
+    """Best real return minus the best among the ``k`` of ``(..., policies)`` that imagination prefers."""
+    preferred = np.argsort(-imagined, axis=-1, kind="stable")[..., :k]
+    return np.asarray(real.max(-1) - np.take_along_axis(real, preferred, -1).max(-1))
 
 
-def pairwise_accuracy(real: np.ndarray, imagined: np.ndarray) -> float:
+def pairwise_accuracy(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
     """Share of pairs of unlike real returns in the same order; 1/2 for a tie in imagination."""
-    above, below = np.triu_indices(len(real), 1)
-    signs = [np.sign(side[above] - side[below]) for side in (real, imagined)]
-    counted = signs[0] != 0
-    return float(((1 + signs[0] * signs[1]) / 2)[counted].mean()) if counted.any() else 1.0
+    signs = [_signs(side) for side in (real, imagined)]
+    counted = np.abs(signs[0]).sum(-1)
+    alike = (np.abs(signs[0]) + signs[0] * signs[1]).sum(-1) / 2
+    return np.where(counted > 0, alike / np.maximum(counted, 1), 1.0)
 
 
-def _pearson(real: np.ndarray, imagined: np.ndarray) -> float:
-    sides = [side - side.mean() for side in (real, imagined)]
-    norm = float(np.sqrt((sides[0] ** 2).sum() * (sides[1] ** 2).sum()))
-    return float(np.clip((sides[0] * sides[1]).sum() / norm, -1, 1)) if norm > 0 else 0.0
+def _pearson(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
+    sides = [side - side.mean(-1, keepdims=True) for side in (real, imagined)]
+    return np.asarray(np.clip(_cosine(*sides), -1, 1))
 
 
-def _spearman(real: np.ndarray, imagined: np.ndarray) -> float:
-    return _pearson(stats.rankdata(real), stats.rankdata(imagined))
+def _spearman(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
+    return _pearson(stats.rankdata(real, axis=-1), stats.rankdata(imagined, axis=-1))
 
 
-def _kendall(real: np.ndarray, imagined: np.ndarray) -> float:
-    above, below = np.triu_indices(len(real), 1)
-    signs = [np.sign(side[above] - side[below]) for side in (real, imagined)]
-    norm = float(np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
-    return float((signs[0] * signs[1]).sum()) / norm if norm > 0 else 0.0
+def _kendall(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
+    return _cosine(_signs(real), _signs(imagined))
 
 
-_Function: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
+def _cosine(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Of vectors ``(..., n)``; 0 where one has no length."""
+    norm = np.sqrt((one**2).sum(-1) * (two**2).sum(-1))
+    return np.where(norm > 0, (one * two).sum(-1) / np.where(norm > 0, norm, 1.0), 0.0)
+
+
+def _signs(side: np.ndarray) -> np.ndarray:
+    """Of the difference of every pair: ``(..., pairs)``."""
+    above, below = np.triu_indices(side.shape[-1], 1)
+    return np.asarray(np.sign(side[..., above] - side[..., below]))
+
+
+_Function: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _STATISTICS: dict[str, _Function] = {
     "pearson": _pearson,
     "spearman": _spearman,
@@ -205,6 +216,7 @@ _STATISTICS: dict[str, _Function] = {
     "pairwise_accuracy": pairwise_accuracy,
     "regret_at_1": regret,
     "regret_at_3": lambda real, imagined: regret(real, imagined, 3),
-    "bias": lambda real, imagined: float((imagined - real).mean()),
-    "absolute_error": lambda real, imagined: float(np.abs(imagined - real).mean()),
+    "bias": lambda real, imagined: np.asarray((imagined - real).mean(-1)),
+    "absolute_error": lambda real, imagined: np.asarray(np.abs(imagined - real).mean(-1)),
 }
+"""Each over the last axis: all resamples at once."""
