@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
+from wmgym.evaluation import speed
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
@@ -17,6 +19,15 @@ if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # no test imports mujoco before this file
 
 TINY = FitConfig(members=2, width=32, depth=2, max_updates=100, eval_every=50)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_timing() -> Iterator[None]:
+    """Every report times both simulators; no test needs to know their speed to a few percent."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(speed, "_SECONDS", 0.002)
+        patched.setattr(speed, "_WARM_UP", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

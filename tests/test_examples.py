@@ -16,7 +16,7 @@ import wmgym
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = {
     "cleanrl_ppo.py": ["--updates", "40"],
-    "one_string.py": ["--steps", "20000"],
+    "one_string.py": ["--steps", "8000"],
     "own_dynamics.py": [],
     "plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"],
     "reality_gap.py": ["--real-steps", "600", "--train-steps", "64", "--episodes", "2"],

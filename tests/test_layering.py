@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,15 +32,18 @@ def unit(file: Path) -> str:
     return file.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(file: Path) -> Iterator[str]:
+@functools.cache
+def imports(file: Path) -> tuple[str, ...]:
     """Every dotted name that a file imports, wherever in it."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(file.read_text(), file.name)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute"
             assert node.module is not None
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def own_imports(file: Path) -> set[str]:
@@ -63,11 +67,13 @@ def module(file: Path) -> str:
     return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
+MODULES = {module(each) for each in FILES}
+
+
 def module_imports(file: Path) -> set[str]:
     """The modules of wmgym that a file imports, wherever in it."""
-    known = {module(each) for each in FILES}
     return {
-        name if name in known else name.rpartition(".")[0]
+        name if name in MODULES else name.rpartition(".")[0]
         for name in imports(file)
         if name.startswith("wmgym.")
     }
@@ -156,7 +162,8 @@ def test_importing_wmgym_loads_little_and_fast() -> None:
     best = float("inf")
     for _ in range(5):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        best = min(best, float(run.stdout))
+        if (best := min(best, float(run.stdout))) < 0.3:
+            break
     assert best < 0.3, f"import wmgym takes {best:.2f} s"
 
 

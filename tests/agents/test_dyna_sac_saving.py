@@ -120,7 +120,12 @@ def assert_equal(one: Any, two: Any, name: str = "") -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"at_{k}" for k in SAVED), "before_0", "before_50", "after_50", "after_125"]
+    "name",
+    [
+        *(f"at_{k}" for k in SAVED),
+        "after_50",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("before_0", "before_50", "after_125")),
+    ],
 )
 def test_a_run_goes_on_from_a_callback_as_if_it_had_never_stopped(
     name: str, files: Path, uninterrupted: DynaSAC

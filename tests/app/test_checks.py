@@ -165,7 +165,7 @@ def test_settings_of_stages_to_come_may_be_corrected(tmp_path: Path, monkeypatch
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=f"holds a run with other settings: .*{name}"):
             wmgym.run(config(**changes), out)
-    done = wmgym.run(config(evaluate={"episodes": 3}), out)
+    done = wmgym.run(config(evaluate={"episodes": 3}), out, page=False)
     assert done.report.episodes == 3
     assert artifacts.read_json(out / "config.json")["evaluate"] == {"episodes": 3}
     with pytest.raises(ValueError, match=r"other settings: evaluate\.episodes; choose"):

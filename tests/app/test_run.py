@@ -120,8 +120,8 @@ def test_killed_anywhere_it_ends_the_same(
         with monkeypatch.context() as patch:
             patch.setattr(module, name, killed)
             with pytest.raises(KeyboardInterrupt):
-                wmgym.run(config(), tmp_path / "out")
-    again = wmgym.run(config(), tmp_path / "out")
+                wmgym.run(config(), tmp_path / "out", page=False)
+    again = wmgym.run(config(), tmp_path / "out", page=False)
     assert again.report == result.report == wmgym.GapReport.load(tmp_path / "out/report.json")
     for name in ("world/manifest.json", "policy/manifest.json"):
         assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
@@ -193,7 +193,7 @@ def test_a_folder_that_was_edited_is_refused_by_name(
     shutil.copytree(finished[0], tmp_path / "out")
     edit(tmp_path / "out")
     with pytest.raises(ValueError, match=named) as caught:
-        wmgym.run(config(), tmp_path / "out")
+        wmgym.run(config(), tmp_path / "out", page=False)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "out") in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_a_stage_whose_record_is_deleted_is_done_again_to_the_same_end(
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "out/calibrate.json").unlink()
     shutil.rmtree(tmp_path / "out/world")
-    again = wmgym.run(config(), tmp_path / "out")
+    again = wmgym.run(config(), tmp_path / "out", page=False)
     assert again.report == finished[1].report
     for name in ("world/manifest.json", "calibration-data/manifest.json"):
         assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes()
@@ -218,7 +218,7 @@ def test_an_agent_of_another_run_does_not_go_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        wmgym.run(config(), tmp_path / "out", say=stopped)
+        wmgym.run(config(), tmp_path / "out", say=stopped, page=False)
     shutil.copy(finished[0] / "online/agent.zip", tmp_path / "out/online/agent.zip")
     with pytest.raises(ValueError, match=r"agent\.zip is not what this run saved"):
-        wmgym.run(config(), tmp_path / "out")
+        wmgym.run(config(), tmp_path / "out", page=False)

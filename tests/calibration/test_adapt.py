@@ -87,7 +87,7 @@ def test_bounds_are_made_by_policies_that_were_not_learned_from(
 
 
 def test_a_reward_is_adapted_too() -> None:
-    tiny = replace(TINY, members=1, max_updates=300)
+    tiny = replace(TINY, members=1, max_updates=300, batch_size=64)
     first, log, test = (
         wmgym.collect(lambda scale=scale: Paid(scale), steps=800, seed=seed, workers=1)
         for seed, scale in enumerate((1.0, 1.3, 1.3))
@@ -99,7 +99,7 @@ def test_a_reward_is_adapted_too() -> None:
 def test_a_readout_is_adapted_too() -> None:
     task = wmgym.make_task("InvertedDoublePendulum-v5")
     first, data = (wmgym.collect(task, steps=800, seed=seed, workers=1) for seed in (0, 1))
-    world = wmgym.fit(first, replace(TINY, members=1, max_updates=400))
+    world = wmgym.fit(first, replace(TINY, members=1, max_updates=300, batch_size=64))
     assert isinstance(world.readout, EnsembleMLP)
     off = copy.deepcopy(world.readout)
     off.biases[-1][..., : off.target_dim] += 1.0

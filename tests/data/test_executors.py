@@ -491,7 +491,7 @@ def test_an_error_in_one_child_never_waits_for_another_that_is_sending() -> None
             raise ValueError("wrong")
         return still(obs)
 
-    for _ in range(20):
+    for _ in range(8):
         with contextlib.suppress(ValueError):
             collect("Hopper-v5", wrong, steps=400, seed=0, max_episode_steps=40, workers=2)
     assert not multiprocessing.active_children()

@@ -796,7 +796,7 @@ def test_an_episode_starts_from_a_core_a_state_or_an_observation(ant_world: Worl
 def test_readouts_are_learned() -> None:
     """The reach from fingertip to target, on data that fit never saw; the target itself stays put."""
     data = collect("Reacher-v5", steps=2_000, seed=0, workers=1)
-    world = fit(data, FitConfig(members=2, width=64, depth=2, max_updates=600))
+    world = fit(data, FitConfig(members=2, width=64, depth=2, max_updates=600, batch_size=64))
     env, test = (
         ImaginedVectorEnv(world, 40, propagation="mean"),
         collect("Reacher-v5", steps=40, seed=9, workers=1),

@@ -143,10 +143,10 @@ def test_how_imagined_episodes_are_divided() -> None:
 
 
 def test_imagination_sharpens_scores() -> None:
-    report = score(exact(), THREE, 10, imagined_episodes=400, workers=1)
+    report = score(exact(), THREE, 10, imagined_episodes=200, workers=1)
     for entry in report.scores:
         assert len(entry.imagined_returns) == 10
-        assert len(entry.more_imagined_returns) == 360
+        assert len(entry.more_imagined_returns) == 160
         assert entry.estimate is not None
         assert entry.estimate_interval is not None
         low, high = entry.estimate_interval
@@ -154,7 +154,7 @@ def test_imagination_sharpens_scores() -> None:
     entry = report["idle"]  # its return is a function of the start state that the world knows
     assert entry.estimate is not None
     assert entry.estimate_interval is not None
-    truth = float(score(exact(), {"idle": idle}, 400, seed=9, workers=1)["idle"].real_mean)
+    truth = float(score(exact(), {"idle": idle}, 100, seed=9, workers=1)["idle"].real_mean)
     assert entry.estimate_interval[0] < truth < entry.estimate_interval[1]
     width = np.ptp(entry.estimate_interval)
     assert width < 0.5 * np.ptp(entry.real_interval)
@@ -240,7 +240,7 @@ def arms(
 def test_the_best_is_found_and_the_confidence_holds(noise: float, gap: float) -> None:
     truth = [1_000.0, 900.0, *np.linspace(0, 800, 14)]
     right, sure = [], []
-    for seed in range(60):
+    for seed in range(40):
         pick, confidence, real = spend(*arms(truth, noise, gap, seed), 30, seed)
         assert sum(map(len, real.values())) == 30
         right.append(pick == "0")

@@ -246,11 +246,16 @@ class Linear:
         return cls(torch.tensor(arrays["matrix"]), torch.tensor(arrays["std"]))
 
 
-@pytest.fixture
-def linear() -> WorldModel:
-    register_dynamics("test-linear")(Linear)
+@pytest.fixture(scope="module")
+def fitted_linear() -> WorldModel:
     world = wmgym.fit(toy.episodes(40, 0), TINY, dynamics=Linear)
     return wmgym.calibrate(world, toy.episodes(20, 1), horizon=16)
+
+
+@pytest.fixture
+def linear(fitted_linear: WorldModel) -> WorldModel:
+    register_dynamics("test-linear")(Linear)
+    return fitted_linear
 
 
 def test_a_linear_model_finds_the_linear_toy_and_its_noise(linear: WorldModel) -> None:
