@@ -11,6 +11,9 @@ ifeq ($(shell uname -s)$(DISPLAY)$(MUJOCO_GL),Linux)
 export MUJOCO_GL := egl
 endif
 
+# The tests start many processes: each would compile wmgym anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all lint format docs clean
@@ -41,7 +44,7 @@ docs: $(VENV)/.installed-all ## Build the documentation into docs/_build/html; a
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
 clean: ## Remove the virtual environment, builds and caches, but not runs/
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-demo: $(VENV)/.created pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -298,7 +299,7 @@ def test_infos_have_the_form_of_sync_vector_env(
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("steps", [700, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [350, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("autoreset", AutoresetMode)
 @pytest.mark.parametrize("num_envs", [1, 2, 7, 64])
 def test_sync_vector_env_over_single_envs_does_the_same_to_the_last_bit(
@@ -592,6 +593,7 @@ def test_error_bound_of_a_single_env(toy_world: WorldModel) -> None:
     )
 
 
+@functools.cache
 def disagreeing(offset: tuple[float, ...] = (-0.3, 0.3)) -> WorldModel:
     world = toy.world(toy.LinearGaussian(offset=offset))
     return calibrate(world, toy.episodes(40, 1, steps=20), horizon=20)

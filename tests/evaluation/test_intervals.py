@@ -47,7 +47,7 @@ def test_without_further_starts_it_is_the_t_interval() -> None:
     assert prediction_powered(real[:4], real[:4], real).coefficient == 0
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("correlation", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 0.95])
 @pytest.mark.parametrize("shape", ["normal", "skewed"])
 def test_it_covers_the_mean_as_often_as_it_says(correlation: float, shape: str) -> None:
     rng, inside, means = np.random.default_rng(1), [], []

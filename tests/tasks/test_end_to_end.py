@@ -17,7 +17,7 @@ SMALL = wmgym.FitConfig(members=2, width=32, depth=2, max_updates=40, eval_every
     "env_id", [pytest.param(e, marks=[pytest.mark.slow] * (e == "HumanoidStandup-v5")) for e in TABLE]
 )
 def test_a_known_task_goes_the_whole_line(env_id: str, tmp_path: Path) -> None:
-    data = wmgym.collect(env_id, steps=600, seed=0, workers=1)
+    data = wmgym.collect(env_id, steps=600, seed=0, max_episode_steps=100, workers=1)
     train, calib = data.split((0.6, 0.4), seed=0)
     world = wmgym.calibrate(wmgym.fit(train, SMALL), calib, horizon=5)
     world.save(tmp_path / "world")
