@@ -26,8 +26,8 @@ PAGES = sorted(
 )
 FENCE = re.compile(r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S)
 """A fenced block and, on the line above, a comment: ``not run: why``, ``slow``, or ``file: name``."""
-LONG = ("cli.md", "past_one_machine.md")
-"""Pages of commands, which take ten seconds and more; ``.ci/run`` runs them by themselves."""
+LONG = ("cli.md", "export.md", "own_logs.md", "past_one_machine.md", "plan.md", "quickstart.md")
+"""Long pages, of commands or of what the README's code does as well; ``.ci/run`` runs them as printed."""
 
 _SHORTER = (
     (r"\bmax_updates=[\d_]+", "max_updates=30"),

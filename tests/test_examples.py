@@ -39,6 +39,7 @@ def test_every_example_is_run_here_and_short() -> None:
         assert len(path.read_text().splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_one_string_changed_trains_an_agent_that_works_in_mujoco() -> None:
     returns = re.findall(r"real return: ([\d.]+)", run("one_string.py"))
     assert len(returns) == 2

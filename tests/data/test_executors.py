@@ -208,6 +208,9 @@ def test_verbs_give_the_same_bits_wherever_they_run(
     assert replace(first, origin=None) == replace(second, origin=None)
 
 
+@pytest.mark.parametrize(
+    "executor", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
+)
 def test_calibration_and_training_too(executor: Executor, pendulum_world: wmgym.WorldModel) -> None:
     calib = collect("InvertedPendulum-v5", steps=200, seed=91, workers=1)
     first, second = (

@@ -444,6 +444,7 @@ def imagined_hashes(world: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_imagine_the_same(pendulum_dir: str) -> None:
     code = "import sys; from tests.envs.test_env import imagined_hashes; print(*imagined_hashes(sys.argv[1]))"
     root = Path(__file__).resolve().parents[2]

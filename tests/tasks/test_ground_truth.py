@@ -14,7 +14,7 @@ from wmgym.tasks.registry import TABLE
 from wmgym.tasks.rendering import Renderer
 from wmgym.tasks.task import make_task
 
-STEPS = 1_000
+STEPS = 300
 
 
 def run(env: gym.Env[Any, Any], actions: np.ndarray) -> list[tuple[Any, ...]]:
