@@ -151,7 +151,7 @@ def test_coverage_of_fresh_episodes_is_nominal(
 def test_coverage_is_nominal_where_members_disagree(fresh: Transitions, propagation: Propagation) -> None:
     world = toy.world(toy.LinearGaussian(offset=(-0.1, 0.0, 0.05, 0.2)))
     shares = []
-    for seed in range(8):
+    for seed in range(5):
         bounded = calibrate(world, toy.episodes(128, seed), horizon=8, seed=seed)
         assert bounded.calibration is not None
         error = errors(bounded, fresh, propagation, last=8)[8]
@@ -184,7 +184,7 @@ def test_sampled_copies_of_one_start_cover_one_sigma_of_the_truth() -> None:
 
 @pytest.mark.parametrize("level", [0.5, pytest.param(0.99, marks=pytest.mark.slow)])
 def test_coverage_at_another_level(fresh: Transitions, level: float) -> None:
-    made = [calibrated(toy.world(), toy.episodes(128, seed), horizon=8, level=level) for seed in range(8)]
+    made = [calibrated(toy.world(), toy.episodes(128, seed), horizon=8, level=level) for seed in range(4)]
     error = errors(toy.world(), fresh, "mean", last=8)[8]
     share = np.mean([(error <= c.half_width["mean"][7]).mean() for c in made])
     assert share == pytest.approx(level, abs=0.03)

@@ -77,10 +77,10 @@ def alike(one: Any, other: Any) -> None:
 def test_parts_come_to_the_whole(
     env_id: str, autoreset_mode: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = ImaginedVectorEnv(env_id, ROWS, autoreset_mode=autoreset_mode, trust=trust, max_episode_steps=17)
+    env = ImaginedVectorEnv(env_id, ROWS, autoreset_mode=autoreset_mode, trust=trust, max_episode_steps=7)
     assert len(parts.parts_of(ROWS, env.world)) == 3
-    whole = walk(env, 25, True, monkeypatch)
-    apart = walk(env, 25, False, monkeypatch)
+    whole = walk(env, 10, True, monkeypatch)
+    apart = walk(env, 10, False, monkeypatch)
     for one, other in zip(whole, apart, strict=True):
         alike(one, other)
 

@@ -112,7 +112,7 @@ def test_stale_bounds_are_said_to_be() -> None:
     """The real env is calm; bounds made on a calmer or on the same one."""
     for sigma, stale in ((0.1 * toy.SIGMA, True), (toy.SIGMA, False)):
         made = replace(toy.episodes(40, 0, sigma=sigma), task=toy.task())
-        report = score(calibrate(toy.world(), made), {"damp": damp}, 20, workers=1)
+        report = score(calibrate(toy.world(), made), {"damp": damp}, 12, workers=1)
         entry = report["damp"]
         assert entry.stale is stale
         assert entry.coverage is not None
