@@ -3,6 +3,7 @@
     python -m tools.fit_worlds                     # all tasks, into wmgym/models/pretrained/
     python -m tools.fit_worlds --env Hopper-v5     # finished tasks are skipped
     python -m tools.fit_worlds --calibrate         # new bounds for the worlds there are
+    python -m tools.fit_worlds --small --env Hopper-v5             # a smaller twin of a world that ships
     python -m tools.fit_worlds --executor ray --address auto       # a task a unit
 
 The worlds are those of ``benchmarks/harness/worlds.py``, rounded to half precision and calibrated after that,
@@ -24,10 +25,18 @@ import torch
 import wmgym
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import RESULTS, RUNS, Row, Units, target
-from benchmarks.harness.worlds import LARGE, TASKS, calibration_data, fitted, held_out_data, pool_data
+from benchmarks.harness.worlds import (
+    LARGE,
+    TASKS,
+    calibration_data,
+    distilled,
+    fitted,
+    held_out_data,
+    pool_data,
+)
 from wmgym.data.executors import KINDS, make_executor
 from wmgym.io import files
-from wmgym.models.saving import SHIPPED
+from wmgym.io.registered import SHIPPED, SMALL
 
 STARTS = 512
 LIMIT = 40e6  # bytes, all worlds together
@@ -39,6 +48,7 @@ def main() -> None:
     )
     parser.add_argument("--env", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
     parser.add_argument("--calibrate", action="store_true", help="fit nothing; make the bounds anew")
+    parser.add_argument("--small", action="store_true", help="distil smaller twins, into <env>-small")
     parser.add_argument("--executor", choices=KINDS, default="serial")
     parser.add_argument("--workers", type=int, help="processes; one a core by default")
     parser.add_argument("--address", help="of a Ray cluster; auto is the one of this machine")
@@ -49,6 +59,12 @@ def main() -> None:
             bounded(wmgym.load(env_id), env_id).save(SHIPPED / env_id, half=True)
             print(env_id, flush=True)
         return
+    if args.small:
+        for env_id in args.env:
+            _, payloads = ship(env_id, distilled(env_id))
+            put(f"{env_id}{SMALL}", payloads)
+            print(f"{env_id}{SMALL}", flush=True)
+        return
     units = Units("fit_worlds", RUNS / "fitted" / "fit_worlds", {})
     works = {env_id: functools.partial(ship, env_id) for env_id in args.env}
     units.do_all(works, make_executor(args.executor, workers=args.workers, address=args.address), take)
@@ -57,9 +73,9 @@ def main() -> None:
     print(path)
 
 
-def ship(env_id: str) -> tuple[Row, dict[str, bytes]]:
+def ship(env_id: str, whole: wmgym.WorldModel | None = None) -> tuple[Row, dict[str, bytes]]:
     """A row, and the files of the world, which may come from another machine."""
-    whole = fitted(env_id)
+    whole = whole or fitted(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
     with tempfile.TemporaryDirectory() as home:
         path = Path(home) / env_id
@@ -80,13 +96,18 @@ def bounded(world: wmgym.WorldModel, env_id: str) -> wmgym.WorldModel:
 
 
 def take(env_id: str, made: tuple[Row, dict[str, bytes]]) -> list[Row]:
-    """Put a world where it ships; its card stays."""
+    """Put a world where it ships."""
     row, payloads = made
-    files.write_files(SHIPPED / env_id, payloads)
-    for old in (SHIPPED / env_id).iterdir():
+    put(env_id, payloads)
+    return [row]
+
+
+def put(name: str, payloads: dict[str, bytes]) -> None:
+    """Write a world's files where it ships, and remove its old ones; its card stays."""
+    files.write_files(SHIPPED / name, payloads)
+    for old in (SHIPPED / name).iterdir():
         if old.suffix != ".md" and old.name not in payloads:
             old.unlink()
-    return [row]
 
 
 def error(env_id: str, world: wmgym.WorldModel, horizon: int = 32) -> float:

@@ -34,6 +34,7 @@ from wmgym.tasks.layout import Geometry
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Walker2d-v5")
 HORIZONS = (1, 8, 32, 128)
+MUON: dict[str, Any] = {"optimizer": "Muon", "precision": "float32", "layer_norm": False}
 BASE = wmgym.FitConfig(members=4, eval_every=500, patience=100, precision="bfloat16")
 
 
@@ -244,6 +245,8 @@ CHANGES: dict[str, Callable[[Lab], wmgym.WorldModel]] = {
     "weight decay 0.01": lambda lab: lab.fit(weight_decay=0.01),
     "learning rate 1e-3": lambda lab: lab.fit(learning_rate=1e-3),
     "learning rate 1e-2": lambda lab: lab.fit(learning_rate=1e-2),
+    "Muon in float32, no LayerNorm": lambda lab: lab.fit(**MUON),
+    "Muon in float32, no LayerNorm, width 128": lambda lab: lab.fit(**MUON, width=128),
     "fine-tune, 8 steps": lambda lab: lab.fit(finetune_updates=600),
     "fine-tune, 16 steps": lambda lab: lab.fit(finetune_updates=600, finetune_steps=16),
     "fine-tune, 4 steps": lambda lab: lab.fit(finetune_updates=600, finetune_steps=4),

@@ -13,7 +13,7 @@ from benchmarks.harness.results import result_rows
 from benchmarks.harness.tables import mean_gap, table, times_to_half_std
 from benchmarks.harness.worlds import LARGE, TASKS, WITH_COPIES, policies
 from wmgym.io import artifacts
-from wmgym.models.saving import SHIPPED
+from wmgym.io.registered import SHIPPED, SMALL
 
 USELESS = 0.5  # return gap, share of the pool's range
 GATES = dict.fromkeys(LARGE, 0.03) | {"Humanoid-v5": 0.1, "HumanoidStandup-v5": 0.1}
@@ -47,6 +47,7 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
         "steps": lambda: f"{origin.steps:,}",
         "copies": lambda: ", of parameter-noise copies of them" if env_id in WITH_COPIES else "",
         "others": lambda: "1 other policy" if count == 1 else f"{count} other policies",
+        "small": lambda: small_facts(env_id),
         "facts": lambda: table(["what", "value"], [[what, value] for what, value in facts]),
         "warnings": lambda: "\n".join(warnings(env_id)),
     }
@@ -54,16 +55,50 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
 
 def missed_gate(env_id: str) -> str:
     """What a world that ships should be and is not, in a few words; empty where it is."""
-    found, most = [], GATES.get(env_id, 0.02)
-    if result_rows("return_gap", env=env_id, section="gap") and (gap := mean_gap(env_id)) > most:
-        found.append(
-            f"imagined returns of policies that it was not fitted to differ from real ones by {gap:.1%} of"
-            f" their range (aim: {most:.0%})"
-        )
+    found = []
+    known = result_rows("return_gap", env=env_id, section="gap")
+    if known and (gap := mean_gap(env_id)) > GATES.get(env_id, 0.02):
+        found.append(_wide_gap(gap, env_id))
     rows = result_rows("coverage", env=env_id, section="bound", propagation="member", h=HORIZON)
     if rows and (share := rows[0]["disagreement_coverage"]) < COVERED:
         found.append(f"its 90 % bounds hold for {share:.0%} of errors after {HORIZON} steps (aim: 90%)")
     return "; ".join(found)
+
+
+def _wide_gap(gap: float, env_id: str) -> str:
+    return (
+        f"imagined returns of policies that it was not fitted to differ from real ones by {gap:.1%} of"
+        f" their range (aim: {GATES.get(env_id, 0.02):.0%})"
+    )
+
+
+def missed_gates(envs: list[str]) -> dict[str, str]:
+    """What each of these worlds, or its smaller twin, should be and is not."""
+    found = {env_id: missed_gate(env_id) for env_id in envs}
+    for env_id in smaller(envs):
+        (row,) = result_rows("distilled", env=env_id, world="twin")
+        if row["gap"] > GATES.get(env_id, 0.02):
+            found[f"{env_id}{SMALL}"] = _wide_gap(row["gap"], env_id)
+    return {name: missed for name, missed in found.items() if missed}
+
+
+def smaller(envs: list[str]) -> list[str]:
+    """Those whose smaller twin ships."""
+    return [env_id for env_id in envs if artifacts.exists(SHIPPED / f"{env_id}{SMALL}", kind="world")]
+
+
+def small_facts(env_id: str) -> str:
+    """A paragraph on the smaller twin, where one ships."""
+    if not smaller([env_id]):
+        return ""
+    teacher, twin = (result_rows("distilled", env=env_id, world=w)[0] for w in ("teacher", "twin"))
+    said = (
+        f"A smaller twin ships as `wmgym/{env_id}{SMALL}`: it steps 1,024 envs "
+        f"{teacher['step_ms'] / twin['step_ms']:.1f} times as fast; after 32 steps its error is "
+        f"{twin['error']:.3f} std, this world's {teacher['error']:.3f}, and its return gap "
+        f"{twin['gap']:.1%}, this world's {teacher['gap']:.1%}."
+    )
+    return f"\n{textwrap.fill(said, 118, break_on_hyphens=False)}\n"
 
 
 def index_blocks(envs: list[str]) -> dict[str, Callable[[], str]]:

@@ -88,8 +88,7 @@ def pages() -> dict[Path, str]:
     for env_id, text in every.items():
         found[DOCS / "worlds" / f"{env_id}.md"] = found[SHIPPED / env_id / "README.md"] = text
     found[DOCS / "worlds" / "index.md"] = filled("worlds", cards.index_blocks(list(every)))
-    gates = {env_id: missed for env_id in every if (missed := cards.missed_gate(env_id))}
-    found[MISSED_GATES] = json.dumps(gates, indent=1) + "\n"
+    found[MISSED_GATES] = json.dumps(cards.missed_gates(list(every)), indent=1) + "\n"
     for path, names in WITH_TABLES.items():
         found[path] = _MARKED.sub(functools.partial(_marked, names), path.read_text())
     return found

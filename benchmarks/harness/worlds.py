@@ -17,6 +17,8 @@ from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import load_pool
 from wmgym.data.transitions import Transitions, concat
 from wmgym.io import artifacts
+from wmgym.io.registered import SHIPPED, SMALL
+from wmgym.models.distill import CONFIG
 from wmgym.tasks.registry import TABLE
 
 TASKS = tuple(TABLE)
@@ -73,6 +75,16 @@ class Setup:
     def world(self, env_id: str) -> wmgym.WorldModel:
         """The world to judge; a fitted one has no bounds."""
         return fitted(env_id) if self.fit else wmgym.load(env_id)
+
+    def small_world(self, env_id: str) -> wmgym.WorldModel:
+        """The smaller twin of the world that ships, with bounds; one is made where none ships."""
+        if not self.fit and artifacts.exists(SHIPPED / f"{env_id}{SMALL}", kind="world"):
+            return wmgym.load(f"{env_id}{SMALL}")
+        if not self.quick:
+            return wmgym.calibrate(distilled(env_id), self.calibration(env_id))
+        config = dataclasses.replace(CONFIG, max_updates=300, eval_every=100)
+        twin = wmgym.distill(self.world(env_id), self.train(env_id), imagined_steps=20_000, config=config)
+        return wmgym.calibrate(twin, self.calibration(env_id))
 
     def calibrated(self, env_id: str) -> wmgym.WorldModel:
         """The world to judge, with bounds."""
@@ -212,6 +224,15 @@ def fitted(
         return wmgym.load(path, None if train is None else train.task)
 
     return once(f"worlds/{env_id}-{name}", load, fit)
+
+
+def distilled(env_id: str) -> wmgym.WorldModel:
+    """A smaller twin of the world that ships, without bounds."""
+    return once(
+        f"worlds/{env_id}-twin",
+        wmgym.load,
+        lambda: wmgym.distill(wmgym.load(env_id), pool_data(env_id)),
+    )
 
 
 def calibrated(env_id: str) -> wmgym.WorldModel:

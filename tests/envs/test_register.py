@@ -16,7 +16,8 @@ import wmgym
 from tests import toy
 from wmgym.app.cli import app
 from wmgym.io import artifacts, registered
-from wmgym.models.saving import MISSED_GATES, SHIPPED
+from wmgym.io.registered import SHIPPED, SMALL
+from wmgym.models.saving import MISSED_GATES
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,27 @@ def test_an_id_that_gymnasium_refuses_is_not_kept(home: Path) -> None:
 def test_a_world_that_ships_keeps_its_id() -> None:
     with pytest.raises(ValueError, match=r"ships with wmgym; take another id, such as 'lab/Hopper-v5'"):
         wmgym.register("Hopper-v5", wmgym.load("Walker2d-v5"))
+
+
+@pytest.mark.filterwarnings("ignore:the world of")
+@pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED.glob(f"*{SMALL}")))
+def test_a_smaller_twin_that_ships_is_made_by_its_id(name: str) -> None:
+    env_id = name.removesuffix(SMALL)
+    env, large = gym.make(f"wmgym/{name}"), gym.make(f"wmgym/{env_id}")
+    assert env.observation_space == large.observation_space
+    assert env.spec is not None
+    assert large.spec is not None
+    assert env.spec.max_episode_steps == large.spec.max_episode_steps
+    twin, teacher = wmgym.load(name), wmgym.load(env_id)
+    assert sum(w.size for w in twin.dynamics.pack()[0].values()) < 0.5 * sum(
+        w.size for w in teacher.dynamics.pack()[0].values()
+    )
+    assert twin.calibration is not None
+    assert gym.make_vec(f"wmgym/{name}", num_envs=2).reset(seed=0)[0].shape[0] == 2
+    with pytest.raises(ValueError, match=f"this world imagines 'Reacher-v5', not '{name}'"):
+        gym.make(f"wmgym/{name}", world="Reacher-v5")
+    with pytest.raises(ValueError, match=f"a world of {name} ships"):
+        wmgym.register(name, teacher)
 
 
 def test_a_shipped_world_that_falls_short_says_so_where_it_is_made_and_first_in_its_card() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import wmgym
-from wmgym.models.saving import SHIPPED
+from wmgym.io.registered import SHIPPED, SMALL
 
 FILES = (
     "envs/test_envs.py",
@@ -54,7 +54,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_every_task_ships_a_world() -> None:
-    assert {path.name for path in SHIPPED.iterdir()} == set(wmgym.MUJOCO_IDS)
+    assert {path.name.removesuffix(SMALL) for path in SHIPPED.iterdir()} == set(wmgym.MUJOCO_IDS)
+    assert all((SHIPPED / env_id).is_dir() for env_id in wmgym.MUJOCO_IDS)
 
 
 @pytest.mark.slow

@@ -92,9 +92,15 @@ def _register(env_id: str, max_episode_steps: int | None) -> None:
 
 
 def register_ids(env_ids: Iterable[str]) -> None:
-    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, and the changed robot."""
+    """Register an imagined ``wmgym/<id>`` for each of these Gymnasium ids, and the changed robot.
+
+    ``wmgym/<id>-small`` too, where the world's smaller twin ships.
+    """
     for env_id in env_ids:
-        _register(env_id, gym.spec(env_id).max_episode_steps)
+        limit = gym.spec(env_id).max_episode_steps
+        _register(env_id, limit)
+        if os.path.isdir(registered.SHIPPED / f"{env_id}{registered.SMALL}"):
+            _register(f"{env_id}{registered.SMALL}", limit)
     gym.register(SHIFTED, entry_point="wmgym.tasks.shifted_env:make_shifted")
 
 
@@ -165,7 +171,7 @@ def _world(source: Source | None, env_id: str) -> WorldModel:
                 stacklevel=2,
             )
     world = source if isinstance(source, WorldModel) else load(source)
-    if (found := world.task.env_id) != env_id:
+    if (found := world.task.env_id) != env_id.removesuffix(registered.SMALL):
         raise ValueError(
             f"this world imagines {found!r}, not {env_id!r}; use "
             + (f"wmgym/{found}" if f"wmgym/{found}" in gym.registry else "wmgym.ImaginedEnv(world)")

@@ -1,4 +1,7 @@
-"""Worlds that a user keeps under ids of their own: a file of the user's, read where wmgym is imported."""
+"""Where worlds with a name of their own are: those that ship, and those that a user keeps.
+
+The latter are listed in a file of the user's, read where wmgym is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from wmgym.io.files import StoreError, read_json, write_json
+
+SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"
+"""Worlds that come with the package, in a directory each, named by env id."""
+SMALL = "-small"
+"""Ends the names of those that were distilled: faster, and a little less exact."""
 
 
 def list_file() -> Path:

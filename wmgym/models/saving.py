@@ -10,8 +10,7 @@ from wmgym.models.self_check import compare_check
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
-SHIPPED = Path(__file__).parent / "pretrained"
-"""Worlds that come with the package, in a directory each, named by env id."""
+SHIPPED = registered.SHIPPED
 MISSED_GATES = SHIPPED.with_name("missed_gates.json")
 """What is said of those that are not as good as they should be, by env id."""
 
@@ -21,7 +20,8 @@ def load(path: str | os.PathLike[str], task: Task | None = None) -> WorldModel:
 
     Args:
         path: the directory; or the id of an env whose world ships, ``"Hopper-v5"`` or ``"wmgym/Hopper-v5"``,
-            or one that ``register(..., keep=True)`` or ``wmgym register`` gave a world.
+            ``"Hopper-v5-small"`` for its smaller twin, or one that ``register(..., keep=True)`` or ``wmgym
+            register`` gave a world.
         task: needed only where the task was made with ``reward_fn``, ``terminated_fn`` or ``core``, which no
             file holds.
 

@@ -16,6 +16,7 @@ from wmgym.io.progress import track
 from wmgym.models.batching import one_hot
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.muon import Muon
 from wmgym.models.symmetry import Views, mapped, placed
 from wmgym.tasks import actions
 
@@ -67,7 +68,7 @@ def optimise(fitting: FitState, name: str) -> list[float]:
         return model.loss(model.network(seen), wanted, ends[rows])
 
     rate = config.learning_rate
-    schedule = config.max_updates, rate, rate / 10
+    schedule = config.max_updates, rate, rate / (10 if config.optimizer == "AdamW" else 50)
     return _descend(fitting, loss, name, schedule, clip=100.0, patience=config.patience)
 
 
@@ -128,20 +129,23 @@ def _descend(
     clip: float,
     patience: float = math.inf,
 ) -> list[float]:
-    """AdamW over updates, from a first learning rate to a last one; keeps the weights of the least error."""
+    """Updates from a first learning rate to a last one; keeps the weights of the least error."""
     model, config, validation_fn = fitting.model, fitting.config, fitting.validation_fn
     updates, rate, last_rate = schedule
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=config.weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, eta_min=last_rate)
+    optimizers = _optimizers(model, config, rate)
+    schedulers = [
+        torch.optim.lr_scheduler.CosineAnnealingLR(each, updates, eta_min=last_rate) for each in optimizers
+    ]
     best, best_error, since, history = copy.deepcopy(model.state_dict()), validation_fn(model), 0, []
     with track(name, updates, show=fitting.progress) as advance:
         for update in range(1, updates + 1):
             loss = loss_now()
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip, foreach=True)
-            optimizer.step()
-            scheduler.step()
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                optimizer.step()
+                scheduler.step()
             note = ""
             if update % config.eval_every == 0 or update == updates:
                 error = validation_fn(model)
@@ -156,6 +160,17 @@ def _descend(
                 break
     model.load_state_dict(best)
     return history
+
+
+def _optimizers(model: EnsembleMLP, config: FitConfig, rate: float) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon beside it for the hidden layers where the settings ask for that."""
+    hidden = [*model.weights][1:-1] if config.optimizer == "Muon" else []
+    own = {id(each) for each in hidden}
+    rest = [each for each in model.parameters() if id(each) not in own]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=rate, weight_decay=config.weight_decay, fused=True)
+    ]
+    return [*found, Muon(hidden, rate, config.weight_decay)] if hidden else found
 
 
 class RolloutError:
