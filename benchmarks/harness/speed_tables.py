@@ -9,7 +9,7 @@ from benchmarks.harness.tables import short, table, tasks
 ENGINES = (
     ("Gymnasium env", False), ("SyncVectorEnv", False), ("AsyncVectorEnv", False), ("EnvPool", False),
     ("mujoco.rollout", False), ("network", False), ("WorldModel.step", False), ("ImaginedVectorEnv", False),
-    ("ImaginedVectorEnv, small world", False), ("ImaginedVectorEnv", True), ("ImaginedVecEnv", False),
+    ("ImaginedVectorEnv", True), ("ImaginedVecEnv", False),
 )  # fmt: skip
 
 

@@ -27,14 +27,11 @@ from benchmarks.harness.runner import Benchmark, Work
 from benchmarks.harness.timing import Take, calibrate, rollout
 from benchmarks.harness.worlds import Setup
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
-from wmgym.io import artifacts
-from wmgym.io.registered import SHIPPED, SMALL
 from wmgym.models.ensemble import EnsembleMLP
 
 ENVS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")
 SIZES = (1, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 QUICK_SIZES = (1, 64, 1_024)
-SMALL_ENGINE = "ImaginedVectorEnv, small world"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,10 +163,6 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
             wait()
 
         takes["to_torch"] = step_there
-    if artifacts.exists(SHIPPED / f"{env_id}{SMALL}", kind="world"):
-        small = wmgym.ImaginedVectorEnv(f"{env_id}{SMALL}", num_envs, device=device, precision=precision)
-        small.reset(seed=0)
-        takes[SMALL_ENGINE] = lambda: small.step(actions)
     if num_envs <= 4_096:  # SB3 makes a dictionary an env
         takes["ImaginedVecEnv"] = lambda: sb3.step(actions)
     if num_envs == 1:
@@ -239,15 +232,7 @@ def goals(rows: list[Row]) -> list[Row]:
 
     least = dict(zip(ENVS, (20, 9, 22, 25, 20), strict=True))
     engine = "ImaginedVectorEnv"
-    small = {e for e in envs if any(r["env"] == e and r["engine"] == SMALL_ENGINE for r in mine)}
-    shipped = each(lambda e: rate(e, engine, "float32") / rate(e, "mujoco.rollout"))
-    best_of = each(
-        lambda e: (
-            max(rate(e, name, "float32") for name in (engine, *[SMALL_ENGINE] * (e in small)))
-            / rate(e, "mujoco.rollout")
-        )
-    )
-    rollouts = {f"{e}{SMALL}" if best_of[e] > shipped[e] else e: best_of[e] for e in envs}
+    rollouts = each(lambda e: rate(e, engine, "float32") / rate(e, "mujoco.rollout"))
     asynchronous = each(lambda e: rate(e, engine, "float32") / rate(e, "AsyncVectorEnv"))
     floor = each(lambda e: rate(e, engine, "float32", best(e)) / rate(e, "network", "float32", best(e)))
     sb3_envs = 256 if any(r["num_envs"] == 256 for r in mine) else 64
@@ -258,11 +243,9 @@ def goals(rows: list[Row]) -> list[Row]:
     of_network = each(lambda e: rate(e, "network", "bfloat16") / rate(e, "network", "float32"))
     even = {e: break_even(mine, e) for e in envs}
     return [
-        target("ImaginedVectorEnv at its best num_envs against mujoco.rollout on all cores, shipped or small"
-               " world",
+        target("ImaginedVectorEnv at its best num_envs against mujoco.rollout on all cores",
                ", ".join(f"{e} >= {x}x" for e, x in least.items()), rollouts,
-               whole and all(best_of[e] >= least[e] for e in envs)),
-        target("the same by the shipped world alone", "none set", shipped, True),
+               whole and all(rollouts[e] >= least[e] for e in envs)),
         target("ImaginedVectorEnv at its best num_envs against Gymnasium's AsyncVectorEnv on all cores",
                ">= 60x", asynchronous, whole and min(asynchronous.values()) >= 60),
         target("ImaginedVectorEnv against its network alone at the same batch", ">= 70 %", floor,
