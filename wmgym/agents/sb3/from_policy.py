@@ -106,7 +106,8 @@ def with_layers_of(policy: Any, config: TrainConfig) -> TrainConfig:
 @torch.no_grad()
 def _copied(model: Any, policy: MLPPolicy) -> bool:
     """Take over the layers of ``policy``, if the actor has such layers."""
-    actor, seen = getattr(model, "actor", None), model.observation_space
+    actor: Any = getattr(model, "actor", None)
+    seen = model.observation_space
     if policy.head != "squash" or not isinstance(seen, spaces.Box) or not hasattr(actor, "latent_pi"):
         return False
     linear = [m for m in [*actor.latent_pi, actor.mu] if isinstance(m, nn.Linear)]
