@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from stable_baselines3.common.callbacks import ConvertCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -20,6 +22,8 @@ from tests import toy
 from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3 import DynaSAC, ImaginedVecEnv, import_sb3, to_policy, train
 from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
+from wmgym.agents.sb3.from_policy import actor_parameters, clone, held_actor
+from wmgym.agents.sb3.train import new_agent
 from wmgym.models.world import WorldModel
 
 SMALL: dict[str, Any] = {
@@ -254,3 +258,99 @@ def test_only_a_calibrated_world_penalises_and_what_it_imagines_is_logged(pendul
         assert ("world/disagreement" in model.logger.name_to_value) == known
         assert ("world/imagined_reward" in model.logger.name_to_value) == known
     assert wmgym.load("HalfCheetah-v5").calibration is not None
+
+
+# A policy to go on from
+
+
+@pytest.mark.parametrize("algorithm", ["DynaSAC", "SAC", "TD3", "PPO"])
+def test_a_training_goes_on_from_a_policy_of_any_architecture(
+    pendulum_world: WorldModel, algorithm: str
+) -> None:
+    def lean(obs: np.ndarray) -> np.ndarray:
+        return np.clip(obs @ np.array([[0.5], [-2.0], [0.1], [0.3]], np.float32), -3, 3)
+
+    venv = ImaginedVecEnv(pendulum_world, 100)
+    model = new_agent(venv, TrainConfig(algorithm, hyperparameters={"policy_kwargs": {"net_arch": [32]}}))
+    obs = np.random.default_rng(0).normal(0, 0.1, (200, 4)).astype(np.float32)
+
+    def apart() -> float:
+        return float(np.abs(model.predict(obs, deterministic=True)[0] - lean(obs)).mean())
+
+    before = apart()
+    clone(model, lean, venv, steps=3_000)
+    assert apart() < 0.4 * before
+    noise = np.std([model.predict(obs[:1])[0] for _ in range(50)])
+    assert noise < 0.6, "a new agent's actions would drown the policy's"
+
+
+def test_the_actor_stays_while_critics_learn(pendulum_world: WorldModel) -> None:
+    for algorithm in ("SAC", "PPO"):
+        keywords = OFF_POLICY if algorithm == "SAC" else {"n_steps": 16, "batch_size": 32}
+        config = TrainConfig(algorithm, hyperparameters=keywords)
+        model = new_agent(ImaginedVecEnv(pendulum_world, 4), config)
+        names = {id(value): name for name, value in model.policy.named_parameters()}
+        acts = {names[id(value)] for value in actor_parameters(model)}
+        before = {name: value.detach().clone() for name, value in model.policy.named_parameters()}
+        with held_actor(model):
+            model.learn(128)
+        learned = {name for name, value in model.policy.named_parameters() if (value != before[name]).any()}
+        assert learned
+        assert not acts & learned
+        model.learn(128)
+        assert any(
+            (value != before[name]).any() for name, value in model.policy.named_parameters() if name in acts
+        )
+
+
+def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel, tmp_path: Path) -> None:
+    keep = EvalCallback(
+        Monitor(gym.make("InvertedPendulum-v5")),
+        n_eval_episodes=1,
+        eval_freq=4,
+        best_model_save_path=str(tmp_path),
+        verbose=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        seen: list[int] = []
+        train(
+            pendulum_world,
+            algorithm="SAC",
+            steps=64,
+            num_envs=4,
+            hyperparameters=OFF_POLICY,
+            policy=lambda obs: -obs[:, :1],
+            callback=[
+                keep,
+                ConvertCallback(lambda found, _: seen.append(found["self"].num_timesteps) is None),
+            ],
+        )
+    assert keep.best_mean_reward > 0
+    assert (tmp_path / "best_model.zip").exists()
+    assert seen[-1] >= 64
+
+
+def test_a_callback_stops_the_training_once_and_for_all(pendulum_world: WorldModel) -> None:
+    stopped = train(
+        pendulum_world,
+        algorithm="SAC",
+        steps=64,
+        num_envs=4,
+        learning_starts=16,
+        hyperparameters=OFF_POLICY,
+        policy=lambda obs: -obs[:, :1],
+        callback=lambda *_: False,
+    )
+    assert stopped.num_timesteps == 4
+
+
+def test_a_policy_to_go_on_from_that_is_none_is_refused(
+    pendulum_world: WorldModel, cartpole_world: WorldModel
+) -> None:
+    with pytest.raises(ValueError, match="DQN has no actor that could go on from a policy"):
+        train(cartpole_world, algorithm="DQN", steps=10, policy=lambda obs: np.zeros(len(obs), int))
+    with pytest.raises(ValueError, match="agent or policy to continue from, not both"):
+        train(pendulum_world, steps=10, policy=len, agent={})
+    with pytest.raises(ValueError, match="goes on from one policy, got a, b"):
+        train(pendulum_world, steps=10, policy={"a": np.zeros_like, "b": np.zeros_like})

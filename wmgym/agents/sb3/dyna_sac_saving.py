@@ -125,7 +125,7 @@ class ResumableSAC(ImaginedUpdates):
         kinds = (Tensor, torch.Generator, np.ndarray)  # made anew, or in _run_state, or SB3's _last_obs
         arrays = {name for name, value in vars(self).items() if isinstance(value, kinds)}
         arrays -= {"_last_obs", "_last_original_obs", "_last_episode_starts"}
-        left = ["world", "penalty", "near_policy", "world_fit", "replay_buffer_kwargs", "_loaded"]
+        left = ["world", "penalty", "world_fit", "replay_buffer_kwargs", "_loaded"]
         return [*super()._excluded_save_params(), *arrays, *left, *self._run_state]
 
     def _read_run(self, with_buffer: bool) -> Run:

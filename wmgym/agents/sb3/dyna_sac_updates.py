@@ -14,7 +14,6 @@ from torch.nn import functional
 from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
 from wmgym.agents.sb3.dyna_sac_path import Imagination, Path, imagine
 from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
-from wmgym.agents.sb3.near_policy import NearPolicy
 from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -30,8 +29,6 @@ class ImaginedUpdates(SAC):
         task: its task.
         imagination: how it imagines.
         penalty: of steps that the world is unsure of; None for none.
-        actor_held: whether only the critics learn.
-        near_policy: what keeps the actor near an earlier one; None for nothing.
         imagined_steps: steps of the world so far, one for each state of a batch.
     """
 
@@ -42,8 +39,6 @@ class ImaginedUpdates(SAC):
     task: Task
     imagination: Imagination
     penalty: DisagreementPenalty | None = None
-    near_policy: NearPolicy | None = None
-    actor_held = False
     imagined_steps: int
     _generator: torch.Generator
     _rollouts: deque[Tensor]
@@ -135,8 +130,7 @@ class ImaginedUpdates(SAC):
 
     def _update(self, state: Tensor) -> dict[str, float]:
         """One step of every optimiser, from imagined states ``(batch, state_dim)``."""
-        with torch.set_grad_enabled(not self.actor_held):
-            path = self._imagine(state)
+        path = self._imagine(state)
         ent_coef = self._entropy_coefficient()
         target = self._critic_target(path, ent_coef)
         scale = self.critic.scale
@@ -148,18 +142,7 @@ class ImaginedUpdates(SAC):
         self.critic.optimizer.step()
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
 
-        found = {
-            "critic_loss": (critic_loss * scale * scale).item(),
-            "ent_coef": ent_coef.item(),
-            "value": values.mean().item(),
-            "entropy": -path.log_probs[0].mean().item(),
-        }
-        if self.actor_held:
-            return found
         actor_loss = -self._gain(path, ent_coef) / scale
-        if self.near_policy is not None:
-            left = self.near_policy(self.actor, path.obs[0].detach(), self.num_timesteps)
-            actor_loss = actor_loss + values.detach().abs().mean() / scale * left
         actor = [*self.actor.parameters()]
         for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
             parameter.grad = gradient
@@ -167,7 +150,13 @@ class ImaginedUpdates(SAC):
         rate = max(self.imagination.averaging_rate, 10 / (10 + self._n_updates))
         polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
         self._update_entropy_coefficient(path.log_probs[0])
-        return found | {"actor_loss": (actor_loss * scale).item()}
+        return {
+            "actor_loss": (actor_loss * scale).item(),
+            "critic_loss": (critic_loss * scale * scale).item(),
+            "ent_coef": ent_coef.item(),
+            "value": values.mean().item(),
+            "entropy": -path.log_probs[0].mean().item(),
+        }
 
     def _imagine(self, state: Tensor) -> Path:
         """A rollout of the actor, differentiable in its parameters."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
-from wmgym.agents.sb3.dyna_sac_updates import ImaginedUpdates
-from wmgym.agents.sb3.export import ACTIVATIONS
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.data.acting import Actor, naming
-from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import as_policies
 from wmgym.tasks import actions
 from wmgym.tasks.task import Task
@@ -27,9 +22,7 @@ from wmgym.tasks.task import Task
 _ROUNDS = 3  # by the policy first, then by what was learned so far (DAgger, arXiv:1011.0686)
 _VISITS = 4_096  # observations of every round
 _UPDATES, _BATCH = 1_000, 256  # of every round
-_SHARE = 0.25  # of the training's steps, if that is less
-_CRITICS = {"DynaSAC": [128, 128], "SAC": [256, 256], "TQC": [256, 256]}  # hidden layers, as by default
-_TAU = 0.05  # while the actor stays: nothing can run away, and values get around sooner
+_SHARE = 0.05  # of the training's steps, if that is less
 _NOISE = 0.1  # of a cloned stochastic policy, in half ranges of the actions; that of a SAC agent in the end
 
 
@@ -58,8 +51,6 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
     space, first = task.action_space, np.asarray(actions.first(task.action_space))
     with naming(name):
         teacher = Actor(taken, task)
-    if isinstance(taken, MLPPolicy) and _copied(model, taken):
-        return
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     if isinstance(space, spaces.Box) and not _squashed(model) and model.policy.log_std.ndim == 1:
@@ -80,55 +71,6 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
             episode = np.where(dones, episode.max() + 1 + np.arange(count), episode)
         updates = min(_UPDATES, math.ceil(_SHARE * steps))
         _regress(model, task, np.concatenate(seen), np.concatenate(wanted), updates, optimizer, generator)
-    _follow(model)
-
-
-def with_layers_of(policy: Any, config: TrainConfig) -> TrainConfig:
-    """The config of an agent whose actor can take over the layers of a policy as they are, where that goes.
-
-    That is an MLP of SAC's kind, for an algorithm of that kind whose architecture was left open. A copy by
-    lessons acts a little differently, which may be enough to fall.
-    """
-    kind, keywords = config.algorithm or "SAC", dict(config.hyperparameters)
-    (taken, *others) = as_policies(policy).values()
-    if others or kind not in _CRITICS or "policy_kwargs" in keywords:
-        return config
-    if not isinstance(taken, MLPPolicy) or taken.head != "squash":
-        return config
-    sizes = [len(bias) for bias in taken.biases[:-1]]
-    activation = next(each for each, name in ACTIVATIONS.items() if name == taken.activation)
-    keywords["policy_kwargs"] = {
-        "net_arch": {"pi": sizes, "qf": _CRITICS[kind]}, "activation_fn": activation,
-    }  # fmt: skip
-    return replace(config, hyperparameters=keywords)
-
-
-@torch.no_grad()
-def _copied(model: Any, policy: MLPPolicy) -> bool:
-    """Take over the layers of ``policy``, if the actor has such layers."""
-    actor: Any = getattr(model, "actor", None)
-    seen = model.observation_space
-    if policy.head != "squash" or not isinstance(seen, spaces.Box) or not hasattr(actor, "latent_pi"):
-        return False
-    linear = [m for m in [*actor.latent_pi, actor.mu] if isinstance(m, nn.Linear)]
-    others = {type(m) for m in actor.latent_pi if not isinstance(m, nn.Linear)}
-    shapes = [m.weight.T.shape for m in linear]
-    if shapes != [w.shape for w in policy.weights] or not isinstance(actor.log_std, nn.Linear):
-        return False
-    if len(linear) > 1 and {ACTIVATIONS.get(each) for each in others} != {policy.activation}:
-        return False
-    for layer, weight, bias in zip(linear, policy.weights, policy.biases, strict=True):
-        layer.weight.copy_(torch.tensor(weight.T))
-        layer.bias.copy_(torch.tensor(bias))
-    slope, noise = policy.log_std_weight, policy.log_std_bias
-    actor.log_std.weight.copy_(torch.tensor(0.0 if slope is None else slope.T))
-    actor.log_std.bias.copy_(torch.tensor(math.log(_NOISE) if noise is None else noise))
-    _follow(model)
-    return True
-
-
-def _follow(model: Any) -> None:
-    """Bring what follows the actor to where it is."""
     for follower in ("actor_target", "averaged_actor"):
         if hasattr(model.policy, follower):
             getattr(model.policy, follower).load_state_dict(model.policy.actor.state_dict())
@@ -196,19 +138,10 @@ def held_actor(model: Any) -> Iterator[None]:
     actor = getattr(model, "actor", None)
     optimizer = model.policy.optimizer if actor is None else actor.optimizer
     handle = optimizer.register_step_pre_hook(without_gradients)
-    tau = getattr(model, "tau", None)
-    if tau is not None:
-        model.tau = max(tau, _TAU)
-    if isinstance(model, ImaginedUpdates):
-        model.actor_held = True
     try:
         yield
     finally:
         handle.remove()
-        if tau is not None:
-            model.tau = tau
-        if isinstance(model, ImaginedUpdates):
-            model.actor_held = False
 
 
 def actor_parameters(model: Any) -> list[nn.Parameter]:

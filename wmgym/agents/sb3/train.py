@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
@@ -26,8 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from wmgym.agents.config import BOX_ALGORITHMS, DISCRETE_ALGORITHMS, TrainConfig
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
-from wmgym.agents.sb3.from_policy import clone, held_actor, with_layers_of
-from wmgym.agents.sb3.near_policy import near_policy
+from wmgym.agents.sb3.from_policy import clone, held_actor
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
@@ -36,7 +34,6 @@ from wmgym.io.schema import ArraySpec, check_arrays
 
 _ROWS = 100
 _HELD = 0.2  # of the steps, while critics learn what the policy that a training goes on from is worth
-_NEAR = 0.5  # of the steps that then are left, while DynaSAC's actor is kept near the policy, ever less
 _LEAST_BUFFER = 10  # transitions; less teach nothing
 
 
@@ -67,10 +64,8 @@ def train(
             states that the world keeps.
         agent: arrays of ``agent_arrays`` to continue from.
         policy: one to continue from, of any kind that ``collect`` takes and of any architecture, such as the
-            one that runs on the robot. An agent of SAC's kind takes over the layers of such a policy, unless
-            ``policy_kwargs`` say otherwise; else it learns to act like it. For the first fifth of the steps
-            its actor then stays, while critics learn what that is worth; that of ``DynaSAC`` is kept near
-            the policy after that, ever less until three fifths. Not for DQN.
+            one that runs on the robot: the agent learns to act like it, and for the first fifth of the steps
+            its actor then stays, while critics learn what that is worth. Not for DQN.
         callback: of Stable-Baselines3, as its ``learn`` takes them: an ``EvalCallback`` keeps what is best in
             another simulator than the one that is learned in.
         log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
@@ -90,8 +85,6 @@ def train(
     if agent is not None and policy is not None:
         raise ValueError("pass agent or policy to continue from, not both")
     config = replace(config or TrainConfig(), **changes)
-    if policy is not None:
-        config = with_layers_of(policy, config)
     venv = ImaginedVecEnv(
         world,
         config.num_envs,
@@ -118,10 +111,8 @@ def train(
         if going and policy is not None:
             with held_actor(model):
                 going = _learn(model, max(1, round(_HELD * config.steps)), calls)
-        if going and (left := config.steps - model.num_timesteps) > 0:
-            near = policy is not None and isinstance(model, DynaSAC)
-            with near_policy(model, round(_NEAR * left)) if near else contextlib.nullcontext():
-                _learn(model, left, calls)
+        if going and config.steps > model.num_timesteps:
+            _learn(model, config.steps - model.num_timesteps, calls)
         report.close()
     return model
 
