@@ -25,7 +25,7 @@ help: ## Show this list
 demo: $(VENV)/.installed-demo ## HalfCheetah, 10,000 real steps: a world, a policy, and a page on both: runs/demo [SEED=0]
 	$(BIN)/wmgym run HalfCheetah-v5 --seed $(SEED) --out runs/demo
 
-test: $(VENV)/.installed-all ## Run the tests that take less than 5 minutes together, in two processes
+test: $(VENV)/.installed-all ## Run the quick tests, in two processes: four to seven minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-all: $(VENV)/.installed-all ## Run every test, the slow ones too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ from gymnasium import spaces
 
 import wmgym
 from tests.data.importers.pendulums import PERIOD, run, swing, write_csv
-from wmgym.data.importers import csv
+from wmgym.data.importers import child, csv
 from wmgym.data.importers.columns import find_roles
 from wmgym.data.importers.from_log import from_log
 from wmgym.data.importers.table import Table
@@ -162,6 +163,22 @@ def test_a_log_without_a_clock(clean: Path) -> None:
     assert read(clean, time=[]).task.dt == 1.0
     assert read(clean, time=[], dt=0.5).task.dt == 0.5
     refused("max_gap needs a time column", clean, time=[], max_gap=1.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (ImportError("_csv.so: failed to map segment from shared object"), True),
+        (ImportError("libarrow.so: cannot open shared object file: Cannot allocate memory"), True),
+        (ImportError("No module named 'h5py'"), False),
+        (OSError(errno.ENOENT, "No such file"), False),
+        (ValueError("memory"), False),
+    ],
+)
+def test_memory_that_ran_out_is_known_wherever_it_did(error: Exception, short: bool) -> None:
+    assert child._short_of_memory(error) == short
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -23,9 +24,9 @@ def main() -> int:
     try:
         tables = [table for kind, path in task["files"] for table in _read(kind, path)]
         payload = pack(tables)
-    except MemoryError:
-        return _failed(f"it takes more memory than max_gigabytes={task['gigabytes']:g}; raise it")
     except Exception as error:  # whatever a foreign parser raises on a damaged file
+        if _short_of_memory(error):
+            return _failed(f"it takes more memory than max_gigabytes={task['gigabytes']:g}; raise it")
         return _failed(str(error) or type(error).__name__)
     with answer:
         answer.write(payload)
@@ -37,6 +38,13 @@ def _read(kind: str, path: str) -> list[Table]:
     module: Any = importlib.import_module(f"wmgym.data.importers.{kind}")
     tables: list[Table] = module.read(path)
     return tables
+
+
+def _short_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, be it where a library was loaded."""
+    if isinstance(error, ImportError):
+        return any(said in str(error) for said in ("failed to map segment", "Cannot allocate memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def _failed(why: str) -> int:
