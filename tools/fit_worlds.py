@@ -61,7 +61,7 @@ def main() -> None:
         return
     if args.small:
         for env_id in args.env:
-            _, payloads = ship(env_id, distilled(env_id))
+            _, payloads = ship(env_id, distilled(env_id, wmgym.load(env_id)))
             put(f"{env_id}{SMALL}", payloads)
             print(f"{env_id}{SMALL}", flush=True)
         return

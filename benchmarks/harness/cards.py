@@ -11,7 +11,7 @@ import wmgym
 from benchmarks.harness import verdict_tables
 from benchmarks.harness.results import result_rows
 from benchmarks.harness.tables import mean_gap, table, times_to_half_std
-from benchmarks.harness.worlds import LARGE, TASKS, WITH_COPIES, policies
+from benchmarks.harness.worlds import LARGE, TASKS, WITH_COPIES, policies, small_ships
 from wmgym.io import artifacts
 from wmgym.io.registered import SHIPPED, SMALL
 
@@ -75,21 +75,16 @@ def _wide_gap(gap: float, env_id: str) -> str:
 def missed_gates(envs: list[str]) -> dict[str, str]:
     """What each of these worlds, or its smaller twin, should be and is not."""
     found = {env_id: missed_gate(env_id) for env_id in envs}
-    for env_id in smaller(envs):
+    for env_id in filter(small_ships, envs):
         (row,) = result_rows("distilled", env=env_id, world="twin")
         if row["gap"] > GATES.get(env_id, 0.02):
             found[f"{env_id}{SMALL}"] = _wide_gap(row["gap"], env_id)
     return {name: missed for name, missed in found.items() if missed}
 
 
-def smaller(envs: list[str]) -> list[str]:
-    """Those whose smaller twin ships."""
-    return [env_id for env_id in envs if artifacts.exists(SHIPPED / f"{env_id}{SMALL}", kind="world")]
-
-
 def small_facts(env_id: str) -> str:
     """A paragraph on the smaller twin, where one ships."""
-    if not smaller([env_id]):
+    if not small_ships(env_id):
         return ""
     teacher, twin = (result_rows("distilled", env=env_id, world=w)[0] for w in ("teacher", "twin"))
     said = (

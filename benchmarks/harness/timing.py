@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import mujoco
@@ -13,6 +13,7 @@ import numpy as np
 
 SECONDS = 0.2  # of one repeat, about
 Take = Callable[[], None]
+K = TypeVar("K")
 
 
 def calibrate(take: Take) -> int:
@@ -24,6 +25,19 @@ def calibrate(take: Take) -> int:
         take()
         count += 1
     return max(1, round(4 * count))
+
+
+def in_turns(takes: Mapping[K, Take], repeats: int) -> dict[K, list[float]]:
+    """Seconds of a go, by contender and repeat; the contenders take turns."""
+    goes = {key: calibrate(take) for key, take in takes.items()}
+    times: dict[K, list[float]] = {key: [] for key in takes}
+    for _ in range(repeats):
+        for key, take in takes.items():
+            began = time.perf_counter()
+            for _ in range(goes[key]):
+                take()
+            times[key].append((time.perf_counter() - began) / goes[key])
+    return times
 
 
 def rollout(env_id: str, cores: int, copies: int = 64, steps: int = 20) -> tuple[str, int, Take, int]:

@@ -78,10 +78,10 @@ class Setup:
 
     def small_world(self, env_id: str) -> wmgym.WorldModel:
         """The smaller twin of the world that ships, with bounds; one is made where none ships."""
-        if not self.fit and artifacts.exists(SHIPPED / f"{env_id}{SMALL}", kind="world"):
+        if not self.fit and small_ships(env_id):
             return wmgym.load(f"{env_id}{SMALL}")
         if not self.quick:
-            return wmgym.calibrate(distilled(env_id), self.calibration(env_id))
+            return wmgym.calibrate(distilled(env_id, self.world(env_id)), self.calibration(env_id))
         config = dataclasses.replace(CONFIG, max_updates=300, eval_every=100)
         twin = wmgym.distill(self.world(env_id), self.train(env_id), imagined_steps=20_000, config=config)
         return wmgym.calibrate(twin, self.calibration(env_id))
@@ -226,12 +226,17 @@ def fitted(
     return once(f"worlds/{env_id}-{name}", load, fit)
 
 
-def distilled(env_id: str) -> wmgym.WorldModel:
-    """A smaller twin of the world that ships, without bounds."""
+def small_ships(env_id: str) -> bool:
+    """Whether the smaller twin of a world comes with the package."""
+    return artifacts.exists(SHIPPED / f"{env_id}{SMALL}", kind="world")
+
+
+def distilled(env_id: str, teacher: wmgym.WorldModel) -> wmgym.WorldModel:
+    """A smaller twin of a world, without bounds."""
     return once(
         f"worlds/{env_id}-twin",
         wmgym.load,
-        lambda: wmgym.distill(wmgym.load(env_id), pool_data(env_id)),
+        lambda: wmgym.distill(teacher, pool_data(env_id)),
     )
 
 

@@ -20,7 +20,7 @@ import wmgym
 from benchmarks.harness.metrics import core_error, imagine, imagined_episodes, spread, starts_of
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, per_env
-from benchmarks.harness.timing import Take, calibrate, rollout
+from benchmarks.harness.timing import Take, in_turns, rollout
 from benchmarks.harness.worlds import LARGE, Setup, policies
 from wmgym.calibration.open_loop import steps_left
 from wmgym.io.registered import SMALL
@@ -85,14 +85,7 @@ def beside_rollout(env_id: str, worlds: dict[str, wmgym.WorldModel], setup: Setu
             env.reset(seed=0)
             env.action_space.seed(0)
             takes[name, count] = (partial(env.step, env.action_space.sample()), count)
-    goes = {key: calibrate(take) for key, (take, _) in takes.items()}
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in takes}
-    for _ in range(setup.size(5, 2)):
-        for key, (take, _) in takes.items():
-            began = time.perf_counter()
-            for _ in range(goes[key]):
-                take()
-            times[key].append((time.perf_counter() - began) / goes[key])
+    times = in_turns({key: take for key, (take, _) in takes.items()}, setup.size(5, 2))
     torch.set_num_threads(threads)
     rate = {key: takes[key][1] / float(np.median(each)) for key, each in times.items()}
     return {w: max(rate[key] for key in rate if key[0] == w) / rate["rollout", 0] for w in worlds}

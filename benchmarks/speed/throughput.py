@@ -11,7 +11,6 @@ import argparse
 import functools
 import itertools
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ import wmgym
 from benchmarks.harness.metrics import break_even
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work
-from benchmarks.harness.timing import Take, calibrate, rollout
+from benchmarks.harness.timing import Take, in_turns, rollout
 from benchmarks.harness.worlds import Setup
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.models.ensemble import EnsembleMLP
@@ -54,14 +53,7 @@ def measure(env_id: str, device: str, setup: Setup) -> list[Row]:
         for num_envs in QUICK_SIZES if setup.quick else SIZES:
             for name, take in imagined(env_id, num_envs, precision, device).items():
                 contenders[name, num_envs, precision] = (take, num_envs)
-    goes = {key: calibrate(take) for key, (take, _) in contenders.items()}
-    times: dict[tuple[str, int, str], list[float]] = {key: [] for key in contenders}
-    for _ in range(setup.size(5, 3)):
-        for key, (take, _) in contenders.items():
-            began = time.perf_counter()
-            for _ in range(goes[key]):
-                take()
-            times[key].append((time.perf_counter() - began) / goes[key])
+    times = in_turns({key: take for key, (take, _) in contenders.items()}, setup.size(5, 3))
     dt = wmgym.make_task(env_id).dt
     rows: list[Row] = []
     for (name, num_envs, precision), seconds in times.items():

@@ -36,7 +36,10 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                state = self.state[matrix]
+                if not state:
+                    state["momentum"] = torch.zeros_like(matrix)
+                momentum = state["momentum"]
                 momentum.mul_(_MOMENTUM).add_(matrix.grad)
                 update = orthogonal(matrix.grad.add(momentum, alpha=_MOMENTUM))
                 size = math.sqrt(max(matrix.shape[-2:]))
