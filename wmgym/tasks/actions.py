@@ -32,18 +32,17 @@ def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
                 f"self.action_space = gymnasium.spaces.Box(-1.0, 1.0, {space.shape}), and scale in step"
             )
         return space
-    plain = " ".join(str(space).split())  # arrays are printed on several lines
     multi = isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)) and len(space.shape) == 1
     if isinstance(space, spaces.Discrete) or multi:
         if width(space) > MOST_CHOICES:
             raise ValueError(
-                f"actions may have {MOST_CHOICES:,} choices, got {width(space):,} of {plain}; wrap "
+                f"actions may have {MOST_CHOICES:,} choices, got {width(space):,} of {_plain(space)}; wrap "
                 "the env in a gymnasium.ActionWrapper whose actions are a Box"
             )
         return space  # type: ignore[return-value]
     raise ValueError(
-        f"action space must be Box, Discrete, MultiDiscrete or MultiBinary of one axis, got {plain}; wrap "
-        "the env in a gymnasium.ActionWrapper"
+        f"action space must be Box, Discrete, MultiDiscrete or MultiBinary of one axis, got "
+        f"{_plain(space)}; wrap the env in a gymnasium.ActionWrapper"
     )
 
 
@@ -89,18 +88,25 @@ def outside(space: spaces.Space[Any], counted: np.ndarray) -> np.ndarray:
 
 
 def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -> np.ndarray:
-    """Whole-number actions ``(n, ...)`` as stored.
+    """Whole-number actions ``(n, ...)`` as stored, be they given as integers, bools or floats, as files do.
 
     Raises:
         ValueError: not whole numbers, or outside the space.
     """
-    if isinstance(space, spaces.MultiBinary) and np.isin(given, (0, 1)).all():
-        given = given.astype(np.int64)  # Stable-Baselines3 gives them as floats
-    counted = given.astype(np.int64) - first(space)
-    wrong = given.dtype.kind not in "iu" or given.shape[1:] != space.shape
-    if wrong or outside(space, counted).any():
-        raise ValueError(f"{name} must be whole numbers inside {space}, one action a row")
-    return np.asarray(counted)
+    need = f"{name} must be whole numbers inside {_plain(space)}, one action a row"
+    if given.shape[1:] != space.shape:
+        raise ValueError(f"{need}; they have shape {given.shape}")
+    if given.dtype.kind != "f":
+        given = given.astype(np.int64)
+    counted = given - first(space)
+    wrong = (counted != np.rint(counted)) | outside(space, counted)  # NaN differs from itself
+    if wrong.any():
+        raise ValueError(f"{need}, got {given[wrong][0]:g}")
+    return np.asarray(counted.astype(np.int64))
+
+
+def _plain(space: spaces.Space[Any]) -> str:
+    return " ".join(str(space).split())  # arrays are printed on several lines
 
 
 def uniform(space: ActionSpace, rng: np.random.Generator, n: int) -> np.ndarray:

@@ -16,6 +16,8 @@ from wmgym.tasks.layout import Array
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
+_ENCODED = "fit to the env's state, or to features of an encoder through a gymnasium.ObservationWrapper"
+
 
 def boxes_alone(space: spaces.Space[Any]) -> bool:
     """Whether a Dict holds nothing but Boxes, be it in further Dicts."""
@@ -108,8 +110,8 @@ def goal_reward(env: gym.Env[Any, Any], make: Callable[[], gym.Env[Any, Any]]) -
     return reward if reward.answers(env) else None
 
 
-def refuse_images(space: spaces.Space[Any]) -> None:
-    """Refuse observations that are pictures.
+def refuse_images(space: spaces.Space[Any], instead: str = _ENCODED) -> None:
+    """Refuse observations that are pictures, and say what to do ``instead``.
 
     Raises:
         ValueError: names the way out.
@@ -117,16 +119,13 @@ def refuse_images(space: spaces.Space[Any]) -> None:
     parts: Mapping[str, Any] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     for key, part in parts.items():
         if isinstance(part, spaces.Dict):
-            refuse_images(part)
+            refuse_images(part, instead)
         shape = part.shape or ()
         pixels = isinstance(part, spaces.Box) and bool((part.low >= 0).all() and (part.high <= 255).all())
         wide = sum(side >= 8 for side in shape) >= 2
         if pixels and wide and (len(shape) >= 3 or part.dtype == np.uint8):
             what = f"observation {key!r} is" if key else "observations are"
-            raise ValueError(
-                f"{what} an image of shape {shape}, and there is no pixel world yet; fit to the env's state, "
-                "or to features of an encoder through a gymnasium.ObservationWrapper"
-            )
+            raise ValueError(f"{what} an image of shape {shape}, and there is no pixel world yet; {instead}")
 
 
 def supported_spaces(env: gym.Env[Any, Any]) -> tuple[spaces.Box, ActionSpace]:

@@ -151,7 +151,7 @@ def test_logs_of_one_robot_are_joined_by_the_first_ones_task(tmp_path: Path) -> 
 def test_fractions_are_no_discrete_actions(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "run.csv", run(0))
     refused(
-        r"^action -?0.\d+ is no whole number, as action_space Discrete\(2\)",
+        r"^actions must be whole numbers inside Discrete\(2\), one action a row, got -?0.\d+$",
         path,
         action_space=spaces.Discrete(2),
     )

@@ -29,7 +29,8 @@ def column(
 
     Returns:
         The column, and for text what is to be said about it: the ``line`` and ``cell`` that is no number, a
-        ``hint``, and the ``labels``, or None where these cannot be kinds of action.
+        ``hint``, the ``labels``, or None where these cannot be kinds of action, and how many cells are
+        ``missing``.
     """
     words = [word.strip() for word in words]
     if (found := _numbers(words)) is not None:
@@ -54,6 +55,7 @@ def column(
         "cell": words[at][:40],
         "hint": _hint(words[at], first=at == 0 < len(words) - 1 and all(is_number[1:])),
         "labels": labels.tolist() if alike else None,
+        "missing": known.count(False),
     }
     return codes.astype(np.int64), said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,11 @@ from wmgym.data.importers.rows import usable_rows, wrapped
 from wmgym.data.importers.runs import Run, cut
 from wmgym.data.importers.summary import Summary
 from wmgym.data.importers.table import Table
-from wmgym.data.importers.task import log_task
+from wmgym.data.importers.task import log_task, said_action_space
 from wmgym.data.logs import from_arrays
 from wmgym.data.transitions import Transitions
 from wmgym.io.files import StrPath
+from wmgym.tasks.actions import ActionSpace, whole
 from wmgym.tasks.spec import UserRewardFn
 from wmgym.tasks.task import Task
 
@@ -54,7 +55,7 @@ def from_log(
     scale: Mapping[str, float | tuple[float, float]] | None = None,
     task: Task | None = None,
     observation_space: spaces.Box | None = None,
-    action_space: spaces.Box | spaces.Discrete | None = None,
+    action_space: ActionSpace | None = None,
     reward_fn: UserRewardFn | None = None,
     terminated_fn: UserRewardFn | None = None,
     max_episode_steps: int | None = None,
@@ -109,6 +110,9 @@ def from_log(
     for name, value in (("dt", dt), ("max_gap", max_gap)):
         if value is not None and not (isinstance(value, Real) and 0 < value < np.inf):
             raise ValueError(f"{name} must be a number of seconds above 0, or None, got {value!r}")
+    limit = max_episode_steps
+    if limit is not None and (not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 1):
+        raise ValueError(f"max_episode_steps must be a whole number of at least 1, or None, got {limit!r}")
     if reward is None and reward_fn is not None:
         reward = []
     named = {
@@ -118,16 +122,20 @@ def from_log(
     tables = read_tables(paths, max_seconds, max_gigabytes)
     roles = find_roles(tables, named)
     tables, labels = labelled(tables, roles)
-    runs, step, told = _runs(tables, roles, dt, max_gap, scale or {}, discrete=_counts(tables, roles))
+    facts, counts = tables[0].facts, _counts(tables, roles)
+    said = said_action_space(facts) if action_space is None else action_space
+    acted = said if task is None else task.action_space
+    discrete = counts if acted is None else whole(acted)
+    runs, step, told = _runs(tables, roles, dt, max_gap, scale or {}, discrete=discrete)
     if task is None:
         task = log_task(
             runs,
-            facts=tables[0].facts,
+            facts=facts,
             names=column_names(tables[0], roles.obs),
             dt=step,
-            counts=_counts(tables, roles),
+            counts=counts,
             observation_space=observation_space,
-            action_space=action_space,
+            action_space=said,
             reward_fn=reward_fn,
             terminated_fn=terminated_fn,
             max_episode_steps=max_episode_steps,
@@ -203,14 +211,9 @@ def _joined(task: Task, runs: Sequence[Run]) -> Transitions:
     lengths = [len(run.action) for run in runs]
     terminated = np.zeros(sum(lengths), bool)
     terminated[np.cumsum(lengths) - 1] = [run.terminated for run in runs]
-    action = np.concatenate([run.action for run in runs])
-    whole = isinstance(task.action_space, spaces.Discrete)
-    if whole and (action != np.rint(action)).any():
-        wrong = action[action != np.rint(action)][0]
-        raise ValueError(f"action {wrong:g} is no whole number, as action_space {task.action_space} asks for")
     columns: dict[str, Any] = {
         "obs": np.concatenate([run.obs[:-1] for run in runs]),
-        "action": action.astype(np.int64) if whole else action,
+        "action": np.concatenate([run.action for run in runs]),
         "next_obs": np.concatenate([run.obs[1:] for run in runs]),
         "episode": np.repeat(np.arange(len(runs)), lengths),
         "terminated": terminated,

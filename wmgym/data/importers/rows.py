@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from wmgym.data.importers.columns import Roles, matrix, seconds, vector
 from wmgym.data.importers.table import Table
+from wmgym.tasks.goals import refuse_images
 
 _UNSORTED = 0.2  # share of rows at which a clock is set back that no restarts of a logger explain
+NO_IMAGES = "name the columns of the robot's state with obs=, or store the features of an encoder"
+"""What to do where a log holds pictures."""
+
 _WIDE = 30  # numbers a row from which an array of few rows is more likely transposed
 
 
@@ -66,6 +71,7 @@ def usable_rows(table: Table, roles: Roles, scale: Mapping[str, Any]) -> Rows:
         raise ValueError(f"{table.name}: columns do not fit together: {shapes}")
     reward = vector(table, roles.reward, n, scale)
     episode = vector(table, roles.episode, n, {})
+    _check_episodes(table, roles.episode, episode)
     ended, cut = (_flags(vector(table, name, n, {}), n) for name in (roles.terminated, roles.truncated))
     time = None if roles.time is None else seconds(table, roles.time, n, scale)
     begins, stops, lost = np.zeros(n, bool), np.zeros(n, bool), Counter[str]()
@@ -111,10 +117,28 @@ def _check_shapes(table: Table, roles: Roles, obs: np.ndarray, action: np.ndarra
             f"{table.name}: obs {tuple(deep[0])} and action {tuple(deep[1])} have episodes and steps in "
             "dimensions of their own; store a row a step, and an episode column that numbers the episodes"
         )
+    for name in (name for name in roles.obs if name in shapes):
+        column = np.nan_to_num(table.columns[name])
+        if column.size and column.dtype != bool:
+            held = spaces.Box(column.min(), column.max(), tuple(shapes[name][1:]), column.dtype.type)
+            refuse_images(spaces.Dict({name: held}), NO_IMAGES)
     stored = len(roles.obs) == len(roles.action) == 1  # one array each
     if stored and all(len(each) * 10 < each.shape[1] > _WIDE for each in (obs, action)):
         raise ValueError(
             f"{table.name}: obs {obs.shape} and action {action.shape} have a column a step; transpose them"
+        )
+
+
+def _check_episodes(table: Table, name: str | None, episode: np.ndarray | None) -> None:
+    """Refuse rows that say no episode: each would be one of its own, without a step."""
+    if episode is None:
+        return
+    said = table.facts.get("text", {}).get(name, {})
+    empty = said.get("missing", int(np.isnan(episode).sum()))
+    if empty:
+        raise ValueError(
+            f"{table.name}: column {name!r} names no episode in {empty:,} of {len(episode):,} rows; "
+            "fill them in, delete these rows, or pass episode=[] where the file is one episode"
         )
 
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.spaces.utils import flatten_space
 
+from wmgym.data.importers.rows import NO_IMAGES
 from wmgym.data.importers.runs import Run
+from wmgym.tasks.actions import ActionSpace
 from wmgym.tasks.described import describe_task
+from wmgym.tasks.goals import boxes_alone, refuse_images
 from wmgym.tasks.layout import shown_alone
 from wmgym.tasks.registry import TABLE, lookup
 from wmgym.tasks.spec import UserRewardFn
@@ -24,7 +28,7 @@ def log_task(
     dt: float,
     counts: bool,
     observation_space: spaces.Box | None,
-    action_space: spaces.Box | spaces.Discrete | None,
+    action_space: ActionSpace | None,
     reward_fn: UserRewardFn | None,
     terminated_fn: UserRewardFn | None,
     max_episode_steps: int | None,
@@ -41,19 +45,22 @@ def log_task(
         dt: seconds a step.
         counts: the action is an integer.
         observation_space: the caller's, or None.
-        action_space: likewise.
+        action_space: the caller's, or the one that the file says, or None.
         reward_fn: likewise.
         terminated_fn: likewise.
         max_episode_steps: likewise.
 
     Raises:
-        ValueError: an action that never changes, or a space of another size than the data.
+        ValueError: an action that never changes, observations that are images or have no numbers, or a space
+            of another size than the data.
     """
     if not runs:
         raise ValueError("no two consecutive rows are left; is the time column right, or max_gap too short?")
     observed, acted = runs[0].obs.shape[1], runs[0].action.shape[1]
-    observation_space = observation_space or _space(facts.get("observation_space"))
-    action_space = action_space or _space(facts.get("action_space"))
+    if not observed:
+        raise ValueError("the observation has no numbers, and a world needs a state; name others with obs=")
+    if observation_space is None:
+        observation_space = said_observation_space(facts)
     if observation_space is None:
         observation_space = spaces.Box(-np.inf, np.inf, (observed,), np.float32)
     if action_space is None:
@@ -78,11 +85,30 @@ def log_task(
     )
 
 
+def said_action_space(facts: Mapping[str, Any]) -> ActionSpace | None:
+    """The action space that a file says, if actions may have it."""
+    said = _space(facts.get("action_space"))
+    return None if said is None or isinstance(said, spaces.Dict) else said
+
+
+def said_observation_space(facts: Mapping[str, Any]) -> spaces.Box | None:
+    """The observation space that a file says, Dicts of Boxes as one Box; images are refused."""
+    said = _space(facts.get("observation_space"))
+    if isinstance(said, spaces.Discrete):
+        raise ValueError(f"observations are {said} by the file, labels and no state; store numbers instead")
+    if said is None or not boxes_alone(said):
+        return None
+    refuse_images(said, NO_IMAGES)
+    flat = flatten_space(said) if isinstance(said, spaces.Dict) else said
+    assert isinstance(flat, spaces.Box)
+    return flat
+
+
 def _known_task(
     facts: Mapping[str, Any],
     run: Run,
     observation_space: spaces.Box,
-    action_space: spaces.Box | spaces.Discrete,
+    action_space: ActionSpace,
     limit: int | None,
 ) -> Task | None:
     """The task known in code, its reward learned where data lack what it takes; None if they do not fit."""
@@ -127,18 +153,20 @@ def _counted(runs: Sequence[Run]) -> spaces.Discrete:
 
 
 def _space(said: Mapping[str, Any] | None) -> Any:
-    """A space as Minari writes it, Dicts of Boxes as one Box; None for others."""
-    if said is None:
+    """A space as Minari writes it; None for those that are neither actions' nor observations'."""
+    kind = None if said is None else said.get("type")
+    if said is None or kind is None:
         return None
-    if said.get("type") == "Discrete":
+    if kind == "Discrete":
         return spaces.Discrete(int(said["n"]), start=int(said.get("start", 0)))
-    if said.get("type") == "Dict":
-        parts = [_space(part) for _, part in sorted(said["subspaces"].items())]
-        if not parts or not all(isinstance(part, spaces.Box) for part in parts):
-            return None
-        low, high = (np.concatenate([getattr(p, end).ravel() for p in parts]) for end in ("low", "high"))
-        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-    if said.get("type") != "Box" or np.dtype(said["dtype"]).kind not in "fiu":
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(said["nvec"], start=said.get("start"))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(said["n"])
+    if kind == "Dict":
+        parts = {name: _space(part) for name, part in said["subspaces"].items()}
+        return None if not parts or None in parts.values() else spaces.Dict(parts)
+    if kind != "Box" or np.dtype(said["dtype"]).kind not in "fiu":
         return None
     shape = tuple(said["shape"])
     low, high = (np.broadcast_to(np.array(said[end], said["dtype"]), shape) for end in ("low", "high"))

@@ -1,0 +1,82 @@
+"""Whole-number actions of files, and what files hold that a world cannot be made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from tests.data.importers.pendulums import run, write_csv
+from tests.data.importers.test_from_log import read, refused
+from wmgym.data.importers.rows import NO_IMAGES
+from wmgym.data.importers.task import said_action_space, said_observation_space
+from wmgym.data.logs import from_arrays
+from wmgym.tasks.actions import stored
+from wmgym.tasks.task import make_task
+
+
+@pytest.mark.parametrize(
+    ("said", "space"),
+    [
+        (
+            {"type": "MultiDiscrete", "nvec": [3, 2], "start": [0, 1]},
+            spaces.MultiDiscrete([3, 2], start=[0, 1]),
+        ),
+        ({"type": "MultiBinary", "n": 3}, spaces.MultiBinary(3)),
+        ({"type": "Text"}, None),
+    ],
+)
+def test_whole_number_spaces_of_metadata(said: dict[str, Any], space: Any) -> None:
+    assert said_action_space({"action_space": said}) == space
+
+
+def test_whole_numbers_are_known_by_their_values(tmp_path: Path) -> None:
+    rows = run(0, jitter=0.1)  # resampled, where means over a step would be fractions
+    pairs = np.column_stack([rows[:, :3], rows[:, 3] > 0, 1 + np.round(rows[:, 3])]).astype(float)
+    path = write_csv(tmp_path / "run.csv", pairs, "t,q1,dq1,u1,u2")
+    space = spaces.MultiDiscrete([2, 3])
+    data = read(path, action_space=space)
+    assert data.task.action_space == space
+    assert {tuple(row) for row in data.action} <= {(0, 0), (0, 1), (1, 1), (1, 2)}
+    task, n = make_task("CartPole-v1"), 4
+    columns = {"obs": np.zeros((n, 4)), "next_obs": np.zeros((n, 4)), "episode": np.zeros(n, int)}
+    for dtype in (float, bool, np.uint8):
+        given = np.array([0, 1, 1, 0], dtype)
+        taken = from_arrays(task, action=given, terminated=np.zeros(n, bool), **columns)
+        np.testing.assert_array_equal(taken.action, [0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(("value", "got"), [(0.5, "0.5"), (np.nan, "nan"), (1e30, "1e.30"), (-1.0, "-1")])
+def test_other_values_are_no_whole_number_actions(value: float, got: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"whole numbers inside Discrete\(2\), one action a row, got {got}$"
+    ):
+        stored(spaces.Discrete(2), np.array([0.0, value]))
+
+
+@pytest.mark.parametrize("word", [str, lambda k: f"day {k}"])
+def test_rows_of_no_episode_are_refused(tmp_path: Path, word: Any) -> None:
+    rows = [[*row, word(k // 40) if k % 10 else ""] for k, row in enumerate(run(0))]
+    path = write_csv(tmp_path / "run.csv", rows, "t,q1,dq1,u,reward,episode")
+    refused(r"run.csv: column 'episode' names no episode in 12 of 120 rows; fill them in", path)
+
+
+@pytest.mark.parametrize("limit", [-5, 0, 2.5, True])
+def test_a_time_limit_that_cannot_be(tmp_path: Path, limit: Any) -> None:
+    path = write_csv(tmp_path / "run.csv", run(0))
+    refused("max_episode_steps must be a whole number of at least 1, or None", path, max_episode_steps=limit)
+
+
+def test_images_and_nothing_are_no_state(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "run.npz"
+    np.savez(path, obs=rng.integers(0, 256, (120, 8, 8, 3), np.uint8), action=run(0)[:, 3:4])
+    refused(rf"observation 'obs' is an image of shape \(8, 8, 3\), .*; {NO_IMAGES}", path)
+    np.savez(path, obs=np.zeros((120, 0)), action=run(0)[:, 3:4])
+    refused("the observation has no numbers", path)
+    box = {"type": "Box", "dtype": "uint8", "shape": [8, 8, 3], "low": 0, "high": 255}
+    facts = {"observation_space": {"type": "Dict", "subspaces": {"eye": box}}}
+    with pytest.raises(ValueError, match="observation 'eye' is an image"):
+        said_observation_space(facts)
