@@ -21,8 +21,9 @@ import wmgym
 from tests import toy
 from wmgym.agents.config import TrainConfig
 from wmgym.agents.sb3 import DynaSAC, ImaginedVecEnv, import_sb3, to_policy, train
+from wmgym.agents.sb3.callbacks import HoldActor
 from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
-from wmgym.agents.sb3.from_policy import actor_parameters, clone, held_actor
+from wmgym.agents.sb3.from_policy import actor_parameters, clone
 from wmgym.agents.sb3.train import new_agent
 from wmgym.models.world import WorldModel
 
@@ -292,8 +293,7 @@ def test_the_actor_stays_while_critics_learn(pendulum_world: WorldModel) -> None
         names = {id(value): name for name, value in model.policy.named_parameters()}
         acts = {names[id(value)] for value in actor_parameters(model)}
         before = {name: value.detach().clone() for name, value in model.policy.named_parameters()}
-        with held_actor(model):
-            model.learn(128)
+        model.learn(128, callback=HoldActor(128))
         learned = {name for name, value in model.policy.named_parameters() if (value != before[name]).any()}
         assert learned
         assert not acts & learned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from inspect import isclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -87,6 +88,10 @@ def load_one(path: StrPath) -> PolicyFn:
 def _policy(policy: Any) -> PolicyFn | None:
     if isinstance(policy, (str, os.PathLike)):
         return load_one(policy)
+    if isclass(policy):
+        raise ValueError(
+            f"{policy.__name__} is a class; pass a trained or loaded instance of it as the policy"
+        )
     policy = foreign_policy(policy)
     if policy is None or callable(policy):
         named: PolicyFn | None = policy

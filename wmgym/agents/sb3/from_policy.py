@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ _NOISE = 0.1  # of a cloned stochastic policy, in half ranges of the actions; th
 def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: int = 0) -> None:
     """Let ``model`` act as ``policy`` does in the states that either of them reaches in imagination.
 
-    Critics stay what they were; see ``held_actor``.
+    Critics stay what they were; see ``HoldActor``.
 
     Args:
         model: of Stable-Baselines3, sb3-contrib or ``DynaSAC``, fresh.
@@ -55,7 +53,7 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     if isinstance(space, spaces.Box) and not _squashed(model) and model.policy.log_std.ndim == 1:
         with torch.no_grad():
-            model.policy.log_std.copy_(torch.tensor(_NOISE * (space.high - space.low) / 2).log())
+            model.policy.log_std.copy_(torch.tensor(_NOISE * _middle_and_scale(space)[1]).log())
     venv.seed(seed)
     episode = np.arange(count)
     obs = venv.reset()
@@ -89,7 +87,7 @@ def _regress(
     policy = model.policy
     if isinstance(policy, DynaSACPolicy):
         policy.set_normaliser(*(torch.tensor(x).float() for x in (obs.mean(0), obs.std(0).clip(1e-3))))
-    target = torch.tensor(policy.scale_action(wanted) if _squashed(model) else wanted)
+    target = torch.tensor(_in_half_ranges(model.action_space, wanted))
     policy.set_training_mode(True)
     for _ in range(updates):
         rows = torch.randint(len(obs), (_BATCH,), generator=generator)
@@ -100,12 +98,30 @@ def _regress(
     policy.set_training_mode(False)
 
 
+def _middle_and_scale(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half range of every number of a flat action; 1 where there is no range to scale by."""
+    low, high = (side.reshape(-1).astype(np.float64) for side in (space.low, space.high))
+    return (low + high) / 2, np.where(high > low, (high - low) / 2, 1)
+
+
+def _in_half_ranges(space: spaces.Space[Any], action: np.ndarray) -> np.ndarray:
+    """Actions of a Box flat ``(n, action_dim)``, from -1 to 1; those of other spaces as they are."""
+    if not isinstance(space, spaces.Box):
+        return action
+    middle, scale = _middle_and_scale(space)
+    scaled: np.ndarray = (action.reshape(len(action), -1) - middle) / scale
+    return scaled.astype(np.float32)
+
+
 def _squashed(model: Any) -> bool:
     return isinstance(model.action_space, spaces.Box) and getattr(model, "actor", None) is not None
 
 
 def _loss(model: Any, obs: Any, target: Tensor) -> Tensor:
-    """How far actions are from ``target``; standard deviations come along, since new ones are large."""
+    """How far actions are from ``target``, which is in half ranges of a Box.
+
+    Standard deviations come along, since new ones are large.
+    """
     space = model.action_space
     if _squashed(model):
         if not hasattr(model.actor, "get_action_dist_params"):
@@ -116,32 +132,11 @@ def _loss(model: Any, obs: Any, target: Tensor) -> Tensor:
             loss = loss + 0.01 * (log_std - math.log(_NOISE)).square().mean()
         return loss
     acts = model.policy.get_distribution(obs)
-    likely: Tensor = -acts.log_prob(target).mean()
     if not isinstance(space, spaces.Box):
+        likely: Tensor = -acts.log_prob(target).mean()
         return likely
-    scale = torch.tensor((space.high - space.low) / 2)
-    return torch.nn.functional.mse_loss(acts.mode() / scale, target / scale)
-
-
-@contextlib.contextmanager
-def held_actor(model: Any) -> Iterator[None]:
-    """Let only the critics learn, what the actor that is there is worth.
-
-    An actor that follows critics which know nothing yet forgets within a few hundred updates what it could.
-    """
-    held = set(actor_parameters(model))
-
-    def without_gradients(*_: Any) -> None:
-        for parameter in held:
-            parameter.grad = None
-
-    actor = getattr(model, "actor", None)
-    optimizer = model.policy.optimizer if actor is None else actor.optimizer
-    handle = optimizer.register_step_pre_hook(without_gradients)
-    try:
-        yield
-    finally:
-        handle.remove()
+    middle, scale = (torch.tensor(each).float() for each in _middle_and_scale(space))
+    return torch.nn.functional.mse_loss((acts.mode() - middle) / scale, target)
 
 
 def actor_parameters(model: Any) -> list[nn.Parameter]:

@@ -17,15 +17,16 @@ import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
 
 from wmgym.agents.config import BOX_ALGORITHMS, DISCRETE_ALGORITHMS, TrainConfig
+from wmgym.agents.sb3.callbacks import HoldActor, HoldUpdates, as_callbacks, warn_of_idle
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
-from wmgym.agents.sb3.from_policy import clone, held_actor
+from wmgym.agents.sb3.from_policy import clone
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
@@ -34,6 +35,12 @@ from wmgym.io.schema import ArraySpec, check_arrays
 
 _ROWS = 100
 _HELD = 0.2  # of the steps, while critics learn what the policy that a training goes on from is worth
+_OWN = {  # keywords of the algorithms' classes that hyperparameters cannot set, and what does
+    "policy": "the network is an MLP, of layers as policy_kwargs={'net_arch': [256, 256]} says",
+    "env": "it is the one that is trained in",
+    "seed": "pass seed= beside the config",
+    "device": "agents train on the CPU",
+}
 _LEAST_BUFFER = 10  # transitions; less teach nothing
 
 
@@ -76,7 +83,7 @@ def train(
     Raises:
         ValueError: ``trust`` is given and the world is not calibrated, an algorithm that does not exist or
             does not take the world's actions, a keyword that the algorithm refuses, both ``agent`` and
-            ``policy``, or not one policy.
+            ``policy``, not one policy, or what is no callback.
     """
     if unknown := changes.keys() - {entry.name for entry in fields(TrainConfig)}:
         raise TypeError(
@@ -84,6 +91,11 @@ def train(
         )
     if agent is not None and policy is not None:
         raise ValueError("pass agent or policy to continue from, not both")
+    if isinstance(agent, BaseAlgorithm):
+        raise ValueError(
+            "agent takes the arrays of agent_arrays(model), got a model; pass those, or the model as policy="
+        )
+    callbacks = as_callbacks(callback)
     config = replace(config or TrainConfig(), **changes)
     venv = ImaginedVecEnv(
         world,
@@ -95,42 +107,24 @@ def train(
         trust=config.trust,
     )
     model = new_agent(venv, config, seed)
+    warn_of_idle(callbacks, model, config.steps)
     if agent is not None:
         load_agent(model, agent)
     if policy is not None:
         clone(model, policy, venv, steps=config.steps, seed=seed)
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
+    holds: list[BaseCallback] = [HoldUpdates(wait)] if wait else []
+    if policy is not None:
+        holds.append(HoldActor(wait + max(1, round(_HELD * config.steps))))
     with track("train", config.steps, show=progress) as advance:
         report = _Progress(advance, config, None if log is None else LearningLog(Path(log), "imagined_steps"))
-        calls, going = [report, *_listed(callback)], True
-        if wait:
-            # A trained agent that updates on a nearly empty buffer forgets what it knew.
-            updates, model.gradient_steps = model.gradient_steps, 0  # type: ignore[attr-defined]
-            going = _learn(model, wait, calls)
-            model.gradient_steps = updates  # type: ignore[attr-defined]
-        if going and policy is not None:
-            with held_actor(model):
-                going = _learn(model, max(1, round(_HELD * config.steps)), calls)
-        if going and config.steps > model.num_timesteps:
-            _learn(model, config.steps - model.num_timesteps, calls)
+        with warnings.catch_warnings():  # an EvalCallback's env is meant to be another simulator
+            warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+            # One call, over which schedules fall once. SB3 takes None for "never" and annotates an int.
+            never: Any = None
+            model.learn(config.steps, callback=[*holds, report, *callbacks], log_interval=never)
         report.close()
     return model
-
-
-def _listed(callback: MaybeCallback) -> list[BaseCallback]:
-    if callback is None or isinstance(callback, BaseCallback):
-        return [] if callback is None else [callback]
-    return [*callback] if isinstance(callback, list) else [ConvertCallback(callback)]
-
-
-def _learn(model: BaseAlgorithm, steps: int, calls: list[BaseCallback]) -> bool:
-    """Take so many more steps; False where a callback stopped before."""
-    until = model.num_timesteps + steps
-    with warnings.catch_warnings():  # an EvalCallback's env is meant to be another simulator
-        warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
-        # SB3 takes None for "never", though it annotates an int.
-        model.learn(steps, callback=calls, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
-    return model.num_timesteps >= until
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
@@ -147,6 +141,9 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     home = sb3_contrib if hasattr(sb3_contrib, name) else stable_baselines3
     build = DynaSAC if name == "DynaSAC" else getattr(home, name)
     keywords = copy.deepcopy(dict(config.hyperparameters))  # SB3 writes into policy_kwargs
+    for key, reason in _OWN.items():
+        if key in keywords:
+            raise ValueError(f"leave {key} out of hyperparameters: {reason}")
     for key in ("learning_rate", "clip_range"):
         value = keywords.get(key)
         if isinstance(value, str):
