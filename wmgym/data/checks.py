@@ -23,6 +23,7 @@ from wmgym.data.odd_columns import (
     traits,
     wraps,
 )
+from wmgym.data.odd_values import far_actions, far_rewards, placeholders, series
 from wmgym.data.transitions import Transitions
 from wmgym.tasks import actions
 
@@ -78,7 +79,8 @@ def check(data: Transitions) -> tuple[Finding, ...]:
     rewards and terminations that the task's formulas do not give; rewards and columns that never change;
     no termination, or terminations that look like a time limit; one-step jumps, resets within an episode,
     angles that wrap, numbers that stand still or count, values that repeat from row to row or lose their
-    digits in float32; actions that are a row out of step with what they do; an episode that is there twice;
+    digits in float32; single actions and rewards far from the others, and values that stand for missing
+    readings; actions that are a row out of step with what they do; an episode that is there twice;
     too few episodes.
     """
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
@@ -228,6 +230,9 @@ _LOOKS: dict[str, _Look] = {
     "numbers of the state": traits,
     "one-hot columns": one_hot,
     "jumps": jumps,
+    "far actions": lambda data: far_actions(series(data)),
+    "far rewards": lambda data: far_rewards(series(data)),
+    "placeholders": lambda data: placeholders(series(data)),
     "resets": resets,
     "action timing": _lag,
     "repeated episodes": _twice,

@@ -36,6 +36,7 @@ class Rows:
         time: ``(n,)`` seconds, or None.
         begins: ``(n,)`` bool, the row does not follow the one before it.
         stops: ``(n,)`` bool, nothing is known of the step from this row.
+        number: ``(n,)`` int, its place in the table.
         lost: number of rows dropped or odd, by why.
     """
 
@@ -49,6 +50,7 @@ class Rows:
     time: np.ndarray | None
     begins: np.ndarray
     stops: np.ndarray
+    number: np.ndarray
     lost: Counter[str]
 
 
@@ -101,7 +103,8 @@ def usable_rows(table: Table, roles: Roles, scale: Mapping[str, Any]) -> Rows:
         bad |= ~np.isfinite(time)
     lost["missing"] = int(bad.sum())
     unobserved = matrix(table, roles.unobserved, scale) if roles.unobserved else None
-    rows = Rows(table.name, obs, following, action, reward, unobserved, ended, time, begins, stops, lost)
+    steps = obs, following, action, reward, unobserved, ended, time, begins, stops, np.arange(n)
+    rows = Rows(table.name, *steps, lost)
     rows = _without(rows, bad, breaks=time is None)
     return _with_running_clock(rows) if time is not None else rows
 
@@ -208,6 +211,7 @@ def _without(rows: Rows, bad: np.ndarray, breaks: bool) -> Rows:
         time=take(rows.time),
         begins=begins,
         stops=rows.stops[kept],
+        number=rows.number[kept],
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from wmgym.data.importers.columns import Roles
 from wmgym.data.importers.rows import Rows
 from wmgym.data.importers.table import Table
+from wmgym.data.odd_values import Series
 from wmgym.data.transitions import Transitions
 
 _SLOW = 5.0  # seconds a step from which a clock more likely counts other units
@@ -115,6 +116,32 @@ class Summary:
                         "another unit there, such as degrees or millimetres? Then convert it in the file"
                     )
         return said
+
+    def series(self, obs_names: Sequence[str], action_names: Sequence[str]) -> Series:
+        """The columns as recorded, not yet interpolated.
+
+        Args:
+            obs_names: of the observation's columns.
+            action_names: of the action's; none where it is whole numbers.
+        """
+        known = [
+            np.isfinite(r.action).all(1) & (r.reward is None or np.isfinite(r.reward)) for r in self.rows
+        ]
+
+        def joined(each: Sequence[np.ndarray]) -> np.ndarray:
+            return np.concatenate([array[kept] for array, kept in zip(each, known, strict=True)])
+
+        at = np.repeat(np.arange(len(known)), [int(kept.sum()) for kept in known])
+        number = joined([rows.number for rows in self.rows])
+        paid = [rows.reward for rows in self.rows if rows.reward is not None]
+        return Series(
+            obs=dict(zip(obs_names, joined([rows.obs for rows in self.rows]).T, strict=True)),
+            action=dict(zip(action_names, joined([rows.action for rows in self.rows]).T, strict=False)),
+            reward=joined(paid) if paid else None,
+            terminated=joined([rows.terminated for rows in self.rows]),
+            begins=joined([rows.begins for rows in self.rows]),
+            where=lambda row: f"row {number[row]} of {self.rows[at[row]].source}",
+        )
 
     def _clock(self) -> str:
         assert self.step is not None
