@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 
 from wmgym.data.checks import actions_outside, refuse_torn
@@ -67,6 +68,7 @@ def assembled(
     source: Literal["real", "imagined"] = "real",
 ) -> Transitions:
     """``from_arrays`` of rows that are known to follow each other: those of an env that was stepped."""
+    refuse_no_task(task)
     ids = real_numbers("episode", episode).astype(np.int64)  # copies all: nothing of the caller's is frozen
     n = ids.size
     if n == 0:
@@ -104,6 +106,20 @@ def assembled(
         source=source,
         versions=library_versions(),
     )
+
+
+def refuse_no_task(task: object) -> None:
+    """Refuse what stands where a task belongs.
+
+    Raises:
+        ValueError: says how to make one.
+    """
+    if not isinstance(task, Task):
+        given = repr(task) if isinstance(task, str) else "env" if isinstance(task, gym.Env) else "..."
+        raise ValueError(
+            f"task must be a Task, got {type(task).__name__}; pass wmgym.make_task({given}), or the task of "
+            "a log, log.task"
+        )
 
 
 def _column(name: str, array: Any, n: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -64,10 +65,35 @@ def test_rows_of_no_episode_are_refused(tmp_path: Path, word: Any) -> None:
     refused(r"run.csv: column 'episode' names no episode in 12 of 120 rows; fill them in", path)
 
 
-@pytest.mark.parametrize("limit", [-5, 0, 2.5, True])
-def test_a_time_limit_that_cannot_be(tmp_path: Path, limit: Any) -> None:
-    path = write_csv(tmp_path / "run.csv", run(0))
-    refused("max_episode_steps must be a whole number of at least 1, or None", path, max_episode_steps=limit)
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (
+            {"max_episode_steps": -5},
+            "max_episode_steps must be a whole number of at least 1, or None, got -5",
+        ),
+        ({"max_episode_steps": 0}, "max_episode_steps must be"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be"),
+        ({"max_episode_steps": True}, "max_episode_steps must be"),
+        ({"task": "Pendulum-v1"}, r"task must be a Task, got str; pass wmgym.make_task\('Pendulum-v1'\)"),
+        ({"action_space": (-1, 1)}, r"action_space must be a space such as .*Box.*, got \(-1, 1\)"),
+        ({"observation_space": spaces.Dict()}, r"observation_space must be a space .*, got Dict\(\)"),
+        ({"scale": 2}, "scale must name columns, such as .*, got 2"),
+        ({"obs": [1, 2]}, r"obs must be the name of a column, or a list of names, got \[1, 2\]"),
+        ({"time": 0}, "time must be the name of a column"),
+        ({"paths": None}, "paths must be a path or a list of paths, got None"),
+        ({"paths": [1]}, r"paths must be a path or a list of paths, got \[1\]"),
+    ],
+)
+def test_arguments_of_other_kinds(given: dict[str, Any], match: str) -> None:
+    refused(match, **{"paths": "run.csv", **given})
+
+
+def test_an_env_is_no_task() -> None:
+    rows = np.zeros((2, 3)), np.zeros((2, 1)), np.zeros((2, 3)), np.zeros(2), np.zeros(2)
+    for given, said in (("Pendulum-v1", "'Pendulum-v1'"), (gym.make("Pendulum-v1"), "env")):
+        with pytest.raises(ValueError, match=rf"task must be a Task, .*; pass wmgym.make_task\({said}\)"):
+            from_arrays(given, *rows)  # type: ignore[arg-type]
 
 
 def test_images_and_nothing_are_no_state(tmp_path: Path) -> None:

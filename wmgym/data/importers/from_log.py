@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from gymnasium import spaces
 
 from wmgym.data.checks import check
 from wmgym.data.importers import clock
+from wmgym.data.importers.arguments import check_arguments
 from wmgym.data.importers.columns import (
     Names,
     Roles,
@@ -108,18 +108,14 @@ def from_log(
         ValueError: files that cannot be parsed, columns that are missing or do not fit, data that contradict
             themselves, or a task with other sizes.
     """
-    for name, value in (("dt", dt), ("max_gap", max_gap)):
-        if value is not None and not (isinstance(value, Real) and 0 < value < np.inf):
-            raise ValueError(f"{name} must be a number of seconds above 0, or None, got {value!r}")
-    limit = max_episode_steps
-    if limit is not None and (not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 1):
-        raise ValueError(f"max_episode_steps must be a whole number of at least 1, or None, got {limit!r}")
-    if reward is None and reward_fn is not None:
-        reward = []
     named = {
         "obs": obs, "action": action, "next_obs": next_obs, "reward": reward, "terminated": terminated,
         "truncated": truncated, "time": time, "episode": episode, "unobserved": unobserved,
     }  # fmt: skip
+    settings = {"dt": dt, "max_gap": max_gap, "max_episode_steps": max_episode_steps, "scale": scale}
+    check_arguments(paths, named, settings, task, observation_space, action_space)
+    if reward is None and reward_fn is not None:
+        named["reward"] = []
     tables = read_tables(paths, max_seconds, max_gigabytes)
     roles = find_roles(tables, named)
     tables, labels = labelled(tables, roles)
