@@ -95,8 +95,9 @@ def from_log(
         max_gap: longest time between two rows of one episode, seconds; None is 1.5 times the usual one.
         scale: by column, the factor to its unit of choice, or the factor and what is then added.
         task: describes spaces, reward and termination, as ``make_task`` does where there is an env.
-        observation_space: Box; None is unbounded.
-        action_space: None is the range of the data, or Discrete for a single integer column of an array file.
+        observation_space: Box; None is what the metadata say, else unbounded.
+        action_space: None is what the data set's metadata say, else the range of the data, or Discrete for a
+            single integer column of an array file.
         reward_fn: batched ``(obs, action, next_obs) -> (batch,)`` on torch tensors; None learns the reward.
         terminated_fn: likewise, returning bool.
         max_episode_steps: time limit of imagined episodes; None is the longest episode's length.
