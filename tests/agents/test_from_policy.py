@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ class Watch(BaseCallback):
         self.ended += 1
 
 
+@pytest.mark.filterwarnings("ignore:the agent does not act as")  # so short a training
 @pytest.mark.parametrize("algorithm", ["DynaSAC", "PPO"])
 def test_a_schedule_falls_once_and_a_callback_begins_and_ends_once(
     pendulum_world: WorldModel, algorithm: str
@@ -137,3 +140,18 @@ def test_a_callback_that_would_never_act_is_named(pendulum_world: WorldModel, tm
         "make 16; divide it by num_envs"
     )
     assert [path.name for path in tmp_path.glob("*.zip")] == ["rl_model_64_steps.zip"]
+
+
+def test_a_lesson_too_short_is_named_and_one_that_is_not_is_silent(pendulum_world: WorldModel) -> None:
+    def swing(obs: np.ndarray) -> np.ndarray:
+        return np.clip(obs @ np.array([[0.5], [4.0], [0.1], [0.5]], np.float32), -3, 3)
+
+    for steps, short in ((64, True), (3_000, False)):
+        venv = ImaginedVecEnv(pendulum_world, 32)
+        model = new_agent(venv, TrainConfig("SAC", hyperparameters={"policy_kwargs": {"net_arch": [128]}}))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            clone(model, swing, venv, steps=steps)
+        said = [str(each.message) for each in caught if "does not act as swing does" in str(each.message)]
+        assert len(said) == short, said
+        assert not short or re.search(r"\d+% of variance .* more steps=, up to 20,000 help$", said[0])

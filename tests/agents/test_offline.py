@@ -313,6 +313,7 @@ def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message="the agent does not act as")  # so short a training
         seen: list[int] = []
         train(
             pendulum_world,
@@ -331,6 +332,7 @@ def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel,
     assert seen[-1] >= 64
 
 
+@pytest.mark.filterwarnings("ignore:the agent does not act as")  # so short a training
 def test_a_callback_stops_the_training_once_and_for_all(pendulum_world: WorldModel) -> None:
     stopped = train(
         pendulum_world,

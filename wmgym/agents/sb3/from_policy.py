@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,15 @@ _VISITS = 4_096  # observations of every round
 _UPDATES, _BATCH = 1_000, 256  # of every round
 _SHARE = 0.05  # of the training's steps, if that is less
 _NOISE = 0.1  # of a cloned stochastic policy, in half ranges of the actions; that of a SAC agent in the end
+_ALIKE = 0.85  # of the variance of a policy's actions, which a clone should explain
+_SMALL = 0.05  # half ranges; actions that differ less from their mean need no better clone
 
 
 def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: int = 0) -> None:
     """Let ``model`` act as ``policy`` does in the states that either of them reaches in imagination.
 
-    Critics stay what they were; see ``HoldActor``.
+    A clone that explains less than 85 % of the variance of the policy's actions, in states that it reaches
+    after its last lesson, is warned of. Critics stay what they were; see ``HoldActor``.
 
     Args:
         model: of Stable-Baselines3, sb3-contrib or ``DynaSAC``, fresh.
@@ -45,7 +49,9 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
         raise ValueError(f"a training goes on from one policy, got {', '.join(every)}")
     ((name, taken),) = every.items()
     assert taken is not None
-    task, count, seen, wanted = venv.venv.world.task, venv.num_envs, [], []
+    task, count = venv.venv.world.task, venv.num_envs
+    seen: list[np.ndarray] = []
+    wanted: list[np.ndarray] = []
     space, first = task.action_space, np.asarray(actions.first(task.action_space))
     with naming(name):
         teacher = Actor(taken, task)
@@ -57,21 +63,34 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
     venv.seed(seed)
     episode = np.arange(count)
     obs = venv.reset()
-    for visit in range(_ROUNDS):
+    for visit in range(_ROUNDS + 1):
+        news, asked, own = [], [], []
         for _ in range(math.ceil(min(_VISITS, steps) / count)):
             with naming(name):
                 action = teacher(task.flat(obs), episode.tolist())
             if isinstance(space, spaces.Box):
                 action = action.clip(space.low, space.high).astype(space.dtype)
-            seen.append(task.flat(obs))
-            wanted.append(action - first)
-            obs, _, dones, _ = venv.step(model.predict(obs)[0] if visit else wanted[-1])
+            news.append(task.flat(obs))
+            asked.append(action - first)
+            own.append(model.predict(obs, deterministic=True)[0])
+            obs, _, dones, _ = venv.step(model.predict(obs)[0] if visit else asked[-1])
             episode = np.where(dones, episode.max() + 1 + np.arange(count), episode)
+        if visit == _ROUNDS:
+            break
+        seen, wanted = seen + news, wanted + asked
         updates = min(_UPDATES, math.ceil(_SHARE * steps))
         _regress(model, task, np.concatenate(seen), np.concatenate(wanted), updates, optimizer, generator)
-    for follower in ("actor_target", "averaged_actor"):
-        if hasattr(model.policy, follower):
-            getattr(model.policy, follower).load_state_dict(model.policy.actor.state_dict())
+    likeness = _likeness(model.action_space, np.concatenate(own), np.concatenate(asked))
+    if likeness < _ALIKE:
+        what = (
+            "variance of its actions is explained" if isinstance(space, spaces.Box) else "actions are equal"
+        )
+        more = f"pass more steps=, up to {_UPDATES / _SHARE:,.0f} help"
+        warnings.warn(
+            f"the agent does not act as {name} does: {max(likeness, 0):.0%} of {what}, {_ALIKE:.0%} is good; "
+            f"{more if _SHARE * steps < _UPDATES else 'another algorithm or fewer num_envs may do better'}",
+            stacklevel=3,
+        )
 
 
 def _regress(
@@ -96,6 +115,9 @@ def _regress(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     policy.set_training_mode(False)
+    for follower in ("actor_target", "averaged_actor"):
+        if hasattr(policy, follower):
+            getattr(policy, follower).load_state_dict(policy.actor.state_dict())
 
 
 def _middle_and_scale(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +133,15 @@ def _in_half_ranges(space: spaces.Space[Any], action: np.ndarray) -> np.ndarray:
     middle, scale = _middle_and_scale(space)
     scaled: np.ndarray = (action.reshape(len(action), -1) - middle) / scale
     return scaled.astype(np.float32)
+
+
+def _likeness(space: spaces.Space[Any], action: np.ndarray, wanted: np.ndarray) -> float:
+    """Share of the variance of the actions ``wanted`` that ``action`` explains; of whole ones, the equal."""
+    if not isinstance(space, spaces.Box):
+        return float((action == wanted).mean())
+    mine, theirs = _in_half_ranges(space, action), _in_half_ranges(space, wanted)
+    error = np.square(mine - theirs).mean()
+    return float(1 - error / max(theirs.var(0).mean(), _SMALL**2))
 
 
 def _squashed(model: Any) -> bool:
