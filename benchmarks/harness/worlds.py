@@ -38,7 +38,6 @@ FIT = wmgym.FitConfig(
     eval_every=500,
     patience=40,
     finetune_updates=2_000,
-    precision="bfloat16",
     layer_norm=False,
 )
 T = TypeVar("T", Transitions, wmgym.WorldModel)

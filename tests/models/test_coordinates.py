@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import wmgym
 from wmgym.data.collect import collect
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.rotations import compose, rotation_between, rotation_matrix
@@ -125,7 +126,7 @@ def test_a_planar_frame_is_the_torsos(env_id: str) -> None:
     velocity[axes] = env.data.qvel[:2]
     expected = (env.data.body(1).xmat.reshape(3, 3).T @ velocity)[axes]
     core = torch.tensor(task.read_core(env, np.zeros(task.obs_dim))[None])
-    geometry = task.core.geometry
+    geometry = replace(task.core.geometry, stops=())
     if env_id != "Swimmer-v5":  # as an ablation would have it: the pitch turns z towards x
         at = env.model.nv - 1
         geometry = replace(geometry, pitch=(1, -1), velocities=((at, at + 1),), positions=((2 * at + 1, 0),))
@@ -186,3 +187,33 @@ def test_feet_are_where_mujoco_has_them(env_id: str, excluded: bool) -> None:
         found = coordinates.feet(core)[:, 0].reshape(3, -1).T.numpy()
         order = np.lexsort(np.round(found, 6).T), np.lexsort(np.round(expected, 6).T)
         np.testing.assert_allclose(found[order[0]], np.array(expected)[order[1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_feet_are_seen_on_every_scale(kind: Any) -> None:
+    geometry = make_task("Hopper-v5").core.geometry
+    fine, both = (replace(geometry, stops=(), foot_scales=scales) for scales in ((1.0,), (1.0, 8.0)))
+    core = np.random.default_rng(0).normal(size=(6, geometry.dim)) * 0.1
+    core[:, 0] += 1.25
+    seen = {g.foot_scales: np.asarray(Coordinates(g).double().features(kind(core))) for g in (fine, both)}
+    labels = Coordinates(both).feature_labels
+    assert len(set(labels)) == len(labels) == seen[1.0, 8.0].shape[1]
+    column = {label: k for k, label in enumerate(labels)}
+    count = 0
+    for label, k in {label: k for k, label in enumerate(Coordinates(fine).feature_labels)}.items():
+        np.testing.assert_array_equal(seen[(1.0,)][:, k], seen[1.0, 8.0][:, column[label]])
+        if label[0] in ("clearance", "forward", "upward"):
+            coarse = seen[1.0, 8.0][:, column[label[0], label[1] + len(geometry.feet)]]
+            shown = np.abs(seen[(1.0,)][:, k]) < 0.999  # not where the fine scale is flat
+            np.testing.assert_allclose(np.arctanh(seen[(1.0,)][shown, k]), 8 * np.arctanh(coarse[shown]))
+            count += shown.sum()
+    assert count > 3
+
+
+def test_a_network_that_saw_less_of_a_walker_still_belongs_to_its_task() -> None:
+    geometry = make_task("Walker2d-v5").core.geometry
+    before, now = Coordinates(geometry.coarser()), Coordinates(geometry)
+    assert set(before.feature_labels) < set(now.feature_labels)
+    assert wmgym.load("Hopper-v5").dynamics.config.geometry == make_task("Hopper-v5").core.geometry.coarser()
+    arm = make_task("Reacher-v5").core.geometry
+    assert arm.coarser() is arm

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wmgym.tasks.actions import ActionSpace, choices
@@ -200,3 +200,19 @@ class Packings:
 
 _HELD = 128  # packings
 _SPARE = 1.06  # places for each row, which are worth calls of their own for each member
+
+
+class Tables(nn.Module):
+    """A module with constants for arrays of either kind, which no world stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tables: dict[str, np.ndarray] = {}
+
+    def _keep(self, name: str, table: np.ndarray) -> None:
+        """A table for arrays of either kind; see ``_table``."""
+        self._tables[name] = table
+        self.register_buffer(f"_{name}", torch.from_numpy(table), persistent=False)
+
+    def _table(self, name: str, like: Array) -> Array:
+        return getattr(self, f"_{name}") if isinstance(like, Tensor) else self._tables[name]

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wmgym.models.batching import columns, library, with_columns
+from wmgym.models.batching import Tables, columns, library, with_columns
+from wmgym.models.feet import Feet
 from wmgym.models.rotations import compose, length, rotation_between, rotation_matrix
-from wmgym.tasks.layout import Array, Geometry, Link
+from wmgym.tasks.layout import Array, Geometry
 
 Label: TypeAlias = tuple[str, int]
 """What a column holds: its kind, and a core dimension (from ``dim`` on, a displacement), an axis or a foot.
@@ -26,14 +26,14 @@ Label: TypeAlias = tuple[str, int]
 Kinds are "world" and "body", a number as it is and as a part of a vector in the body's frame; "cos" and "sin"
 of an angle; "up", the direction against gravity in the body's frame; "axes", six numbers of another
 orientation's matrix, of which ``i`` counts all; "rotation", a part of a rotation vector in that frame, three
-for each quaternion; "clearance", "forward" and "upward" of a foot, see ``feet``; "stop", of a joint.
+for each quaternion; "clearance", "forward" and "upward" of a foot, see ``feet``, which counts on from scale
+to scale; "stop", of a joint.
 """
 
-_NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: where a foot's distance and velocity count most
 _STOP = 0.02  # share of a joint's range: likewise
 
 
-class Coordinates(nn.Module):
+class Coordinates(Tables):
     """Maps cores ``(batch, dim)`` to features, and pairs of cores to changes and back.
 
     A change is ``(batch, change_dim)``: the core dimensions that can move, in order and without the
@@ -50,7 +50,6 @@ class Coordinates(nn.Module):
         """Prepare the index lists of one geometry."""
         super().__init__()
         self.geometry = g = geometry
-        self._tables: dict[str, np.ndarray] = {}
         floating, turns = g.quaternion is not None, g.quaternion is not None or g.pitch is not None
         base = tuple(i for at in g.quaternions for i in range(at, at + 4))
         seen = [i for vector in g.velocities for i in vector] if turns else []
@@ -63,7 +62,12 @@ class Coordinates(nn.Module):
         feet = range(len(g.feet))
         self.feature_labels: tuple[Label, ...] = (
             *(("world", i) for i in plain),
-            *((kind, foot) for kind in ("clearance", "forward", "upward") for foot in feet),
+            *(
+                (kind, foot + scale * len(g.feet))
+                for scale in range(len(g.foot_scales))
+                for kind in ("clearance", "forward", "upward")
+                for foot in feet
+            ),
             *((kind, i) for kind in ("cos", "sin") for i in angles),
             *(("up", axis) for axis in range(3 * floating)),
             *(("body", i) for i in seen),
@@ -107,73 +111,7 @@ class Coordinates(nn.Module):
         self._keep("whole", np.array(g.whole, np.int64))
         self._keep("copies", np.array(copies, np.int64))
         self._keep("copied", np.array([source for _, source in g.copies], np.int64))
-        self._prepare_feet()
-
-    def _keep(self, name: str, table: np.ndarray) -> None:
-        """A table for arrays of either kind; see ``_table``."""
-        self._tables[name] = table
-        self.register_buffer(f"_{name}", torch.from_numpy(table), persistent=False)
-
-    def _table(self, name: str, like: Array) -> Array:
-        return getattr(self, f"_{name}") if isinstance(like, Tensor) else self._tables[name]
-
-    def _prepare_feet(self) -> None:
-        """Which sums give the links' angles and rates, and which sums of their sines give the feet."""
-        g, count = self.geometry, len(self.geometry.feet)
-        chains = dict.fromkeys(
-            _hinges(foot.links[: k + 1]) for foot in g.feet for k in range(len(foot.links))
-        )
-        angles = [[(angle, float(sign)) for angle, _, sign in hinges] for hinges in chains]
-        rates = [[(velocity, float(sign)) for _, velocity, sign in hinges] for hinges in chains]
-        self._keep_sums("turns", angles + rates)
-        # Cosines, sines, both times the rate, and the core stand side by side; see feet.
-        cos, sin, sin_rate, cos_rate, core = (k * len(chains) for k in range(5))
-        rows = {hinges: k for k, hinges in enumerate(chains)}
-        sums = []
-        for foot in g.feet:
-            assert g.root is not None
-            height, forward, upward = ([(core + i, 1.0)] for i in g.root)
-            for depth, link in enumerate(foot.links, start=1):
-                k = rows[_hinges(foot.links[:depth])]
-                height += [(cos + k, link.up), (sin + k, -link.along)]
-                forward += [(sin_rate + k, -link.along), (cos_rate + k, link.up)]
-                upward += [(sin_rate + k, -link.up), (cos_rate + k, -link.along)]
-            sums.append((height, forward, upward))
-        self._keep_sums("feet", [of_foot for kind in zip(*sums, strict=True) for of_foot in kind])
-        radii = [foot.radius for foot in g.feet]
-        self._keep("radii", np.array([*radii, *[0.0] * 2 * count], np.float32)[:, None])
-        self._keep("units", np.repeat(np.array([_NEAR, _SLOW, _SLOW], np.float32), count)[:, None])
-
-    def _keep_sums(self, name: str, sums: list[list[tuple[int, float]]]) -> None:
-        """Tables for ``_sum``: of each sum the rows and their factors."""
-        terms = [[term for term in each if term[1]] for each in sums]
-        depth = max((len(each) for each in terms), default=0)
-        full = np.zeros((depth, len(terms), 2), np.float32)
-        for k, each in enumerate(terms):
-            full[: len(each), k] = each
-        self._keep(f"{name}_rows", full[..., 0].reshape(-1).astype(np.int64))
-        self._keep(f"{name}_factors", full[..., 1:])
-
-    def _sum(self, values: Array, name: str) -> Array:
-        """Sums of a few of ``(k, batch)`` each; a matrix product would round by the size of the batch."""
-        index, factors = self._table(f"{name}_rows", values), self._table(f"{name}_factors", values)
-        taken = values.index_select(0, index) if isinstance(values, Tensor) else values.take(index, 0)
-        total, *terms = taken.reshape(*factors.shape[:2], -1) * factors
-        for term in terms:
-            total = total + term
-        return total
-
-    def feet(self, core: Array) -> Array:
-        """Distances ``(3 * feet, batch)`` of the feet to the ground, then forward, then upward velocities.
-
-        Rows are faster to pick from than columns.
-        """
-        lib, turns = library(core), self._sum(core.T, "turns")
-        half = len(turns) // 2
-        angle, rate = turns[:half], turns[half:]
-        cos, sin = lib.cos(angle), lib.sin(angle)
-        known = lib.concatenate([cos, sin, sin * rate, cos * rate, core.T], 0)
-        return self._sum(known, "feet") - self._table("radii", core)
+        self.feet = Feet(g) if g.feet else None
 
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
@@ -181,8 +119,8 @@ class Coordinates(nn.Module):
         if self._plain_core and not (g.feet or g.stops):
             return core
         parts = [columns(core, self._table("plain", core))]
-        if g.feet:
-            parts.append(lib.tanh(self.feet(core) / self._table("units", core)).T)
+        if self.feet is not None:
+            parts += self.feet.features(core)
         if len(self._tables["angles"]):
             angle = columns(core, self._table("angles", core))
             if g.wrapped:
@@ -293,8 +231,3 @@ def _rounded(values: Array) -> Array:
     if isinstance(values, Tensor):
         return values + (values.round() - values).detach()
     return values.round()
-
-
-def _hinges(links: tuple[Link, ...]) -> tuple[tuple[int, int, int], ...]:
-    """What adds up to the angle of the last link; two feet of one leg share it."""
-    return tuple((link.angle, link.velocity, link.sign) for link in links)

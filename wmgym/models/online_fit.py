@@ -107,10 +107,11 @@ class OnlineFit(nn.Module):
                 "train in a shipped world: wmgym.train(env_id, algorithm='DynaSAC')"
             )
         self.task, self.config, self.generator = task, config, generator
+        geometry = task.core.geometry.coarser()  # how little data learns from more was not measured
         shape = EnsembleConfig(
-            geometry=task.core.geometry,
+            geometry=geometry,
             action_dim=task.action_dim,
-            target_dim=Coordinates(task.core.geometry).change_dim,
+            target_dim=Coordinates(geometry).change_dim,
             learns_termination=task.terminated is None,
             members=config.members,
             width=config.width,

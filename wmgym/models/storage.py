@@ -120,7 +120,7 @@ def unpack_parts(
     if "ensemble" in document:
         with refusing(*refusal):
             stored = TaskRecord.model_validate(document["task"])
-        geometry = to_json(rebuild_task(stored, task, name).core.geometry)
+        geometry = to_json(rebuild_task(stored, task, name).core.geometry.coarser())
         with refusing(*refusal):
             arrays, document = _renewed(arrays, document, geometry)
         warn_old_file(name)
@@ -247,7 +247,7 @@ def _learned(outcomes: Outcomes | None) -> dict[str, EnsembleMLP]:
 def _check_model(model: Dynamics, geometry: Geometry, target_dim: int, parts: Mapping[str, Any]) -> None:
     """Refuse a model that does not predict such targets from the task's cores and actions, finite ones."""
     task = parts["task"]
-    if isinstance(model, EnsembleMLP) and model.config.geometry != geometry:
+    if isinstance(model, EnsembleMLP) and model.config.geometry not in (geometry, geometry.coarser()):
         raise ValueError("the network's geometry is not the task's")
     core = torch.tensor(parts["starts"][:1, : geometry.dim])
     with torch.no_grad():

@@ -101,7 +101,8 @@ def _image(label: Label, symmetry: Symmetry, g: Geometry) -> tuple[Label, int]:
     """For a column of the mirrored or turned robot, the column that it takes and its sign."""
     kind, i = label
     if kind in ("clearance", "forward", "upward"):
-        return (kind, _foot(symmetry, g, i)), 1
+        scale, foot = divmod(i, len(g.feet))
+        return (kind, scale * len(g.feet) + _foot(symmetry, g, foot)), 1
     if kind in ("up", "rotation"):
         source, sign = _axes(symmetry, g, axial=kind == "rotation")[i]
     elif kind == "body" and g.quaternion is not None:

@@ -81,6 +81,7 @@ class Geometry:
         velocities: likewise; these are also seen in the body's frame.
         root: of a planar robot on legs its height, forward and upward velocity, in world axes.
         feet: its points that touch the ground.
+        foot_scales: how finely the network sees their heights and velocities, in multiples of the finest.
         rotations: first of four numbers each, quaternions of which all is seen: ball joints, loose bodies,
             and the floating base where its heading matters.
         stops: ``(dimension, low, high)`` of joints with limits, of which the network sees how near they are.
@@ -97,6 +98,7 @@ class Geometry:
     velocities: tuple[tuple[int, ...], ...] = ()
     root: tuple[int, int, int] | None = None
     feet: tuple[Foot, ...] = ()
+    foot_scales: tuple[float, ...] = (1.0,)
     wrapped: tuple[tuple[int, float, float], ...] = ()
     whole: tuple[int, ...] = ()
     copies: tuple[tuple[int, int], ...] = ()
@@ -122,6 +124,10 @@ class Geometry:
         """Whether it says nothing of space, only what single numbers are like, as data can tell it."""
         plain = Geometry(self.dim, angles=self.angles, fixed=self.fixed)
         return self == replace(plain, wrapped=self.wrapped, whole=self.whole, copies=self.copies)
+
+    def coarser(self) -> Geometry:
+        """As networks saw walkers before they saw stops, and feet on more than one scale."""
+        return replace(self, stops=(), foot_scales=(1.0,)) if self.feet else self
 
     def in_world(self) -> Geometry:
         """As readouts see it, which are given in world axes: the heading counts, the place does not."""

@@ -17,6 +17,7 @@ from wmgym.tasks.mjcf.robot import Model, Robot
 from wmgym.tasks.mjcf.shown import Column, Mirror, Shown
 
 _DIGITS = 6  # of radians
+_FOOT_SCALES = 1.0, 8.0  # of 5 mm and 0.1 m/s
 
 
 @functools.cache
@@ -68,17 +69,19 @@ def joint_core(
 
     fixed = tuple(range(kept - still, kept))
     whole = replace(_geometry(robot, place, moves, fixed), **(geometry or {}))
-    if feet:
-        ends = (_placed(end, place) for name in feet for end in dict(model.feet)[name])
-        whole = replace(whole, root=_root(robot, place), feet=tuple(ends))
     hinges = [each for each in robot.limits if each[0] in robot.hinges and each[0] in place]
+    ranges = tuple((place[i], round(a, _DIGITS), round(b, _DIGITS)) for i, a, b in hinges)
+    if feet:
+        ends = tuple(_placed(end, place) for name in feet for end in dict(model.feet)[name])
+        root = _root(robot, place)
+        whole = replace(whole, root=root, feet=ends, foot_scales=_FOOT_SCALES, stops=ranges)
     return Core(
         whole,
         from_mujoco=from_mujoco,
         to_mujoco=to_mujoco,
         names=tuple(robot.names[number] for number in numbers),
         units=(*(robot.units[number] for number in numbers), *shown_units),
-        joint_limits=tuple((place[i], round(a, _DIGITS), round(b, _DIGITS)) for i, a, b in hinges * limits),
+        joint_limits=ranges if limits else (),
         **fields,
     )
 
