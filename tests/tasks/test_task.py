@@ -342,6 +342,7 @@ def test_given_functions_see_flat_observations_and_replace_the_table() -> None:
         (spaces.Tuple([BOX, BOX]), BOX, "observation space must be Box"),
         (spaces.Dict(a=spaces.Sequence(BOX)), BOX, "observation space must be Box"),
         (BOX, spaces.Box(-np.inf, np.inf, (2,)), "bounded; give the env finite limits"),
+        (BOX, spaces.Box(-1.0, 1.0, ()), r"needs an axis: make it Box\(low, high, \(1,\)\)"),
         (BOX, spaces.Box(0.0, np.inf, (2,)), "bounded; give the env finite limits"),
         (BOX, spaces.MultiDiscrete([[2, 2], [2, 2]]), "MultiDiscrete or MultiBinary of one axis"),
         (BOX, spaces.Tuple([BOX, BOX]), "MultiDiscrete or MultiBinary of one axis"),
@@ -670,3 +671,10 @@ def test_known_libraries_are_imported_by_their_ids() -> None:
     code = "import wmgym; print(wmgym.make_task('FetchReach-v4').obs_dim)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "16", done.stderr
+
+
+def test_a_smaller_world_is_no_task_and_names_its_own() -> None:
+    with pytest.raises(ValueError, match=r"names a world, and this takes the task of one: 'Hopper-v5'\.$"):
+        make_task("Hopper-v5-small")
+    with pytest.raises(ValueError, match="goes with the module that registers it"):
+        make_task("Hoppar-v5-small")

@@ -26,6 +26,11 @@ def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
             what to do.
     """
     if isinstance(space, spaces.Box):
+        if not space.shape:
+            raise ValueError(
+                "an action that is a single number needs an axis: make it Box(low, high, (1,)), and take "
+                "action[0] in step"
+            )
         if not space.is_bounded():
             raise ValueError(
                 "action space must be bounded; give the env finite limits, such as its actuators have: "

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from wmgym.io.files import StoreError
+from wmgym.io.registered import SMALL
 from wmgym.tasks.back_end import back_end_errors
 
 _ROBOTICS = ("Fetch", "HandReach", "HandManipulate", "PointMaze", "AntMaze", "Adroit", "FrankaKitchen")
@@ -39,6 +40,8 @@ def explaining(env_id: str) -> Iterator[None]:
         unknown = isinstance(error, (gym.error.NameNotFound, gym.error.NamespaceNotFound))
         if unknown and missing and sys.modules.get(missing[0].split("[")[0].replace("-", "_")) is None:
             why = f"its library is not installed; pip install '{missing[0]}'."
+        elif unknown and (task := env_id.removesuffix(SMALL)) in gym.registry:
+            why = f"it names a world, and this takes the task of one: {task!r}."
         elif unknown and ":" not in env_id:
             why += (
                 f" An env of your own goes with the module that registers it: 'my_module:{env_id}', or "
