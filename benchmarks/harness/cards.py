@@ -90,8 +90,8 @@ def small_facts(env_id: str) -> str:
     said = (
         f"A smaller twin ships as `wmgym/{env_id}{SMALL}`: it steps 1,024 envs "
         f"{teacher['step_ms'] / twin['step_ms']:.1f} times as fast. Measured side by side, on other "
-        f"episodes than above, its error after 32 steps is {twin['error']:.3f} std, this world's {teacher['error']:.3f}, "
-        f"and its return gap {twin['gap']:.1%}, this world's {teacher['gap']:.1%}."
+        f"episodes than above, its error after 32 steps is {twin['error']:.3f} std, this world's "
+        f"{teacher['error']:.3f}, and its return gap {twin['gap']:.1%}, this world's {teacher['gap']:.1%}."
     )
     return f"\n{textwrap.fill(said, 118, break_on_hyphens=False)}\n"
 
