@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import wmgym
 from wmgym.data.collect import collect
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.rotations import compose, rotation_between, rotation_matrix
@@ -210,10 +209,9 @@ def test_feet_are_seen_on_every_scale(kind: Any) -> None:
     assert count > 3
 
 
-def test_a_network_that_saw_less_of_a_walker_still_belongs_to_its_task() -> None:
+def test_walkers_were_seen_in_less_detail_and_other_robots_alike() -> None:
     geometry = make_task("Walker2d-v5").core.geometry
     before, now = Coordinates(geometry.coarser()), Coordinates(geometry)
     assert set(before.feature_labels) < set(now.feature_labels)
-    assert wmgym.load("Hopper-v5").dynamics.config.geometry == make_task("Hopper-v5").core.geometry.coarser()
     arm = make_task("Reacher-v5").core.geometry
     assert arm.coarser() is arm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from wmgym.io import artifacts
 from wmgym.models import saving
 from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import PROPAGATIONS
+from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import make_task
@@ -123,6 +125,10 @@ def test_saving_leaves_the_world_alone(toy_fit: WorldModel, tmp_path: Path) -> N
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one with feet, one with readouts
 def test_worlds_that_version_0_1_saved_load_for_one_release(env_id: str, tmp_path: Path) -> None:
     world = saving.load(env_id)
+    assert isinstance(world.dynamics, EnsembleMLP)
+    config = replace(world.dynamics.config, geometry=world.task.core.geometry.coarser())
+    network = EnsembleMLP(config, torch.Generator().manual_seed(0)).finished()
+    world = replace(world, dynamics=network)
     arrays, document = world.pack()
     old = {key.replace(".per_disagreement.", ".per_doubt."): array for key, array in arrays.items()}
     geometry = document["dynamics"]["settings"]["geometry"]
