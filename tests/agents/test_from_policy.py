@@ -99,7 +99,7 @@ def test_a_schedule_falls_once_and_a_callback_begins_and_ends_once(
     assert (np.diff(rates) <= 0).all()
 
 
-@pytest.mark.parametrize("given", ["eval", 3, (Watch,), object(), dict], ids=str)
+@pytest.mark.parametrize("given", ["eval", 3, (Watch,), object(), dict], ids=lambda each: type(each).__name__)
 def test_what_is_no_callback_is_refused_before_anything_is_learned(
     pendulum_world: WorldModel, given: Any
 ) -> None:
