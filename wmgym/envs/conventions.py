@@ -109,6 +109,9 @@ def action_tensor(given: Any, space: spaces.Space[Any], num_envs: int, device: t
             f"Action dimension mismatch: actions have shape {array.shape}, need (num_envs, ...) = {need}"
         )
     if actions.whole(space):
+        # Files hold whole numbers as floats, agents do not, but for MultiBinary in Stable-Baselines3.
+        if array.dtype.kind not in "iu" and not isinstance(space, spaces.MultiBinary):
+            raise ValueError(f"actions must be whole numbers of an integer type, got {array.dtype}")
         actions.stored(space, array)  # refuses what is outside
         return torch.as_tensor(array.astype(np.int64), device=device)
     return torch.from_numpy(bounded_numbers("actions", array).astype(np.float32)).to(device)
