@@ -23,7 +23,7 @@ from wmgym.data.odd_columns import (
     traits,
     wraps,
 )
-from wmgym.data.odd_values import far_actions, far_rewards, placeholders, series
+from wmgym.data.odd_values import LOOKS, Series, series
 from wmgym.data.transitions import Transitions
 from wmgym.tasks import actions
 
@@ -217,6 +217,12 @@ def _ends(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 _Look: TypeAlias = Callable[[Transitions], Any]
+
+
+def _of_values(look: Callable[[Series], str | None]) -> _Look:
+    return lambda data: look(series(data))
+
+
 _LOOKS: dict[str, _Look] = {
     "action space": actions_outside,
     "observation space": _observations,
@@ -230,9 +236,7 @@ _LOOKS: dict[str, _Look] = {
     "numbers of the state": traits,
     "one-hot columns": one_hot,
     "jumps": jumps,
-    "far actions": lambda data: far_actions(series(data)),
-    "far rewards": lambda data: far_rewards(series(data)),
-    "placeholders": lambda data: placeholders(series(data)),
+    **{about: _of_values(look) for about, look in LOOKS.items()},
     "resets": resets,
     "action timing": _lag,
     "repeated episodes": _twice,

@@ -113,6 +113,14 @@ def placeholders(log: Series) -> str | None:
     return None
 
 
+LOOKS: Mapping[str, Callable[[Series], str | None]] = {
+    "far actions": far_actions,
+    "far rewards": far_rewards,
+    "placeholders": placeholders,
+}
+"""What is looked for, by what a finding is about."""
+
+
 def _far(values: np.ndarray, times: float) -> tuple[np.ndarray, str]:
     """Which values ``(n,)`` are far from all but 0.5 % of them, and the range of these in words."""
     none = np.zeros(len(values), bool)

@@ -29,7 +29,7 @@ from wmgym.data.importers.summary import Summary
 from wmgym.data.importers.table import Table
 from wmgym.data.importers.task import log_task, said_action_space
 from wmgym.data.logs import from_arrays
-from wmgym.data.odd_values import far_actions, far_rewards, placeholders
+from wmgym.data.odd_values import LOOKS
 from wmgym.data.transitions import Transitions
 from wmgym.io.files import StrPath
 from wmgym.tasks.actions import ActionSpace, whole
@@ -152,13 +152,12 @@ def from_log(
         )
     seen, moved = (column_names(tables[0], each) for each in (roles.obs, roles.action))
     recorded = told.series(seen, () if discrete else moved)
-    looks = {"far actions": far_actions, "far rewards": far_rewards, "placeholders": placeholders}
-    odd = filter(None, (look(recorded) for look in looks.values()))
+    odd = filter(None, (look(recorded) for look in LOOKS.values()))
     for line in [*told.odd_clock(), *told.odd_units(seen), *odd]:
         warnings.warn(line, stacklevel=2)
     ends_unsaid = terminated is None or len(terminated) > 0
     for finding in check(data):
-        if finding.about not in looks and (finding.about != "terminations" or ends_unsaid):
+        if finding.about not in LOOKS and (finding.about != "terminations" or ends_unsaid):
             warnings.warn(finding.text, stacklevel=2)
     return data
 
