@@ -198,6 +198,7 @@ class Transitions:
             "terminated": int(self.terminated.sum()),
             "truncated": int(self.truncated.sum()),
             "policies": sorted(set(self.episode_policy)),
+            "actions": actions.plain(self.task.action_space),
         }
         if self.reward is not None:
             summary["mean_return"] = float(self.returns.mean())

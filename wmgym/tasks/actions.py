@@ -41,13 +41,13 @@ def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
     if isinstance(space, spaces.Discrete) or multi:
         if width(space) > MOST_CHOICES:
             raise ValueError(
-                f"actions may have {MOST_CHOICES:,} choices, got {width(space):,} of {_plain(space)}; wrap "
+                f"actions may have {MOST_CHOICES:,} choices, got {width(space):,} of {plain(space)}; wrap "
                 "the env in a gymnasium.ActionWrapper whose actions are a Box"
             )
         return space  # type: ignore[return-value]
     raise ValueError(
         f"action space must be Box, Discrete, MultiDiscrete or MultiBinary of one axis, got "
-        f"{_plain(space)}; wrap the env in a gymnasium.ActionWrapper"
+        f"{plain(space)}; wrap the env in a gymnasium.ActionWrapper"
     )
 
 
@@ -98,7 +98,7 @@ def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -
     Raises:
         ValueError: not whole numbers, or outside the space.
     """
-    need = f"{name} must be whole numbers inside {_plain(space)}, one action a row"
+    need = f"{name} must be whole numbers inside {plain(space)}, one action a row"
     if given.shape[1:] != space.shape:
         raise ValueError(f"{need}; they have shape {given.shape}")
     if given.dtype.kind != "f":
@@ -110,8 +110,9 @@ def stored(space: spaces.Space[Any], given: np.ndarray, name: str = "actions") -
     return np.asarray(counted.astype(np.int64))
 
 
-def _plain(space: spaces.Space[Any]) -> str:
-    return " ".join(str(space).split())  # arrays are printed on several lines
+def plain(space: spaces.Space[Any]) -> str:
+    """A space in one line; arrays are printed on several."""
+    return " ".join(str(space).split())
 
 
 def uniform(space: ActionSpace, rng: np.random.Generator, n: int) -> np.ndarray:

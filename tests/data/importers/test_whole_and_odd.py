@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium import spaces
 
 from tests.data.importers.pendulums import run, write_csv
 from tests.data.importers.test_from_log import read, refused
+from wmgym.data.importers.from_log import from_log
 from wmgym.data.importers.rows import NO_IMAGES
 from wmgym.data.importers.task import said_action_space, said_observation_space
 from wmgym.data.logs import from_arrays
@@ -106,3 +108,38 @@ def test_images_and_nothing_are_no_state(tmp_path: Path) -> None:
     facts = {"observation_space": {"type": "Dict", "subspaces": {"eye": box}}}
     with pytest.raises(ValueError, match="observation 'eye' is an image"):
         said_observation_space(facts)
+
+
+@pytest.mark.parametrize(
+    ("values", "space"),
+    [
+        ([0, 1], spaces.Discrete(2)),
+        ([1, 2, 4], spaces.Discrete(4, start=1)),
+        ([-1, 1], None),  # forward and back: a torque of 0 may be asked for, and was never tried
+        ([-1, 0, 1], None),
+        ([0, 255], None),
+        (range(200), None),
+        ([0, 0.5, 1], None),
+    ],
+)
+def test_actions_are_kinds_by_their_values_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: Any, space: Any
+) -> None:
+    rows, pick = run(0), np.random.default_rng(0).permutation(240) % len(values)
+    u = np.array(values, float)[pick[:120]]
+    write_csv(tmp_path / "whole.csv", [[*row[:3], f"{x:g}", row[4]] for row, x in zip(rows, u, strict=True)])
+    write_csv(tmp_path / "points.csv", np.column_stack([rows[:, :3], u, rows[:, 4]]))
+    for dtype in (np.float32, np.int64, np.uint8, bool):
+        if np.array_equal(u.astype(dtype), u):
+            np.savez(
+                tmp_path / f"{np.dtype(dtype)}.npz", t=rows[:, 0], q=rows[:, 1:3], u=u[:, None].astype(dtype)
+            )
+    read_as = []
+    for path in sorted(tmp_path.iterdir()):
+        with warnings.catch_warnings(action="ignore"):
+            read_as.append(from_log(path).task.action_space)
+        said = capsys.readouterr().out
+        assert ("whole numbers" in said) == (0.5 not in values), path
+    low, high = np.float32([min(u[:-1])]), np.float32([max(u[:-1])])
+    assert len(read_as) > 2
+    assert set(map(str, read_as)) == {str(space or spaces.Box(low, high))}

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from wmgym.data.checks import check
 from wmgym.data.importers import clock
+from wmgym.data.importers.actions import note, numbers_kinds
 from wmgym.data.importers.arguments import check_arguments
 from wmgym.data.importers.columns import (
     Names,
@@ -23,7 +24,7 @@ from wmgym.data.importers.columns import (
 )
 from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
-from wmgym.data.importers.rows import usable_rows, wrapped
+from wmgym.data.importers.rows import Rows, usable_rows, wrapped
 from wmgym.data.importers.runs import Run, cut
 from wmgym.data.importers.summary import Summary
 from wmgym.data.importers.table import Table
@@ -96,8 +97,8 @@ def from_log(
         scale: by column, the factor to its unit of choice, or the factor and what is then added.
         task: describes spaces, reward and termination, as ``make_task`` does where there is an env.
         observation_space: Box; None is what the metadata say, else unbounded.
-        action_space: None is what the data set's metadata say, else the range of the data, or Discrete for a
-            single integer column of an array file.
+        action_space: None is what the data set's metadata say, else Discrete for a single column of labels or
+            of a few whole numbers from 0 or 1 on, in any format, else the range of the data.
         reward_fn: batched ``(obs, action, next_obs) -> (batch,)`` on torch tensors; None learns the reward.
         terminated_fn: likewise, returning bool.
         max_episode_steps: time limit of imagined episodes; None is the longest episode's length.
@@ -120,18 +121,23 @@ def from_log(
     tables = read_tables(paths, max_seconds, max_gigabytes)
     roles = find_roles(tables, named)
     tables, labels = labelled(tables, roles)
-    facts, counts = tables[0].facts, _counts(tables, roles)
+    check_scale(scale or {}, tables)
+    rows = [usable_rows(table, roles, scale or {}) for table in tables]
+    facts = tables[0].facts
     said = said_action_space(facts) if action_space is None else action_space
     acted = said if task is None else task.action_space
-    discrete = counts if acted is None else whole(acted)
-    runs, step, told = _runs(tables, roles, dt, max_gap, scale or {}, discrete=discrete)
+    discrete = bool(labels) or numbers_kinds(rows) if acted is None else whole(acted)
+    runs, step, told = _runs(tables, rows, roles, dt, max_gap, scale or {}, discrete=discrete)
+    declared = None if acted is None else "as given"
+    if task is None and action_space is None and said is not None:
+        declared = "as the file says"
     if task is None:
         task = log_task(
             runs,
             facts=facts,
             names=column_names(tables[0], roles.obs),
             dt=step,
-            counts=counts,
+            discrete=discrete,
             observation_space=observation_space,
             action_space=said,
             reward_fn=reward_fn,
@@ -142,7 +148,8 @@ def from_log(
         raise ValueError("task= has spaces, reward and termination already; pass either it or these")
     data = _joined(task, runs)
     if not quiet:
-        print(told.text(tables, roles, data, labels))
+        acts = note(data.task.action_space, rows, declared, labels)
+        print(told.text(tables, roles, data, acts, labels))
     clock_name = unused_clock(tables, roles) if time is None and dt is None and roles.time is None else None
     if clock_name is not None and "dt" not in tables[0].facts:
         warnings.warn(
@@ -164,6 +171,7 @@ def from_log(
 
 def _runs(
     tables: Sequence[Table],
+    rows: Sequence[Rows],
     roles: Roles,
     dt: float | None,
     max_gap: float | None,
@@ -171,8 +179,6 @@ def _runs(
     discrete: bool,
 ) -> tuple[list[Run], float, Summary]:
     """All runs, on one grid of time where there is a clock; seconds a step; what was done to them."""
-    check_scale(scale, tables)
-    rows = [usable_rows(table, roles, scale) for table in tables]
     turns = wrapped(rows)
     if roles.time is None:
         if max_gap is not None:
@@ -198,12 +204,6 @@ def _runs(
 def _stamps(time: np.ndarray | None, begins: np.ndarray) -> list[np.ndarray]:
     assert time is not None
     return np.split(time, np.flatnonzero(begins)[1:])
-
-
-def _counts(tables: Sequence[Table], roles: Roles) -> bool:
-    """Whether the action is one column of integers in a format that tells them from floats."""
-    columns = [table.columns[name] for table in tables for name in roles.action]
-    return len(roles.action) == 1 and all(c.dtype.kind in "iu" and c.size == len(c) for c in columns)
 
 
 def _joined(task: Task, runs: Sequence[Run]) -> Transitions:

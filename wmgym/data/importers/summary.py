@@ -53,9 +53,9 @@ class Summary:
     counts: str = ""
 
     def text(
-        self, tables: Sequence[Table], roles: Roles, data: Transitions, labels: Sequence[str] = ()
+        self, tables: Sequence[Table], roles: Roles, data: Transitions, actions: str, labels: Sequence[str]
     ) -> str:
-        """The lines."""
+        """The lines; ``actions`` says what these were taken as, ``labels`` which number stands for which."""
         recordings = "1 recording" if len(tables) == 1 else f"{len(tables):,} recordings"
         lines = [
             f"{recordings}, {sum(len(next(iter(t.columns.values()))) for t in tables):,} rows: "
@@ -65,6 +65,8 @@ class Summary:
             value = getattr(roles, role.name)
             if value:
                 lines.append(f"  {role.name:<11}{value if isinstance(value, str) else _few(value)}")
+                if role.name == "action":
+                    lines.append(f"  {'':<11}{actions}")
         if self.step is not None:
             lines[-1 - bool(roles.episode)] += f" ({self._clock()})"
         unused = sorted({n for t in tables for n in [*t.columns, *t.facts.get("left_out", ())]})

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten_space
 
+from wmgym.data.importers.actions import space_of
 from wmgym.data.importers.rows import NO_IMAGES
 from wmgym.data.importers.runs import Run
 from wmgym.tasks.actions import ActionSpace
@@ -26,7 +27,7 @@ def log_task(
     facts: Mapping[str, Any],
     names: Sequence[str],
     dt: float,
-    counts: bool,
+    discrete: bool,
     observation_space: spaces.Box | None,
     action_space: ActionSpace | None,
     reward_fn: UserRewardFn | None,
@@ -43,7 +44,7 @@ def log_task(
         facts: what the first file says of itself.
         names: of the observation's numbers.
         dt: seconds a step.
-        counts: the action is an integer.
+        discrete: the action numbers kinds of action.
         observation_space: the caller's, or None.
         action_space: the caller's, or the one that the file says, or None.
         reward_fn: likewise.
@@ -64,7 +65,7 @@ def log_task(
     if observation_space is None:
         observation_space = spaces.Box(-np.inf, np.inf, (observed,), np.float32)
     if action_space is None:
-        action_space = _counted(runs) if counts else _range(runs)
+        action_space = space_of(runs, discrete)
     for what, space, found in (("observation", observation_space, observed), ("action", action_space, acted)):
         size = 1 if isinstance(space, spaces.Discrete) else int(np.prod(space.shape))
         if size != found:
@@ -131,25 +132,6 @@ def _known_task(
         terminated=known.terminated,
         from_table=True,
     )
-
-
-def _range(runs: Sequence[Run]) -> spaces.Box:
-    low = np.min([run.action.min(0) for run in runs], axis=0).astype(np.float32)
-    high = np.max([run.action.max(0) for run in runs], axis=0).astype(np.float32)
-    if (low == high).any():
-        k = int(np.argmax(low == high))
-        raise ValueError(
-            f"action {k} is {low[k]:g} in every row: what it does cannot be learned; leave its column out"
-        )
-    return spaces.Box(low, high, dtype=np.float32)
-
-
-def _counted(runs: Sequence[Run]) -> spaces.Discrete:
-    low = int(min(run.action.min() for run in runs))
-    high = int(max(run.action.max() for run in runs))
-    if low == high:
-        raise ValueError(f"the action is {low} in every row: what it does cannot be learned")
-    return spaces.Discrete(high - low + 1, start=low)
 
 
 def _space(said: Mapping[str, Any] | None) -> Any:
