@@ -105,6 +105,34 @@ def test_another_dt_keeps_time_and_reward(clean: Path) -> None:
     np.testing.assert_allclose(data.reward, rows[0:118, 4].reshape(-1, 2).sum(1), rtol=1e-5)
 
 
+def test_recordings_of_other_rates(tmp_path: Path) -> None:
+    """Every second row of one of them is left."""
+    for k in range(3):
+        write_csv(tmp_path / f"{k}.csv", run(k)[:: 1 + (k == 1)])
+    refused("1.csv: recorded every 0.04 s, others every 0.02 s; pass dt=0.04, .* or leave it out", tmp_path)
+    refused(
+        "1.csv: recorded every 0.04 s, so that max_gap=0.02 .*; pass max_gap=0.06", tmp_path, max_gap=0.02
+    )
+    data = read(tmp_path, dt=0.04)
+    assert data.lengths.tolist() == [59, 59, 59]
+    np.testing.assert_allclose(data.obs[59:118], run(1)[0:118:2, 1:3], rtol=1e-5)
+    np.testing.assert_allclose(data.reward[59:118], run(1)[0:118:2, 4], rtol=1e-5)
+    np.testing.assert_allclose(data.reward[:59], run(0)[0:118, 4].reshape(-1, 2).sum(1), rtol=1e-5)
+    write_csv(tmp_path / "0.csv", run(0, rows=90))
+    write_csv(tmp_path / "2.csv", run(2)[::2])
+    np.testing.assert_allclose(read(tmp_path).reward, read(tmp_path, dt=0.04).reward)  # most are slow now
+
+
+def test_steps_of_another_length_than_the_tasks(clean: Path, tmp_path: Path) -> None:
+    task, slow = read(clean).task, write_csv(tmp_path / "slow.csv", run(0)[::2])
+    refused("steps take 0.04 s and those of task= 0.02 s; pass dt=0.02", slow, task=task)
+    refused("steps take 0.04 s and those of task= 0.02 s", slow, task=task, time=[], dt=0.04)
+    with pytest.warns(
+        UserWarning, match=r"recorded every 0.04 s, so that 50% .* interpolated, .* pass dt=0.04"
+    ):
+        assert read(slow, task=task, dt=0.02).task.dt == 0.02
+
+
 def test_words_dates_and_empty_cells(tmp_path: Path) -> None:
     rows = [
         (
@@ -254,7 +282,9 @@ def test_text_in_another_encoding_is_refused(clean: Path, encoding: str) -> None
 
 def test_clocks_of_another_unit_and_tiny_steps_are_named(tmp_path: Path) -> None:
     rows = run(0)
-    with pytest.warns(UserWarning, match=r"dt=0.001 is 20 times below the 0.02 s between rows"):
+    with pytest.warns(
+        UserWarning, match=r"every 0.02 s, so that 95% of the steps of dt=0.001 are interp.*; pass dt=0.02"
+    ):
         read(write_csv(tmp_path / "run.csv", rows), dt=0.001)
     rows[:, 0] *= 1000
     with pytest.warns(UserWarning, match="there are 20 s between rows; is the time column in milliseconds"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from wmgym.data.importers.rows import Rows
 from wmgym.data.importers.runs import Run
 
 REGULAR = 0.01  # stamps that deviate by no more than this share of a period are regular
+_GAP = 1.5  # periods without a row after which a new run begins, so that no step of a run is made up
+_FEW = 5  # steps of a recording from which it has a period of its own
 _SAMPLED = 0.5  # share of the stamps' jitter that the observations must follow for it to be real
 
 
@@ -27,7 +31,50 @@ def period(times: list[np.ndarray]) -> float:
     return 1 / rate if rate and abs(1 / median - rate) < 0.005 * rate else median
 
 
-def jitter_is_real(runs: list[Run], step: float) -> bool:
+def periods(rows: Sequence[Rows], step: float) -> list[float]:
+    """Seconds between the rows of every recording: ``step`` but where its own are other by half and more."""
+    found = []
+    for each in rows:
+        assert each.time is not None
+        steps = np.diff(each.time)[~each.begins[1:]]
+        own = period([each.time]) if (steps > 0).sum() >= _FEW else step
+        found.append(own if max(own / step, step / own) > _GAP else step)
+    return found
+
+
+def longest(
+    rows: Sequence[Rows], own: Sequence[float], step: float, dt: float, max_gap: float | None
+) -> list[float]:
+    """The longest time between two rows of a run, in every recording.
+
+    Args:
+        rows: of every recording.
+        own: seconds between them.
+        step: likewise, over all recordings.
+        dt: seconds a step.
+        max_gap: the caller's, or None.
+
+    Raises:
+        ValueError: the usual time between the rows of a recording is a gap, or longer than the steps.
+    """
+    usual = max_gap or _GAP * step
+    slow = [k for k, each in enumerate(own) if each > usual]
+    if slow and (max_gap is not None or max(own) * (1 - REGULAR) > dt):
+        apart = max(own[k] for k in slow)
+        where = rows[slow[0]].source + (f" and {len(slow) - 1} more" if len(slow) > 1 else "")
+        said = f"{where}: recorded every {own[slow[0]]:.6g} s, "
+        if max_gap is not None:
+            raise ValueError(
+                f"{said}so that max_gap={max_gap:g} makes a gap of every row; pass max_gap={_GAP * apart:.6g}"
+            )
+        raise ValueError(
+            f"{said}others every {step:.6g} s; pass dt={apart:.6g}, so that all steps take that long, "
+            "or leave it out"
+        )
+    return [max(usual, _GAP * each) if max_gap is None else max_gap for each in own]
+
+
+def jitter_is_real(runs: list[Run]) -> bool:
     """Whether rows were sampled at the times that their stamps say, or regularly and only stamped late.
 
     Sampled later, an observation has moved on further: its change over a row is its local velocity times the
@@ -39,8 +86,8 @@ def jitter_is_real(runs: list[Run], step: float) -> bool:
         if t is None or len(t) < 4:
             continue
         velocity = (x[3:] - x[:-3]) / (t[3:] - t[:-3])[:, None]
-        late = velocity * (np.diff(t)[1:-1] - step)[:, None]
-        change = np.diff(x, axis=0)[1:-1] - velocity * step
+        late = velocity * (np.diff(t)[1:-1] - run.period)[:, None]
+        change = np.diff(x, axis=0)[1:-1] - velocity * run.period
         above, below = above + (late * change).sum(0), below + (late**2).sum(0)
     usable = np.asarray(below) > 0
     if not usable.any():
@@ -48,25 +95,25 @@ def jitter_is_real(runs: list[Run], step: float) -> bool:
     return bool(np.median(np.asarray(above)[usable] / np.asarray(below)[usable]) > _SAMPLED)
 
 
-def irregularity(runs: list[Run], step: float) -> tuple[float, float]:
+def irregularity(runs: list[Run]) -> tuple[float, float]:
     """How irregular stamps are, as shares of the usual period.
 
     Returns:
         The largest deviation of a duration from it, and of a stamp from a regular grid.
     """
-    times = [run.time for run in runs if run.time is not None]
-    one = max((np.abs(np.diff(t) - step).max() for t in times), default=0.0)
-    grid = max((np.abs(t - t[0] - step * np.arange(len(t))).max() for t in times), default=0.0)
-    return float(one) / step, float(grid) / step
+    times = [((run.time - run.time[0]) / run.period) for run in runs if run.time is not None]
+    one = max((np.abs(np.diff(t) - 1).max() for t in times), default=0.0)
+    grid = max((np.abs(t - np.arange(len(t))).max() for t in times), default=0.0)
+    return float(one), float(grid)
 
 
-def straightened(run: Run, step: float) -> Run:
+def straightened(run: Run) -> Run:
     """The same run with the stamps that regular sampling would have given it."""
     assert run.time is not None
-    return replace(run, time=run.time[0] + step * np.arange(len(run.time)))
+    return replace(run, time=run.time[0] + run.period * np.arange(len(run.time)))
 
 
-def resample(run: Run, dt: float, step: float, held: bool = False) -> Run | None:
+def resample(run: Run, dt: float, held: bool = False) -> Run | None:
     """A run on the grid ``t0, t0 + dt, ...``; None where it is shorter than one step.
 
     An action holds from its row to the next, and becomes its mean over each new step. Observations are
@@ -77,7 +124,6 @@ def resample(run: Run, dt: float, step: float, held: bool = False) -> Run | None
     Args:
         run: with stamps.
         dt: of the grid, seconds.
-        step: usual time between two rows.
         held: take the action at the start of each step instead of its mean (Discrete actions).
     """
     t = run.time
@@ -97,7 +143,7 @@ def resample(run: Run, dt: float, step: float, held: bool = False) -> Run | None
         new[:, k] = low + np.mod(new[:, k] - low, turn)
     at = np.clip(np.searchsorted(t, grid[:-1] + 1e-9, side="right") - 1, 0, len(t) - 2)
     paid, moved = (
-        None if each is None else _mean_over(grid, t, each.reshape(len(each), -1)) * (dt / step)
+        None if each is None else _mean_over(grid, t, each.reshape(len(each), -1)) * (dt / run.period)
         for each in (run.reward, run.unobserved)
     )
     return replace(

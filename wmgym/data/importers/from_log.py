@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,8 +37,6 @@ from wmgym.io.files import StrPath
 from wmgym.tasks.actions import ActionSpace, whole
 from wmgym.tasks.spec import UserRewardFn
 from wmgym.tasks.task import Task
-
-_GAP = 1.5  # periods without a row after which a new run begins, so that no step of a run is made up
 
 
 def from_log(
@@ -146,6 +145,11 @@ def from_log(
         )
     elif any(x is not None for x in (observation_space, action_space, reward_fn, terminated_fn)):
         raise ValueError("task= has spaces, reward and termination already; pass either it or these")
+    elif task.dt != 1.0 and (roles.time or dt) and not math.isclose(step, task.dt, rel_tol=clock.REGULAR):
+        raise ValueError(
+            f"the log's steps take {step:.6g} s and those of task= {task.dt:.6g} s; pass dt={task.dt:.6g}, "
+            f"which makes such steps of a log with a time column, or a task whose steps take {step:.6g} s"
+        )
     data = _joined(task, runs)
     if not quiet:
         acts = note(data.task.action_space, rows, declared, labels)
@@ -188,14 +192,15 @@ def _runs(
         return runs, step, Summary(rows, turns)
     parts = [part for each in rows for part in _stamps(each.time, each.begins)]
     step = clock.period(parts)
-    runs = [run for each in rows for run in cut(each, step, max_gap or _GAP * step, turns)]
-    (off, drift), target = clock.irregularity(runs, step), dt or step
-    real = drift >= clock.REGULAR and clock.jitter_is_real(runs, step)
-    regular = not real
-    if abs(target - step) > clock.REGULAR * step or not regular:
+    own, target = clock.periods(rows, step), dt or step
+    gaps = clock.longest(rows, own, step, target, max_gap)
+    runs = [run for each in zip(rows, own, gaps, strict=True) for run in cut(*each, turns)]
+    off, drift = clock.irregularity(runs)
+    regular = drift < clock.REGULAR or not clock.jitter_is_real(runs)
+    if not regular or any(abs(target - each) > clock.REGULAR * each for each in own):
         if regular:
-            runs = [clock.straightened(run, step) for run in runs]
-        resampled = [clock.resample(run, target, step, held=discrete) for run in runs]
+            runs = [clock.straightened(run) for run in runs]
+        resampled = [clock.resample(run, target, held=discrete) for run in runs]
         runs = [run for run in resampled if run is not None]
     counts = "" if roles.time in scale else time_unit(tables[0], roles.time)[1]
     return runs, target, Summary(rows, turns, step, off, regular, target, counts)

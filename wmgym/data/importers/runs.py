@@ -24,6 +24,7 @@ class Run:
         unobserved: ``(m, unobserved_dim)``, reward inputs absent from the observation, or None.
         terminated: whether the last step ended the episode.
         time: ``(m + 1,)`` seconds, or None.
+        period: usual time between two rows of the recording, seconds; 1 where there is no clock.
         turns: full turn of every observation column that wraps, by its number.
     """
 
@@ -34,6 +35,7 @@ class Run:
     unobserved: np.ndarray | None
     terminated: bool
     time: np.ndarray | None
+    period: float = 1.0
     turns: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -42,7 +44,7 @@ def cut(rows: Rows, step: float | None, max_gap: float | None, turns: Mapping[in
 
     Args:
         rows: of the table.
-        step: usual time between rows, seconds; None where there is no clock.
+        step: usual time between its rows, seconds; None where there is no clock.
         max_gap: longest time between two rows of a run.
         turns: see ``Run``.
 
@@ -99,6 +101,7 @@ def _run(
         None if rows.unobserved is None else rows.unobserved[a : a + steps],
         bool(rows.terminated[a + steps - 1]),
         time,
+        step or 1.0,
         turns,
     )
 

@@ -16,7 +16,7 @@ from wmgym.data.transitions import Transitions
 
 _SLOW = 5.0  # seconds a step from which a clock more likely counts other units
 _OTHER_UNIT = 25.0  # times the usual size and spread of a column that are more likely another unit
-_FINER = 10.0  # times below the rows' own period from which a dt is more likely a mistake
+_FINER = 1.5  # times below the rows' own period from which a dt is more likely a mistake
 _DONE = {
     "missing": "rows without all values: left out",
     "step": "rows without an action or reward: an episode ends before them",
@@ -92,8 +92,8 @@ class Summary:
             )
         if self.step > _FINER * self.target:
             said.append(
-                f"dt={self.target:.4g} is {self.step / self.target:.0f} times below the {self.step:.4g} s "
-                "between rows: nearly all steps would be interpolated, not recorded; pass a larger dt"
+                f"recorded every {self.step:.4g} s, so that {1 - self.target / self.step:.0%} of the steps "
+                f"of dt={self.target:.4g} are interpolated, not recorded; pass dt={self.step:.4g}"
             )
         return said
 
