@@ -170,6 +170,37 @@ def test_columns_that_do_not_fit_are_refused(columns: str, given: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("role", "column", "given"),
+    [
+        ("reward", "reward", {}),
+        ("obs", "q2", {}),
+        ("obs", "q2", {"obs": "q*"}),
+        ("obs", "q2", {"obs": ["q1", "q2"]}),
+        ("action", "u_2", {}),
+        ("next_obs", "next_obs", {}),
+        ("terminated", "terminal", {}),
+        ("time", "t", {}),
+        ("episode", "run", {}),
+        ("reward", "r", {"reward": "r"}),
+    ],
+)
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_column_that_one_recording_lacks(
+    role: str, column: str, given: dict[str, Any], lacking: int
+) -> None:
+    few = dict.fromkeys(("q1", "u"), np.zeros(3))
+    tables = [Table(f"{k}.csv", few if k == lacking else few | {column: np.zeros(3)}) for k in range(3)]
+    said = f"^{role}: {lacking}.csv has no column '{column}', and {int(not lacking)}.csv has; add it"
+    with pytest.raises(ValueError, match=said):
+        find_roles(tables, given)
+    without = {role: {"obs": ["q1"], "action": ["u"]}.get(role, [])}
+    assert column not in find_roles(tables, without).used()
+    tables[lacking] = Table("text.npz", few, {"left_out": [column]})
+    with pytest.raises(ValueError, match=f"{role}: column '{column}' holds no numbers in text.npz"):
+        find_roles(tables, given)
+
+
+@pytest.mark.parametrize(
     ("header", "match"),
     [
         ("t,q,q,u,r", "two columns are called 'q'"),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,7 @@ _EPOCHS = {
     unit: f"{word} since 1970"
     for unit, word in zip(_TIME_UNITS.values(), ("milliseconds", "microseconds", "nanoseconds"), strict=True)
 }
+_NEEDED = ("obs", "action")
 _SEVERAL = ("obs", "action", "next_obs", "unobserved")
 
 _RISES = 0.99  # share of rows in which a clock goes forward
@@ -67,13 +68,16 @@ def find_roles(tables: Sequence[Table], given: Mapping[str, Names | None]) -> Ro
     """Roles of columns: what the caller named, the rest by the names that such columns usually have.
 
     Args:
-        tables: of one recording or several, which must all have the columns with a role.
+        tables: of one recording or several, which must all have the columns with a role: one that some of
+            them lack is refused, since what a robot showed or was paid does not depend on the recording.
         given: by role the caller's names or patterns; None finds them, empty says that there are none.
 
     Raises:
-        ValueError: a name that no column has, no observation or no action, or one column with two roles.
+        ValueError: a name that no column has, or that some recordings lack, no observation or no action, or
+            one column with two roles.
     """
     left_out = sorted({name for table in tables for name in table.facts.get("left_out", ())})
+    every = list(dict.fromkeys(name for table in tables for name in table.columns))
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
     if not names:
         raise ValueError("the files have no column in common; import them one by one")
@@ -81,22 +85,25 @@ def find_roles(tables: Sequence[Table], given: Mapping[str, Names | None]) -> Ro
     for role in _BY_NAME:
         wanted = given.get(role)
         if wanted is not None:
-            found[role] = _named(role, wanted, names, tables)
+            found[role] = _named(role, wanted, names, every, tables)
     taken = {name for each in found.values() for name in each}
     for role, pattern in _BY_NAME.items():
         if role not in found:
-            matching = [n for n in names if n not in taken and re.fullmatch(pattern, n, re.IGNORECASE)]
-            found[role] = matching if role in _SEVERAL else matching[:1]
+            matching = [n for n in every if n not in taken and re.fullmatch(pattern, n, re.IGNORECASE)]
+            shared = [name for name in matching if name in names]
+            if matching and (len(shared) < len(matching) if role in _SEVERAL else not shared):
+                _refuse_lacking(role, next(name for name in matching if name not in names), tables)
+            found[role] = shared if role in _SEVERAL else shared[:1]
             taken.update(found[role])
-    for role in ("obs", "action"):
+    for role in _NEEDED:
         if not found[role]:
             useless = f" ({_listed(left_out)} hold no numbers)" if left_out else ""
             raise ValueError(
                 f"which columns are the {role}? There are {_listed(names)}{useless}; name them with "
                 f"{role}=[...]"
             )
-    every = [name for each in found.values() for name in each]
-    if twice := next((name for name in every if every.count(name) > 1), None):
+    used = [name for each in found.values() for name in each]
+    if twice := next((name for name in used if used.count(name) > 1), None):
         raise ValueError(f"column {twice!r} has two roles; name each column once")
     kept: dict[str, Any] = {
         role: tuple(each) if role in _SEVERAL else next(iter(each), None) for role, each in found.items()
@@ -211,22 +218,40 @@ def _scaled(name: str, column: np.ndarray, scale: Mapping[str, Any]) -> np.ndarr
     return scaled
 
 
-def _named(role: str, wanted: Names, names: Sequence[str], tables: Sequence[Table]) -> list[str]:
+def _named(
+    role: str, wanted: Names, names: Sequence[str], every: Sequence[str], tables: Sequence[Table]
+) -> list[str]:
     found: list[str] = []
     for each in [wanted] if isinstance(wanted, str) else wanted:
-        matching = [each] if each in names else fnmatch.filter(names, each)
+        matching = [each] if each in every else fnmatch.filter(every, each)
         if not matching:
             if any(each in t.facts.get("left_out", ()) for t in tables):
                 raise ValueError(f"{role}: column {each!r} holds no numbers; store numbers in it")
-            lacking = next((t.name for t in tables if each not in t.columns), "")
-            missing = f"{lacking} has" if any(each in t.columns for t in tables) else "there is"
             close = difflib.get_close_matches(each, names, 1)
             hint = f" Did you mean {close[0]!r}?" if close else f" There are {_listed(names)}."
-            raise ValueError(f"{role}: {missing} no column {each!r}.{hint}")
+            raise ValueError(f"{role}: there is no column {each!r}.{hint}")
+        for name in (name for name in matching if name not in names):
+            _refuse_lacking(role, name, tables)
         found += [name for name in matching if name not in found]
     if role not in _SEVERAL and len(found) > 1:
         raise ValueError(f"{role} is one column, {each!r} matches {_listed(found)}")
     return found
+
+
+def _refuse_lacking(role: str, name: str, tables: Sequence[Table]) -> NoReturn:
+    """Refuse a column that some recordings have and some do not."""
+    lacking = [table for table in tables if name not in table.columns]
+    holder = next(table.name for table in tables if name in table.columns)
+    if textual := [table for table in lacking if name in table.facts.get("left_out", ())]:
+        raise ValueError(
+            f"{role}: column {name!r} holds no numbers in {textual[0].name}; store numbers in it"
+        )
+    where = lacking[0].name + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+    without = f"name the columns to use with {role}=[...]" if role in _NEEDED else f"pass {role}=[]"
+    raise ValueError(
+        f"{role}: {where} has no column {name!r}, and {holder} has; add it, leave files out, or {without} to "
+        "do without it"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
