@@ -216,6 +216,26 @@ def test_few_and_repeated_episodes_are_named() -> None:
     assert "episode 6 repeats episode 2" in found(twice)["repeated episodes"]
 
 
+@pytest.mark.parametrize(
+    ("env_id", "positions"),
+    [
+        ("Hopper-v5", [0, 1, 2, 3, 4]),
+        ("Reacher-v5", [0, 1, 2, 3, 4, 5, 8, 9]),
+        ("Pendulum-v1", [0, 1]),
+        ("CartPole-v1", [0, 2]),
+    ],
+)
+def test_positions_without_velocities_are_named(env_id: str, positions: list[int]) -> None:
+    data = collect(env_id, steps=1_000)
+    for columns in (slice(None), positions):
+        obs, next_obs = data.obs[:, columns], data.next_obs[:, columns]
+        space = spaces.Box(-np.inf, np.inf, obs.shape[1:])
+        task = describe_task(space, data.task.action_space, dt=data.task.dt, max_episode_steps=100)
+        found_in = found(from_arrays(task, obs, data.action, next_obs, data.episode, data.terminated))
+        assert ("velocities" in found_in) == (columns != slice(None))
+        assert "action timing" not in found_in
+
+
 def test_a_one_hot_is_named_before_a_world_is_made_of_it() -> None:
     data = collect(lambda: FlattenObservation(gym.make("FrozenLake-v1")), steps=300, seed=0)
     assert "obs_0 to obs_15 are a one-hot" in found(data)["one-hot columns"]

@@ -21,10 +21,12 @@ from wmgym.data.odd_columns import (
     resets,
     some_rows,
     traits,
+    turns,
     wraps,
 )
 from wmgym.data.odd_values import LOOKS, Series, series
 from wmgym.data.transitions import Transitions
+from wmgym.data.velocities import without_velocities
 from wmgym.tasks import actions
 
 
@@ -80,8 +82,8 @@ def check(data: Transitions) -> tuple[Finding, ...]:
     no termination, or terminations that look like a time limit; one-step jumps, resets within an episode,
     angles that wrap, numbers that stand still or count, values that repeat from row to row or lose their
     digits in float32; single actions and rewards far from the others, and values that stand for missing
-    readings; actions that are a row out of step with what they do; an episode that is there twice;
-    too few episodes.
+    readings; rows of several recordings that take turns; positions without velocities; actions that are a
+    row out of step with what they do; an episode that is there twice; too few episodes.
     """
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 
@@ -169,9 +171,23 @@ def odd_rewards(data: Transitions) -> str | None:
     )
 
 
+def _velocities(data: Transitions) -> str | None:
+    found = [column_name(data, k) for k in without_velocities(data)]
+    if not found:
+        return None
+    named = ", ".join(found[:5]) + (" and more" if len(found) > 5 else "")
+    return (
+        f"{named} {'go' if len(found) > 1 else 'goes'} on as in the step before, which the row itself does "
+        "not tell: positions without velocities; add these to obs, as measured or as differences from the "
+        "row before"
+    )
+
+
 def _lag(data: Transitions) -> str | None:
     found = out_of_step(data)
-    return found and (
+    if found is None or without_velocities(data):  # which the actions of before are seen in
+        return None
+    return (
         f"observations answer to the action of the row {found}, not to that of their own row; shift the "
         "action columns"
     )
@@ -238,6 +254,8 @@ _LOOKS: dict[str, _Look] = {
     "jumps": jumps,
     **{about: _of_values(look) for about, look in LOOKS.items()},
     "resets": resets,
+    "turns": turns,
+    "velocities": _velocities,
     "action timing": _lag,
     "repeated episodes": _twice,
     "number of episodes": _few,

@@ -28,15 +28,15 @@ def out_of_step(data: Transitions) -> str | None:
     if not change.size:
         return None
     change = (change - change.mean(0)) / change.std(0)
-    whole = _unexplained(change, [state, *actions])
-    cost = [_unexplained(change, [state, *actions[:k], *actions[k + 1 :]]) - whole for k in range(3)]
+    whole = unexplained(change, [state, *actions])
+    cost = [unexplained(change, [state, *actions[:k], *actions[k + 1 :]]) - whole for k in range(3)]
     for k, found in ((0, "before"), (2, "after")):
         if cost[k] > _CLEAR and cost[1] < 0.1 * cost[k]:
             return found
     return None
 
 
-def _unexplained(change: np.ndarray, inputs: list[np.ndarray]) -> float:
+def unexplained(change: np.ndarray, inputs: list[np.ndarray]) -> float:
     """Share of the variance of all columns together that a linear regression leaves."""
     x = np.concatenate([*inputs, np.ones((len(change), 1))], 1)
     weights, *_ = np.linalg.lstsq(x, change, rcond=None)

@@ -10,6 +10,10 @@ from wmgym.data.transitions import Transitions
 LOOKED_AT = 100_000  # rows at most that a check looks at where it needs quantiles or formulas
 _ONE_OF = 3  # columns that a one-hot has; two may be a flag and its opposite
 _LEAP = 5  # times the steps beside it; no step of the MuJoCo tasks reaches twice that without a reset
+_ENOUGH = 30  # rows in which recordings can be seen to take turns
+_MOST_TURNS = 4
+_APART = 0.3  # standard deviations from a row to the next of another recording
+_ON = 0.25  # a change from row to row of one recording, as a share of that from one recording to another
 _TURNS = {2 * np.pi: "2 pi", 360.0: "360", 2.0: "2"}  # full turns in radians, degrees and half turns
 
 
@@ -156,6 +160,31 @@ def resets(data: Transitions) -> str | None:
         "times what most of it does in the rows beside; was the robot reset or moved "
         f"{'in the last rows of episodes' if late else 'within an episode'}? Then "
         f"{'mark their ends a row earlier' if late else 'name the column where episodes end, or mark it'}"
+    )
+
+
+def taking_turns(obs: np.ndarray) -> int | None:
+    """How many recordings' rows take turns in observations ``(n, k)``; None where they follow each other."""
+    moving = obs.astype(np.float64)[:, np.ptp(obs, 0) > 0]
+    if len(obs) < _ENOUGH or not moving.shape[1]:
+        return None
+    usual = [
+        float(np.median(np.median(np.abs(moving[k:] - moving[:-k]), 0) / moving.std(0)))
+        for k in range(1, _MOST_TURNS + 1)
+    ]
+    for k in range(2, _MOST_TURNS + 1):
+        before = min(usual[: k - 1])
+        if before > _APART and usual[k - 1] < _ON * before:
+            return k
+    return None
+
+
+def turns(data: Transitions) -> str | int | None:
+    """Rows of several recordings that take turns, where no next_obs and no clock contradicts it."""
+    count = taking_turns(data.obs[: LOOKED_AT // 10])
+    return count and (
+        f"each observation goes on from the one {count} rows before, not from the last: rows of {count} "
+        "recordings take turns; number them in an episode column, and sort the rows by it"
     )
 
 

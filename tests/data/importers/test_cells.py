@@ -113,6 +113,22 @@ def test_labels_of_actions_mean_the_same_in_every_file(
     assert "labels     left is 0, right is 1, stop is 2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "--"])
+def test_labels_and_empty_cells(tmp_path: Path, cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(tmp_path / "a.csv", "u", lambda c: "left" if float(c) < 0 else "right")
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    lines[41] = lines[41].replace("left", cell).replace("right", cell)
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    changed(tmp_path / "b.csv", "u", lambda c: "none" if float(c) < 0 else "right")
+    with warnings.catch_warnings(action="ignore"):
+        data = from_log(tmp_path)
+    assert data.lengths.tolist() == [40, 78, 119]
+    np.testing.assert_array_equal(data.action[:40].ravel(), 2 * (run(0)[:40, 3] >= 0))
+    said = capsys.readouterr().out
+    assert "labels     left is 0, none is 1, right is 2" in said
+    assert "1 rows without an action or reward: an episode ends before them" in said
+
+
 @pytest.mark.parametrize(
     "change",
     [

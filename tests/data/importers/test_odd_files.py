@@ -15,7 +15,11 @@ from tests.data.importers.test_from_log import read, refused
 from wmgym.calibration.adapt import adapt
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.importers import csv
+from wmgym.data.importers.columns import find_roles
 from wmgym.data.importers.from_log import from_log
+from wmgym.data.importers.rows import usable_rows
+from wmgym.data.importers.runs import cut
+from wmgym.data.importers.table import Table
 from wmgym.data.transitions import concat
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
@@ -97,6 +101,31 @@ def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
     refused(r"run.csv: the clock goes back in \d+% of the rows; sort them", path)
     several = np.concatenate([run(seed)[:12] for seed in range(10)])  # which a logger that restarts explains
     assert read(write_csv(path, several)).num_episodes == 10
+
+
+def test_rows_of_two_recordings_that_alternate(tmp_path: Path) -> None:
+    def said(rows: np.ndarray, names: str) -> str:
+        table = Table("run.csv", dict(zip(names.split(), rows.T, strict=True)))
+        roles = find_roles([table], {})
+        with pytest.raises(ValueError, match=r"^run\.csv: ") as caught:
+            cut(usable_rows(table, roles, {}), PERIOD, None, {})
+        return str(caught.value)
+
+    both = np.stack([run(0), run(1)], 1)  # (120, 2, 5)
+    named = np.concatenate([both, np.tile([[3], [8]], (120, 1, 1))], 2).reshape(240, 6)
+    shuffled = named[np.random.default_rng(0).permutation(240)]
+    for rows in (named, shuffled[np.argsort(shuffled[:, 0], kind="stable")]):
+        for text in (said(rows, "t q1 dq1 u reward trial"), said(rows[:, [1, 2, 3, 5]], "q1 dq1 u trial")):
+            assert text.endswith("episodes alternate; sort the rows by 'trial', and within each by time")
+    turns = "rows of 2 recordings take turns"
+    assert turns in said(both.reshape(240, 5), "t q1 dq1 u reward")
+    after = np.concatenate([both[:-1, :, 1:4], both[1:, :, 1:3]], 2).reshape(238, 5)
+    assert turns in said(after, "q1 dq1 u next_obs_1 next_obs_2")
+    with pytest.warns(UserWarning, match=turns):
+        read(write_csv(tmp_path / "run.csv", both[:, :, 1:].reshape(240, 4), "q1,dq1,u,reward"))
+    again = named[np.argsort(named[:, 5], kind="stable")]  # ids that a logger uses again
+    again = np.concatenate([again, again * [1, 1.1, 1, 1, 1, 1]])
+    assert read(write_csv(tmp_path / "run.csv", again, f"{HEADER},trial")).num_episodes == 4
 
 
 def test_quantities_with_units_are_no_labels_of_actions(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def column(
 ) -> tuple[np.ndarray, dict[str, Any] | None]:
     """Cells as numbers: dates as seconds since 1970, missing values as NaN, other text as places of labels.
 
+    Among labels "none" is one: to do nothing is an action.
+
     Args:
         words: the cells.
         lines: the line in the file of each.
@@ -45,11 +47,15 @@ def column(
         except ValueError:  # 2026-13-45
             is_date = [False] * len(words)
     is_number = [_numbers([word]) is not None for word in words]
+    named = [there or word.lower() == "none" for word, there in zip(words, known, strict=True)]
     right = is_date if sum(is_date) > sum(is_number) else is_number
     at = next(k for k, word in enumerate(words) if known[k] and not right[k])
-    labels, codes = np.unique(words, return_inverse=True)
+    labels, codes = np.unique(
+        [w for w, there in zip(words, named, strict=True) if there], return_inverse=True
+    )
     quantities = sum(map(bool, map(_QUANTITY.match, labels))) > 0.5 * len(labels)  # 3.2 Nm
-    alike = not any(is_number) and not quantities and len(labels) <= _MOST_LABELS
+    numbers = any(number and there for number, there in zip(is_number, known, strict=True))
+    alike = not numbers and not quantities and len(labels) <= _MOST_LABELS
     said = {
         "line": lines[at],
         "cell": words[at][:40],
@@ -57,7 +63,9 @@ def column(
         "labels": labels.tolist() if alike else None,
         "missing": known.count(False),
     }
-    return codes.astype(np.int64), said
+    places = np.full(len(words), np.nan)
+    places[np.array(named)] = codes
+    return places, said
 
 
 def _hint(word: str, first: bool) -> str:

@@ -15,7 +15,8 @@ def labelled(tables: Sequence[Table], roles: Roles) -> tuple[list[Table], tuple[
     """Tables whose columns with a role are numbers, and the labels of a Discrete action, in its order.
 
     A text column may tell episodes apart, or be the one action column if no cell of it in any file is a
-    number; the same label is the same action in every file.
+    number; the same label is the same action in every file, and an empty cell is a missing action, as among
+    numbers.
 
     Raises:
         ValueError: another role has a column with text.
@@ -33,7 +34,10 @@ def labelled(tables: Sequence[Table], roles: Roles) -> tuple[list[Table], tuple[
     found = []
     for table, text in zip(tables, texts, strict=True):
         places = np.searchsorted(words, text[action]["labels"])  # of this file's labels among all
-        found.append(replace(table, columns={**table.columns, action: places[table.columns[action]]}))
+        column = table.columns[action].copy()
+        known = np.isfinite(column)
+        column[known] = places[column[known].astype(np.int64)]
+        found.append(replace(table, columns={**table.columns, action: column}))
     return found, tuple(words)
 
 

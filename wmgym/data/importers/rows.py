@@ -12,12 +12,14 @@ from gymnasium import spaces
 
 from wmgym.data.importers.columns import Roles, matrix, seconds, vector
 from wmgym.data.importers.table import Table
+from wmgym.data.odd_columns import taking_turns
 from wmgym.tasks.goals import refuse_images
 
 _UNSORTED = 0.2  # share of rows at which a clock is set back that no restarts of a logger explain
 NO_IMAGES = "name the columns of the robot's state with obs=, or store the features of an encoder"
 """What to do where a log holds pictures."""
 
+_ALTERNATE = 0.4  # share of rows that go on with another episode than the last row's
 _WIDE = 30  # numbers a row from which an array of few rows is more likely transposed
 
 
@@ -143,6 +145,16 @@ def _check_episodes(table: Table, name: str | None, episode: np.ndarray | None) 
             f"{table.name}: column {name!r} names no episode in {empty:,} of {len(episode):,} rows; "
             "fill them in, delete these rows, or pass episode=[] where the file is one episode"
         )
+    begins = np.append(True, np.diff(episode) != 0)
+    _, known = np.unique(episode, return_inverse=True)
+    first = np.full(known.max() + 1, len(episode))
+    np.minimum.at(first, known, np.arange(len(episode)))
+    again = begins & (first[known] < np.arange(len(episode)))  # goes on with an episode after another's row
+    if again.sum() > _ALTERNATE * len(episode):
+        raise ValueError(
+            f"{table.name}: rows of several episodes alternate; sort the rows by {name!r}, and "
+            "within each by time"
+        )
 
 
 def wrapped(tables: Sequence[Rows]) -> dict[int, float]:
@@ -158,6 +170,19 @@ def wrapped(tables: Sequence[Rows]) -> dict[int, float]:
     return found
 
 
+def refuse_alternating(source: str, obs: np.ndarray) -> None:
+    """Refuse observations ``(n, k)`` in which the rows of several recordings take turns.
+
+    Raises:
+        ValueError: they do; says how many.
+    """
+    if count := taking_turns(obs):
+        raise ValueError(
+            f"{source}: rows of {count} recordings take turns: each goes on from {count} rows before, not "
+            "from the last; write an episode column that numbers the recordings, and sort the rows by it"
+        )
+
+
 def _with_running_clock(rows: Rows) -> Rows:
     """Without rows that repeat a stamp or come late; a clock that is set back begins a new run."""
     time = rows.time
@@ -165,6 +190,7 @@ def _with_running_clock(rows: Rows) -> Rows:
     step = np.diff(time)
     again = np.append(False, (step == 0) & ~rows.begins[1:])
     if again.sum() > 0.05 * len(time):
+        refuse_alternating(rows.source, rows.obs)
         raise ValueError(
             f"{rows.source}: {again.mean():.0%} of the time stamps repeat the one before; they are too "
             "coarse. Pass time=[] and dt=, the seconds from row to row"

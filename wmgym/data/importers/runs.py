@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wmgym.data.importers.rows import Rows
+from wmgym.data.importers.rows import Rows, refuse_alternating
 
 _SHUFFLED = 0.1  # share of rows whose next_obs may disagree with the next row before the table is refused
 
@@ -61,6 +61,7 @@ def cut(rows: Rows, step: float | None, max_gap: float | None, turns: Mapping[in
         same = _same(rows.next_obs[:-1], rows.obs[1:])
         torn = ~same & ~begins[1:]
         if torn.sum() > _SHUFFLED * n:
+            refuse_alternating(rows.source, rows.obs)
             row = int(np.argmax(torn))
             raise ValueError(
                 f"{rows.source}: next_obs is not the next row's obs in {torn.mean():.0%} of the rows, first "
