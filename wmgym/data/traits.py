@@ -14,6 +14,7 @@ _TURNS = (2 * np.pi, 360.0, 2.0)
 
 TURN_NAMES = dict(zip(_TURNS, ("2 pi", "360", "2"), strict=True))
 _MOST_VALUES = 32  # more may be a finely stepped reading, which rounding at every step would hold fast
+_HEAD = 1_000  # rows that settle most questions
 _STARTS = (-0.5, 0.0)  # where an interval of one turn usually begins, in turns
 
 
@@ -86,15 +87,18 @@ def interval(data: Transitions, k: int, declared: bool = False) -> tuple[float, 
 def _copies(every: np.ndarray, free: list[int]) -> dict[int, int]:
     """Columns that equal an earlier one, and that one."""
     found: dict[int, int] = {}
-    sums = {i: every[:, i].tobytes() for i in free}
-    first: dict[bytes, int] = {}
+    alike: dict[bytes, list[int]] = {}  # in the first rows, which tell nearly all others apart
     for i in free:
-        source = first.setdefault(sums[i], i)
-        if source != i:
+        earlier = alike.setdefault(every[:_HEAD, i].tobytes(), [])
+        source = next((k for k in earlier if np.array_equal(every[:, k], every[:, i])), None)
+        if source is None:
+            earlier.append(i)
+        else:
             found[i] = source
     return found
 
 
 def _counts(column: np.ndarray) -> bool:
     """Whether a column holds a few whole numbers."""
-    return bool((column == np.rint(column)).all()) and len(np.unique(column)) <= _MOST_VALUES
+    whole = all((part == np.rint(part)).all() for part in (column[:_HEAD], column))
+    return whole and len(np.unique(column)) <= _MOST_VALUES
