@@ -165,7 +165,8 @@ def _offset(policy: Any, space: actions.ActionSpace) -> Any:
     made = getattr(policy, "action_space", None)
     if not isinstance(made, spaces.Space):
         return None
-    alike = type(made) is type(space) and made.shape == space.shape
+    kinds = type(made) is type(space) or (actions.whole(made) and actions.whole(space))
+    alike = kinds and made.shape == space.shape
     if not alike or (actions.whole(space) and (actions.choices(made) != actions.choices(space)).any()):
         raise PolicyError(f"acts in {_line(made)}, and this env takes {_line(space)}; pass one made for it")
     return actions.first(space) - actions.first(made) if actions.whole(space) else None

@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from wmgym.data.policy_onnx import Activation, Head, write_mlp
 from wmgym.io import artifacts
 from wmgym.io.schema import ArraySpec, Count, Record, check_arrays, refusing
-from wmgym.tasks.actions import ActionSpace
+from wmgym.tasks.actions import ActionSpace, choices, first
 
 
 class PolicyCard(Record):
@@ -60,7 +60,7 @@ class MLPPolicy:
         biases: one ``(outputs,)`` array a layer.
         activation: between layers.
         head: "squash" maps tanh of the output to the action bounds (SAC, TD3), "clip" clips it to them (PPO,
-            A2C), "argmax" picks a Discrete action.
+            A2C), "argmax" picks a Discrete action, or one for each part of a MultiDiscrete or MultiBinary.
         low: ``action_shape`` lower bounds; for "argmax" the first action.
         high: upper bounds; for "argmax" the last action.
         stochastic: whether a generator draws actions: Gaussian before the head, softmax for "argmax".
@@ -99,6 +99,8 @@ class MLPPolicy:
     @property
     def action_space(self) -> ActionSpace:
         """What it acts in."""
+        if self.head == "argmax" and self.low.ndim:
+            return spaces.MultiDiscrete(self.high - self.low + 1, start=self.low)
         if self.head == "argmax":
             return spaces.Discrete(int(self.high) - int(self.low) + 1, start=int(self.low))
         low, high = (np.asarray(side, np.float32) for side in (self.low, self.high))
@@ -114,9 +116,10 @@ class MLPPolicy:
         """What they must be like; each layer takes what the one before gives."""
         discrete = self.head == "argmax"
         low, high = self.low, self.high
-        if discrete and (low.ndim or high.ndim or low.dtype.kind + high.dtype.kind != "ii" or high < low):
-            raise ValueError("an argmax policy has two integers as bounds, the first not above the second")
-        outputs = int(high) - int(low) + 1 if discrete else low.size
+        whole = low.dtype.kind + high.dtype.kind == "ii" and low.ndim < 2 and low.shape == high.shape
+        if discrete and not (whole and (high >= low).all()):
+            raise ValueError("an argmax policy has integers as bounds, the first not above the second")
+        outputs = int((high - low + 1).sum()) if discrete else low.size
         sizes = [len(self.weights[0]), *(weight.shape[-1] for weight in self.weights[:-1]), outputs]
         if self.obs_dim < 1:
             raise ValueError("weight.0 takes no observation")
@@ -185,7 +188,9 @@ class MLPPolicy:
 
     def _head(self, output: np.ndarray) -> np.ndarray:
         if self.head == "argmax":
-            return np.asarray(output.argmax(1) + int(self.low))
+            ends = np.cumsum(np.atleast_1d(self.high - self.low + 1))[:-1]
+            best = [part.argmax(1) for part in np.split(output, ends, 1)]
+            return np.asarray((np.stack(best, 1) if self.low.ndim else best[0]) + self.low)
         shaped = output.reshape(len(output), *self.low.shape)
         if self.head == "clip":
             return np.asarray(np.clip(shaped, self.low, self.high))
@@ -239,7 +244,8 @@ def action_bounds(space: ActionSpace) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(space, spaces.Discrete):
         return np.array(space.start), np.array(space.start + space.n - 1)
     if not isinstance(space, spaces.Box):
-        raise ValueError(f"an MLPPolicy acts in a Box or Discrete space, not {space}; pass the model itself")
+        low = np.zeros(space.shape, np.int64) + first(space)
+        return low, low + choices(space) - 1
     return np.array(space.low, np.float32), np.array(space.high, np.float32)
 
 

@@ -43,7 +43,7 @@ def write_mlp(
         if i < len(layers) - 1:
             hidden = _activated(graph, activation, hidden)
     if head == "argmax":
-        chosen = graph.add("ArgMax", hidden, axis=1, keepdims=0)
+        chosen = _chosen(graph, hidden, high - low + 1)
         action = graph.add("Add", chosen, graph.constant(np.asarray(low, np.int64)))
     else:
         action = _bounded(graph, head, hidden, low, high)
@@ -56,6 +56,18 @@ def _activated(graph: Graph, activation: Activation, hidden: str) -> str:
     if activation == "silu":
         return graph.add("Mul", hidden, graph.add("Sigmoid", hidden))
     return graph.add(_NAMES[activation], hidden)
+
+
+def _chosen(graph: Graph, hidden: str, sizes: np.ndarray) -> str:
+    """The place of the largest output: ``(n,)`` of one choice, ``(n, parts)`` of several."""
+    if not sizes.ndim:
+        return graph.add("ArgMax", hidden, axis=1, keepdims=0)
+    ends = np.cumsum(sizes)
+    parts = [graph.constant(np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    best = [
+        graph.add("ArgMax", graph.add("Gather", hidden, part, axis=1), axis=1, keepdims=1) for part in parts
+    ]
+    return graph.add("Concat", *best, axis=1)
 
 
 def _bounded(graph: Graph, head: Head, hidden: str, low: np.ndarray, high: np.ndarray) -> str:

@@ -51,6 +51,20 @@ def refuse_space(space: spaces.Space[Any]) -> ActionSpace:
     )
 
 
+def refuse_fixed(space: spaces.Space[Any], name: str) -> None:
+    """Refuse an action that has a single value for an algorithm that divides by its range.
+
+    Raises:
+        ValueError: there is one; says what to do.
+    """
+    if isinstance(space, spaces.Box) and (space.low == space.high).any():
+        k = int(np.argmax(np.ravel(space.low == space.high)))
+        raise ValueError(
+            f"action {k} can only be {np.ravel(space.low)[k]:g}, and {name} divides by the range of each; "
+            "take PPO or A2C, or leave it out of the env's actions"
+        )
+
+
 def whole(space: spaces.Space[Any]) -> bool:
     """Whether actions are whole numbers."""
     return not isinstance(space, spaces.Box)

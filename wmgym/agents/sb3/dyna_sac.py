@@ -33,6 +33,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.io.schema import read_settings
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 from wmgym.models.world import WorldModel
+from wmgym.tasks.actions import refuse_fixed
 from wmgym.tasks.task import Task
 
 _DEFAULTS: dict[str, Any] = {
@@ -132,6 +133,7 @@ class DynaSAC(ResumableSAC):
                 f"DynaSAC needs Box actions, got {env.action_space}; for Discrete ones take "
                 "wmgym.sb3.train(world, algorithm='PPO') or 'DQN'"
             )
+        refuse_fixed(env.action_space, "DynaSAC")
         world = imagined_world(env)
         if world is not None and not isinstance(env, VecEnv):
             env = SAC._wrap_env(env, verbose, monitor_wrapper)

@@ -102,19 +102,22 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
         ValueError: another architecture than a plain MLP.
     """
     space = policy.action_space
-    if not isinstance(space, (spaces.Box, spaces.Discrete)):
-        raise ValueError(f"action space must be Box or Discrete, got {space}")
     modules, head, noise = _actor(policy, kind)
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     others = [m for m in modules if not isinstance(m, (nn.Linear, nn.Identity, nn.Flatten))]
     kinds = {type(m) for m in others}
     if len(kinds) > 1 or not kinds <= set(ACTIVATIONS) or len(others) != len(linear) - 1:
         raise ValueError(f"{kind}'s actor is no plain MLP; export it by hand as wmgym.MLPPolicy")
+    layers = [(_array(m.weight).T.copy(), _array(m.bias)) for m in linear]
+    if isinstance(space, spaces.MultiBinary):  # it decides on one by a number above 0
+        layers[-1] = tuple(
+            np.stack([0 * part, part], -1).reshape(*part.shape[:-1], -1) for part in layers[-1]
+        )
     low, high = action_bounds(from_zero(space))  # as its predict counts, whatever the space says
     arrays = MLPPolicy(
         name=name,
-        weights=tuple(_array(m.weight).T.copy() for m in linear),
-        biases=tuple(_array(m.bias) for m in linear),
+        weights=tuple(weight for weight, _ in layers),
+        biases=tuple(bias for _, bias in layers),
         activation=ACTIVATIONS[kinds.pop()] if kinds else "relu",
         head=head,
         low=low,
@@ -184,7 +187,7 @@ def _actor(policy: Any, kind: str) -> tuple[list[nn.Module], Head, dict[str, Any
         return [*policy.q_net.q_net], "argmax", {}
     if kind in ("PPO", "A2C") and not policy.squash_output:
         modules = [*policy.mlp_extractor.policy_net, policy.action_net]
-        if isinstance(policy.action_space, spaces.Discrete):
+        if not isinstance(policy.action_space, spaces.Box):
             return modules, "argmax", {"stochastic": True}
         plain = {} if policy.use_sde else {"stochastic": True, "log_std_bias": _array(policy.log_std)}
         return modules, "clip", plain

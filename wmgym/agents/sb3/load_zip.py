@@ -46,7 +46,7 @@ class _Kind(NamedTuple):
     hidden: str  # prefix of the actor's layers, of the output layer too where the mark has it
     actor: tuple[str, ...]  # prefixes of all of the actor; the rest of the file is not used
     mark: str  # a tensor that no other algorithm has
-    discrete: bool = False  # whether actions may be Discrete
+    discrete: bool = False  # whether actions may be whole numbers
 
 
 _PPO = ("mlp_extractor.policy_net.", "action_net.", "log_std")
@@ -164,8 +164,8 @@ def _build(
     if kind.build is ActorCriticPolicy:
         options["ortho_init"] = False  # takes seconds for wide layers, and is overwritten
     try:
-        if isinstance(task.action_space, spaces.Discrete) and not kind.discrete:
-            raise ValueError(f"{kind.algorithms[0]} takes no Discrete actions")
+        if not isinstance(task.action_space, spaces.Box) and not kind.discrete:
+            raise ValueError(f"{kind.algorithms[0]} takes no whole-number actions")
         with torch.random.fork_rng([]):  # the weights that SB3 draws are overwritten
             policy = kind.build(
                 task.observation_space, from_zero(task.action_space), lambda _: 0.0, **options

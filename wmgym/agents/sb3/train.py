@@ -32,6 +32,7 @@ from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
 from wmgym.io.progress import Advance, track
 from wmgym.io.schema import ArraySpec, check_arrays
+from wmgym.tasks.actions import refuse_fixed
 
 _ROWS = 100
 _HELD = 0.2  # of the steps, while critics learn what the policy that a training goes on from is worth
@@ -138,6 +139,8 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     usable = {"Box": BOX_ALGORITHMS, "Discrete": DISCRETE_ALGORITHMS}.get(kind, ("PPO", "A2C"))
     if name not in usable:
         raise ValueError(f"{name} takes no {kind} actions; algorithms that do: {', '.join(usable)}")
+    if name not in DISCRETE_ALGORITHMS:
+        refuse_fixed(env.action_space, name)
     home = sb3_contrib if hasattr(sb3_contrib, name) else stable_baselines3
     build = DynaSAC if name == "DynaSAC" else getattr(home, name)
     keywords = copy.deepcopy(dict(config.hyperparameters))  # SB3 writes into policy_kwargs
