@@ -101,7 +101,7 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
     Raises:
         ValueError: another architecture than a plain MLP.
     """
-    space = policy.action_space
+    space: Any = policy.action_space
     modules, head, noise = _actor(policy, kind)
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     others = [m for m in modules if not isinstance(m, (nn.Linear, nn.Identity, nn.Flatten))]
@@ -110,9 +110,8 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
         raise ValueError(f"{kind}'s actor is no plain MLP; export it by hand as wmgym.MLPPolicy")
     layers = [(_array(m.weight).T.copy(), _array(m.bias)) for m in linear]
     if isinstance(space, spaces.MultiBinary):  # it decides on one by a number above 0
-        layers[-1] = tuple(
-            np.stack([0 * part, part], -1).reshape(*part.shape[:-1], -1) for part in layers[-1]
-        )
+        weight, bias = layers[-1]
+        layers[-1] = _beside_zero(weight), _beside_zero(bias)
     low, high = action_bounds(from_zero(space))  # as its predict counts, whatever the space says
     arrays = MLPPolicy(
         name=name,
@@ -139,6 +138,11 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
             "pass model.predict itself where a policy is asked for"
         )
     return arrays
+
+
+def _beside_zero(outputs: np.ndarray) -> np.ndarray:
+    """Every number along the last axis behind a zero."""
+    return np.stack([0 * outputs, outputs], -1).reshape(*outputs.shape[:-1], -1)
 
 
 def _behind(mean: np.ndarray, std: np.ndarray, policy: MLPPolicy) -> MLPPolicy:
