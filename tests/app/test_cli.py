@@ -462,6 +462,13 @@ MISTAKES = {
     "calibrate: no world": ("calibrate {tmp}/x {line}/held-out --out {tmp}/o", "x is missing"),
     "calibrate: seen data": ("calibrate {line}/raw {line}/data --out {tmp}/o", "never saw"),
     "calibrate: bad level": ("calibrate {line}/raw {line}/held-out --level 2 --out {tmp}/o", "level"),
+    "score: a policy": (
+        "score {line}/trained/policy --out {tmp}/o", "world --policy {line}/trained/policy --out DIR",
+    ),
+    "score: where a policy is": ("score {line}/trained --out {tmp}/o", "trained/policy --out DIR"),
+    "score: where a world is": ("score {finished}/out --out {tmp}/o", "its world in {finished}/out/world"),
+    "train: out is data": ("train {line}/world --out {line}/data", "holds a wmgym 'transitions'"),
+    "run: out is data": ("run " + ENV + " --steps 5000 --out {line}/data", "holds a wmgym 'transitions'"),
     "train: no world": ("train {tmp}/x --out {tmp}/o", "x is missing"),
     "train: unknown algorithm": ("train {line}/world --algorithm FOO --out {tmp}/o", "algorithm must be"),
     "train: wrong algorithm": ("train {line}/world --algorithm DQN --out {tmp}/o", "DQN refuses"),
@@ -525,6 +532,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     mistake: str, line: Path, finished: Path, tmp_path: Path
 ) -> None:
     command, reason = MISTAKES[mistake]
+    reason = reason.replace("{line}", str(line)).replace("{finished}", str(finished))
     (tmp_path / "file").write_text("text")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/notes.txt").write_text("mine")
@@ -561,7 +569,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     "command",
     ["", "nonsense", "collect", f"collect {ENV} --steps 10", f"collect {ENV} --steps 0 --out {{tmp}}/o",
-     f"collect {ENV} --steps 10 --seed -1 --out {{tmp}}/o", "score {tmp}/w"],
+     f"collect {ENV} --steps 10 --seed -1 --out {{tmp}}/o", "score {tmp}/w",
+     f"collect {ENV} --steps 10 --steps=20 --out {{tmp}}/o", "train w --policy a --policy b --out {tmp}/o"],
 )  # fmt: skip
 def test_wrong_usage_exits_2(command: str, tmp_path: Path) -> None:
     assert call(*command.format(tmp=tmp_path).split()).exit_code == 2

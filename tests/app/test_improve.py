@@ -99,6 +99,16 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_it_writes_into_no_other_artifact(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    data.save(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(wmgym.StoreError, match="holds a wmgym 'transitions'; choose another --out"):
+        improved(world, tmp_path, data)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_hybrid_is_refused_before_any_work(tmp_path: Path) -> None:
     data = wmgym.collect("InvertedPendulum-v5", steps=100, workers=1, max_episode_steps=20)
     hybrid = wmgym.fit(data, CONFIG, dynamics=wmgym.residual("InvertedPendulum-v5"))

@@ -152,7 +152,11 @@ def test_an_env_is_one_short_line(pendulum_world: WorldModel, pendulum_dir: str)
     [
         ({"autoreset_mode": "SAME_STEP"}, "autoreset_mode must be one of .*SameStep"),
         ({"render_mode": "ansi"}, "render_mode must be one of human, rgb_array, None"),
-        ({"num_envs": 0}, "num_envs"),
+        ({"num_envs": 0}, "num_envs must be a whole number of at least 1, got 0"),
+        ({"num_envs": 1.5}, "num_envs must be a whole number of at least 1, got 1.5"),
+        ({"num_envs": "2"}, "num_envs must be a whole number of at least 1, got '2'"),
+        ({"num_envs": True}, "num_envs must be"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be a whole number"),
         ({"propagation": "median"}, "propagation must be one of mean, member, sample"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
@@ -164,6 +168,11 @@ def test_an_env_is_one_short_line(pendulum_world: WorldModel, pendulum_dir: str)
 def test_bad_arguments(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         ImaginedVectorEnv(toy.world(), **options)
+
+
+def test_a_single_env_has_no_number_of_envs() -> None:
+    with pytest.raises(ValueError, match=r"a single env; for several take gym.make_vec or"):
+        gym.make("wmgym/InvertedPendulum-v5", num_envs=1.5)
 
 
 # Time

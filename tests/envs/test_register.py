@@ -39,6 +39,14 @@ def test_an_own_id_makes_the_world_that_it_was_given() -> None:
         gym.make("a//b-v0")
 
 
+def test_an_own_id_is_loaded_in_this_process(home: Path) -> None:
+    world = toy.world()
+    wmgym.register("lab/Loaded-v0", world)
+    assert wmgym.load("lab/Loaded-v0") is wmgym.load("wmgym/lab/Loaded-v0") is world
+    wmgym.register("Loaded-v0", wmgym.load("Hopper-v5").save(home / "world"))
+    assert wmgym.ImaginedEnv("Loaded-v0").world.task.env_id == "Hopper-v5"
+
+
 def test_another_world_of_an_id_replaces_it() -> None:
     wmgym.register("Toy-v0", toy.world())
     wmgym.register("wmgym/Toy-v0", wmgym.load("Hopper-v5"))

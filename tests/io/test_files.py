@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,23 @@ def test_without_locks_no_file_of_another_writer_goes(
     write_directory(tmp_path, kind="data", arrays={}, document={})
     assert set(fresh) <= {path.name for path in tmp_path.iterdir()}
     assert not set(stale) & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("given", [None, 3, b"x", ["a"]])
+def test_what_is_no_path_is_one_line(given: Any) -> None:
+    for call in (
+        lambda: write_directory(given, kind="data", arrays={}, document={}),
+        lambda: read_directory(given, kind="data"),
+        lambda: write_json(given, {}),
+        lambda: read_json(given),
+        lambda: check_place(given),
+        lambda: wmgym.load(given),
+        lambda: wmgym.ImaginedEnv(given),
+        lambda: wmgym.load_policy(given),
+        lambda: wmgym.Transitions.load(given),
+    ):
+        with pytest.raises(StoreError, match=r"(a path is|a world is named by) .*got (None|3|b'x'|\['a'\])"):
+            call()
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 300, "\0"], ids=["long", "long below", "NUL"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wmgym.envs.conventions import one_of
+from wmgym.envs.conventions import one_of, whole_number
 from wmgym.envs.trust import OLD_TRUST, Trust
 from wmgym.io.deprecation import renamed
 from wmgym.io.schema import STRICT
@@ -66,9 +66,11 @@ class TrainConfig:
         """Refuse what SB3 cannot run."""
         if self.algorithm is not None:
             one_of("algorithm", self.algorithm, ALGORITHMS)
-        if self.steps < 1 or self.num_envs < 1 or self.learning_starts < 0:
-            raise ValueError("steps and num_envs must be at least 1, and learning_starts at least 0")
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        whole_number("steps", self.steps)
+        whole_number("num_envs", self.num_envs)
+        if self.max_episode_steps is not None:
+            whole_number("max_episode_steps", self.max_episode_steps)
+        if self.learning_starts:
+            whole_number("learning_starts", self.learning_starts)
         one_of("propagation", self.propagation, PROPAGATIONS)
         object.__setattr__(self, "trust", Trust.of(self.trust))  # also from True and from JSON

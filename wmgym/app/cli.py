@@ -214,6 +214,7 @@ def train(
 
         if horizon is not None:
             warn_renamed("--horizon", "--max-episode-steps")
+        artifacts.check_place(out, folder=True)
         artifacts.check_place(out / "policy", kind="policy")
         settings = sb3.TrainConfig(
             algorithm=algorithm,
@@ -290,6 +291,9 @@ def run(
 
 for command in cli_doctor.COMMANDS:
     app.command()(command)
+
+for registered in app.registered_commands:
+    registered.cls = options.Command
 
 if __name__ == "__main__":
     main()

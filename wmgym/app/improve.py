@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from gymnasium import spaces
 
@@ -13,6 +12,7 @@ from wmgym.agents.config import TrainConfig
 from wmgym.app.improve_rounds import LEAST, Bred, Rounds
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
+from wmgym.io import files
 from wmgym.models import saving, warm_start
 from wmgym.models.config import FitConfig
 from wmgym.models.world import WorldModel
@@ -91,7 +91,7 @@ def improve(
     train = train or training(source)
     limit = _check(source, data, calib, rounds, real_steps, max_gap, train.max_episode_steps)
     work = Rounds(
-        source, Path(out), data, calib, rounds, real_steps, max_gap, train,
+        source, files.as_path(out), data, calib, rounds, real_steps, max_gap, train,
         config or (GENTLE if data is None else REFIT), seed, limit, progress,
     )  # fmt: skip
     for index in range(rounds + 1):

@@ -84,7 +84,7 @@ class Rounds:
         self.limit = limit
         self.steps = (real_steps - LEAST * limit) // (rounds + 1)  # some are the random policy's
         sb3.check_agent(sb3.ImaginedVecEnv(world, train.num_envs), train)
-        artifacts.check_place(out, names=("improve.json", "run.json", "config.json"))
+        artifacts.check_place(out, names=("improve.json", "run.json", "config.json"), folder=True)
         settings = {
             "world": fingerprint([world.provenance.fit, world.provenance.fingerprints]),
             "data": None if data is None else fingerprint(data.fingerprints()),

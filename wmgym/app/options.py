@@ -11,11 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from typer import Argument, Option
 
 if TYPE_CHECKING:
     from wmgym.data.units import Executor
     from wmgym.tasks.task import Task
+
+
+class Command(typer.core.TyperCommand):
+    """A command that refuses an option that takes one value and is given several; the last would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer's."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param in order:
+            several = getattr(param, "multiple", True) or getattr(param, "is_flag", False)
+            if not several and param.param_type_name == "option" and order.count(param) > 1:
+                ctx.fail(f"{max(param.opts, key=len)} takes one value and is given {order.count(param)}")
+        found: list[str] = super().parse_args(ctx, args)
+        return found
 
 
 def json_object(text: str) -> dict[str, Any]:

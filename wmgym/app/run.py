@@ -24,7 +24,7 @@ from wmgym.data.transitions import Transitions, concat
 from wmgym.evaluation.card import write_card
 from wmgym.evaluation.gap_report import GapReport
 from wmgym.evaluation.score import score
-from wmgym.io import artifacts
+from wmgym.io import artifacts, files
 from wmgym.io.artifacts import StoreError
 from wmgym.io.provenance import write_run_json
 from wmgym.io.schema import refusing
@@ -87,7 +87,7 @@ def run(
         StoreError: ``out`` cannot be written, or what the run will leave there does not fit on the disk.
     """
     config = RunConfig(config) if isinstance(config, str) else config
-    work = _Run(config, Path(out), progress, say or (lambda text: None))
+    work = _Run(config, files.as_path(out), progress, say or (lambda text: None))
     if config.online:
         work.learn_online()
     for index, budgets in enumerate(config.rounds):
@@ -107,7 +107,7 @@ class _Run:
         task = make_task(config.env_id, env_kwargs=config.env_kwargs)
         self.task = replace(task, max_episode_steps=config.max_episode_steps or task.max_episode_steps)
         check_run(config, self.task, out)
-        artifacts.check_place(out)
+        artifacts.check_place(out, folder=True)
         if config.online:
             online.check(self.task, config.train)
         else:

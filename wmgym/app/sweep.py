@@ -98,8 +98,8 @@ def sweep(
     for name, budget in {"budget_steps": budget_steps, "budget_hours": budget_hours}.items():
         if budget is not None and not budget > 0:
             raise ValueError(f"{name} must be above 0, got {budget}")
-    folder, every = Path(out), runs(config)
-    artifacts.check_place(folder, names=("results.json", "results.csv", "sweep.html"))
+    folder, every = files.as_path(out), runs(config)
+    artifacts.check_place(folder, names=("results.json", "results.csv", "sweep.html"), folder=True)
     where = make_executor(executor) if isinstance(executor, str) else executor
     with _alone(folder):
         work = _Sweep(folder, every, config, budget_steps, budget_hours, say)

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 
 from wmgym.data.policy_onnx import Activation, Head, write_mlp
 from wmgym.io import artifacts
+from wmgym.io.files import as_path
 from wmgym.io.schema import ArraySpec, Count, Record, check_arrays, refusing
 from wmgym.tasks.actions import ActionSpace, choices, first
 
@@ -222,7 +223,7 @@ def load_policy(path: str | os.PathLike[str]) -> MLPPolicy:
     Raises:
         StoreError: no policy, or a byte of it has changed.
     """
-    if os.path.isfile(path):
+    if os.path.isfile(as_path(path)):
         raise artifacts.StoreError(
             f"{path} is a file, not a policy that wmgym saved; read a Stable-Baselines3 zip with "
             "wmgym.sb3.import_sb3, or load it with Stable-Baselines3 and pass the model"

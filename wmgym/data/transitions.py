@@ -234,8 +234,8 @@ class Transitions:
             StoreError: no transitions are there, or a byte of them has changed.
             ValueError: ``task`` is missing or describes other spaces.
         """
-        where = os.fspath(path)
         arrays, document = artifacts.read_directory(path, kind="transitions")
+        where = os.fspath(path)
         if "hidden" in arrays:
             arrays["unobserved"] = arrays.pop("hidden")
             warn_old_file(where)

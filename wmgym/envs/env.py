@@ -34,6 +34,8 @@ class ImaginedEnv(gym.Env[Any, Any]):
 
     def __init__(self, world: Source, **kwargs: Any) -> None:
         """Make the env; keywords as for ``ImaginedVectorEnv``."""
+        if "num_envs" in kwargs:
+            raise ValueError("this is a single env; for several take gym.make_vec or ImaginedVectorEnv")
         after = AutoresetMode.NEXT_STEP  # so that an end costs no start before ``reset`` draws one
         self._venv = ImaginedVectorEnv(world, 1, autoreset_mode=after, **kwargs)
         self._single: SingleEpisode | None = None

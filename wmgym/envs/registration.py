@@ -28,7 +28,6 @@ E = TypeVar("E")
 _NESTED = re.compile(
     r"^(?:(?P<namespace>[\w:-]+(?:/[\w:-]+)*)\/)?(?:(?P<name>[\w:.-]+?))(?:-v(?P<version>\d+))?$"
 )
-_WORLDS: dict[str, Source] = {}  # registered in this process
 
 
 def register(env_id: str, world: Source, *, keep: bool = False) -> None:
@@ -59,7 +58,7 @@ def register(env_id: str, world: Source, *, keep: bool = False) -> None:
         _register(env_id, made.task.max_episode_steps)
     except gym.error.Error as error:
         raise ValueError(f"Gymnasium refuses the id {env_id!r}: {' '.join(str(error).split())}") from None
-    _WORLDS[env_id] = made
+    registered.HERE[env_id] = made
     if keep:
         registered.remember(env_id, Path(os.fspath(world)), made.task.max_episode_steps)  # type: ignore[arg-type]
 
@@ -75,7 +74,7 @@ def register_listed() -> None:
                 said = " ".join(str(error).split())
                 warnings.warn(f"{registered.list_file()}: {env_id!r} is left out: {said}", stacklevel=2)
             else:
-                _WORLDS[env_id] = entry["world"]
+                registered.HERE[env_id] = entry["world"]
 
 
 def _register(env_id: str, max_episode_steps: int | None) -> None:
@@ -158,8 +157,8 @@ def _world(source: Source | None, env_id: str) -> WorldModel:
     from wmgym.models.saving import MISSED_GATES, SHIPPED, load
     from wmgym.models.world import WorldModel
 
-    if env_id in _WORLDS:  # an id of the user's own names a world, not an env
-        return found if isinstance(found := source or _WORLDS[env_id], WorldModel) else load(found)
+    if env_id in registered.HERE:  # an id of the user's own names a world, not an env
+        return found if isinstance(found := source or registered.HERE[env_id], WorldModel) else load(found)
     if source is None:
         source = SHIPPED / env_id
         if not os.path.isdir(source):

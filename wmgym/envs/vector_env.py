@@ -115,10 +115,9 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             "autoreset_mode", autoreset_mode, [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
         )
         conventions.one_of("render_mode", render_mode, (*self.metadata["render_modes"], None))
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        conventions.whole_number("num_envs", num_envs)
+        if max_episode_steps is not None:
+            conventions.whole_number("max_episode_steps", max_episode_steps)
         if render_mode == "human" and num_envs > 1:
             raise ValueError("render_mode='human' shows one env; use 'rgb_array' for several")
         self.world = (world if isinstance(world, WorldModel) else load(world)).to(device, precision)

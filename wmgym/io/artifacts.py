@@ -95,7 +95,7 @@ def write_directory(
     Raises:
         StoreError: The path cannot be written or holds something else, or an argument cannot be stored.
     """
-    directory = Path(path)
+    directory = files.as_path(path)
     payloads = {
         "arrays": _encode_arrays(directory, arrays),
         "document": files.encode_json(directory, document),
@@ -132,7 +132,7 @@ def read_directory(path: StrPath, *, kind: str) -> tuple[dict[str, np.ndarray], 
     Raises:
         StoreError: Nothing is there, it is of another kind, or a byte differs from what was written.
     """
-    directory = Path(path)
+    directory = files.as_path(path)
     failed: _Manifest | None = None
     while True:
         manifest = _read_manifest(directory)
@@ -167,7 +167,7 @@ def digest(path: StrPath) -> str:
         MissingError: Nothing is there.
         StoreError: It cannot be read, or a byte differs from what was written.
     """
-    place = Path(path)
+    place = files.as_path(path)
     if os.path.isdir(place):
         manifest = _read_manifest(place)
         _read_payload(place, "arrays", manifest.files.arrays)
@@ -178,21 +178,24 @@ def digest(path: StrPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_place(path: StrPath, *, kind: str | None = None, names: Sequence[str] = ()) -> None:
+def check_place(
+    path: StrPath, *, kind: str | None = None, names: Sequence[str] = (), folder: bool = False
+) -> None:
     """Refuse, before any work, a directory that could not be written.
 
     Args:
         path: The directory; it may be missing.
         kind: What `write_directory` will be asked to write there; None where it is other files.
         names: Names of single files that will be written there.
+        folder: Whether artifacts will be written below it, so that it must be none itself.
 
     Raises:
         StoreError: The path is no writable directory, a name is too long, the disk is full, the directory
             holds something else than such an artifact, or a directory where a file belongs.
     """
-    directory = Path(path)
+    directory = files.as_path(path)
     with files.write_errors(directory):
-        there = next(place for place in (directory, *directory.absolute().parents) if _is_there(place))
+        there = next(place for place in (directory, *directory.absolute().parents) if files.is_there(place))
         if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
             raise StoreError(
                 f"{directory} cannot be written ({there} is no writable directory); choose another --out"
@@ -207,14 +210,10 @@ def check_place(path: StrPath, *, kind: str | None = None, names: Sequence[str] 
                 raise StoreError(f"{place} cannot be written (it is a directory); choose another --out")
         if kind is not None and there == directory:
             _refuse_foreign(directory, kind)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        if folder and (directory / MANIFEST).exists():
+            raise StoreError(
+                f"{directory} holds a wmgym {_read_manifest(directory).kind!r}; choose another --out"
+            )
 
 
 def _read_manifest(directory: Path) -> _Manifest:

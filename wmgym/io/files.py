@@ -42,6 +42,17 @@ class MissingError(StoreError):
     """A file is not there."""
 
 
+def as_path(given: object) -> Path:
+    """What was given as a path.
+
+    Raises:
+        StoreError: it is none.
+    """
+    if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
+        raise StoreError(f"a path is a str or a pathlib.Path, got {given!r:.80}; pass one")
+    return Path(given)
+
+
 def write_json(path: StrPath, document: Mapping[str, Any]) -> Path:
     """Replace one JSON file atomically and durably, in sorted, indented form with a trailing newline.
 
@@ -55,7 +66,7 @@ def write_json(path: StrPath, document: Mapping[str, Any]) -> Path:
     Raises:
         StoreError: The path cannot be written, or the document is not JSON.
     """
-    return write_bytes(path, encode_json(Path(path), document))
+    return write_bytes(path, encode_json(as_path(path), document))
 
 
 def write_bytes(path: StrPath, payload: bytes) -> Path:
@@ -64,7 +75,7 @@ def write_bytes(path: StrPath, payload: bytes) -> Path:
     Raises:
         StoreError: The path cannot be written.
     """
-    target = Path(path)
+    target = as_path(path)
     with write_errors(target), writing(target.parent) as replace:
         replace(target.name, payload)
     return target
@@ -88,7 +99,7 @@ def read_json(path: StrPath) -> dict[str, Any]:
     Raises:
         StoreError: The file cannot be read or is not such an object.
     """
-    return decode_json(path, read_bytes(Path(path), LARGEST_JSON))
+    return decode_json(path, read_bytes(as_path(path), LARGEST_JSON))
 
 
 def decode_json(path: StrPath, payload: bytes) -> dict[str, Any]:
@@ -198,6 +209,15 @@ class Writer:
             for name in (name for name, when in dated.items() if leftover(name) and when < last):
                 with contextlib.suppress(OSError):
                     (self._directory / name).unlink()
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path has anything, be it a link that leads nowhere."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_temporary(name: str) -> bool:

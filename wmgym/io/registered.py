@@ -16,6 +16,9 @@ SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"
 SMALL = "-small"
 """Ends the names of those that were distilled: faster, and a little less exact."""
 
+HERE: dict[str, Any] = {}
+"""By id, the worlds or their directories that are registered in this process."""
+
 
 def list_file() -> Path:
     """Where they are listed: ``wmgym/worlds.json`` in the user's configuration directory."""
