@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from wmgym.data.columns import in_float32
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.mjcf.columns import Recorded, find_shown
 from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
+from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task, with_core
 
 
@@ -39,7 +41,8 @@ def settle(data: Transitions, columns: Any) -> Transitions:
         episode=data.episode,
     )
     found = find_shown(robot, steps)
-    core = core_of(settled(robot, found, tuple(f"obs_{k}" for k in found.kept)))
+    names = tuple(f"obs_{k}" for k in found.kept)
+    core = core_of(settled(robot, found, names, _model(data.task), steps.core))
     taken = list(found.kept)
     return replace(
         data,
@@ -47,3 +50,13 @@ def settle(data: Transitions, columns: Any) -> Transitions:
         core=in_float32(np.concatenate([steps.core, steps.obs[:, taken]], 1)),
         next_core=in_float32(np.concatenate([steps.next_core, steps.next_obs[:, taken]], 1)),
     )
+
+
+def _model(task: Task) -> Any:
+    """The compiled model of the real env."""
+    env = task.make()
+    try:
+        found = simulation(env)
+        return None if found is None else copy.copy(found[0])
+    finally:
+        env.close()

@@ -10,14 +10,17 @@ cannot resolve: it also sees feet's heights and velocities and joints' distances
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from wmgym.models.batching import Tables, columns, library, with_columns
+from wmgym.models.contacts import Touch
 from wmgym.models.feet import Feet
 from wmgym.models.rotations import compose, length, rotation_between, rotation_matrix
+from wmgym.tasks.contacts import NO_CONTACTS
 from wmgym.tasks.layout import Array, Geometry
 
 Label: TypeAlias = tuple[str, int]
@@ -27,7 +30,7 @@ Kinds are "world" and "body", a number as it is and as a part of a vector in the
 of an angle; "up", the direction against gravity in the body's frame; "axes", six numbers of another
 orientation's matrix, of which ``i`` counts all; "rotation", a part of a rotation vector in that frame, three
 for each quaternion; "clearance", "forward" and "upward" of a foot, see ``feet``, which counts on from scale
-to scale; "stop", of a joint.
+to scale; "stop", of a joint; "contact", see ``contacts``.
 """
 
 _STOP = 0.02  # share of a joint's range: likewise
@@ -60,6 +63,7 @@ class Coordinates(Tables):
         plain = [i for i in range(g.dim) if i not in apart]
         moving = [i for i in range(g.dim) if i not in {*g.fixed, *copies, *base}]
         feet = range(len(g.feet))
+        self.touch = Touch(g.contacts, g.free) if g.contacts.pairs else None
         self.feature_labels: tuple[Label, ...] = (
             *(("world", i) for i in plain),
             *(
@@ -73,6 +77,7 @@ class Coordinates(Tables):
             *(("body", i) for i in seen),
             *(("axes", i) for i in range(6 * len(g.rotations))),
             *(("stop", i) for i, _, _ in g.stops),
+            *(("contact", i) for i in range(self.touch.feature_dim if self.touch else 0)),
         )
         turned = {i for vector in (*g.velocities, *g.positions) for i in vector} if turns else set()
         moved = range(g.dim, g.dim + g.displacement_dim)
@@ -116,7 +121,7 @@ class Coordinates(Tables):
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
         g, lib = self.geometry, library(core)
-        if self._plain_core and not (g.feet or g.stops):
+        if self._plain_core and not (g.feet or g.stops or self.touch):
             return core
         parts = [columns(core, self._table("plain", core))]
         if self.feet is not None:
@@ -136,7 +141,15 @@ class Coordinates(Tables):
         if g.stops:  # -1 at the lower one, 1 at the upper one, 0 far from both
             place, (low, high, near) = columns(core, self._table("stopped", core)), self._table("stops", core)
             parts.append(lib.tanh((place - low) / near) + lib.tanh((place - high) / near))
+        if self.touch is not None:
+            parts.append(self.touch(core))
         return lib.concatenate(parts, 1)
+
+    def without_contacts(self) -> Coordinates:
+        """Coordinates in which near states are alike; contacts change within millimetres."""
+        if self.touch is None:
+            return self
+        return Coordinates(replace(self.geometry, contacts=NO_CONTACTS))
 
     def difference(self, core: Array, next_core: Array, displacement: Array) -> Array:
         """The change ``(batch, change_dim)`` from one core to another."""

@@ -97,8 +97,9 @@ class Search:
     def __init__(
         self, support: Support, coordinates: Coordinates, device: torch.device | str = "cpu"
     ) -> None:
-        self.support, self._coordinates = support, coordinates
-        features = coordinates.features(torch.tensor(support.core, device=device))
+        self.support = support
+        self._coordinates = coordinates.without_contacts()
+        features = self._coordinates.features(torch.tensor(support.core, device=device))
         std = features.std(0)
         # What never moved is off the data by any change at all, but a rounding error is none.
         self._unit = std.clamp(min=1e-3) * features.shape[1] ** 0.5

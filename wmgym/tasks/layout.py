@@ -19,6 +19,7 @@ import gymnasium as gym
 import numpy as np
 
 from wmgym.io.deprecation import renamed
+from wmgym.tasks.contacts import NO_CONTACTS, Contacts
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor; functions return the kind they were given."""
@@ -85,6 +86,7 @@ class Geometry:
         rotations: first of four numbers each, quaternions of which all is seen: ball joints, loose bodies,
             and the floating base where its heading matters.
         stops: ``(dimension, low, high)`` of joints with limits, of which the network sees how near they are.
+        contacts: what can touch, of which the network sees how near it is and how it moves there.
     """
 
     dim: int
@@ -104,6 +106,7 @@ class Geometry:
     copies: tuple[tuple[int, int], ...] = ()
     rotations: tuple[int, ...] = ()
     stops: tuple[tuple[int, float, float], ...] = ()
+    contacts: Contacts = NO_CONTACTS
 
     @property
     def quaternions(self) -> tuple[int, ...]:
@@ -126,12 +129,19 @@ class Geometry:
         return self == replace(plain, wrapped=self.wrapped, whole=self.whole, copies=self.copies)
 
     def coarser(self) -> Geometry:
-        """As networks saw walkers before they saw stops, and feet on more than one scale."""
-        return replace(self, stops=(), foot_scales=(1.0,)) if self.feet else self
+        """As networks saw robots before they saw contacts, and walkers' stops, and feet on two scales."""
+        whole = replace(self, stops=(), foot_scales=(1.0,)) if self.feet else self
+        return replace(whole, contacts=NO_CONTACTS) if whole.contacts.pairs else whole
 
     def in_world(self) -> Geometry:
         """As readouts see it, which are given in world axes: the heading counts, the place does not."""
-        return Geometry(self.dim, angles=self.angles, free=self.free, rotations=self.rotations)
+        return Geometry(
+            self.dim,
+            angles=self.angles,
+            free=self.free,
+            rotations=self.rotations,
+            contacts=self.contacts,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -60,6 +60,7 @@ class ModelLayout:
             and all(0 <= i < dim + 2 * angles for i in terms)
             and all(0 <= k < obs_dim for k in self.kept)
             and all(n >= 0 for n in self.sizes)
+            and self.geometry.contacts.fit(physical)
             and all((c.low is not None and c.high is not None) for c in shown.columns if c.classed)
         ):
             raise ValueError("its layout counts numbers that the core or the observation does not have")
@@ -179,13 +180,29 @@ def _units(layout: ModelLayout) -> tuple[str, ...]:
     return tuple(units)
 
 
-def settled(robot: Robot, found: Found, kept_names: tuple[str, ...]) -> ModelLayout:
-    """The layout once recorded data have told how the observation shows the state; names are of kept ones."""
+def settled(
+    robot: Robot, found: Found, kept_names: tuple[str, ...], model: Any = None, core: Any = None
+) -> ModelLayout:
+    """The layout once recorded data have told how the observation shows the state.
+
+    Args:
+        robot: the model's.
+        found: what the data tell.
+        kept_names: of the numbers that are kept.
+        model: the compiled model, which says what can touch what.
+        core: physical states ``(n, dim)``, which say what does.
+    """
     shown, kept = found.shown, found.kept
+    whole = geometry(robot, shown.numbers, found.fixed, found.needless, len(kept))
+    if model is not None:
+        from wmgym.tasks.mjcf.contacts import find_contacts  # imports MuJoCo
+
+        base = whole.quaternion if whole.pitch is None else whole.pitch[0]
+        whole = replace(whole, contacts=find_contacts(model, core, frozenset(found.needless), base))
     return ModelLayout(
         sizes=robot.sizes,
         names=(*robot.names, *kept_names),
-        geometry=geometry(robot, shown.numbers, found.fixed, found.needless, len(kept)),
+        geometry=whole,
         joint_limits=robot.limits,
         kept=kept,
         shown=shown,
