@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import wmgym
-from wmgym.models.contacts import Touch
+from wmgym.models.contacts import ContactFeatures
 from wmgym.tasks.contacts import Contacts
 from wmgym.tasks.mjcf.contacts import find_contacts
 from wmgym.tasks.mjcf.layout import ModelLayout
@@ -69,7 +69,7 @@ def test_distances_are_mujocos(one: str, other: str) -> None:
             for s in states
         ]
     )
-    said = Touch(_between(model, states, one, other), ()).distances(states)
+    said = ContactFeatures(_between(model, states, one, other), ()).distances(states)
     # Inside of a box the nearest way out is another question.
     apart = wanted > (1e-3 if other == "brick" else -np.inf)
     assert apart.mean() > 0.5
@@ -82,7 +82,7 @@ def test_points_of_long_shapes_above_a_plane_are_mujocos() -> None:
     for name in ("upper", "brick"):
         pair = model.geom(name).id, model.geom("wall").id
         wanted = [mujoco.mj_geomDistance(model, _set(model, s), *pair, 9.0, None) for s in states]
-        said = Touch(_between(model, states, name, "wall"), ()).distances(states)
+        said = ContactFeatures(_between(model, states, name, "wall"), ()).distances(states)
         wanted = np.array(wanted)
         np.testing.assert_allclose(said.min(1)[wanted > 0], wanted[wanted > 0], atol=1e-6)
 
@@ -91,7 +91,7 @@ def test_velocities_are_mujocos() -> None:
     """Of a ball's surface against a box that itself moves and turns."""
     model = mujoco.MjModel.from_xml_string(FIXED)
     states = _states(model, 30)
-    touch = Touch(_between(model, states, "tip", "brick"), ())
+    touch = ContactFeatures(_between(model, states, "tip", "brick"), ())
     _, rate, _, _ = touch._measured(states)
     for k, state in enumerate(states):
         data, wanted = _set(model, state), np.zeros((2, 3))
@@ -127,7 +127,7 @@ def test_heading_and_place_of_a_floating_base_do_not_show() -> None:
     model = mujoco.MjModel.from_xml_string(FLOATING)
     states = _states(model, 60)
     states[:, 2] = 0.2
-    touch = Touch(find_contacts(model, states, frozenset(), 3), (0, 1))
+    touch = ContactFeatures(find_contacts(model, states, frozenset(), 3), (0, 1))
     turned, quarter = states.copy(), np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
     for row in turned:
         row[:2] += 1_000.0
@@ -140,7 +140,7 @@ def test_heading_and_place_of_a_floating_base_do_not_show() -> None:
 def test_arrays_tensors_and_batches_agree() -> None:
     model = mujoco.MjModel.from_xml_string(FIXED)
     states = _states(model, 33).astype(np.float32)
-    touch = Touch(find_contacts(model, states.astype(np.float64), frozenset(), None), ())
+    touch = ContactFeatures(find_contacts(model, states.astype(np.float64), frozenset(), None), ())
     whole = touch(states)
     assert whole.dtype == np.float32
     assert np.array_equal(whole[:1], touch(states[:1]))
@@ -186,6 +186,18 @@ def test_a_world_that_sees_contacts_is_stored_and_compiled(
         action = one.action_space.sample()
         obs, batch = one.step(action)[0], many.step(action[None])[0]
     many.close()
+
+
+def test_less_of_the_same_robots_data_is_read_as_the_world_reads_it(
+    push_bot_data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    """Random actions alone touch less and press nothing, so that they tell of fewer contacts and readouts."""
+    less = wmgym.collect("push_bot:lab/PushBot-v0", {"random": None}, steps=1_200, seed=5, workers=1)
+    world = wmgym.fit(push_bot_data, wmgym.FitConfig(members=2, width=16, max_updates=5), 0)
+    assert less.task.core.layout != world.task.core.layout
+    further = wmgym.fit(less, wmgym.FitConfig(max_updates=5), begin=world)
+    further.save(tmp_path / "world")
+    assert wmgym.load(tmp_path / "world").task.core.layout == world.task.core.layout
 
 
 def test_contacts_that_contradict_themselves_are_refused(push_bot_data: wmgym.Transitions) -> None:

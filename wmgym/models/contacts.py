@@ -21,7 +21,7 @@ _SLOW = (0.1, 0.8)  # metres a second: likewise of velocities there
 _APART = 1e-3  # seconds before and after, between which velocities are differences
 
 
-class Touch(Tables):
+class ContactFeatures(Tables):
     """What a network sees of contacts: ``feature_dim`` numbers a core.
 
     Inside, batches come last and vectors' axes first, since sums over a first axis are fast.
@@ -228,7 +228,7 @@ class Touch(Tables):
 
 
 def _single(part: Part) -> tuple[np.ndarray, ...]:
-    """Constants of a hinge or a slide; see ``Touch._moved_by_singles``."""
+    """Constants of a hinge or a slide; see ``ContactFeatures._moved_by_singles``."""
     turn, axis = _matrix(part.turn), np.array(part.axis)
     hinge = part.kind == "hinge"
     anchor = np.array(part.anchor) * hinge

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from wmgym.models.batching import Tables, columns, library, with_columns
-from wmgym.models.contacts import Touch
+from wmgym.models.contacts import ContactFeatures
 from wmgym.models.feet import Feet
 from wmgym.models.rotations import compose, length, rotation_between, rotation_matrix
 from wmgym.tasks.contacts import NO_CONTACTS
@@ -63,7 +63,7 @@ class Coordinates(Tables):
         plain = [i for i in range(g.dim) if i not in apart]
         moving = [i for i in range(g.dim) if i not in {*g.fixed, *copies, *base}]
         feet = range(len(g.feet))
-        self.touch = Touch(g.contacts, g.free) if g.contacts.pairs else None
+        self.contacts = ContactFeatures(g.contacts, g.free) if g.contacts.pairs else None
         self.feature_labels: tuple[Label, ...] = (
             *(("world", i) for i in plain),
             *(
@@ -77,7 +77,7 @@ class Coordinates(Tables):
             *(("body", i) for i in seen),
             *(("axes", i) for i in range(6 * len(g.rotations))),
             *(("stop", i) for i, _, _ in g.stops),
-            *(("contact", i) for i in range(self.touch.feature_dim if self.touch else 0)),
+            *(("contact", i) for i in range(self.contacts.feature_dim if self.contacts else 0)),
         )
         turned = {i for vector in (*g.velocities, *g.positions) for i in vector} if turns else set()
         moved = range(g.dim, g.dim + g.displacement_dim)
@@ -121,7 +121,7 @@ class Coordinates(Tables):
     def features(self, core: Array) -> Array:
         """What the network sees: ``(batch, feature_dim)``."""
         g, lib = self.geometry, library(core)
-        if self._plain_core and not (g.feet or g.stops or self.touch):
+        if self._plain_core and not (g.feet or g.stops or self.contacts):
             return core
         parts = [columns(core, self._table("plain", core))]
         if self.feet is not None:
@@ -141,13 +141,13 @@ class Coordinates(Tables):
         if g.stops:  # -1 at the lower one, 1 at the upper one, 0 far from both
             place, (low, high, near) = columns(core, self._table("stopped", core)), self._table("stops", core)
             parts.append(lib.tanh((place - low) / near) + lib.tanh((place - high) / near))
-        if self.touch is not None:
-            parts.append(self.touch(core))
+        if self.contacts is not None:
+            parts.append(self.contacts(core))
         return lib.concatenate(parts, 1)
 
     def without_contacts(self) -> Coordinates:
         """Coordinates in which near states are alike; contacts change within millimetres."""
-        if self.touch is None:
+        if self.contacts is None:
             return self
         return Coordinates(replace(self.geometry, contacts=NO_CONTACTS))
 
