@@ -12,6 +12,7 @@ import torch
 
 import wmgym
 from wmgym.models.contacts import ContactFeatures
+from wmgym.models.ensemble import EnsembleMLP
 from wmgym.tasks.contacts import Contacts
 from wmgym.tasks.mjcf.contacts import find_contacts
 from wmgym.tasks.mjcf.layout import ModelLayout
@@ -198,6 +199,16 @@ def test_less_of_the_same_robots_data_is_read_as_the_world_reads_it(
     further = wmgym.fit(less, wmgym.FitConfig(max_updates=5), begin=world)
     further.save(tmp_path / "world")
     assert wmgym.load(tmp_path / "world").task.core.layout == world.task.core.layout
+
+
+def test_what_is_seldom_touched_is_not_seen_as_a_large_number(push_bot_data: wmgym.Transitions) -> None:
+    world = wmgym.fit(push_bot_data, wmgym.FitConfig(members=1, width=16, max_updates=1), 0)
+    model = world.dynamics
+    assert isinstance(model, EnsembleMLP)
+    contact = [k for k, (kind, _) in enumerate(model.coordinates.feature_labels) if kind == "contact"]
+    assert contact
+    assert model.input_std[contact].min() >= 0.3
+    assert model.input_std[: contact[0]].min() < 0.3
 
 
 def test_contacts_that_contradict_themselves_are_refused(push_bot_data: wmgym.Transitions) -> None:

@@ -13,6 +13,7 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.symmetry import Views
 from wmgym.models.training_loop import FitState, in_one_unit, optimise, safe_std, target_unit
 
+_CONTACT_UNIT = 0.3
 _STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
 
 
@@ -54,7 +55,7 @@ def fit_logits(
     model.use_precision(config.precision)
     with torch.no_grad():
         model.input_mean.copy_(features.mean(0))
-        model.input_std.copy_(safe_std(features))
+        model.input_std.copy_(_input_unit(model, features))
     inputs = (features - model.input_mean) / model.input_std
     none = torch.zeros(len(inputs))
 
@@ -96,6 +97,17 @@ def normalise(
     return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
 
 
+def _input_unit(model: EnsembleMLP, features: Tensor) -> Tensor:
+    """Deviations of what the network sees; contacts, which lie within -1 and 1, keep about that size.
+
+    Else what was touched in a hundredth of the data would be seen as ten deviations whenever it is touched.
+    """
+    unit, labels = safe_std(features), model.coordinates.feature_labels
+    contact = torch.zeros(len(unit), dtype=torch.bool)
+    contact[: len(labels)] = torch.tensor([kind == "contact" for kind, _ in labels], dtype=torch.bool)
+    return torch.where(contact, unit.clamp(min=_CONTACT_UNIT), unit)
+
+
 def _set_normalisers(
     model: EnsembleMLP,
     features: Tensor,
@@ -103,7 +115,7 @@ def _set_normalisers(
     seen: Views | None,
     groups: Iterable[Sequence[int]],
 ) -> None:
-    inputs = features.mean(0), safe_std(features)
+    inputs = features.mean(0), _input_unit(model, features)
     outputs = target.mean(0), target_unit(target)
     if seen is not None:
         inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
