@@ -70,7 +70,7 @@ def test_distances_are_mujocos(one: str, other: str) -> None:
             for s in states
         ]
     )
-    said = ContactFeatures(_between(model, states, one, other), ()).distances(states)
+    said = ContactFeatures(_between(model, states, one, other), ())._measured(states)[0].T
     # Inside of a box the nearest way out is another question.
     apart = wanted > (1e-3 if other == "brick" else -np.inf)
     assert apart.mean() > 0.5
@@ -83,7 +83,7 @@ def test_points_of_long_shapes_above_a_plane_are_mujocos() -> None:
     for name in ("upper", "brick"):
         pair = model.geom(name).id, model.geom("wall").id
         wanted = [mujoco.mj_geomDistance(model, _set(model, s), *pair, 9.0, None) for s in states]
-        said = ContactFeatures(_between(model, states, name, "wall"), ()).distances(states)
+        said = ContactFeatures(_between(model, states, name, "wall"), ())._measured(states)[0].T
         wanted = np.array(wanted)
         np.testing.assert_allclose(said.min(1)[wanted > 0], wanted[wanted > 0], atol=1e-6)
 

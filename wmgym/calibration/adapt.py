@@ -11,8 +11,8 @@ import torch
 
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.open_loop import open_loop_steps
-from wmgym.data.layouts import difference
-from wmgym.data.robot_log import laid_out_for, refuse_no_log
+from wmgym.data.layouts import difference, laid_out
+from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import FitConfig
@@ -100,7 +100,7 @@ def adapt(
                 "the data have other states or actions than the world: "
                 f"{difference(part.task, world.task)}; fit a world of them"
             )
-    data = laid_out_for(world.task, data)
+    data = laid_out(data, world.task)
     if calib is None:
         if data.num_episodes < 2:
             raise ValueError("one episode cannot be both learned from and kept for the bounds; pass calib=")

@@ -14,7 +14,6 @@ from wmgym.calibration.open_loop import open_loop_steps, spread_starts, stacked,
 from wmgym.data.columns import refuse_overflow
 from wmgym.data.executors import chosen
 from wmgym.data.layouts import difference, laid_out
-from wmgym.data.robot_log import laid_out_for
 from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor, Unit, in_order
 from wmgym.io.progress import Advance, track
@@ -80,7 +79,6 @@ def calibrate(
         )
     calib = laid_out(calib, world.task)
     _refuse(world, calib, level, horizon, update)
-    calib = laid_out_for(world.task, calib)
     if update:
         return online.update(world, calib, seed)
     longest = int(calib.lengths.max())

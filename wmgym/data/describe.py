@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +56,6 @@ def _model(task: Task) -> Any:
     env = task.make()
     try:
         found = simulation(env)
-        return None if found is None else copy.copy(found[0])
+        return found and found[0]
     finally:
         env.close()

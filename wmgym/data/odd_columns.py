@@ -179,10 +179,12 @@ def taking_turns(obs: np.ndarray) -> int | None:
     return None
 
 
-def turns(data: Transitions) -> str | int | None:
+def turns(data: Transitions) -> str | None:
     """Rows of several recordings that take turns, where no next_obs and no clock contradicts it."""
     count = taking_turns(data.obs[: LOOKED_AT // 10])
-    return count and (
+    if count is None:
+        return None
+    return (
         f"each observation goes on from the one {count} rows before, not from the last: rows of {count} "
         "recordings take turns; number them in an episode column, and sort the rows by it"
     )

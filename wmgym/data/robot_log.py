@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from wmgym.data.layouts import difference
 from wmgym.data.transitions import Transitions
-from wmgym.tasks.task import Task, alike, with_core
+from wmgym.tasks.task import Task, alike
 
 
 def refuse_other_robot(log: Transitions, task: Task) -> None:
@@ -31,15 +30,6 @@ def refuse_other_robot(log: Transitions, task: Task) -> None:
             )
     if not agree:
         raise ValueError(f"the log and the simulator are of different robots: {difference(own, task)}")
-
-
-def laid_out_for(task: Task, log: Transitions) -> Transitions:
-    """The log in the layout that a task has of the same robot, as its own model describes it.
-
-    Few data tell less of what an observation shows and of what touches what than many do.
-    """
-    mine, its = log.task.core.layout, task.core.layout
-    return log if None in (mine, its) or mine == its else replace(log, task=with_core(log.task, task.core))
 
 
 def refuse_no_log(log: object, verb: str) -> None:

@@ -103,12 +103,7 @@ class ContactFeatures(Tables):
             along = _sum(normal * rate[:, k:])[None]
             parts += self._seen(distance[k:], lib.concatenate([along, rate[:, k:]], 0), normal)
         found = lib.concatenate([part.reshape(-1, len(core)) for part in parts], 0)
-        kept = self._table("kept", core)
-        return (found.take(kept, 0) if isinstance(found, np.ndarray) else found[kept]).T
-
-    def distances(self, core: Array) -> Array:
-        """Metres between what can touch, ``(batch, rows)``: points above planes, then pairs, then ends."""
-        return self._measured(core)[0].T
+        return columns(found.T, self._table("kept", core))
 
     def _measured(self, core: Array) -> tuple[Array, Array, Array | None, Array | None]:
         """Distances ``(rows, n)``; rates and normals ``(3, rows, n)`` in solids' axes; the base's axes."""

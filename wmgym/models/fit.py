@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wmgym.data.columns import bounded_numbers, refuse_overflow
-from wmgym.data.robot_log import laid_out_for
+from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance, library_versions
@@ -94,7 +94,7 @@ def fit(
     refuse_overflow(train.arrays())
     _try_functions(train)
     if begin is not None:
-        train = laid_out_for(begin.task, train)
+        train = laid_out(train, begin.task)
     train = with_traits(train)
     task = train.task
     generator = torch.Generator().manual_seed(seed)

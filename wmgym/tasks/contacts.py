@@ -9,6 +9,8 @@ Vector: TypeAlias = tuple[float, float, float]
 Quaternion: TypeAlias = tuple[float, float, float, float]
 JointKind: TypeAlias = Literal["hinge", "slide", "ball", "free", "mocap"]
 
+_SIZES = {"free": (7, 6), "ball": (4, 3), "mocap": (3, 4)}  # numbers of position and velocity; else one each
+
 
 @dataclass(frozen=True)
 class Part:
@@ -35,6 +37,16 @@ class Part:
     axis: Vector = (0.0, 0.0, 1.0)
     anchor: Vector = (0.0, 0.0, 0.0)
     zero: float = 0.0
+
+    @property
+    def positions(self) -> range:
+        """Core dimensions of the joint's position."""
+        return range(self.place, self.place + _SIZES.get(self.kind, (1, 1))[0])
+
+    @property
+    def velocities(self) -> range:
+        """Likewise of its velocity; of a mocap body, of its quaternion."""
+        return range(self.velocity, self.velocity + _SIZES.get(self.kind, (1, 1))[1])
 
 
 @dataclass(frozen=True)
@@ -83,12 +95,10 @@ class Contacts:
     def fit(self, dim: int) -> bool:
         """Whether stored numbers fit each other and a core of this many dimensions."""
         count = len(self.parts)
-        ends = {"free": (7, 6), "ball": (4, 3), "mocap": (3, 4)}
         return (
             all(
                 -1 <= part.parent < k
-                and 0 <= part.place <= dim - ends.get(part.kind, (1, 1))[0]
-                and 0 <= part.velocity <= dim - ends.get(part.kind, (1, 1))[1]
+                and all(each.start >= 0 and each.stop <= dim for each in (part.positions, part.velocities))
                 for k, part in enumerate(self.parts)
             )
             and all(-1 <= k < count for each in self.pairs for k in (each.part, each.solid))

@@ -9,22 +9,20 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from wmgym.tasks.contacts import Contact, Contacts, JointKind, Part
+from wmgym.tasks.contacts import NO_CONTACTS, Contact, Contacts, JointKind, Part
+from wmgym.tasks.mjcf.model import BALL, FREE, HINGE, SLIDE, product, turned
+from wmgym.tasks.mjcf.simulation import PARTS
 
 _NEAR = 0.03  # metres: what comes as near as this counts
 _STATES = 400  # that are looked at
 _STILL = 1e-5  # metres: the distance of what slides on a floor says nothing
 _SELDOM = 2  # states in which a pair must be near
 _MOST = 24  # points in all, those of the pairs that are near most often
+_PHYSICAL = sum(int(getattr(mujoco.mjtState, f"mjSTATE_{part.upper()}")) for part in PARTS)
 _PLANE, _SPHERE, _CAPSULE, _BOX = (
     int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("PLANE", "SPHERE", "CAPSULE", "BOX")
 )
-_KINDS: dict[int, JointKind] = {
-    int(mujoco.mjtJoint.mjJNT_FREE): "free",
-    int(mujoco.mjtJoint.mjJNT_BALL): "ball",
-    int(mujoco.mjtJoint.mjJNT_SLIDE): "slide",
-    int(mujoco.mjtJoint.mjJNT_HINGE): "hinge",
-}
+_KINDS: dict[int, JointKind] = {FREE: "free", BALL: "ball", SLIDE: "slide", HINGE: "hinge"}
 
 
 def find_contacts(model: Any, core: np.ndarray, apart: frozenset[int], base: int | None) -> Contacts:
@@ -51,12 +49,8 @@ def find_contacts(model: Any, core: np.ndarray, apart: frozenset[int], base: int
         assert ordered is not None
         contacts.append(replace(found, axes=near.axes(*ordered)))
     if not contacts:
-        return Contacts()
-    root = -1
-    if base is not None:
-        owners = [k for k, part in enumerate(chains.parts) if base in range(part.place, part.place + 7)]
-        owners = [k for k in owners if chains.parts[k].kind == "free" or chains.parts[k].place == base]
-        root = owners[0] if owners else -1
+        return NO_CONTACTS
+    root = next((k for k, part in enumerate(chains.parts) if base in part.positions), -1)
     return chains.only(contacts, root)
 
 
@@ -72,14 +66,11 @@ class _Near:
         model.geom_margin[:] = np.maximum(model.geom_margin, _NEAR)
         data, found = mujoco.MjData(model), dict[tuple[int, int], dict[int, float]]()
         rows = np.linspace(0, len(core) - 1, min(len(core), _STATES)).astype(np.int64)
-        nq, rest = int(model.nq), int(model.nq + model.nv + model.na)
         self.long = np.where(model.geom_type == _CAPSULE, model.geom_size[:, 1], model.geom_size.max(1))
-        self.long = np.where(model.geom_type == _SPHERE, 0.0, self.long)
+        self.long[model.geom_type == _SPHERE] = 0.0
         places, turns = list[np.ndarray](), list[np.ndarray]()
         for k, state in enumerate(core[rows]):
-            data.qpos[:], moved = state[:nq], state[rest:]
-            data.mocap_pos[:] = moved[: 3 * model.nmocap].reshape(-1, 3)
-            data.mocap_quat[:] = moved[3 * model.nmocap : 7 * model.nmocap].reshape(-1, 4)
+            mujoco.mj_setState(model, data, state, _PHYSICAL)
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
             mujoco.mj_collision(model, data)
@@ -121,7 +112,7 @@ class _Chains:
     def _add(self, body: int) -> None:
         m = self.model
         part, at, turn = self.on[int(m.body_parentid[body])]
-        at, turn = at + _turned(turn, m.body_pos[body]), _product(turn, m.body_quat[body])
+        at, turn = at + turned(turn, m.body_pos[body]), product(turn, m.body_quat[body])
         mocap = int(m.body_mocapid[body])
         if mocap >= 0:
             place = int(m.nq + m.nv + m.na) + 3 * mocap
@@ -151,10 +142,8 @@ class _Chains:
         found = set[int]()
         for part in parts:
             while part >= 0:
-                each = self.parts[part]
-                width = {"free": 7, "ball": 4, "mocap": 3}.get(each.kind, 1)
-                found |= set(range(each.place, each.place + width))
-                part = each.parent
+                found |= set(self.parts[part].positions)
+                part = self.parts[part].parent
         return found
 
     def only(self, contacts: list[Contact], root: int) -> Contacts:
@@ -190,7 +179,7 @@ def _contact(model: Any, chains: _Chains, one: int, other: int) -> Contact:
     size, long = model.geom_size[one], np.zeros(3)
     if kinds[0] == _BOX and kinds[1] == _PLANE:
         signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T
-        points, radius = [at + _turned(turn, each * size) for each in signs], 0.0
+        points, radius = [at + turned(turn, each * size) for each in signs], 0.0
     else:
         radius = float(size[0])
         if kinds[0] == _CAPSULE:
@@ -199,7 +188,7 @@ def _contact(model: Any, chains: _Chains, one: int, other: int) -> Contact:
             radius, axis = float(np.sort(size)[1]), int(np.argmax(size))
             long[axis] = max(0.0, float(size[axis]) - radius)
         ends = (1.0, -1.0) if long.any() else (0.0,)
-        points = [at + _turned(turn, sign * long) for sign in ends]
+        points = [at + turned(turn, sign * long) for sign in ends]
     half, round_ = np.zeros(3), 0.0
     if kinds[1] == _BOX:
         half = model.geom_size[other]
@@ -216,20 +205,8 @@ def _contact(model: Any, chains: _Chains, one: int, other: int) -> Contact:
 def _placed(model: Any, chains: _Chains, geom: int) -> tuple[int, np.ndarray, np.ndarray]:
     """The part that a shape is fixed to, its place and its orientation there."""
     part, at, turn = chains.on[int(model.geom_bodyid[geom])]
-    return part, at + _turned(turn, model.geom_pos[geom]), _product(turn, model.geom_quat[geom])
+    return part, at + turned(turn, model.geom_pos[geom]), product(turn, model.geom_quat[geom])
 
 
 def _plain(values: Any) -> Any:
     return tuple(round(float(value), 9) + 0.0 for value in values)
-
-
-def _turned(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    found = np.zeros(3)
-    mujoco.mju_rotVecQuat(found, np.asarray(vector, np.float64), quaternion)
-    return found
-
-
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    found = np.zeros(4)
-    mujoco.mju_mulQuat(found, a, b)
-    return found

@@ -137,13 +137,13 @@ def _root(model: Any, joints: list[_Joint]) -> dict[str, Any]:
     for joint in own:
         if joint.kind != SLIDE:
             break
-        sliding.append((joint, _turned(model.body_quat[joint.body], model.jnt_axis[joint.index])))
+        sliding.append((joint, turned(model.body_quat[joint.body], model.jnt_axis[joint.index])))
     bound = _bound(model)
     loose = [(joint, axis) for joint, axis in sliding if level(axis) and joint.index not in bound]
     root["nowhere"] = tuple(joint.at for joint, _ in loose)
     turning = own[len(sliding)] if len(own) > len(sliding) else None
     if len(loose) == len(sliding) == 2 and turning is not None and turning.kind == HINGE:
-        axis = _turned(model.body_quat[turning.body], model.jnt_axis[turning.index])
+        axis = turned(model.body_quat[turning.body], model.jnt_axis[turning.index])
         sense = np.cross(loose[0][1], loose[1][1]) @ axis
         if abs(abs(sense) - 1) < 1e-9 and turning.index not in bound | _counted(model):
             root |= {
@@ -177,7 +177,7 @@ def _planes(model: Any) -> list[np.ndarray]:
     for g in range(model.ngeom):
         touched = model.geom_contype[g] or model.geom_conaffinity[g]
         if int(model.geom_type[g]) == int(mujoco.mjtGeom.mjGEOM_PLANE) and touched:
-            found.append(_turned(model.geom_quat[g], np.array([0.0, 0.0, 1.0])))
+            found.append(turned(model.geom_quat[g], np.array([0.0, 0.0, 1.0])))
     return found
 
 
@@ -208,7 +208,7 @@ def _sums(model: Any, joints: list[_Joint]) -> tuple[tuple[tuple[int, float], ..
                     at = 0
                     break
                 # In the frame of the body where the chain ends, all hinges at rest.
-                here = _turned(_conjugate(turn), model.jnt_axis[joint.index])
+                here = turned(_conjugate(turn), model.jnt_axis[joint.index])
                 axis = here if axis is None else axis
                 sign = float(here @ axis)
                 if abs(abs(sign) - 1) > 1e-9:
@@ -217,7 +217,7 @@ def _sums(model: Any, joints: list[_Joint]) -> tuple[tuple[tuple[int, float], ..
                 chain.append((joint.at, round(sign) * 1.0))
             if not at:
                 break
-            turn = _product(model.body_quat[at], turn)
+            turn = product(model.body_quat[at], turn)
             at = int(model.body_parentid[at])
         for length in range(1, len(chain) + 1):
             upper = tuple(sorted(chain[:length]))
@@ -225,13 +225,15 @@ def _sums(model: Any, joints: list[_Joint]) -> tuple[tuple[tuple[int, float], ..
     return tuple(found)
 
 
-def _turned(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
+def turned(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """A vector turned by a unit quaternion."""
     found = np.zeros(3)
     mujoco.mju_rotVecQuat(found, vector, quaternion)
     return found
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of two quaternions."""
     found = np.zeros(4)
     mujoco.mju_mulQuat(found, a, b)
     return found
