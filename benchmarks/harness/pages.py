@@ -40,7 +40,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     for made in (
         tables.headline, tables.targets, tables.counts, tables.machine, tables.open_loop, tables.return_gaps,
         tables.coverage, tables.signals, tables.demo, tables.training, tables.planning,
-        speed_tables.engines, speed_tables.one_env, speed_tables.ways,
+        speed_tables.engines, speed_tables.one_env, speed_tables.ways, speed_tables.on_gpu,
         tables.offline, tables.ablation, tables.inputs, tables.robots,
         evaluation_tables.rankings, evaluation_tables.ranked_policies, evaluation_tables.powered,
         evaluation_tables.families, executor_tables.executor_overheads,

@@ -123,7 +123,7 @@ def risk(axis: Any, env_id: str) -> None:
 def throughput(axis: Any, env_id: str) -> None:
     """Steps per second by number of envs."""
     for precision in ("float32", "bfloat16"):
-        mine = rows("throughput", env=env_id, engine="ImaginedVectorEnv", precision=precision, device="cpu")
+        mine = rows("throughput", env=env_id, engine="ImaginedVectorEnv", precision=precision)
         sizes, rates = [r["num_envs"] for r in mine], [r["steps_per_s"] for r in mine]
         axis.plot(sizes, rates, "-o", ms=3, lw=1.2, label=f"ImaginedVectorEnv, {precision}")
     for engine, style in zip(("mujoco.rollout", "EnvPool", "AsyncVectorEnv", "Gymnasium env"),

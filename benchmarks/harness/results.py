@@ -88,7 +88,7 @@ class Units:
         return found
 
     def _keep(self, unit: str, rows: list[Row], cost: Row) -> None:
-        write(self._path(unit), {"unit": unit, "commit": commit(), **cost, **self.about, "rows": rows})
+        write(self._path(unit), {"unit": unit, **_origin(), **cost, **self.about, "rows": rows})
         print(f"{unit}: {len(rows)} rows in {cost['wall_s']} s", flush=True)
 
     def grow(self, unit: str, work: Growing, kept: Row | None, save: Callable[[], object]) -> None:
@@ -98,7 +98,7 @@ class Units:
         """
 
         def keep(found: Row) -> None:
-            self.done[unit] = {"unit": unit, "commit": commit(), **self.about, **found}
+            self.done[unit] = {"unit": unit, **_origin(), **self.about, **found}
             save()
 
         print(f"{unit}: started", flush=True)
@@ -214,6 +214,11 @@ def target(what: str, aim: str, measured: Any, met: bool | None) -> Row:
     ``met`` is None where too little has been measured yet.
     """
     return {"what": what, "target": aim, "measured": measured, "met": None if met is None else bool(met)}
+
+
+def _origin() -> Row:
+    """Which code measured a unit, on what."""
+    return {"commit": commit(), "hardware": hardware()}
 
 
 def commit() -> str:

@@ -15,7 +15,7 @@ ENGINES = (
 
 def engines() -> str:
     """Steps per second of every engine at its best number of envs, on the same cores in one run."""
-    result, rows = result_rows("throughput", device="cpu"), []
+    result, rows = result_rows("throughput"), []
     for env_id in tasks("throughput"):
         best: dict[tuple[str, bool], Row] = {}
         for row in (r for r in result if r["env"] == env_id):
@@ -48,6 +48,34 @@ def one_env() -> str:
          f"{found['ppo'][e]['ratio']:.2f}" if e in found["ppo"] else "",
          f"{found['start'][e]['seconds']:.2f}" if e in found["start"] else ""]
         for e, r in found["step"].items()
+    ]  # fmt: skip
+    return table(head, rows) if rows else "Not measured yet."
+
+
+def on_gpu() -> str:
+    """A row a task: steps per second on the device at a small and at the best number of envs."""
+    every = result_rows("gpu")
+    few = min((r["num_envs"] for r in every if r["precision"] != "float64"), default=0)
+
+    def best(env_id: str, engine: str, precision: str = "float32", num_envs: int | None = None) -> str:
+        mine = [
+            r["steps_per_s"] for r in every
+            if (r["env"], r["engine"], r["precision"]) == (env_id, engine, precision)
+            and num_envs in (None, r["num_envs"])
+        ]  # fmt: skip
+        return f"{max(mine) / 1e6:,.2f}"
+
+    rows = [
+        [short(e), best(e, "mujoco.rollout", "float64"), best(e, "ImaginedVectorEnv"),
+         best(e, "to_torch, launched one by one", num_envs=few), best(e, "to_torch", num_envs=few),
+         best(e, "to_torch"), best(e, "to_torch with a policy"),
+         best(e, "to_torch with a policy", "bfloat16")]
+        for e in dict.fromkeys(r["env"] for r in every)
+    ]  # fmt: skip
+    head = [
+        "task", "`mujoco.rollout`, all cores", "`ImaginedVectorEnv`",
+        f"`to_torch`, {few:,} envs, launched one by one", f"`to_torch`, {few:,} envs", "`to_torch`",
+        "with a policy", "with a policy, bfloat16",
     ]  # fmt: skip
     return table(head, rows) if rows else "Not measured yet."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ HORIZONS = (1, 8, 32, 128, 368)
 def headline() -> str:
     """The README's one table: a row for each of the five tasks whose speed is measured."""
     rows = []
-    rates = result_rows("throughput", device="cpu")
+    rates = result_rows("throughput")
     for env_id in tasks("throughput"):
         time = times_to_half_std(env_id)
         bounds = result_rows("coverage", section="bound", env=env_id, propagation="member", h=32)
@@ -73,7 +74,10 @@ def machine(name: str) -> str:
     document = committed(name)
     if document is None:
         return "Nothing has been measured yet."
-    where = f"{document['hardware']['cores']} cores, {document['hardware']['cpu']}"
+    units, last = document["units"], document["hardware"]
+    said = [f"{each['cores']} cores, {each['cpu']}" for each in (u.get("hardware", last) for u in units)]
+    count = Counter(said)
+    where = "; ".join(one if len(count) == 1 else f"{one} ({count[one]} units)" for one in count)
     versions = ", ".join(f"{library} {version}" for library, version in document["versions"].items())
     return f"Measured on {where}, with {versions}."
 

@@ -16,20 +16,20 @@ Take = Callable[[], None]
 K = TypeVar("K")
 
 
-def calibrate(take: Take) -> int:
-    """How many goes fill a repeat; warms up on the way."""
+def calibrate(take: Take, seconds: float = SECONDS) -> int:
+    """How many goes fill a repeat of so many ``seconds``; warms up on the way."""
     for _ in range(3):
         take()
     began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < SECONDS / 4:
+    while time.perf_counter() - began < seconds / 4:
         take()
         count += 1
     return max(1, round(4 * count))
 
 
-def in_turns(takes: Mapping[K, Take], repeats: int) -> dict[K, list[float]]:
+def in_turns(takes: Mapping[K, Take], repeats: int, seconds: float = SECONDS) -> dict[K, list[float]]:
     """Seconds of a go, by contender and repeat; the contenders take turns."""
-    goes = {key: calibrate(take) for key, take in takes.items()}
+    goes = {key: calibrate(take, seconds) for key, take in takes.items()}
     times: dict[K, list[float]] = {key: [] for key in takes}
     for _ in range(repeats):
         for key, take in takes.items():

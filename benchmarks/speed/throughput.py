@@ -7,8 +7,6 @@ EnvPool runs the v4 tasks, the same physics.
 
 from __future__ import annotations
 
-import argparse
-import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from torch.nn import functional
 import wmgym
 from benchmarks.harness.metrics import break_even
 from benchmarks.harness.results import Row, target
-from benchmarks.harness.runner import Benchmark, Work
+from benchmarks.harness.runner import Benchmark, per_env
 from benchmarks.harness.timing import Take, in_turns, rollout
 from benchmarks.harness.worlds import Setup
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
@@ -33,17 +31,8 @@ SIZES = (1, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 QUICK_SIZES = (1, 64, 1_024)
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="torch device of the imagined side")
-
-
-def units(setup: Setup, args: argparse.Namespace) -> dict[str, Work]:
+def measure(env_id: str, setup: Setup) -> list[Row]:
     torch.set_num_threads(os.cpu_count() or 1)
-    suffix = "" if args.device == "cpu" else f"-{args.device}"
-    return {e + suffix: functools.partial(measure, e, args.device, setup) for e in args.env}
-
-
-def measure(env_id: str, device: str, setup: Setup) -> list[Row]:
     contenders: dict[
         tuple[str, int, str], tuple[Take, int]
     ] = {}  # by name, envs, precision: one go, its steps
@@ -51,7 +40,7 @@ def measure(env_id: str, device: str, setup: Setup) -> list[Row]:
         contenders[name, num_envs, "float64"] = (take, steps)
     for precision in ("float32", "bfloat16"):
         for num_envs in QUICK_SIZES if setup.quick else SIZES:
-            for name, take in imagined(env_id, num_envs, precision, device).items():
+            for name, take in imagined(env_id, num_envs, precision).items():
                 contenders[name, num_envs, precision] = (take, num_envs)
     times = in_turns({key: take for key, (take, _) in contenders.items()}, setup.size(5, 3))
     dt = wmgym.make_task(env_id).dt
@@ -60,7 +49,7 @@ def measure(env_id: str, device: str, setup: Setup) -> list[Row]:
         rate = contenders[name, num_envs, precision][1] / float(np.median(seconds))
         rows.append(
             {
-                "env": env_id, "device": device, "engine": name, "num_envs": num_envs, "precision": precision,
+                "env": env_id, "engine": name, "num_envs": num_envs, "precision": precision,
                 "steps_per_s": round(rate, 1), "step_ms": float(np.median(seconds)) * 1e3,
                 "robot_years_per_day": rate * dt / 365.25,
                 "spread": float(np.ptp(seconds) / np.median(seconds)),
@@ -108,11 +97,11 @@ def real(env_id: str) -> list[tuple[str, int, Take, int]]:
     return [*found, rollout(env_id, cores)]
 
 
-def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[str, Take]:
+def imagined(env_id: str, num_envs: int, precision: Any) -> dict[str, Take]:
     """The learned simulator's contenders, from the network up."""
     world = wmgym.load(env_id)
-    vector = wmgym.ImaginedVectorEnv(world, num_envs, device=device, precision=precision)
-    sb3 = ImaginedVecEnv(world, num_envs, device=device, precision=precision)
+    vector = wmgym.ImaginedVectorEnv(world, num_envs, precision=precision)
+    sb3 = ImaginedVecEnv(world, num_envs, precision=precision)
     world = vector.world
     vector.reset(seed=0)
     sb3.seed(0)
@@ -120,45 +109,30 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
     space = world.task.action_space
     rng = np.random.default_rng(0)
     actions = rng.uniform(space.low, space.high, (num_envs, *(space.shape or ()))).astype(np.float32)
-    given = torch.tensor(actions, device=device)
-    starts = torch.tensor(world.starts[rng.integers(len(world.starts), size=num_envs)], device=device)
-    state = world.init(starts, torch.Generator(device).manual_seed(0))
+    given = torch.tensor(actions)
+    starts = torch.tensor(world.starts[rng.integers(len(world.starts), size=num_envs)])
+    state = world.init(starts, torch.Generator().manual_seed(0))
     assert isinstance(world.dynamics, EnsembleMLP)
     members = np.bincount(rng.integers(world.dynamics.num_members, size=num_envs))
-    floor = [Network(world.dynamics, int(members.max()), precision, device)]
+    floor = [Network(world.dynamics, int(members.max()), precision)]
     if world.readout is not None:
         assert isinstance(world.readout, EnsembleMLP)
-        floor.append(Network(world.readout, num_envs, precision, device))
-
-    def wait() -> None:
-        if device != "cpu":
-            torch.cuda.synchronize()
+        floor.append(Network(world.readout, num_envs, precision))
 
     def network() -> None:
         for part in floor:
             part()
-        wait()
 
     def step() -> None:
         with torch.no_grad():
             world.step(state, given)
-        wait()
 
     takes: dict[str, Take] = {"network": network, "WorldModel.step": step}
     takes["ImaginedVectorEnv"] = lambda: vector.step(actions)
-    if device != "cpu":
-        episodes = vector.to_torch()
-        episodes.reset(seed=0)
-
-        def step_there() -> None:
-            episodes.step(given)
-            wait()
-
-        takes["to_torch"] = step_there
     if num_envs <= 4_096:  # SB3 makes a dictionary an env
         takes["ImaginedVecEnv"] = lambda: sb3.step(actions)
     if num_envs == 1:
-        one = gym.make(f"wmgym/{env_id}", precision=precision, device=device)
+        one = gym.make(f"wmgym/{env_id}", precision=precision)
         one.reset(seed=0)
 
         def step_one() -> None:
@@ -173,15 +147,15 @@ def imagined(env_id: str, num_envs: int, precision: Any, device: str) -> dict[st
 class Network:
     """Matrix products and activations of a model's size up to its mean, on ``rows`` rows a member."""
 
-    def __init__(self, model: EnsembleMLP, rows: int, precision: str, device: str) -> None:
+    def __init__(self, model: EnsembleMLP, rows: int, precision: str) -> None:
         config, rows = model.config, -(-rows // 4) * 4
         members = model.num_members
         sizes = [model.input_dim, *[config.width] * config.depth, -(-config.target_dim // 16) * 16]
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.layer_norm = config.layer_norm
-        self.inputs = torch.randn(members, rows, sizes[0], device=device)
+        self.inputs = torch.randn(members, rows, sizes[0])
         self.layers = [
-            (torch.randn(members, a, b, device=device) / a**0.5, torch.zeros(members, 1, b, device=device))
+            (torch.randn(members, a, b) / a**0.5, torch.zeros(members, 1, b))
             for a, b in itertools.pairwise(sizes)
         ]
         middle = [(weight.to(self.dtype), bias.to(self.dtype)) for weight, bias in self.layers[1:-1]]
@@ -202,20 +176,19 @@ class Network:
 
 
 def goals(rows: list[Row]) -> list[Row]:
-    """The targets beside what was measured, on the CPU."""
-    mine = [r for r in rows if r["device"] == "cpu"]
-    envs = [e for e in ENVS if any(r["env"] == e for r in mine)]
+    """The targets beside what was measured."""
+    envs = [e for e in ENVS if any(r["env"] == e for r in rows)]
     whole = len(envs) == len(ENVS)
 
     def rate(env_id: str, engine: str, precision: str | None = None, num_envs: int | None = None) -> float:
         return max(
-            r["steps_per_s"] for r in mine
+            r["steps_per_s"] for r in rows
             if r["env"] == env_id and r["engine"] == engine and precision in (None, r["precision"])
             and num_envs in (None, r["num_envs"])
         )  # fmt: skip
 
     def best(env_id: str) -> int:
-        every = [r for r in mine if r["env"] == env_id and r["engine"] == "ImaginedVectorEnv"
+        every = [r for r in rows if r["env"] == env_id and r["engine"] == "ImaginedVectorEnv"
                  and r["precision"] == "float32"]  # fmt: skip
         return int(max(every, key=lambda r: r["steps_per_s"])["num_envs"])
 
@@ -227,13 +200,13 @@ def goals(rows: list[Row]) -> list[Row]:
     rollouts = each(lambda e: rate(e, engine, "float32") / rate(e, "mujoco.rollout"))
     asynchronous = each(lambda e: rate(e, engine, "float32") / rate(e, "AsyncVectorEnv"))
     floor = each(lambda e: rate(e, engine, "float32", best(e)) / rate(e, "network", "float32", best(e)))
-    sb3_envs = 256 if any(r["num_envs"] == 256 for r in mine) else 64
+    sb3_envs = 256 if any(r["num_envs"] == 256 for r in rows) else 64
     sb3 = each(
         lambda e: rate(e, "ImaginedVecEnv", "float32", sb3_envs) / rate(e, engine, "float32", sb3_envs)
     )
     half = each(lambda e: rate(e, engine, "bfloat16") / rate(e, engine, "float32"))
     of_network = each(lambda e: rate(e, "network", "bfloat16") / rate(e, "network", "float32"))
-    even = {e: break_even(mine, e) for e in envs}
+    even = {e: break_even(rows, e) for e in envs}
     return [
         target("ImaginedVectorEnv at its best num_envs against mujoco.rollout on all cores",
                ", ".join(f"{e} >= {x}x" for e, x in least.items()), rollouts,
@@ -253,10 +226,9 @@ def goals(rows: list[Row]) -> list[Row]:
 
 
 BENCHMARK = Benchmark(
-    units,
+    per_env(measure),
     goals,
     collects="times every engine at eight numbers of envs, in five interleaved repeats, and fits nothing",
     envs=ENVS,
-    arguments=arguments,
     threads=None,
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import toy
+from wmgym.envs.recorded_step import Watch
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.dynamics import Prediction
 
@@ -108,6 +109,64 @@ def test_memory_of_ended_episodes_is_cleared() -> None:
         ages.append(episodes._state.carry)
     for age, expected in zip(ages, (1, 0, 1), strict=True):
         assert torch.equal(torch.as_tensor(age), torch.full((4, 1), float(expected)))
+
+
+def recorded(episodes: Any) -> Any:
+    """What ``record`` is on a CUDA device, done by the CPU: the work fills the same tensors each time."""
+
+    def record(work: Any, generator: torch.Generator) -> Any:
+        draws, kept = generator.get_state(), [each.clone() for each in episodes._moving()]
+        static = work()
+        generator.set_state(draws)
+        for held, before in zip(episodes._moving(), kept, strict=True):
+            held.copy_(before)
+
+        def replay() -> None:
+            again = work()
+            for name, tensor in vars(static).items():
+                tensor.copy_(getattr(again, name))
+
+        return static, replay
+
+    return record
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5", "Reacher-v5"])
+def test_a_recorded_step_is_the_same(env_id: str, on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, replayed = (ImaginedVectorEnv(env_id, 8, max_episode_steps=6).to_torch() for _ in range(2))
+    monkeypatch.setattr(type(replayed), "recordable", property(lambda self: self is replayed))
+    monkeypatch.setattr("wmgym.envs.torch_episodes.record", recorded(replayed))
+    width = usual.world.task.action_space.shape
+    for seed in (0, 1):  # a reset deals other members, so it has to be recorded anew
+        torch.testing.assert_close(usual.reset(seed=seed), replayed.reset(seed=seed), rtol=0, atol=0)
+        before = None
+        for k in range(STEPS):
+            action = torch.rand(8, *width, generator=torch.Generator().manual_seed(k)) * 2 - 1
+            one, other = usual.step(action), replayed.step(action)
+            for name, tensor in vars(one).items():
+                torch.testing.assert_close(getattr(other, name), tensor, rtol=0, atol=0)
+            assert (replayed._replay is not None) == (k >= 2)
+            if before is not None:  # what was returned is not overwritten by later steps
+                assert torch.equal(before[0], before[1])
+            before = other.obs, other.obs.clone()
+
+
+def test_what_no_graph_can_hold_is_found() -> None:
+    rows = torch.arange(6.0)
+    constant = torch.ones(6)
+    with Watch() as watch:
+        made = rows * constant + 1
+        made[:2].exp()
+    assert not watch.waits
+    assert {id(each) for each in watch.read.values()} == {id(rows), id(constant)}
+    for work in (lambda: rows[rows > 2], lambda: float(rows.sum()), lambda: (rows > 2).nonzero()):
+        with Watch() as watch:
+            work()
+        assert watch.waits
+    with Watch() as watch:
+        rows.to("meta")
+    assert watch.crosses(torch.device("meta"))
+    assert not watch.crosses(torch.device("cpu"))
 
 
 def test_what_does_not_go_is_refused() -> None:

@@ -22,10 +22,10 @@ from wmgym.models.fine_tuning import tuned_outcomes, tuned_readout
 from wmgym.models.fit import hold_out
 from wmgym.models.residual import ResidualDynamics
 from wmgym.models.residual_fit import residual
+from wmgym.models.rollout_error import RolloutError
 from wmgym.models.support import sample_support
 from wmgym.models.training_loop import (
     FitState,
-    RolloutError,
     data_range,
     encoded_actions,
     optimise,

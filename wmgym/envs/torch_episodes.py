@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
+from wmgym.envs.recorded_step import fits, record
 from wmgym.models.dynamics import Carry, Propagation
 from wmgym.models.state import WorldState
 from wmgym.models.world import WorldModel
@@ -41,6 +44,9 @@ class TorchEpisodes:
 
     An ended episode starts anew in the same step. Each place keeps its ensemble member for all its episodes,
     and no step waits for the device. There are no infos: bounds and trust are the vector env's.
+
+    On a CUDA device the third step after a reset is recorded as a graph, which the following ones replay;
+    where functions of the caller's read numbers on the host, every step is launched kernel by kernel.
     """
 
     def __init__(
@@ -65,6 +71,9 @@ class TorchEpisodes:
         )
         self._state: WorldState | None = None
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=world.device)
+        self._taken = 0
+        self._given: Tensor | None = None
+        self._replay: tuple[TorchStep, Callable[[], None]] | None = None
 
     @torch.no_grad()
     def reset(self, seed: int | None = None) -> Tensor:
@@ -73,6 +82,7 @@ class TorchEpisodes:
             self._generator.manual_seed(seed)
         self._state = self.world.init(self._drawn(), self._generator)
         self._elapsed = torch.zeros_like(self._elapsed)
+        self._taken, self._replay = 0, None  # other members, so another order of rows
         return self._shown(self._state.full)
 
     @torch.no_grad()
@@ -94,6 +104,54 @@ class TorchEpisodes:
             raise ValueError(f"actions have shape {tuple(action.shape)}, need (num_envs, ...) = {need}")
         if not actions.whole(self.world.task.action_space):
             action = action.to(torch.float32)
+        self._taken += 1
+        if self._replay is None:
+            if not self.recordable or self._taken < _RECORD:
+                return self._advance(action)
+            if self._taken == _RECORD:  # two steps have packed the rows and filled what is made once
+                outcome, fit = fits(partial(self._advance, action), self.world.device)
+                if fit:
+                    self._record(action)
+                return outcome
+            return self._advance(action)
+        assert self._given is not None
+        self._given.copy_(action)
+        outcome, replay = self._replay
+        replay()
+        return TorchStep(*(getattr(outcome, part.name).clone() for part in fields(outcome)))
+
+    @property
+    def recordable(self) -> bool:
+        """Whether the world's device knows graphs."""
+        return self.world.device.type == "cuda"
+
+    def _record(self, action: Tensor) -> None:
+        """Record a step that takes its state from the same tensors each time, and leaves the next there."""
+        assert self._state is not None
+        dim, full, elapsed = self.world.task.core.dim, self._state.full.clone(), self._elapsed.clone()
+        carry = _parts(self._state.carry)
+        state = replace(self._state, core=full[:, :dim], shown=full[:, dim:])
+        state.keep_full(full)
+        self._given, self._state, self._elapsed = action.clone(), state, elapsed
+
+        def work() -> TorchStep:
+            assert self._given is not None
+            assert self._state is not None
+            outcome = self._advance(self._given)
+            for held, new in zip((full, elapsed, *carry), self._moving(), strict=True):
+                held.copy_(new)
+            self._state, self._elapsed = state, elapsed
+            return outcome
+
+        self._replay = record(work, self._generator)
+
+    def _moving(self) -> tuple[Tensor, ...]:
+        """All that a step changes."""
+        assert self._state is not None
+        return self._state.full, self._elapsed, *_parts(self._state.carry)
+
+    def _advance(self, action: Tensor) -> TorchStep:
+        assert self._state is not None
         outcome = self.world.step(self._state, action, self.propagation, self._generator)
         self._elapsed = self._elapsed + 1
         terminated, truncated = outcome.terminated, outcome.diverged
@@ -130,6 +188,12 @@ def _cleared(carry: Carry, ended: Tensor) -> Carry:
     """What the dynamics remember, zero where an episode begins."""
     if carry is None:
         return None
-    parts = carry if isinstance(carry, tuple) else (carry,)
-    found = tuple(part * ~ended.view(-1, *[1] * (part.ndim - 1)) for part in parts)
+    found = tuple(part * ~ended.view(-1, *[1] * (part.ndim - 1)) for part in _parts(carry))
     return found if isinstance(carry, tuple) else found[0]
+
+
+def _parts(carry: Carry) -> tuple[Tensor, ...]:
+    return () if carry is None else carry if isinstance(carry, tuple) else (carry,)
+
+
+_RECORD = 3

@@ -7,6 +7,7 @@ while torch's round differently in a vector's tail. So NumPy it is on the CPU, e
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,17 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
 def as_tensor(array: Array) -> Tensor:
     """The array as a tensor, which shares its memory."""
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+
+
+def constant(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on a device; the same tensor at every call, since to copy one is to wait for the device."""
+    return _constant(array.tobytes(), array.dtype.str, array.shape, device)
+
+
+@functools.lru_cache(512)
+def _constant(data: bytes, kind: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # else the mode of the first caller would stick to it
+        return torch.tensor(np.frombuffer(data, kind).reshape(shape), device=device)
 
 
 def library(array: Array) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
+import torch
 from pydantic import Field
 
 from wmgym.io.schema import STRICT
@@ -40,6 +41,8 @@ class FitConfig:
         finetune_steps: steps of those rollouts.
         precision: of the hidden layers' arithmetic while fitting; "bfloat16" takes two thirds of the time
             where the processor has it.
+        device: torch device that learns, such as "cuda"; the world comes out on the CPU. Its weights are
+            another device's, so they differ from those that the CPU would find.
         margin: imagined states may leave the data's range by this share of it before they count as diverged.
     """
 
@@ -61,6 +64,7 @@ class FitConfig:
     finetune_updates: int = 0
     finetune_steps: int = 8
     precision: Precision = "float32"
+    device: str = "cpu"
     margin: float = 1.0
 
     def __post_init__(self) -> None:
@@ -82,6 +86,7 @@ class FitConfig:
             raise ValueError(f"optimizer must be AdamW or Muon, got {self.optimizer!r}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+        check_device(self.device)
         if not (
             0 < self.validation < 1 and self.learning_rate > 0 and min(self.weight_decay, self.margin) >= 0
         ):
@@ -127,6 +132,15 @@ class EnsembleConfig:
             and 0 <= core.displacement_dim <= self.target_dim
         ):
             raise ValueError("the core or the action has more dimensions than the weights")
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that this torch does not know or this machine does not have, in one line."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device={device!r} cannot be used here: {reason}") from None
 
 
 def architecture(config: FitConfig, **given: Any) -> EnsembleConfig:

@@ -65,7 +65,7 @@ def distill(
     if data.task.core.names != world.task.core.names or data.task.action_space != world.task.action_space:
         raise ValueError(f"the data are of {data.task!r}, the world imagines {world.task!r}")
     config = replace(config or CONFIG, members=members, width=width, depth=depth)
-    both = concat([data, _imagined(world, data, imagined_steps, np.random.default_rng(seed))])
+    both = concat([data, _imagined(world, data, imagined_steps, np.random.default_rng(seed), config.device)])
     found = fit(both, config, seed, starts=world.starts, progress=progress)
     settings: dict[str, Any] = {**found.provenance.fit, "teacher": world.provenance.fit}
     provenance = replace(found.provenance, fingerprints=data.fingerprints(), steps=len(data), fit=settings)
@@ -73,29 +73,34 @@ def distill(
 
 
 @torch.no_grad()
-def _imagined(world: WorldModel, data: Transitions, steps: int, rng: np.random.Generator) -> Transitions:
+def _imagined(
+    world: WorldModel, data: Transitions, steps: int, rng: np.random.Generator, device: str
+) -> Transitions:
     """Episodes of ``STEPS`` from states of the data, by the mean of all members."""
-    length = min(STEPS, int(data.lengths.max()))
+    length, world = min(STEPS, int(data.lengths.max())), world.to(device)
     begin = data.window_starts(length)
     begin = rng.choice(begin, max(1, steps // length))
     rows = begin[:, None] + np.arange(length)  # (episodes, length)
     action = _with_noise(world, data.action[rows], rng)
-    given = torch.tensor(action + np.asarray(actions.first(world.task.action_space)).astype(action.dtype))
-    state = world.init(torch.tensor(data.state[begin]), torch.Generator().manual_seed(0))
+    given = action + np.asarray(actions.first(world.task.action_space)).astype(action.dtype)
+    given = torch.tensor(given, device=world.device)
+    start = torch.tensor(data.state[begin], device=world.device)
+    state = world.init(start, torch.Generator(world.device).manual_seed(0))
     going, found = np.ones(len(begin), bool), []
     for k in range(length):
         outcome = world.step(state, given[:, k], "mean")
         encoded = world.encode_action(given[:, k])
-        sound = going & ~outcome.diverged.numpy()
-        ended = outcome.terminated.numpy()
-        found.append(
-            {
-                "core": state.core.numpy(), "next_core": outcome.state.core.numpy(),
-                "full": state.full.numpy(), "next_full": outcome.state.full.numpy(),
-                "unobserved": _unobserved(world, outcome.displacement, outcome.state.core, encoded),
-                "reward": outcome.reward.double().numpy(), "terminated": ended, "sound": sound,
-            }
-        )  # fmt: skip
+        after = outcome.state
+        step = {
+            "core": state.core, "next_core": after.core, "full": state.full, "next_full": after.full,
+            "unobserved": _unobserved(world, outcome.displacement, after.core, encoded),
+            "reward": outcome.reward.double(), "terminated": outcome.terminated,
+            "diverged": outcome.diverged,
+        }  # fmt: skip
+        read = {name: tensor.cpu().numpy() for name, tensor in step.items()}
+        sound = going & ~read.pop("diverged")
+        ended = read["terminated"]
+        found.append(read | {"sound": sound})
         going, state = sound & ~ended, outcome.state
     stacked = {name: np.stack([each[name] for each in found], 1) for name in found[0]}
     return _transitions(data, action, stacked)
@@ -127,13 +132,13 @@ def _transitions(data: Transitions, action: np.ndarray, found: dict[str, np.ndar
     )
 
 
-def _unobserved(world: WorldModel, displacement: Tensor, next_core: Tensor, encoded: Tensor) -> np.ndarray:
+def _unobserved(world: WorldModel, displacement: Tensor, next_core: Tensor, encoded: Tensor) -> Tensor:
     core = world.task.core
     more = core.unobserved_dim - core.displacement_dim
     if not more or world.readout is None:
-        return displacement.numpy()
+        return displacement
     readout = world.readout.predict(next_core, encoded).mean[0][:, :more]
-    return np.asarray(torch.cat([displacement, readout], 1).numpy())
+    return torch.cat([displacement, readout], 1)
 
 
 def _with_noise(world: WorldModel, action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -143,7 +148,7 @@ def _with_noise(world: WorldModel, action: np.ndarray, rng: np.random.Generator)
         drawn = rng.integers(0, actions.choices(space), size=action.shape)
         mixed: np.ndarray = np.where(rng.random(action.shape) < _NOISE, drawn, action)
         return mixed
-    low, high = (side.numpy() for side in world.action_bounds)
+    low, high = (side.cpu().numpy() for side in world.action_bounds)
     noise = rng.normal(size=action.shape) * _NOISE * (high - low) / 2
     noise[: len(noise) // 2] = 0  # half of the episodes repeat what was done
     noisy: np.ndarray = np.clip(action + noise, low, high).astype(np.float32)

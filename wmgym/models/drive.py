@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from wmgym.data.transitions import Transitions
+from wmgym.models.batching import constant
 from wmgym.models.dynamics import Carry
 from wmgym.models.training_loop import encoded_actions
 from wmgym.tasks.shift import SHIFTED, shift
@@ -65,7 +66,7 @@ class Drive:
         arrived = earlier[:, at * size : (at + 1) * size] if self.delay else action
         if not self.half:
             return arrived
-        half = torch.tensor(self.half, dtype=action.dtype, device=action.device)
+        half = constant(np.array(self.half), action.device).to(action.dtype)
         return torch.minimum(torch.maximum(held, arrived - half), arrived + half)
 
     def remembered(self, action: Tensor, carry: Carry) -> tuple[Tensor, Tensor]:

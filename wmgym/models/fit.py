@@ -24,11 +24,11 @@ from wmgym.models.fit_outcomes import fit_outcomes
 from wmgym.models.flags import fit_flags
 from wmgym.models.outcomes import find_outcomes
 from wmgym.models.regression import fit_regression, normalise
+from wmgym.models.rollout_error import RolloutError
 from wmgym.models.support import sample_support
 from wmgym.models.symmetry import views
 from wmgym.models.training_loop import (
     FitState,
-    RolloutError,
     data_range,
     encoded_actions,
     finetune,

@@ -20,6 +20,7 @@ from wmgym.data.columns import LARGEST
 from wmgym.data.odd_columns import one_hot
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec, Record, check_arrays
+from wmgym.models.batching import constant
 from wmgym.models.config import FitConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import register_dynamics
@@ -80,7 +81,7 @@ class Flags:
             generator: draws flags where these are to be drawn; None takes the likeliest.
         """
         at, source, low, high = (
-            torch.tensor(x, device=core.device) for x in (self.columns, self.sources, self.low, self.high)
+            constant(x, core.device) for x in (self.columns, self.sources, self.low, self.high)
         )
         held = next_core.index_copy(1, at, core.index_select(1, at))
         logits = self.network.predict(torch.cat([core, held], 1), action).mean[0]

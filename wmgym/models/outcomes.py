@@ -21,6 +21,7 @@ from torch.nn import functional
 from wmgym.data.columns import LARGEST
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import ArraySpec, Record, check_arrays
+from wmgym.models.batching import constant
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 
@@ -102,13 +103,12 @@ class Outcomes:
             return core.new_zeros(len(core), 1)
         logits = self.network.predict(torch.cat([core, next_core], 1), action).mean[0]
         if self.drawn and generator is not None:  # the largest of logits with Gumbel noise is a draw
-            logits = _without_traces(logits, torch.tensor(self.rates, device=logits.device))
+            logits = _without_traces(logits, constant(self.rates, logits.device))
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
             logits = logits - (-uniform.clamp(1e-12, 1 - 1e-7).log()).log()
-        if terminated is not None:
-            ends = torch.tensor(self.ends, device=logits.device)
-            if ends.any() and not ends.all():
-                logits = logits.masked_fill(ends != terminated[:, None], -math.inf)
+        if terminated is not None and self.ends.any() and not self.ends.all():
+            ends = constant(self.ends, logits.device)
+            logits = logits.masked_fill(ends != terminated[:, None], -math.inf)
         return logits
 
     def reward(self, logits: Tensor, regressed: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Outcomes:
 
         Where gradients flow, they are those of the expected reward.
         """
-        values = torch.tensor(self.values, device=logits.device)
+        values = constant(self.values, logits.device)
         every = torch.where(values.isnan(), regressed.double()[:, None], values)  # (batch, classes)
         paid = every.gather(1, logits.argmax(1, keepdim=True))[:, 0]
         if logits.requires_grad:
@@ -141,7 +141,7 @@ class Outcomes:
 
     def terminated(self, logits: Tensor) -> Tensor:
         """Whether the outcomes end the episode ``(batch,)`` bool."""
-        return torch.tensor(self.ends, device=logits.device)[logits.argmax(1)]
+        return constant(self.ends, logits.device)[logits.argmax(1)]
 
     def document(self) -> dict[str, Any]:
         """All but the networks as JSON values."""

@@ -60,8 +60,10 @@ def fit_logits(
     none = torch.zeros(len(inputs))
 
     def error(model: EnsembleMLP) -> float:
+        here = model.input_mean.device
+        seen, said, ends = (x.to(here)[None] for x in (inputs[judged], labels[judged], none[judged]))
         with torch.no_grad():
-            return float(model.loss(model.network(inputs[judged][None]), labels[judged][None], none))
+            return float(model.loss(model.network(seen), said, ends))
 
     optimise(FitState(model, inputs, labels, none, rows, config, generator, error, progress), name)
     with torch.no_grad():
@@ -72,9 +74,10 @@ def held_out_error(inputs: Tensor, labels: Tensor, held: np.ndarray) -> Callable
     """Root mean squared one-step error of the members on held-out rows."""
 
     def error(model: EnsembleMLP) -> float:
+        seen, said = (x[held].to(model.input_mean.device) for x in (inputs, labels))
         with torch.no_grad():
-            mean, _, _ = model.split(model.network(inputs[held].expand(model.num_members, -1, -1)))
-        return float((mean - labels[held]).square().mean().sqrt())
+            mean, _, _ = model.split(model.network(seen.expand(model.num_members, -1, -1)))
+        return float((mean - said).square().mean().sqrt())
 
     return error
 

@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.models.batching import alike, any_in_row, as_tensor, clamp, columns, library, with_columns
+from wmgym.models.batching import (
+    alike,
+    any_in_row,
+    as_tensor,
+    clamp,
+    columns,
+    constant,
+    library,
+    with_columns,
+)
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Prediction, Propagation, predict_assigned
 from wmgym.models.flags import Flags
@@ -84,7 +93,7 @@ def companion_after(
     moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
     companion = clamp(moved, *(side[: core.shape[1]] for side in limits))
     if flags is not None:
-        at = torch.tensor(flags.columns, device=core.device) if isinstance(core, Tensor) else flags.columns
+        at = constant(flags.columns, core.device) if isinstance(core, Tensor) else flags.columns
         companion = with_columns(companion, at, columns(core, at))
     return companion, total + abs(coordinates.distance(core, companion)) / data_std
 
@@ -100,9 +109,12 @@ def moved_within(
     raw = library(core).concatenate(coordinates.move(core, target[:, : coordinates.change_dim]), 1)
     sound = clamp(raw, *limits)
     differs = sound != raw  # NaN differs from everything
-    if joints := [joint for joint, _, _ in joint_limits]:
+    if joint_limits:
         # One that runs into its stop is no divergence, unless it is NaN.
-        differs[:, joints] = raw[:, joints] != raw[:, joints]
+        joints: Array = np.array([joint for joint, _, _ in joint_limits])
+        joints = constant(joints, raw.device) if isinstance(raw, Tensor) else joints
+        at_stop = columns(raw, joints)
+        differs = with_columns(differs, joints, at_stop != at_stop)
     return raw, sound, any_in_row(differs)
 
 

@@ -8,12 +8,13 @@ each is a permutation with signs, which costs a batch next to nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wmgym.models.batching import constant
 from wmgym.models.coordinates import Coordinates, Label
 from wmgym.models.rotations import multiply
 from wmgym.tasks.layout import Geometry, Placement, Symmetry
@@ -34,7 +35,7 @@ def mapped(symmetry: Symmetry, geometry: Geometry, core: Tensor) -> Tensor:
 
 def placed(places: Placement, values: Tensor) -> Tensor:
     """Columns of ``values`` ``(..., n)`` where they belong, with their signs."""
-    source, sign = (torch.tensor([place[k] for place in places], device=values.device) for k in (0, 1))
+    source, sign = (constant(np.array([place[k] for place in places]), values.device) for k in (0, 1))
     return values[..., source.long()] * sign.to(values.dtype)
 
 
@@ -53,6 +54,10 @@ class Views:
     input_signs: Tensor
     targets: Tensor
     target_signs: Tensor
+
+    def to(self, device: torch.device | str) -> Views:
+        """The same on another device."""
+        return Views(*(getattr(self, part.name).to(device) for part in fields(self)))
 
     def of(self, inputs: Tensor, targets: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets ``(members, batch, dim)`` of each row's ``view`` ``(members, batch)`` int64."""

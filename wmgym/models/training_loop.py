@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -52,9 +53,24 @@ class FitState:
     progress: bool
     views: Views | None = None
 
+    def on_device(self) -> FitState:
+        """The same where the settings say that it learns; the network itself moves there."""
+        device = self.config.device
+        if torch.device(device).type == "cpu":
+            return self
+        self.model.to(device)
+        drawn = torch.randint(2**62, (), generator=self.generator)
+        return replace(
+            self,
+            **{name: getattr(self, name).to(device) for name in ("inputs", "labels", "ends", "rows")},
+            generator=torch.Generator(device).manual_seed(int(drawn)),
+            views=None if self.views is None else self.views.to(device),
+        )
+
 
 def optimise(fitting: FitState, name: str) -> list[float]:
     """Fit to single steps, with early stopping; returns the validation errors."""
+    fitting = fitting.on_device()
     model, config = fitting.model, fitting.config
     inputs, labels, ends = (x[fitting.rows] for x in (fitting.inputs, fitting.labels, fitting.ends))
     batches = _Batches(len(inputs), config, fitting.generator)
@@ -63,7 +79,9 @@ def optimise(fitting: FitState, name: str) -> list[float]:
         rows = batches.draw()  # (members, batch)
         seen, wanted = inputs[rows], labels[rows]
         if fitting.views is not None:
-            view = torch.randint(len(fitting.views.inputs), rows.shape, generator=fitting.generator)
+            view = torch.randint(
+                len(fitting.views.inputs), rows.shape, generator=fitting.generator, device=rows.device
+            )
             seen, wanted = fitting.views.of(seen, wanted, view)
         return model.loss(model.network(seen), wanted, ends[rows])
 
@@ -79,14 +97,16 @@ def finetune(fitting: FitState, train: Transitions) -> list[float]:
     differentiated through the rollout, so errors that accumulate cost more than those that cancel. The
     weights with the smallest validation error are kept, those before the first update included.
     """
-    model, config, labels, ends = fitting.model, fitting.config, fitting.labels, fitting.ends
-    length = config.finetune_steps
-    starts = torch.tensor(_windows(train, fitting.rows.numpy(), length))
-    if not len(starts):
+    length = fitting.config.finetune_steps
+    found = windows(train, fitting.rows.numpy(), length)
+    if not len(found):
         return []
-    core, next_core = torch.tensor(train.core), torch.tensor(train.next_core)
-    action, displacement = encoded_actions(train), torch.tensor(train.displacement).float()
-    low, high = (torch.tensor(side)[: core.shape[1]] for side in data_range(train, config.margin))
+    fitting = fitting.on_device()
+    model, config, labels, ends = fitting.model, fitting.config, fitting.labels, fitting.ends
+    here = torch.device(config.device)
+    starts, core, next_core = (torch.tensor(x, device=here) for x in (found, train.core, train.next_core))
+    action, displacement = encoded_actions(train).to(here), torch.tensor(train.displacement).float().to(here)
+    low, high = (torch.tensor(x, device=here)[: core.shape[1]] for x in data_range(train, config.margin))
     symmetries = () if fitting.views is None else train.task.core.symmetries
     geometry = train.task.core.geometry
     coordinates, changes = model.coordinates, model.coordinates.change_dim
@@ -94,15 +114,14 @@ def finetune(fitting: FitState, train: Transitions) -> list[float]:
     shape = (model.num_members, max(1, config.batch_size // 4))
 
     def loss() -> Tensor:
-        first = starts[torch.randint(len(starts), shape, generator=fitting.generator)].flatten()
-        through = (
-            int(torch.randint(len(symmetries) + 1, (), generator=fitting.generator)) if symmetries else 0
-        )
+        draw = partial(torch.randint, generator=fitting.generator, device=here)
+        first = starts[draw(len(starts), shape)].flatten()
+        through = int(draw(len(symmetries) + 1, ())) if symmetries else 0
 
         def seen(core: Tensor) -> Tensor:
             return mapped(symmetries[through - 1], geometry, core) if through else core
 
-        state, total = seen(core[first]), torch.zeros(())
+        state, total = seen(core[first]), torch.zeros((), device=here)
         for at in (first + step for step in range(length)):
             given, shift = action[at], displacement[at]
             if through:
@@ -129,7 +148,7 @@ def _descend(
     clip: float,
     patience: float = math.inf,
 ) -> list[float]:
-    """Updates from a first learning rate to a last one; keeps the weights of the least error."""
+    """Updates from a first learning rate to a last one; keeps the weights of the least error, on the CPU."""
     model, config, validation_fn = fitting.model, fitting.config, fitting.validation_fn
     updates, rate, last_rate = schedule
     optimizers = _optimizers(model, config, rate)
@@ -159,6 +178,7 @@ def _descend(
             if since >= patience:
                 break
     model.load_state_dict(best)
+    model.to("cpu")
     return history
 
 
@@ -171,51 +191,6 @@ def _optimizers(model: EnsembleMLP, config: FitConfig, rate: float) -> list[torc
         torch.optim.AdamW(rest, lr=rate, weight_decay=config.weight_decay, fused=True)
     ]
     return [*found, Muon(hidden, rate, config.weight_decay)] if hidden else found
-
-
-class RolloutError:
-    """Open-loop error of every member on held-out windows, in units of the data's std."""
-
-    def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
-        length = config.rollout
-        starts = _windows(train, held, length)
-        while len(starts) < 8 and length > 1:  # short episodes: shorter windows
-            length //= 2
-            starts = _windows(train, held, length)
-        rng = np.random.default_rng(seed)
-        starts = rng.choice(starts, size=min(128, len(starts)), replace=False)
-        rows = starts[:, None] + np.arange(length)  # (windows, length)
-        self.core = torch.tensor(train.core[starts])
-        self.action = encoded_actions(train)[rows]
-        self.next_core = torch.tensor(train.next_core[rows])
-        self.groups = [list(each) for each in train.task.core.geometry.vectors]
-        self.alone = sorted({*range(train.core.shape[1])}.difference(*self.groups))
-        self.std = in_one_unit(safe_std(torch.tensor(train.core)), train.task.core.geometry.vectors)
-
-    @torch.no_grad()
-    def __call__(self, model: EnsembleMLP) -> float:
-        """Mean over steps, windows and members."""
-        members, windows = model.num_members, len(self.core)
-        core = self.core.repeat(members, 1)
-        member = torch.arange(members).repeat_interleave(windows)
-        total = 0.0
-        for h in range(self.action.shape[1]):
-            change = model.predict_assigned(core, self.action[:, h].repeat(members, 1), member).mean
-            core = model.coordinates.move(core, change[:, : model.coordinates.change_dim])[0]
-            error = model.coordinates.distance(core, self.next_core[:, h].repeat(members, 1)) / self.std
-            total += float(self._size(error).clamp(max=10.0).nan_to_num(10.0).mean())
-        return total / self.action.shape[1]
-
-    def _size(self, error: Tensor) -> Tensor:
-        """Errors ``(n, dim)`` as one number each.
-
-        A loose body has thirteen numbers and many a contact that nothing foresees: by each of them it would
-        decide alone when an arm is known well enough. Its place, its rotation and either velocity count once.
-        """
-        if not self.groups:
-            return error.square().mean(1).sqrt()
-        vectors = [error[:, group].square().mean(1).sqrt() for group in self.groups]
-        return torch.stack([*error[:, self.alone].abs().T, *vectors]).mean(0)
 
 
 def encoded_actions(train: Transitions) -> Tensor:
@@ -272,7 +247,7 @@ def data_range(
     return low.astype(np.float32), high.astype(np.float32)
 
 
-def _windows(train: Transitions, rows: np.ndarray, length: int) -> np.ndarray:
+def windows(train: Transitions, rows: np.ndarray, length: int) -> np.ndarray:
     """Starts of windows that begin and end in ``rows``."""
     starts = np.intersect1d(train.window_starts(length), rows)
     inside: np.ndarray = starts[np.isin(starts + length - 1, rows)]
@@ -288,7 +263,7 @@ class _Batches:
 
     def draw(self) -> Tensor:
         if self.at + self.size > self.n:
-            noise = torch.rand(self.members, self.n, generator=self.generator)
+            noise = torch.rand(self.members, self.n, generator=self.generator, device=self.generator.device)
             self.order, self.at = noise.argsort(1), 0
         rows = self.order[:, self.at : self.at + self.size]
         self.at += self.size

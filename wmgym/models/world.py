@@ -18,7 +18,7 @@ from torch import Tensor
 from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import Provenance
-from wmgym.models.batching import alike, as_tensor, beside, one_hot
+from wmgym.models.batching import alike, as_tensor, beside, constant, one_hot
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
@@ -346,5 +346,5 @@ class WorldModel:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
         space = self.task.action_space
         if actions.whole(space):
-            return one_hot(space, action - torch.as_tensor(actions.first(space), device=action.device))
+            return one_hot(space, action - constant(np.asarray(actions.first(space)), action.device))
         return torch.clamp(action.flatten(1), *self.action_bounds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,13 +120,15 @@ class Mirror:
             angle = core @ _as(self.turn, like)
             obs = obs + sin(angle) @ _as(self.sine, like) + cos(angle) @ _as(self.cosine, like)
         if self.readouts:
-            obs[..., self.readouts] = state[..., dim:]
+            obs[..., _at(self.readouts, like)] = state[..., dim:]
         if self.wrapped:
-            obs[..., self.wrapped] = _wrap(obs[..., self.wrapped])
+            wrapped = _at(self.wrapped, like)
+            obs[..., wrapped] = _wrap(obs[..., wrapped])
         if self.low is not None and self.high is not None:
             obs = obs.clip(_as(self.low, like), _as(self.high, like))
         if self.classed:
-            obs[..., self.classed] = self._in_classes(obs[..., self.classed])
+            classed = _at(self.classed, like)
+            obs[..., classed] = self._in_classes(obs[..., classed])
         return obs
 
     def from_obs(self, obs: Array) -> Array:
@@ -133,6 +136,7 @@ class Mirror:
         state = obs @ _as(self.back, obs) + _as(self.rest, obs)
         if self.pairs:
             sines, cosines, factors, offsets = self.pairs
+            sines, cosines = _at(sines, obs), _at(cosines, obs)
             scale, shift = _as(factors, obs), _as(offsets, obs)
             angle = arctan2(
                 (obs[..., sines] - shift[0]) / scale[0], (obs[..., cosines] - shift[1]) / scale[1]
@@ -142,7 +146,7 @@ class Mirror:
                 angle = _wrap((angle - state[..., : self.shown.dim] @ known) @ _as(self.solve, obs))
             else:
                 angle = angle @ _as(self.solve, obs)
-            state[..., self.solved] = angle
+            state[..., _at(self.solved, obs)] = angle
         return state
 
     def _in_classes(self, readouts: Array) -> Array:
@@ -216,9 +220,29 @@ def _matrix(rows: int, columns: object) -> np.ndarray:
 
 
 def _as(constant: np.ndarray, like: Array) -> Array:
-    """The constant in the array's kind and type."""
+    """The constant in the array's kind and type, which nobody may change."""
     made = getattr(like, "new_tensor", None)
-    return constant.astype(like.dtype) if made is None else made(constant)
+    if made is None:
+        return constant.astype(like.dtype)
+    key = constant.tobytes(), constant.shape, like.dtype, like.device
+    found = _COPIES.get(key)
+    if found is None:
+        found = made(constant)
+        if not found.is_inference():  # else no gradient could flow past it later
+            if len(_COPIES) >= _MOST_COPIES:
+                _COPIES.clear()
+            _COPIES[key] = found
+    return found
+
+
+_COPIES: dict[Any, Array] = {}  # on their device, since to copy them at every step is to wait for it
+_MOST_COPIES = 512
+
+
+def _at(places: list[int], like: Array) -> Array:
+    """Places in an array, as something that indexes it."""
+    found = _as(np.array(places, float), like)
+    return found.astype(int) if isinstance(found, np.ndarray) else found.long()
 
 
 def _wrap(angle: Array) -> Array:
