@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 import wmgym
 from benchmarks.harness.results import ROOT, RUNS
@@ -231,11 +232,15 @@ def small_ships(env_id: str) -> bool:
 
 
 def distilled(env_id: str, teacher: wmgym.WorldModel) -> wmgym.WorldModel:
-    """A smaller twin of a world, without bounds."""
+    """A smaller twin of a world, without bounds: minutes of a GPU, or an hour of a core and more."""
+    config = dataclasses.replace(
+        CONFIG, batch_size=1_024, max_updates=40_000, eval_every=2_000,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )  # fmt: skip
     return once(
         f"worlds/{env_id}-twin",
         wmgym.load,
-        lambda: wmgym.distill(teacher, pool_data(env_id)),
+        lambda: wmgym.distill(teacher, pool_data(env_id), members=8, imagined_steps=2_400_000, config=config),
     )
 
 

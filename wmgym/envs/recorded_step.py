@@ -23,7 +23,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         read: tensors that were there before. A graph reads them where they lie, so they have to stay.
     """
 
-    _WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "repeat_interleave", "equal")
+    _WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "repeat_interleave", "equal")
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -32,22 +32,21 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._made: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
         name = func.__name__.partition(".")[0]
-        given = list(_tensors([*args, *(kwargs or {}).values()]))
+        given, made = list(_tensors([*args, *(kwargs or {}).values()])), list(_tensors([found]))
         masked = name.startswith("index") and any(each.dtype == torch.bool for each in _tensors(args[1:2]))
-        if name in self._WAITING or masked:
+        devices = {each.device.type for each in (*given, *made)}
+        numbers = name in ("_to_copy", "copy_") or any(each.ndim for each in given if each.is_cpu)
+        # A single number of the host's is passed on with the call, unless it is copied.
+        if name in self._WAITING or masked or (len(devices) > 1 and numbers):
             self.waits = True
         for tensor in given:
             place = tensor.untyped_storage().data_ptr()
             if place not in self._made:
                 self.read.setdefault(place, tensor)
-        found = func(*args, **(kwargs or {}))
-        self._made.update(each.untyped_storage().data_ptr() for each in _tensors([found]))
+        self._made.update(each.untyped_storage().data_ptr() for each in made)
         return found
-
-    def crosses(self, device: torch.device) -> bool:
-        """Whether numbers came from elsewhere; a single one is passed on with the call."""
-        return any(each.device.type != device.type and each.ndim for each in self.read.values())
 
 
 def _tensors(found: Any) -> Iterator[Tensor]:
@@ -58,11 +57,11 @@ def _tensors(found: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def fits(work: Callable[[], T], device: torch.device) -> tuple[T, bool]:
+def fits(work: Callable[[], T]) -> tuple[T, bool]:
     """Do the work, and say whether a graph can hold it."""
     with Watch() as watch:
         found = work()
-    return found, not watch.waits and not watch.crosses(device)
+    return found, not watch.waits
 
 
 def record(work: Callable[[], T], generator: torch.Generator) -> tuple[T, Callable[[], None]]:

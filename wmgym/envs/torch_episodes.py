@@ -72,8 +72,7 @@ class TorchEpisodes:
         self._state: WorldState | None = None
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=world.device)
         self._taken = 0
-        self._given: Tensor | None = None
-        self._replay: tuple[TorchStep, Callable[[], None]] | None = None
+        self._replay: tuple[Tensor, TorchStep, Callable[[], None]] | None = None
 
     @torch.no_grad()
     def reset(self, seed: int | None = None) -> Tensor:
@@ -105,45 +104,43 @@ class TorchEpisodes:
         if not actions.whole(self.world.task.action_space):
             action = action.to(torch.float32)
         self._taken += 1
-        if self._replay is None:
-            if not self.recordable or self._taken < _RECORD:
-                return self._advance(action)
-            if self._taken == _RECORD:  # two steps have packed the rows and filled what is made once
-                outcome, fit = fits(partial(self._advance, action), self.world.device)
-                if fit:
-                    self._record(action)
-                return outcome
+        if self._replay is not None:
+            given, outcome, replay = self._replay
+            given.copy_(action)
+            replay()
+            return TorchStep(*(getattr(outcome, part.name).clone() for part in fields(outcome)))
+        if not self.recordable or self._taken != _RECORD:
             return self._advance(action)
-        assert self._given is not None
-        self._given.copy_(action)
-        outcome, replay = self._replay
-        replay()
-        return TorchStep(*(getattr(outcome, part.name).clone() for part in fields(outcome)))
+        outcome, fit = fits(partial(self._advance, action))
+        if fit:
+            self._record(action.clone())
+        return outcome
 
     @property
     def recordable(self) -> bool:
         """Whether the world's device knows graphs."""
         return self.world.device.type == "cuda"
 
-    def _record(self, action: Tensor) -> None:
-        """Record a step that takes its state from the same tensors each time, and leaves the next there."""
+    def _record(self, given: Tensor) -> None:
+        """Record a step that takes its state and ``given`` actions from the same tensors each time.
+
+        It leaves the next state where it took the last one from.
+        """
         assert self._state is not None
         dim, full, elapsed = self.world.task.core.dim, self._state.full.clone(), self._elapsed.clone()
         carry = _parts(self._state.carry)
         state = replace(self._state, core=full[:, :dim], shown=full[:, dim:])
         state.keep_full(full)
-        self._given, self._state, self._elapsed = action.clone(), state, elapsed
+        self._state, self._elapsed = state, elapsed
 
         def work() -> TorchStep:
-            assert self._given is not None
-            assert self._state is not None
-            outcome = self._advance(self._given)
+            outcome = self._advance(given)
             for held, new in zip((full, elapsed, *carry), self._moving(), strict=True):
                 held.copy_(new)
             self._state, self._elapsed = state, elapsed
             return outcome
 
-        self._replay = record(work, self._generator)
+        self._replay = given, *record(work, self._generator)
 
     def _moving(self) -> tuple[Tensor, ...]:
         """All that a step changes."""
@@ -196,4 +193,4 @@ def _parts(carry: Carry) -> tuple[Tensor, ...]:
     return () if carry is None else carry if isinstance(carry, tuple) else (carry,)
 
 
-_RECORD = 3
+_RECORD = 3  # after two steps the rows are packed, and what is made once is there

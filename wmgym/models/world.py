@@ -19,6 +19,7 @@ from wmgym.io import artifacts
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import Provenance
 from wmgym.models.batching import alike, as_tensor, beside, constant, one_hot
+from wmgym.models.config import check_device
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import PROPAGATIONS, Dynamics, Precision, Propagation
 from wmgym.models.ensemble import EnsembleMLP
@@ -115,15 +116,14 @@ class WorldModel:
         """Ends ``(action_dim,)`` of a Box of actions."""
         space = self.task.action_space
         assert isinstance(space, spaces.Box)
-        low, high = (side.reshape(-1).astype(np.float32) for side in (space.low, space.high))
-        return torch.tensor(low, device=self.device), torch.tensor(high, device=self.device)
+        sides = (side.reshape(-1).astype(np.float32) for side in (space.low, space.high))
+        return tuple(torch.tensor(side, device=self.device) for side in sides)
 
     @cached_property
     @torch.inference_mode(False)
     def std_scale(self) -> Tensor:
         """Factors of noise ``(target_dim,)``."""
-        table = self.calibration
-        scale = np.ones(self.dynamics.target_dim) if table is None else table.std_scale
+        scale = np.ones(self.dynamics.target_dim) if self.calibration is None else self.calibration.std_scale
         return torch.tensor(scale.astype(np.float32), device=self.device)
 
     @cached_property
@@ -142,12 +142,12 @@ class WorldModel:
         return Search(self.support, self.coordinates, self.device)
 
     def to(self, device: torch.device | str, precision: Precision = "float32") -> WorldModel:
-        """A copy of this world on another device; ``precision`` is that of its networks' hidden layers."""
+        """A copy on another device (ValueError where it is not there); ``precision`` is of hidden layers."""
+        check_device(device)
         dynamics, readout = copy.deepcopy(self.dynamics), copy.deepcopy(self.readout)
         outcomes, flags = copy.deepcopy(self.outcomes), copy.deepcopy(self.flags)
-        models = [dynamics, readout, *([] if flags is None else [flags.network])]
-        models += [] if outcomes is None else [outcomes.network, outcomes.rewards]
-        for model in models:
+        learned = [] if outcomes is None else [outcomes.network, outcomes.rewards]
+        for model in (dynamics, readout, flags and flags.network, *learned):
             if isinstance(model, torch.nn.Module):
                 model.to(device)
             if isinstance(model, EnsembleMLP):
