@@ -77,7 +77,8 @@ def on_gpu() -> str:
         f"`to_torch`, {few:,} envs, launched one by one", f"`to_torch`, {few:,} envs", "`to_torch`",
         "with a policy", "with a policy, bfloat16",
     ]  # fmt: skip
-    return table(head, rows) if rows else "Not measured yet."
+    cards = ", ".join(sorted({r["device"] for r in every}))
+    return f"{table(head, rows)}\n\nThe GPU was one {cards}." if rows else "Not measured yet."
 
 
 def ways() -> str:
