@@ -119,7 +119,8 @@ def goals(rows: list[Row]) -> list[Row]:
     return [
         target("on one H100-class GPU, policy included, float32: million steps/s", "HalfCheetah >= 20",
                with_policy, None if there is None else there >= 20),
-        target("on one H100-class GPU, policy included, hidden layers in bfloat16: million steps/s", "none set", half, True),
+        target("on one H100-class GPU, policy included, hidden layers in bfloat16: million steps/s",
+               "none set", half, True),
         target("without a policy, against mujoco.rollout on all cores of that machine", "none set", beside,
                True),
         target(f"a recorded graph against launching one by one, {SIZES[0]:,} envs", "none set", graph, True),
