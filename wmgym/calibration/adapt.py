@@ -23,6 +23,7 @@ from wmgym.models.fit import hold_out
 from wmgym.models.residual import ResidualDynamics
 from wmgym.models.residual_fit import residual
 from wmgym.models.rollout_error import RolloutError
+from wmgym.models.state_unit import state_unit
 from wmgym.models.support import sample_support
 from wmgym.models.training_loop import (
     FitState,
@@ -184,8 +185,8 @@ def _error(world: WorldModel, data: Transitions, held: np.ndarray, seed: int) ->
     starts = np.intersect1d(data.window_starts(1), held)
     rng = np.random.default_rng(seed)
     starts = np.sort(rng.choice(starts, min(_WINDOWS, len(starts)), replace=False))
-    unit = data.core.std(0)
-    unit = np.where(unit < 1e-8, 1.0, unit)
+    seen = None if world.support is None else world.support.core
+    unit = state_unit(data.core, data.task.core.geometry, seen)
     sizes = [
         np.nanmedian((step.error / unit).mean(1))
         for step in open_loop_steps(world, data, starts, _HORIZON, "member", seed)

@@ -84,7 +84,7 @@ def calibrate(
     longest = int(calib.lengths.max())
     horizon = min(horizon or longest, longest)
     starts = spread_starts(calib, _MAX_WINDOWS)
-    blank = marginal_calibration(calib, noise_scale(world, calib, starts, seed), level)
+    blank = marginal_calibration(calib, noise_scale(world, calib, starts, seed), level, world.support)
 
     def replay(unit: Unit[Propagation], tell: Advance) -> dict[str, np.ndarray]:
         steps, scaled = [], world.with_calibration(blank)

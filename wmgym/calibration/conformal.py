@@ -11,6 +11,8 @@ from wmgym.calibration.open_loop import OpenLoopStep, spread
 from wmgym.data.transitions import Transitions
 from wmgym.models.dynamics import PROPAGATIONS
 from wmgym.models.error_bounds import SMALLEST_DISAGREEMENT, Calibration
+from wmgym.models.state_unit import state_unit
+from wmgym.models.support import Support
 
 Scores: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Values ``(n, d)``, and the group ``(n,)`` of those that depend on each other."""
@@ -105,10 +107,19 @@ def _tables(
     return steps, by_step, by_disagreement
 
 
-def marginal_calibration(calib: Transitions, std_scale: np.ndarray, level: float) -> Calibration:
-    """A calibration without bounds by step: all it knows is the marginal range of held-out states."""
+def marginal_calibration(
+    calib: Transitions, std_scale: np.ndarray, level: float, support: Support | None = None
+) -> Calibration:
+    """A calibration without bounds by step: all it knows is the marginal range of held-out states.
+
+    Args:
+        calib: held-out episodes.
+        std_scale: see ``Calibration``.
+        level: likewise.
+        support: what is known of the fit's data, see ``state_unit``.
+    """
     core, dim = calib.core, calib.core.shape[1]
-    center, std = np.median(core, axis=0), core.std(0)
+    center = np.median(core, axis=0)
     none = {propagation: np.zeros((0, dim), np.float32) for propagation in PROPAGATIONS}
     steps = {propagation: np.zeros(0, np.float32) for propagation in PROPAGATIONS}
     return Calibration(
@@ -122,7 +133,7 @@ def marginal_calibration(calib: Transitions, std_scale: np.ndarray, level: float
         windows=np.zeros(0, np.int64),
         episodes=calib.num_episodes,
         coverage=none,
-        data_std=np.where(std < 1e-8, 1.0, std).astype(np.float32),
+        data_std=state_unit(core, calib.task.core.geometry, None if support is None else support.core),
         center=center.astype(np.float32),
         reach=_reach(calib, np.abs(core - center), level).astype(np.float32),
         fingerprints=calib.fingerprints(),

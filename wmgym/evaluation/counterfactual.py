@@ -15,6 +15,7 @@ from wmgym.data.branch import branch, record
 from wmgym.data.transitions import Transitions, concat
 from wmgym.evaluation.findings import Alternative, Counterfactual
 from wmgym.models.dynamics import Propagation
+from wmgym.models.state_unit import state_unit
 from wmgym.models.world import WorldModel
 from wmgym.tasks import actions
 from wmgym.tasks.actions import ActionSpace
@@ -63,10 +64,11 @@ def counterfactual(
                     if outcome is None:
                         return Counterfactual(STEPS, (), "the real env does not repeat an episode exactly")
                     branches.setdefault(kind, []).append(outcome)
-    scale = np.concatenate([own.core for own in data.values()]).std(0)
+    seen = None if world.support is None else world.support.core
+    unit = state_unit(np.concatenate([own.core for own in data.values()]), world.task.core.geometry, seen)
     return _compare(
         world, {kind: concat(parts) for kind, parts in branches.items()},
-        np.where(scale < 1e-8, 1.0, scale).astype(np.float32), propagation, seed,
+        unit, propagation, seed,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import STRICT
 from wmgym.models.drive import PASSES, WORTH, Drive, DriveSearch, half_ranges
+from wmgym.models.state_unit import state_unit
 from wmgym.tasks.actions import encoded, first
 from wmgym.tasks.shift import shift
 from wmgym.tasks.task import EnvFactory, Task, alike, make_task
@@ -158,8 +159,7 @@ def identify(
     rng = np.random.default_rng(seed)
     starts = np.sort(rng.choice(starts, min(_WINDOWS, len(starts)), replace=False))
     rows = starts[:, None] + np.arange(_STEPS)
-    unit = log.core.std(0)
-    unit = np.where(unit < 1e-8, 1.0, unit)
+    unit = state_unit(log.core, log.task.core.geometry)
     if task.core.layout is not None:  # behind the physical state, nothing is MuJoCo's
         physical = sum(values.shape[-1] for values in task.core.layout.parts(log.core[:1]).values())
         unit[physical:] = np.inf

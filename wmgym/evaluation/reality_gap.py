@@ -24,6 +24,7 @@ from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.parting import Contacts, diagnosis
 from wmgym.evaluation.reality import ContactGap, Diagnosis, DimensionGap, RealityGap, ReturnGap, StepGap
 from wmgym.evaluation.sides import Sides, sides
+from wmgym.models.state_unit import state_unit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
@@ -98,8 +99,7 @@ def gap(
     starts = spread(data.window_starts(horizon), _WINDOWS)
     bounded = world.calibration is not None
     every = stacked(open_loop_steps(world, data, starts, horizon, "member", seed, trust=bounded))
-    unit = data.core.std(0)
-    unit = np.where(unit < 1e-8, 1.0, unit)
+    unit = state_unit(data.core, data.task.core.geometry)
     touching = Contacts(both.robot if both.robot.has_env else world.task)
     at_start = touching.names(data.core[starts])
     error = np.minimum(np.nan_to_num(every.error / unit, nan=1e6), 1e6)  # (horizon, windows, core_dim)

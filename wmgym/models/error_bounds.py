@@ -38,7 +38,8 @@ class Calibration:
         coverage: for each propagation ``(2, horizon)`` share of held-out errors inside the bound by the step
             and inside the bound given disagreement, when each policy (each episode, where one policy made
             all) is judged by a bound made from the others; NaN at steps where this was not measured.
-        data_std: ``(core_dim,)`` of the held-out data, the unit of normalised errors.
+        data_std: ``(core_dim,)``, the unit of normalised errors: the standard deviation of the held-out data,
+            and no less than a quarter of that of the data that the world was fitted to, see ``state_unit``.
         center: ``(core_dim,)`` median of the held-out data.
         reach: ``(core_dim,)`` distance from ``center`` that held-out states keep with probability ``level``;
             no bound is wider than this marginal state range.

@@ -129,7 +129,7 @@ class WorldModel:
     @cached_property
     @torch.inference_mode(False)
     def data_std(self) -> Tensor:
-        """Of the calibration's data ``(core_dim,)``."""
+        """The calibration's unit of errors ``(core_dim,)``."""
         if self.calibration is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         return torch.tensor(np.float32(self.calibration.data_std), device=self.device)
@@ -312,7 +312,7 @@ class WorldModel:
     def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
         """How far two members' paths are apart ``(batch, core_dim)`` after ``elapsed`` ``(batch,)`` steps.
 
-        In standard deviations of the calibration data; see ``wmgym.models.error_bounds``.
+        In units of ``data_std``; see ``wmgym.models.error_bounds``.
         """
         distance = self.coordinates.distance(state.core, state.companion) / self.data_std
         now, total = (x.detach().cpu().numpy() for x in (distance, state.cumulative_disagreement))
