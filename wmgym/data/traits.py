@@ -21,10 +21,12 @@ _STARTS = (-0.5, 0.0)  # where an interval of one turn usually begins, in turns
 def with_traits(data: Transitions) -> Transitions:
     """The same transitions, of a task whose geometry knows what they tell.
 
-    Only where the observation is the state, as in tasks of which nothing else is known.
+    Only where the observation is the state, as in tasks of which nothing else is known. The model of a robot
+    knows better: its joints do not wrap because none turned far in these data.
     """
     core = data.task.core
-    if data.task.from_table or not core.geometry.of_single_numbers or not np.array_equal(data.core, data.obs):
+    known = data.task.from_table or core.layout is not None
+    if known or not core.geometry.of_single_numbers or not np.array_equal(data.core, data.obs):
         return data
     return replace(data, task=replace(data.task, core=replace(core, geometry=geometry_of(data))))
 

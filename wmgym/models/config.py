@@ -127,7 +127,7 @@ class EnsembleConfig:
         core, inputs = self.geometry, first[1]
         # A dimension is seen or free; coordinates of a user's own may see several in one.
         if not (
-            0 < self.action_dim <= inputs
+            0 <= self.action_dim <= inputs
             and 0 <= core.dim <= 16 * inputs + len(core.free)
             and 0 <= core.displacement_dim <= self.target_dim
         ):

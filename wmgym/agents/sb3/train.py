@@ -139,6 +139,8 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     usable = {"Box": BOX_ALGORITHMS, "Discrete": DISCRETE_ALGORITHMS}.get(kind, ("PPO", "A2C"))
     if name not in usable:
         raise ValueError(f"{name} takes no {kind} actions; algorithms that do: {', '.join(usable)}")
+    if 0 in (env.action_space.shape or ()):
+        raise ValueError("no action has a number here, so there is no policy to train")
     if name not in DISCRETE_ALGORITHMS:
         refuse_fixed(env.action_space, name)
     home = sb3_contrib if hasattr(sb3_contrib, name) else stable_baselines3
