@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wmgym.data.importers.columns import Roles, matrix, seconds, vector
+from wmgym.data.importers.ends import ends_of
 from wmgym.data.importers.table import Table
 from wmgym.data.odd_columns import taking_turns
 from wmgym.tasks.goals import refuse_images
@@ -82,23 +83,17 @@ def usable_rows(table: Table, roles: Roles, scale: Mapping[str, Any]) -> Rows:
     begins[:1] = True
     if episode is not None:
         begins[1:] |= np.diff(episode) != 0
-    ends = ended | cut
-    if following is None and episode is not None:  # a last row after the flagged one is where that step led
-        last = np.append(begins[1:], True)
-        shown = ends[:-1] & ~begins[1:] & last[1:]
-        begins[1:] |= ends[:-1] & ~shown
-    else:
-        shown = np.zeros(max(n - 1, 0), bool)
-        begins[1:] |= ends[:-1]
     if following is None:
-        lost["end"] = int(ended.sum() - ended[:-1][shown].sum())
-        known = np.append(shown, False)
-        ended = ended & known
-        unknown = ~np.isfinite(action).all(1) | (False if reward is None else ~np.isfinite(reward))
+        acted = np.isfinite(action).all(1)
+        idle, named = (action == 0).all(1), episode is not None
+        ends = ends_of(ended, cut, begins, acted, idle, obs, named)
+        ended, begins, lost["end"] = ends.ended, ends.begins, ends.unknown
+        unknown = ~acted | (False if reward is None else ~np.isfinite(reward))
         stops |= unknown
         bad = ~np.isfinite(obs).all(1)
         lost["step"] = int((unknown & ~bad & ~np.append(begins[1:], True)).sum())
     else:
+        begins[1:] |= (ended | cut)[:-1]
         bad = ~(np.isfinite(obs).all(1) & np.isfinite(action).all(1) & np.isfinite(following).all(1))
         bad |= False if reward is None else ~np.isfinite(reward)
     if time is not None:
