@@ -1,4 +1,4 @@
-"""Time stamps: where the clock breaks, whether its jitter is real, and runs on a regular grid of time."""
+"""Time stamps: where the clock breaks, how irregular it is, and runs on a regular grid of time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wmgym.data.importers.runs import Run
 REGULAR = 0.01  # stamps that deviate by no more than this share of a period are regular
 _GAP = 1.5  # periods without a row after which a new run begins, so that no step of a run is made up
 _FEW = 5  # steps of a recording from which it has a period of its own
-_SAMPLED = 0.5  # share of the stamps' jitter that the observations must follow for it to be real
+_MEASURED = 1_000.0  # squares of rows' places in their runs from which these tell the time between rows
 
 
 def period(times: list[np.ndarray]) -> float:
@@ -26,9 +26,7 @@ def period(times: list[np.ndarray]) -> float:
     ahead = steps[steps > 0]
     if not len(ahead):
         raise ValueError("the time column never advances; pass time=[] and dt= if it is no clock")
-    median = float(np.median(ahead))
-    rate = round(1 / median)
-    return 1 / rate if rate and abs(1 / median - rate) < 0.005 * rate else median
+    return _whole_hertz(float(np.median(ahead)))
 
 
 def periods(rows: Sequence[Rows], step: float) -> list[float]:
@@ -74,25 +72,20 @@ def longest(
     return [max(usual, _GAP * each) if max_gap is None else max_gap for each in own]
 
 
-def jitter_is_real(runs: list[Run]) -> bool:
-    """Whether rows were sampled at the times that their stamps say, or regularly and only stamped late.
+def settled(runs: Sequence[Run], step: float) -> tuple[list[Run], float]:
+    """Runs, and the time between their rows, now that a line through the stamps of each can tell it.
 
-    Sampled later, an observation has moved on further: its change over a row is its local velocity times the
-    stamped duration. The slope of that relation is 1 where jitter is real and 0 where it is not.
+    Jitter of single stamps moves the median of their differences, and hardly that line.
     """
     above = below = 0.0
     for run in runs:
-        t, x = run.time, run.obs
-        if t is None or len(t) < 4:
-            continue
-        velocity = (x[3:] - x[:-3]) / (t[3:] - t[:-3])[:, None]
-        late = velocity * (np.diff(t)[1:-1] - run.period)[:, None]
-        change = np.diff(x, axis=0)[1:-1] - velocity * run.period
-        above, below = above + (late * change).sum(0), below + (late**2).sum(0)
-    usable = np.asarray(below) > 0
-    if not usable.any():
-        return True
-    return bool(np.median(np.asarray(above)[usable] / np.asarray(below)[usable]) > _SAMPLED)
+        if run.time is not None and run.period == step:
+            place = np.arange(len(run.time)) - (len(run.time) - 1) / 2
+            above, below = above + float(place @ (run.time - run.time[0])), below + float(place @ place)
+    if below < _MEASURED:
+        return list(runs), step
+    found = _whole_hertz(above / below)
+    return [replace(run, period=found) if run.period == step else run for run in runs], found
 
 
 def irregularity(runs: list[Run]) -> tuple[float, float]:
@@ -154,6 +147,11 @@ def resample(run: Run, dt: float, held: bool = False) -> Run | None:
         unobserved=moved,
         time=grid,
     )
+
+
+def _whole_hertz(period: float) -> float:
+    rate = round(1 / period)
+    return 1 / rate if rate and abs(1 / period - rate) < 0.005 * rate else period
 
 
 def _mean_over(grid: np.ndarray, t: np.ndarray, held: np.ndarray) -> np.ndarray:

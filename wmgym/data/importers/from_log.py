@@ -23,6 +23,7 @@ from wmgym.data.importers.columns import (
     time_unit,
     unused_clock,
 )
+from wmgym.data.importers.jitter import jitter_is_real
 from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
 from wmgym.data.importers.rows import Rows, usable_rows, wrapped
@@ -192,11 +193,13 @@ def _runs(
         return runs, step, Summary(rows, turns)
     parts = [part for each in rows for part in _stamps(each.time, each.begins)]
     step = clock.period(parts)
-    own, target = clock.periods(rows, step), dt or step
-    gaps = clock.longest(rows, own, step, target, max_gap)
+    own = clock.periods(rows, step)
+    gaps = clock.longest(rows, own, step, dt or step, max_gap)
     runs = [run for each in zip(rows, own, gaps, strict=True) for run in cut(*each, turns)]
+    runs, step = clock.settled(runs, step)
+    target, own = dt or step, [run.period for run in runs]
     off, drift = clock.irregularity(runs)
-    regular = drift < clock.REGULAR or not clock.jitter_is_real(runs)
+    regular = drift < clock.REGULAR or not jitter_is_real(runs)
     if not regular or any(abs(target - each) > clock.REGULAR * each for each in own):
         if regular:
             runs = [clock.straightened(run) for run in runs]
