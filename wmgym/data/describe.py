@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +11,11 @@ import numpy as np
 
 from wmgym.data.columns import in_float32
 from wmgym.data.transitions import Transitions
+from wmgym.tasks.layout import Core, Symmetry
 from wmgym.tasks.mjcf.columns import Recorded, find_shown
 from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
+from wmgym.tasks.mjcf.robot import Robot
+from wmgym.tasks.mjcf.shown import Found
 from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task, with_core
 
@@ -41,7 +46,7 @@ def settle(data: Transitions, columns: Any) -> Transitions:
     )
     found = find_shown(robot, steps)
     names = tuple(f"obs_{k}" for k in found.kept)
-    core = core_of(settled(robot, found, names, _model(data.task), steps.core))
+    core = _core(data.task, robot, found, names, steps.core)
     taken = list(found.kept)
     return replace(
         data,
@@ -51,11 +56,24 @@ def settle(data: Transitions, columns: Any) -> Transitions:
     )
 
 
-def _model(task: Task) -> Any:
-    """The compiled model of the real env."""
-    env = task.make()
-    try:
-        found = simulation(env)
-        return found and found[0]
-    finally:
-        env.close()
+def _core(task: Task, robot: Robot, found: Found, names: tuple[str, ...], states: np.ndarray) -> Core:
+    """The core with what the compiled model of the real env says of physical states ``(n, dim)``."""
+    with contextlib.closing(task.make()) as env:
+        live = simulation(env)
+        core = core_of(settled(robot, found, names, live and live[0], states))
+        return replace(core, symmetries=_symmetries(task, env, found, states))
+
+
+def _symmetries(task: Task, env: Any, found: Found, states: np.ndarray) -> tuple[Symmetry, ...]:
+    from wmgym.tasks.mjcf.symmetries import find_symmetries  # imports MuJoCo
+
+    kept = range(states.shape[1], states.shape[1] + len(found.kept))
+    if not set(kept) <= set(found.fixed):
+        return ()  # nothing says how a mirrored env would remember what it does
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            every = find_symmetries(env, task.action_space, states, frozenset(found.fixed))
+        except Exception:  # of an env that cannot be where its own steps have not led
+            return ()
+    still = tuple((i, 1) for i in kept)
+    return tuple(replace(each, core=(*each.core, *still)) for each in every)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.layout import ModelLayout
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task, with_core
@@ -22,15 +23,20 @@ READ_AS = (
 def laid_out(data: T, task: Task) -> T:
     """Transitions in a task's layout, where both are of a robot that its own model describes.
 
-    What observations show, and what of them follows the physical state, was found in each collection apart.
-    Other data, and those of another robot, come back as they are.
+    What observations show, what of them follows the physical state, and which symmetries the robot has, was
+    found in each collection apart; of symmetries those stay that both have. Other data, and those of another
+    robot, come back as they are.
     """
     found: Any = data
     own, wanted = found.task.core.layout, task.core.layout
     if not (isinstance(own, ModelLayout) and isinstance(wanted, ModelLayout)):
         return data
-    if own == wanted or own.sizes != wanted.sizes:
+    if own.sizes != wanted.sizes:
         return data
+    if own == wanted:
+        shared = _shared(found.task.core, task.core)
+        same: T = replace(found, task=with_core(found.task, shared))
+        return data if shared is found.task.core else same
     count, kept = sum(wanted.sizes), list(wanted.kept)
     if found.obs.shape[1] != len(wanted.shown.columns):
         return data
@@ -38,8 +44,18 @@ def laid_out(data: T, task: Task) -> T:
         np.concatenate([state[:, :count], obs[:, kept]], 1)
         for state, obs in ((found.core, found.obs), (found.next_core, found.next_obs))
     )
-    laid: T = replace(found, task=with_core(found.task, task.core), core=core, next_core=next_core)
+    told = with_core(found.task, _shared(task.core, found.task.core))
+    laid: T = replace(found, task=told, core=core, next_core=next_core)
     return laid
+
+
+def _shared(core: Core, other: Core) -> Core:
+    """A core with those of its symmetries that another one of the same robot has."""
+    assert isinstance(core.layout, ModelLayout)
+    count = sum(core.layout.sizes)
+    held = {(each.core[:count], each.action) for each in other.symmetries}
+    kept = tuple(each for each in core.symmetries if (each.core[:count], each.action) in held)
+    return core if kept == core.symmetries else replace(core, symmetries=kept)
 
 
 def settled_as(task: Task, other: Task) -> Task:
@@ -50,7 +66,8 @@ def settled_as(task: Task, other: Task) -> Task:
     robot = task.robot
     if robot is None or other.core.layout is None or other.core.names[: len(robot.names)] != robot.names:
         return task
-    return replace(with_core(task, other.core), robot=None)
+    core = replace(other.core, symmetries=())  # nothing says that this robot has them too
+    return replace(with_core(task, core), robot=None)
 
 
 def refuse_unlike(log: Task, nominal: Task) -> None:

@@ -274,6 +274,7 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
     for part in parts[1:]:
         if not same_env(part.task, head.task):
             raise ValueError(f"cannot join data of {difference(head.task, part.task)}")
+        head = laid_out(head, part.task)  # of its symmetries those stay that all parts have
         if part.source != head.source or part.versions != head.versions:
             raise ValueError("cannot join real with imagined data, or data of different library versions")
         if (part.reward is None) != (head.reward is None):

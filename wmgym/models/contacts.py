@@ -27,9 +27,16 @@ class ContactFeatures(Tables):
     Inside, batches come last and vectors' axes first, since sums over a first axis are fast.
     """
 
-    def __init__(self, contacts: Contacts, free: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        contacts: Contacts,
+        free: tuple[int, ...],
+        near: tuple[float, float] = _NEAR,
+        slow: tuple[float, float] = _SLOW,
+    ) -> None:
         """Prepare constants; ``free`` are core dimensions that do not matter."""
         super().__init__()
+        self.near, self.slow = near, slow
         self.parts, self.base = contacts.parts, contacts.base
         self._singles = [k for k, part in enumerate(self.parts) if part.kind in ("hinge", "slide")]
         self._free = set(free)
@@ -85,7 +92,7 @@ class ContactFeatures(Tables):
         moves = [[turned or i in pair.axes for pair, _ in rows] for i in range(3)]
         every = np.array(moves, bool)
         speeds = np.concatenate([np.ones((int(along), len(rows)), bool), every])
-        blocks = [np.ones((len(_NEAR), len(rows)), bool), *[speeds] * len(_SLOW), *[every] * normal]
+        blocks = [np.ones((len(self.near), len(rows)), bool), *[speeds] * len(self.slow), *[every] * normal]
         return [bool(each) for block in blocks for each in block.reshape(-1)]
 
     def forward(self, core: Array) -> Array:
@@ -126,9 +133,9 @@ class ContactFeatures(Tables):
     def _seen(self, distance: Array, speeds: Array, normal: Array | None = None) -> list[Array]:
         """Distances ``(rows, n)``, velocities and normals ``(3, rows, n)``, as far as they are near."""
         lib = library(distance)
-        near = [lib.tanh(distance / scale) for scale in _NEAR]
+        near = [lib.tanh(distance / scale) for scale in self.near]
         close = 0.5 - 0.5 * near[-1]  # 0 far away, 1 deep inside
-        parts = [*near, *(close * lib.tanh(speeds / slow) for slow in _SLOW)]
+        parts = [*near, *(close * lib.tanh(speeds / slow) for slow in self.slow)]
         return parts if normal is None else [*parts, close * normal]
 
     def _outside(self, at: Array) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ from wmgym.models.outcomes import find_outcomes
 from wmgym.models.regression import fit_regression, normalise
 from wmgym.models.rollout_error import RolloutError
 from wmgym.models.support import sample_support
-from wmgym.models.symmetry import views
+from wmgym.models.symmetry import expressible, views
 from wmgym.models.training_loop import (
     FitState,
     data_range,
@@ -195,8 +195,9 @@ def _fit_ensemble(
     )
     model = warm_start.continued(begin and begin.dynamics) or kind(shape, generator)
     model.use_precision(config.precision)
-    # A learned reward or termination may tell left from right.
-    symmetries = task.core.symmetries if task.reward is not None and task.terminated is not None else ()
+    # A learned reward may tell left from right: where it is all that is predicted, nothing is mirrored.
+    symmetries = task.core.symmetries if changes else ()
+    symmetries = expressible(symmetries, model.coordinates, task.action_dim)
     seen = views(symmetries, model.coordinates, task.action_dim)
     features = model.features(torch.tensor(train.core), encoded_actions(train))
     wanted = targets(train, model.coordinates, model.target_dim)

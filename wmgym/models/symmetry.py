@@ -8,16 +8,20 @@ each is a permutation with signs, which costs a batch next to nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wmgym.models.batching import constant
+from wmgym.models.contacts import ContactFeatures
 from wmgym.models.coordinates import Coordinates, Label
 from wmgym.models.rotations import multiply
 from wmgym.tasks.layout import Geometry, Placement, Symmetry
+
+_CORES, _SAME = 32, 1e-4  # random ones, and the largest difference, of the largest value, of equal numbers
+_WIDE, _FAST = (3.0, 7.0), (11.0, 29.0)  # metres, and metres a second
 
 
 def mapped(symmetry: Symmetry, geometry: Geometry, core: Tensor) -> Tensor:
@@ -48,16 +52,19 @@ class Views:
         input_signs: likewise, 1 or -1.
         targets: ``(views, target_dim)`` int64.
         target_signs: likewise.
+        symmetries: all but the identity, which comes first.
     """
 
     inputs: Tensor
     input_signs: Tensor
     targets: Tensor
     target_signs: Tensor
+    symmetries: tuple[Symmetry, ...]
 
     def to(self, device: torch.device | str) -> Views:
         """The same on another device."""
-        return Views(*(getattr(self, part.name).to(device) for part in fields(self)))
+        names = ("inputs", "input_signs", "targets", "target_signs")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def of(self, inputs: Tensor, targets: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets ``(members, batch, dim)`` of each row's ``view`` ``(members, batch)`` int64."""
@@ -84,7 +91,23 @@ def views(symmetries: tuple[Symmetry, ...], coordinates: Coordinates, action_dim
         return None
     seen = (*coordinates.feature_labels, *(("action", i) for i in range(action_dim)))
     inputs = _permutations(seen, symmetries, coordinates.geometry)
-    return Views(*inputs, *_permutations(coordinates.change_labels, symmetries, coordinates.geometry))
+    targets = _permutations(coordinates.change_labels, symmetries, coordinates.geometry)
+    return Views(*inputs, *targets, symmetries)
+
+
+def expressible(
+    symmetries: tuple[Symmetry, ...], coordinates: Coordinates, action_dim: int
+) -> tuple[Symmetry, ...]:
+    """Those that are permutations with signs in a network's coordinates."""
+
+    def possible(symmetry: Symmetry) -> bool:
+        try:
+            views((symmetry,), coordinates, action_dim)
+        except ValueError:
+            return False
+        return True
+
+    return tuple(each for each in symmetries if possible(each))
 
 
 def _permutations(
@@ -93,7 +116,11 @@ def _permutations(
     """Columns and signs ``(views, labels)`` that each view takes, the robot's own first."""
     column = {label: k for k, label in enumerate(labels)}
     found = [[(label, 1) for label in labels]]
-    found += [[_image(label, symmetry, g) for label in labels] for symmetry in symmetries]
+    for symmetry in symmetries:
+        touch = _contacts(symmetry, g) if any(kind == "contact" for kind, _ in labels) else []
+        found.append(
+            [touch[i] if kind == "contact" else _image((kind, i), symmetry, g) for kind, i in labels]
+        )
     if any(source not in column for each in found for source, _ in each):
         raise ValueError("this symmetry moves a number to where the network does not see it")
     return (
@@ -108,6 +135,8 @@ def _image(label: Label, symmetry: Symmetry, g: Geometry) -> tuple[Label, int]:
     if kind in ("clearance", "forward", "upward"):
         scale, foot = divmod(i, len(g.feet))
         return (kind, scale * len(g.feet) + _foot(symmetry, g, foot)), 1
+    if kind == "axes" or (kind == "rotation" and symmetry.turn == 0.0):
+        return _turned(label, symmetry, g)
     if kind in ("up", "rotation"):
         source, sign = _axes(symmetry, g, axial=kind == "rotation")[i]
     elif kind == "body" and g.quaternion is not None:
@@ -140,6 +169,40 @@ def _axes(symmetry: Symmetry, g: Geometry, *, axial: bool) -> list[tuple[int, in
     if np.abs(np.abs(signs) - 1).max() > 1e-6:
         raise ValueError("this symmetry is no permutation with signs: it turns by no quarter")
     return [(int(axis), round(sign)) for axis, sign in zip(largest, signs, strict=True)]
+
+
+def _turned(label: Label, symmetry: Symmetry, g: Geometry) -> tuple[Label, int]:
+    """Of a rotation vector, or of an orientation's matrix of which two rows are seen."""
+    kind, i = label
+    turns, size = (g.quaternions, 3) if kind == "rotation" else (g.rotations, 6)
+    k, i = divmod(i, size)
+    images = [symmetry.core[turns[k] + j] for j in range(4)]
+    at = images[0][0]
+    axes = [(source - at - 1, sign) for source, sign in images[1:]]
+    if at not in turns or images[0][1] != 1 or {axis for axis, _ in axes} != {0, 1, 2}:
+        raise ValueError("this symmetry takes a rotation's numbers apart")
+    if kind == "rotation":
+        axis, sign = axes[i]
+        return (kind, size * turns.index(at) + axis), sign
+    (row, one), (column, other) = axes[i // 3], axes[i % 3]  # axial signs, whose product is that of vectors
+    return (kind, size * turns.index(at) + 3 * row + column if row < 2 else -1), one * other
+
+
+def _contacts(symmetry: Symmetry, g: Geometry) -> list[tuple[Label, int]]:
+    """Images of what is seen of contacts: compared at random cores, in units in which nothing is far away."""
+    seen = ContactFeatures(g.contacts, g.free, _WIDE, _FAST)
+    core = torch.randn(_CORES, g.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here, there = seen(core), seen(mapped(symmetry, g, core))
+    found = list[tuple[Label, int]]()
+    for wanted in there.T:
+        unit = wanted.abs().max().clamp(min=1e-9)
+        apart = [(here.T - sign * wanted).abs().max(1).values / unit for sign in (1, -1)]
+        source, sign = min(((int(each.argmin()), s) for each, s in zip(apart, (1, -1), strict=True)),
+                           key=lambda pair: float(apart[pair[1] < 0][pair[0]]))  # fmt: skip
+        if apart[sign < 0][source] > _SAME:
+            raise ValueError("this symmetry moves a contact to where the network sees none")
+        found.append((("contact", source), sign))
+    return found
 
 
 def _check_heading(symmetry: Symmetry, g: Geometry) -> None:

@@ -107,7 +107,7 @@ def finetune(fitting: FitState, train: Transitions) -> list[float]:
     starts, core, next_core = (torch.tensor(x, device=here) for x in (found, train.core, train.next_core))
     action, displacement = encoded_actions(train).to(here), torch.tensor(train.displacement).float().to(here)
     low, high = (torch.tensor(x, device=here)[: core.shape[1]] for x in data_range(train, config.margin))
-    symmetries = () if fitting.views is None else train.task.core.symmetries
+    symmetries = () if fitting.views is None else fitting.views.symmetries
     geometry = train.task.core.geometry
     coordinates, changes = model.coordinates, model.coordinates.change_dim
     unit, middle = model.target_std[:changes], model.target_mean[:changes]

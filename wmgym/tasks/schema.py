@@ -12,7 +12,9 @@ import gymnasium as gym
 import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
-from wmgym.io.schema import Count, Record, from_json, refusing, to_json
+from wmgym.io.schema import Record, from_json, refusing, to_json
+from wmgym.tasks.actions import width
+from wmgym.tasks.core_schema import SymmetryRecord, TraitsRecord
 from wmgym.tasks.goals import GOAL_KEYS, GoalReward
 from wmgym.tasks.layout import Core, Geometry, identity_core, shown_alone
 from wmgym.tasks.real_env import refuse_import
@@ -32,37 +34,11 @@ Origin = Literal["table", "given", "learned", "goal"]
 """Of a reward or termination; "goal" is by the env's own ``compute_reward``."""
 
 
-class TraitsRecord(Record):
-    """What is known of the numbers of an observation that is the state; see ``Geometry``."""
-
-    angles: tuple[Count, ...] = ()
-    fixed: tuple[Count, ...] = ()
-    wrapped: tuple[tuple[Count, float, float], ...] = ()
-    whole: tuple[Count, ...] = ()
-    copies: tuple[tuple[Count, Count], ...] = ()
-
-    def of(self, dim: int) -> Geometry:
-        """A geometry of ``dim`` numbers with these traits."""
-        named = [*self.angles, *self.fixed, *self.whole, *(i for pair in self.copies for i in pair)]
-        if any(i >= dim for i in (*named, *(each[0] for each in self.wrapped))):
-            raise ValueError("a trait is of a number that the observation does not have")
-        if any(not low < high for _, low, high in self.wrapped):
-            raise ValueError("an interval's low end must be below its high end")
-        return Geometry(
-            dim,
-            angles=self.angles,
-            fixed=self.fixed,
-            wrapped=self.wrapped,
-            whole=self.whole,
-            copies=self.copies,
-        )
-
-
 class TaskRecord(Record):
     """All of a ``Task`` but functions; an infinite keyword is ``{"float": "inf"}``, as JSON has none.
 
     ``names`` and ``traits`` are those of the observation's numbers where it is the state; ``layout`` is the
-    ``ModelLayout`` of a robot that its own MuJoCo model describes.
+    ``ModelLayout`` of a robot that its own MuJoCo model describes, and ``symmetries`` are such a robot's.
     """
 
     env_id: str
@@ -77,6 +53,7 @@ class TaskRecord(Record):
     layout: dict[str, JsonValue] | None = None
     traits: TraitsRecord | None = None
     dict_space: DictRecord | None = None
+    symmetries: list[SymmetryRecord] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,6 +87,7 @@ def record_task(task: Task) -> TaskRecord:
         layout=None if task.core.layout is None else to_json(task.core.layout),
         traits=None if task.from_table or task.core.layout is not None else _traits(task.core.geometry),
         dict_space=None if task.dict_space is None else record_dict_space(task.dict_space),
+        symmetries=None if task.core.layout is None else _symmetries(task.core),
     )
 
 
@@ -192,7 +170,9 @@ def _core(record: TaskRecord, known: Known | None, where: str) -> Core:
         with refusing(where, f"a task {record.env_id!r}", "make it again"):
             layout = from_json(ModelLayout, record.layout)
             layout.check(obs_dim)
-            return core_of(layout)
+            own, action_dim = core_of(layout), width(record.action_space.space())
+            found = tuple(each.of(own.dim, action_dim) for each in record.symmetries or ())
+            return replace(own, symmetries=found)
     if known is None:
         geometry = (record.traits or TraitsRecord()).of(obs_dim)
         return replace(identity_core(obs_dim), geometry=geometry, names=tuple(record.names or ()))
@@ -250,6 +230,11 @@ def _observed(task: Task) -> bool:
         return False
     alone = replace(core, names=plain.names, geometry=plain.geometry) == plain
     return alone and core.geometry.of_single_numbers
+
+
+def _symmetries(core: Core) -> list[SymmetryRecord] | None:
+    """None where there are none."""
+    return [SymmetryRecord(core=each.core, action=each.action) for each in core.symmetries] or None
 
 
 def _traits(geometry: Geometry) -> TraitsRecord | None:

@@ -250,7 +250,7 @@ def alike(one: Task, other: Task) -> bool:
 
 
 def on_robot(task: Task, robot: str | gym.Env[Any, Any] | EnvFactory | Task) -> Task:
-    """The same task with another real env: states, reward and termination are read as before.
+    """The same task with another real env, read as before, but for symmetries that it may have lost.
 
     Raises:
         ValueError: the other env has other spaces, or another time step.
@@ -266,7 +266,7 @@ def on_robot(task: Task, robot: str | gym.Env[Any, Any] | EnvFactory | Task) -> 
         env_kwargs=other.env_kwargs,
         factory=other.factory,
         max_episode_steps=other.max_episode_steps,
-        core=other.core if other.core.names == task.core.names else task.core,
+        core=other.core if other.core.names == task.core.names else replace(task.core, symmetries=()),
     )
 
 

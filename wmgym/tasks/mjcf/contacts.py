@@ -10,15 +10,13 @@ import mujoco
 import numpy as np
 
 from wmgym.tasks.contacts import NO_CONTACTS, Contact, Contacts, JointKind, Part
-from wmgym.tasks.mjcf.model import BALL, FREE, HINGE, SLIDE, product, turned
-from wmgym.tasks.mjcf.simulation import PARTS
+from wmgym.tasks.mjcf.model import BALL, FREE, HINGE, PHYSICAL, SLIDE, product, turned
 
 _NEAR = 0.03  # metres: what comes as near as this counts
 _STATES = 400  # that are looked at
 _STILL = 1e-5  # metres: the distance of what slides on a floor says nothing
 _SELDOM = 2  # states in which a pair must be near
 _MOST = 24  # points in all, those of the pairs that are near most often
-_PHYSICAL = sum(int(getattr(mujoco.mjtState, f"mjSTATE_{part.upper()}")) for part in PARTS)
 _PLANE, _SPHERE, _CAPSULE, _BOX = (
     int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("PLANE", "SPHERE", "CAPSULE", "BOX")
 )
@@ -70,7 +68,7 @@ class _Near:
         self.long[model.geom_type == _SPHERE] = 0.0
         places, turns = list[np.ndarray](), list[np.ndarray]()
         for k, state in enumerate(core[rows]):
-            mujoco.mj_setState(model, data, state, _PHYSICAL)
+            mujoco.mj_setState(model, data, state, PHYSICAL)
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
             mujoco.mj_collision(model, data)

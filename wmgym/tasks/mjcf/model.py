@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.simulation import sizes
+from wmgym.tasks.mjcf.simulation import PARTS, sizes
 
 FREE, BALL, SLIDE, HINGE = (
     int(mujoco.mjtJoint.mjJNT_FREE),
@@ -16,6 +16,8 @@ FREE, BALL, SLIDE, HINGE = (
     int(mujoco.mjtJoint.mjJNT_SLIDE),
     int(mujoco.mjtJoint.mjJNT_HINGE),
 )
+PHYSICAL = sum(int(getattr(mujoco.mjtState, f"mjSTATE_{part.upper()}")) for part in PARTS)
+"""Of MuJoCo's state, what ``simulation.physical_state`` reads, in its order."""
 
 
 def describe(model: Any) -> Robot:
