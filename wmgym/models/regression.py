@@ -55,7 +55,7 @@ def fit_logits(
     model.use_precision(config.precision)
     with torch.no_grad():
         model.input_mean.copy_(features.mean(0))
-        model.input_std.copy_(_input_unit(model, features))
+        model.input_std.copy_(_input_unit(model, safe_std(features)))
     inputs = (features - model.input_mean) / model.input_std
     none = torch.zeros(len(inputs))
 
@@ -100,12 +100,12 @@ def normalise(
     return (features - model.input_mean) / model.input_std, (target - model.target_mean) / model.target_std
 
 
-def _input_unit(model: EnsembleMLP, features: Tensor) -> Tensor:
+def _input_unit(model: EnsembleMLP, unit: Tensor) -> Tensor:
     """Deviations of what the network sees; contacts, which lie within -1 and 1, keep about that size.
 
     Else what was touched in a hundredth of the data would be seen as ten deviations whenever it is touched.
     """
-    unit, labels = safe_std(features), model.coordinates.feature_labels
+    labels = model.coordinates.feature_labels
     contact = torch.zeros(len(unit), dtype=torch.bool)
     contact[: len(labels)] = torch.tensor([kind == "contact" for kind, _ in labels], dtype=torch.bool)
     return torch.where(contact, unit.clamp(min=_CONTACT_UNIT), unit)
@@ -118,10 +118,11 @@ def _set_normalisers(
     seen: Views | None,
     groups: Iterable[Sequence[int]],
 ) -> None:
-    inputs = features.mean(0), _input_unit(model, features)
+    inputs = features.mean(0), safe_std(features)
     outputs = target.mean(0), target_unit(target)
     if seen is not None:
         inputs, outputs = seen.moments(*inputs, targets=False), seen.moments(*outputs, targets=True)
+    inputs = inputs[0], _input_unit(model, inputs[1])
     if groups:
         outputs = outputs[0], in_one_unit(outputs[1], groups)
     with torch.no_grad():
