@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import Provenance
 from wmgym.models.dynamics import PROPAGATIONS, Prediction, Propagation
@@ -167,7 +167,7 @@ def episodes(
     for t in range(steps):
         path[:, t + 1] = path[:, t] @ A.T + action[:, t] @ B.T + sigma * rng.normal(size=(count, 3))
     obs, next_obs = path[:, :-1].reshape(-1, 3), path[:, 1:].reshape(-1, 3)
-    return from_arrays(
+    return assembled(
         described or task(sigma),
         obs=obs,
         action=action.reshape(-1, 2),

@@ -16,6 +16,7 @@ import wmgym
 from tests import toy
 from wmgym.calibration.adapt import CORRECTION
 from wmgym.calibration.open_loop import open_loop_steps, stacked
+from wmgym.data.logs import assembled
 from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
@@ -175,9 +176,7 @@ def imagined(world: WorldModel, steps: int, seed: int) -> Transitions:
     obs, action, next_obs = (np.stack(x, 1).reshape(10 * steps, -1) for x in zip(*rows, strict=True))
     episode, reward = np.repeat(np.arange(10), steps), -(next_obs**2).sum(1)
     ended = np.zeros(len(obs), bool)
-    return wmgym.from_arrays(
-        world.task, obs, action, next_obs, episode, ended, reward=reward, source="imagined"
-    )
+    return assembled(world.task, obs, action, next_obs, episode, ended, reward=reward, source="imagined")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from wmgym.calibration.open_loop import open_loop_errors, open_loop_steps
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.checks import check
 from wmgym.data.collect import collect
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled
 from wmgym.data.transitions import Transitions, concat
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.vector_env import ImaginedVectorEnv
@@ -103,7 +103,7 @@ def test_discrete_actions_are_replayed_from_their_start() -> None:
         observation_space = gym.spaces.Box(-np.inf, np.inf, (1,))
         action_space = gym.spaces.Discrete(3, start=-1)
 
-    real = from_arrays(
+    real = assembled(
         make_task(Counter, reward_fn=toy.paid, terminated_fn=toy.never),
         obs=np.array([[0], [1], [1]]),
         action=np.array([1, 0, -1]),

@@ -13,7 +13,7 @@ from tests.families import Rover
 from wmgym.calibration.open_loop import open_loop_errors
 from wmgym.data.checks import check
 from wmgym.data.collect import collect
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled
 from wmgym.data.traits import geometry_of, with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.described import describe_task
@@ -28,7 +28,7 @@ def log(*columns: np.ndarray) -> Transitions:
     task = describe_task(box, spaces.Box(-1.0, 1.0, (1,)), dt=0.1)
     n = len(path) - 1
     zeros = np.zeros((n, 1))
-    return from_arrays(task, path[:-1], zeros, path[1:], np.zeros(n, int), np.zeros(n, bool))
+    return assembled(task, path[:-1], zeros, path[1:], np.zeros(n, int), np.zeros(n, bool))
 
 
 def walk(n: int = 400, step: float = 0.3) -> np.ndarray:

@@ -83,7 +83,7 @@ def bounded(**keywords: Any) -> Any:
 
 
 TABLE = toy.blank_calibration(3)
-DATA = toy.episodes(2, 0)
+DATA = toy.episodes(6, 0)
 
 
 def logged(**keywords: Any) -> tuple[float, ...]:

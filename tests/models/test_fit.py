@@ -14,7 +14,7 @@ from tests import toy
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.open_loop import open_loop_errors
 from wmgym.data.collect import collect
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled
 from wmgym.data.transitions import Transitions
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.models.config import FitConfig
@@ -225,7 +225,7 @@ def test_given_starts_make_the_bank(train: Transitions) -> None:
 def test_a_dimension_that_never_moves_is_no_trouble() -> None:
     data = toy.episodes(10, 0)
     still = [np.concatenate([x[:, :2], np.full((len(x), 1), 4.0)], 1) for x in (data.obs, data.next_obs)]
-    world = fit(from_arrays(data.task, still[0], data.action, still[1], data.episode, data.terminated), TINY)
+    world = fit(assembled(data.task, still[0], data.action, still[1], data.episode, data.terminated), TINY)
     generator = torch.Generator().manual_seed(0)
     after = world.step(world.init(torch.tensor(world.starts), generator), torch.zeros(10, 2), "mean")
     np.testing.assert_allclose(after.state.core[:, 2], 4.0, atol=1e-6)
@@ -235,7 +235,7 @@ def test_a_dimension_that_never_moves_is_no_trouble() -> None:
 def test_a_core_dimension_that_never_moves_does_not_drift(value: float) -> None:
     data = toy.episodes(10, 0)
     still = [np.concatenate([x[:, :2], np.full((len(x), 1), value)], 1) for x in (data.obs, data.next_obs)]
-    world = fit(from_arrays(data.task, still[0], data.action, still[1], data.episode, data.terminated), SMALL)
+    world = fit(assembled(data.task, still[0], data.action, still[1], data.episode, data.terminated), SMALL)
     generator = torch.Generator().manual_seed(0)
     state = world.init(torch.tensor(world.starts), generator)
     for _ in range(300):

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
+from wmgym.data.kinematics import joint_limits, joint_velocities, quaternions
 from wmgym.data.lags import out_of_step
 from wmgym.data.odd_columns import (
     LOOKED_AT,
@@ -77,7 +78,9 @@ def refuse_torn(data: Transitions) -> None:
 def check(data: Transitions) -> tuple[Finding, ...]:
     """Look for what is odd in transitions: what a log may be wrong in without contradicting itself.
 
-    Actions and observations outside their spaces; columns that no longer follow from a robot's state;
+    Actions and observations outside their spaces; columns that no longer follow from a robot's state; joints
+    far outside their limits, orientations that are no unit quaternions, positions that do not move as their
+    velocities say;
     rewards and terminations that the task's formulas do not give; rewards and columns that never change;
     no termination, or terminations that look like a time limit; one-step jumps, resets within an episode,
     angles that wrap, numbers that stand still or count, values that repeat from row to row or lose their
@@ -88,8 +91,8 @@ def check(data: Transitions) -> tuple[Finding, ...]:
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 
 
-def actions_outside(data: Transitions) -> str | None:
-    """A line about actions that the env cannot have taken; None where there are none."""
+def _actions(data: Transitions) -> str | None:
+    """Actions that the env cannot have taken."""
     space = data.task.action_space
     if not isinstance(space, spaces.Box):
         return None
@@ -240,9 +243,12 @@ def _of_values(look: Callable[[Series], str | None]) -> _Look:
 
 
 _LOOKS: dict[str, _Look] = {
-    "action space": actions_outside,
+    "action space": _actions,
     "observation space": _observations,
     "exact columns": _exact,
+    "joint limits": joint_limits,
+    "quaternions": quaternions,
+    "joint velocities": joint_velocities,
     "terminations": _terminations,
     "rewards": odd_rewards,
     "constant columns": constant,

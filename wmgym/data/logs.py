@@ -8,7 +8,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from wmgym.data.checks import actions_outside, refuse_torn
+from wmgym.data.checks import check, refuse_torn
 from wmgym.data.columns import in_float32, real_numbers, store_action
 from wmgym.data.transitions import Transitions
 from wmgym.io.deprecation import renamed
@@ -31,6 +31,8 @@ def from_arrays(
 ) -> Transitions:
     """Transitions from a log of one's own, one row a step.
 
+    A warning names what is odd in them; see ``wmgym.data.checks.check``.
+
     Args:
         task: what the log is of.
         obs: ``(n, *obs_shape)``.
@@ -50,8 +52,8 @@ def from_arrays(
     columns = obs, action, next_obs, episode, terminated, reward, unobserved
     data = assembled(task, *columns, policy_name=policy_name, source=source)
     refuse_torn(data)
-    if (outside := actions_outside(data)) is not None:
-        warnings.warn(outside, stacklevel=3)
+    for finding in check(data):
+        warnings.warn(finding.text, stacklevel=3)
     return data
 
 
@@ -62,8 +64,8 @@ def assembled(
     next_obs: np.ndarray,
     episode: np.ndarray,
     terminated: np.ndarray,
-    reward: np.ndarray | None,
-    unobserved: np.ndarray | None,
+    reward: np.ndarray | None = None,
+    unobserved: np.ndarray | None = None,
     policy_name: str = "log",
     source: Literal["real", "imagined"] = "real",
 ) -> Transitions:

@@ -16,7 +16,7 @@ from tests.data.importers.test_from_log import read, refused
 from wmgym.data.importers.from_log import from_log
 from wmgym.data.importers.rows import NO_IMAGES
 from wmgym.data.importers.task import said_action_space, said_observation_space
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled, from_arrays
 from wmgym.tasks.actions import stored
 from wmgym.tasks.task import make_task
 
@@ -48,7 +48,7 @@ def test_whole_numbers_are_known_by_their_values(tmp_path: Path) -> None:
     columns = {"obs": np.zeros((n, 4)), "next_obs": np.zeros((n, 4)), "episode": np.zeros(n, int)}
     for dtype in (float, bool, np.uint8):
         given = np.array([0, 1, 1, 0], dtype)
-        taken = from_arrays(task, action=given, terminated=np.zeros(n, bool), **columns)
+        taken = assembled(task, action=given, terminated=np.zeros(n, bool), **columns)
         np.testing.assert_array_equal(taken.action, [0, 1, 1, 0])
 
 

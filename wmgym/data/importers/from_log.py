@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.checks import check
+from wmgym.data.checks import check, refuse_torn
 from wmgym.data.importers import clock
 from wmgym.data.importers.actions import note, numbers_kinds
 from wmgym.data.importers.arguments import check_arguments
@@ -31,7 +31,7 @@ from wmgym.data.importers.runs import Run, cut
 from wmgym.data.importers.summary import Summary
 from wmgym.data.importers.table import Table
 from wmgym.data.importers.task import log_task, said_action_space
-from wmgym.data.logs import from_arrays
+from wmgym.data.logs import assembled
 from wmgym.data.odd_values import LOOKS
 from wmgym.data.transitions import Transitions
 from wmgym.io.files import StrPath
@@ -230,5 +230,6 @@ def _joined(task: Task, runs: Sequence[Run]) -> Transitions:
     wanted = {"reward": True, "unobserved": task.core.unobserved_dim > 0}
     for name in (name for name in wanted if wanted[name] and getattr(runs[0], name) is not None):
         columns[name] = np.concatenate([getattr(run, name) for run in runs])
-    with warnings.catch_warnings(action="ignore"):  # ``check`` finds the same and more
-        return from_arrays(task, **columns)
+    data = assembled(task, **columns)
+    refuse_torn(data)
+    return data
