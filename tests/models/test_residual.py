@@ -6,6 +6,7 @@ import copy
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wmgym.calibration.open_loop import open_loop_steps, stacked
 from wmgym.models.config import FitConfig
 from wmgym.models.drive import MEMORY, Drive
 from wmgym.models.residual import MujocoDynamics, ResidualDynamics
+from wmgym.models.residual_fit import _worth_keeping, corrected
 
 TINY = FitConfig(members=2, width=32, depth=1, max_updates=200, eval_every=50, learning_rate=2e-3)
 
@@ -67,6 +69,34 @@ def test_a_correction_learns_what_the_nominal_model_gets_wrong() -> None:
     hybrid = wmgym.fit(data, replace(TINY, max_updates=600), dynamics=wmgym.residual("InvertedPendulum-v5"))
     nominal = replace(hybrid, dynamics=MujocoDynamics(wmgym.make_task("InvertedPendulum-v5")))
     assert errors(hybrid, test, 4)[-1] < 0.3 * errors(nominal, test, 4)[-1]
+
+
+@pytest.mark.parametrize(
+    ("errors", "share"),
+    [({0.0: 0.2, 1.0: 0.1}, 1.0), ({0.0: 1e-4, 1.0: 9e-4}, 1.0),
+     ({0.0: 0.1, 0.25: 0.099, 0.5: 0.11, 1.0: 0.2}, 0.0),
+     ({0.0: 0.1, 0.25: 0.09, 0.5: 0.08, 1.0: 0.11}, 0.5)],
+)  # fmt: skip
+def test_a_correction_that_makes_rollouts_worse_is_not_kept(errors: dict[float, float], share: float) -> None:
+    robot = wmgym.make_task(wmgym.shift("InvertedPendulum-v5", gear=0.5))
+    data = wmgym.collect(robot, steps=60, seed=0, workers=1)
+    config = replace(TINY, max_updates=20)
+    whole = corrected(wmgym.make_task("InvertedPendulum-v5"), data, config, 0)
+    with nullcontext() if share == 1 else pytest.warns(UserWarning, match="of the correction|no correction"):
+        kept = _worth_keeping(whole, errors)
+    core, action = torch.tensor(data.core), torch.tensor(data.action)
+    nominal, full, found = (each.predict(core, action).mean for each in (whole.base, whole, kept))
+    torch.testing.assert_close(found, nominal + share * (full - nominal), atol=1e-5, rtol=1e-4)
+    assert kept.rollout_error == (errors[0.0], errors[share])
+
+
+def test_the_rollout_error_of_a_hybrid_is_recorded() -> None:
+    robot = wmgym.make_task(wmgym.shift("InvertedPendulum-v5", gear=0.5))
+    data = wmgym.collect(robot, steps=60, seed=0, workers=1)
+    config = replace(TINY, max_updates=20)
+    hybrid = wmgym.fit(data, config, dynamics=wmgym.residual("InvertedPendulum-v5"))
+    alone, kept = hybrid.provenance.fit["rollout_error"]
+    assert 0 < kept < alone
 
 
 def test_a_delay_shows_in_earlier_actions() -> None:

@@ -21,7 +21,7 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.fine_tuning import tuned_outcomes, tuned_readout
 from wmgym.models.fit import hold_out
 from wmgym.models.residual import ResidualDynamics
-from wmgym.models.residual_fit import residual
+from wmgym.models.residual_fit import corrected
 from wmgym.models.rollout_error import RolloutError
 from wmgym.models.state_unit import state_unit
 from wmgym.models.support import sample_support
@@ -125,7 +125,7 @@ def adapt(
     base = world.dynamics.base if isinstance(world.dynamics, ResidualDynamics) else world.dynamics
     if getattr(base, "memory", 0):
         raise ValueError(f"{type(base).__name__} has a memory of its own, which no correction goes on top of")
-    found.append(judged("corrected", residual(base)(data, CORRECTION, seed)))
+    found.append(judged("corrected", corrected(base, data, CORRECTION, seed)))
     best = min(found, key=lambda each: each.error)
     provenance = Provenance(
         fingerprints=(*world.provenance.fingerprints, *data.fingerprints()),

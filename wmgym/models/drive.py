@@ -82,6 +82,16 @@ class Drive:
         kept = [action, earlier[:, : -action.shape[1]]]
         return torch.cat([*kept, acts] if self.half else kept, 1)
 
+    def before(self, data: Transitions, rows: np.ndarray) -> Tensor:
+        """What ``carried`` keeps of a log's steps before ``rows`` ``(n,)``."""
+        action, earlier = encoded_actions(data), earlier_actions(data)
+        kept = [earlier[rows]]
+        if self.half:
+            acted = self.replayed(action, earlier, data)
+            inside = torch.as_tensor(rows > data.first[data.episode[rows]])[:, None]
+            kept.append(acted[np.maximum(rows - 1, 0)] * inside)
+        return torch.cat(kept, 1)
+
     def replayed(self, action: Tensor, earlier: Tensor, data: Transitions) -> Tensor:
         """What acted in every transition of a log, whose episodes start at rest: ``(n, action_dim)``."""
         if not self.half:

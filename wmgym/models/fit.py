@@ -38,7 +38,10 @@ from wmgym.models.world import WorldModel
 from wmgym.tasks import actions
 
 FitDynamics: TypeAlias = Callable[[Transitions, FitConfig, int], Dynamics]
-"""What fits a model of another kind: ``(train, config, seed) -> model``."""
+"""What fits a model of another kind: ``(train, config, seed) -> model``.
+
+Errors of held-out rollouts that a model has as ``rollout_error`` go into the world's provenance.
+"""
 
 
 def fit(
@@ -117,6 +120,7 @@ def fit(
                 f"wmgym.residual(env) is; got {made_by!r}"
             )
         model = getattr(made_by, "fit", made_by)(train, config, seed)
+        history = [round(float(error), 6) for error in getattr(model, "rollout_error", ())]
         if _knows_ends(model, train):
             found = None
     outcomes = None

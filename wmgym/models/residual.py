@@ -130,11 +130,14 @@ class ResidualDynamics:
         network: the correction. Its actions are the action, the ``MEMORY`` earlier ones, and what ``base``
             predicts.
         drive: what becomes of a command on the way to ``base``.
+        rollout_error: of held-out rollouts, without and with the correction, where it was fitted just now; a
+            world's provenance keeps it.
     """
 
     base: Dynamics
     network: EnsembleMLP
     drive: Drive = PASSES
+    rollout_error: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Predict in the coordinates of the correction."""
