@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import wmgym
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
-from wmgym.evaluation.reality import RealityGap
+from wmgym.evaluation.reality import Diagnosis, RealityGap
 from wmgym.evaluation.report.gap_page import write_gap
 from wmgym.io import artifacts
 from wmgym.models.world import WorldModel
@@ -54,6 +55,12 @@ def test_less_friction_shows_where_the_foot_stands(slippery: RealityGap) -> None
     assert {row.policy for row in slippery.returns} == {"ppo-50k", "sac-25k", "noise-white"}
     assert slippery.reality == "Hopper-v5 (friction=0.3)"
     assert sum(share for _, share in slippery.diagnosis.dimensions) <= 1 + 1e-9
+
+
+def test_steps_are_counted_in_words() -> None:
+    one = Diagnosis(0.25, 1.0, 1.0, 0.04, (("hip", 1.0),), (), ())
+    assert "after 1 step (" in str(one)
+    assert "after 2 steps (" in str(replace(one, steps=2.0))
 
 
 @pytest.mark.parametrize("change", [{"by_steps": ()}, {"diagnosis": {"seconds": None}}, {"horizon": -1}])

@@ -32,7 +32,8 @@ def other(**changes: Any) -> dict[str, Any]:
         ({}, "trust", None, ""),
         # Returns
         ({"gaps": (0.04,) * 6}, "trust", None, ""),
-        ({"gaps": (0.06,) * 6}, RANKING, "returns", "off by 6.0%"),
+        ({"gaps": (0.06,) * 6}, RANKING, "returns", "off by 6.0% of the return scale"),
+        ({"gaps": (0.06,) * 6, "scale": 9.46}, RANKING, "returns", "of the return scale (9.46) on average"),
         ({"gaps": (0.0, 0.0, 0.0, 0.0, 0.13, 0.0)}, RANKING, "returns", "+13.0% [+11.0%, +15.0%], for e"),
         ({"gaps": (0.0, 0.0, 0.0, 0.0, -0.13, 0.0)}, RANKING, "returns", "returns are wrong"),
         ({"half": 0.11, "trained": {}}, RANKING, "returns", "Too few episodes to say"),

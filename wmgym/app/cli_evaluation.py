@@ -160,7 +160,7 @@ def gate(
     ] = None,
     max_gap: Annotated[
         float | None,
-        Option(min=0, help="Largest mean absolute gap, as a share of the range of real returns."),
+        Option(min=0, help="Largest mean absolute gap, as a share of the return scale."),
     ] = None,
     coverage: Annotated[
         str | None, Option(metavar="LOW:HIGH", help="Range for the share of errors inside the error bounds.")

@@ -154,8 +154,8 @@ class GapReport:
             loop in the world, mean over policies; empty where the world has no bounds, and in old reports.
         counterfactual: errors under other actions than the real episodes'; None in old reports.
         verdict: whether to believe the world; None in old reports.
-        scale: the return that a gap of 1 stands for: the best policy's real mean return minus the random
-            policy's, but no less than the standard deviation of returns within policies; None in old reports.
+        scale: the return scale, a gap of 1: the best policy's real mean return minus the random policy's, but
+            no less than the standard deviation of returns within policies; None in old reports.
         origin: what was judged, with which libraries, at what cost; None in old reports.
     """
 
@@ -186,7 +186,7 @@ class GapReport:
 
     def __str__(self) -> str:
         """One line for each policy: real beside imagined."""
-        gaps = "" if self.scale is None else f", gap in shares of {self.scale:,.3g}"
+        gaps = "" if self.scale is None else f", gap in shares of the return scale, {self.scale:,.3g}"
         lines = [
             f"{env_name(self.env_id)}, {self.episodes} episodes per policy, mean return [95 % interval]{gaps}"
         ]

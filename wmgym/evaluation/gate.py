@@ -46,7 +46,7 @@ def gate(
     Args:
         report: what ``score`` returned.
         min_rank: least Spearman correlation between real and imagined mean returns.
-        max_gap: largest mean absolute gap of the policies, as a share of the range of real returns.
+        max_gap: largest mean absolute gap of the policies, as a share of the return scale, ``report.scale``.
         coverage: least and largest mean share of errors inside the error bounds.
 
     Returns:

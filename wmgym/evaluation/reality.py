@@ -142,8 +142,9 @@ class Diagnosis:
         """A sentence, then the windows that part soonest."""
         if self.steps is None:
             return f"They do not part: no dimension is {self.threshold:g} std off within the horizon."
+        unit = "step" if self.steps == 1 else "steps"
         lines = [
-            f"{self.parted:.0%} of windows part ({self.threshold:g} std), after {self.steps:g} steps "
+            f"{self.parted:.0%} of windows part ({self.threshold:g} std), after {self.steps:g} {unit} "
             f"({self.seconds:.2f} s) in the median; first in "
             + ", ".join(f"{name} {share:.0%}" for name, share in self.dimensions[:3])
             + ("; while " + ", ".join(f"{c} {s:.0%}" for c, s in self.contacts[:3]) if self.contacts else "")

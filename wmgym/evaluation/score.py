@@ -238,7 +238,7 @@ def _named(label: str, names: Collection[str], policies: Collection[str]) -> set
 
 
 def gap_scale(returns: Mapping[str, np.ndarray]) -> float:
-    """The return that counts as a gap of 1: how far the best policy's mean is above the random one's.
+    """The return scale, which counts as a gap of 1: how far the best policy's mean is above the random one's.
 
     But no less than returns of one policy differ among themselves: a policy that is hardly better than
     random actions would make a large gap of any chance difference.

@@ -15,7 +15,7 @@ from wmgym.evaluation.gap_report import RANDOM, GapReport
 MIN_POLICIES, MIN_EPISODES = 5, 10
 MIN_LINEAGES = 3  # independent trainings without which a verdict speaks for these trainings alone
 MIN_RANK, MIN_RANK_LOW = 0.9, 0.6  # Spearman correlation, and the lower limit of its interval
-MEAN_GAP, WIDEST_GAP = 0.05, 0.1  # shares of the range of real returns
+MEAN_GAP, WIDEST_GAP = 0.05, 0.1  # shares of the return scale
 REWARD_ERROR = 0.05  # of one step, relative
 UNDERCOVERAGE, OVERCOVERAGE = 0.05, 0.08  # of error bounds, against their level
 SKILL, SKILL_STEPS = 0.9, 8  # open-loop error relative to the constant-state baseline; noise leaves some
@@ -91,8 +91,9 @@ def _returns(report: GapReport) -> Judgement:
         return None, "How far imagined returns are off is unknown: no policy was scored."
     mean = float(np.mean([abs(entry.gap) for entry in scored]))
     worst = max(scored, key=lambda entry: max(np.abs(entry.gap_interval)))
+    scale = "" if report.scale is None else f" ({report.scale:,.3g})"
     text = (
-        f"they are off by {mean:.1%} of the range of real returns on average and at worst by"
+        f"they are off by {mean:.1%} of the return scale{scale} on average and at worst by"
         f" {_signed(worst.gap, worst.gap_interval)}, for {worst.name} (at most {MEAN_GAP:.0%} and"
         f" {WIDEST_GAP:.0%})."
     )

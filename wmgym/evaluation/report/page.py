@@ -188,9 +188,9 @@ def _facts(report: GapReport) -> list[dict[str, str]]:
 
 
 def _worst(report: GapReport) -> list[dict[str, Any]]:
-    """Single episodes whose returns differ most, as shares of the range of real returns."""
+    """Single episodes whose returns differ most, as shares of the return scale."""
     means = {s.name: s.real_mean for s in report.scores}
-    scale = max(means.values()) - means.get(RANDOM, min(means.values())) or 1.0
+    scale = report.scale or max(means.values()) - means.get(RANDOM, min(means.values())) or 1.0
     cases: list[dict[str, Any]] = [
         {"name": s.name, "episode": i, "real": real, "imagined": imagined, "share": (imagined - real) / scale}
         for s in report.scores
