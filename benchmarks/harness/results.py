@@ -182,8 +182,9 @@ def write(path: Path, document: Row) -> None:
 
 
 def by_unit(document: Row) -> dict[str, Row]:
-    """Every unit of a result file with its rows, as ``Units.do`` keeps it."""
-    units = {unit["unit"]: {**unit, "rows": list[Row]()} for unit in document["units"]}
+    """Every unit of a result file with its rows, as ``Units.do`` keeps it; where it ran stays with it."""
+    where = document["hardware"]
+    units = {unit["unit"]: {"hardware": where, **unit, "rows": list[Row]()} for unit in document["units"]}
     for row in document["rows"]:
         units[row["unit"]]["rows"].append({key: value for key, value in row.items() if key != "unit"})
     return units
