@@ -122,6 +122,15 @@ def test_odd_columns_are_named(about: str, match: str, change: Any) -> None:
     assert re.search(match, found(log(change=change))[about])
 
 
+def test_one_far_reading_takes_no_digits_from_the_others() -> None:
+    def tiny(path: np.ndarray) -> np.ndarray:
+        path[..., 2] *= 1e-9
+        path[3, 30, 2] = 1e6
+        return path
+
+    assert "float32 digits" not in found(log(change=tiny))
+
+
 def swings(turn: float = 0.0) -> np.ndarray:
     """Runs ``(12, 120, 2)`` of a pendulum from other states, its angle wrapped where there is a turn."""
     paths = np.stack([run(seed)[:, 1:3] for seed in range(12)])

@@ -43,11 +43,12 @@ def digits(data: Transitions) -> str | None:
     rows = some_rows(data)
     step = np.abs(data.next_obs[rows] - data.obs[rows])
     usual = np.array([np.median(each[each > 0]) if (each > 0).any() else np.inf for each in step.T])
-    lost = usual < 16 * np.spacing(np.abs(data.obs[rows]).max(0).astype(np.float32))
+    middles = np.median(data.obs[rows], 0)  # of which no single reading tells anything
+    lost = usual < 16 * np.spacing(np.abs(middles).astype(np.float32))
     if not lost.any():
         return None
     k = int(np.argmax(lost))
-    middle = float(np.median(data.obs[rows, k]))
+    middle = float(middles[k])
     return (
         f"{column_name(data, k)} is near {middle:.6g} and moves by {usual[k]:.2g} a step, of which float32 "
         f"keeps few digits; subtract {middle:.6g} from it"

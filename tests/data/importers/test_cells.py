@@ -44,7 +44,23 @@ def test_a_cell_that_is_no_number_is_named(tmp_path: Path, name: str) -> None:
     refused(rf"run.csv, line 51: column '{name}' holds 'ERR', no number", path)
 
 
-@pytest.mark.parametrize("cell", ["1.2 rad", "12°", '"1,2"', "0x1f", "\u22121.5", "1.2.3", "12:30:01", "1;2"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "1.2 rad",
+        "12°",
+        '"1,2"',
+        "0x1f",
+        "\u22121.5",
+        "1.2.3",
+        "12:30:01",
+        "1;2",
+        "1_000",
+        "\u0661\u0662",
+        "1e400",
+        "-inf",
+    ],
+)
 def test_what_is_no_number(tmp_path: Path, cell: str) -> None:
     (table,) = csv.read(str(changed(tmp_path / "run.csv", "q1", lambda _: cell, every=50)))
     said = table.facts["text"]["q1"]
@@ -126,7 +142,7 @@ def test_labels_and_empty_cells(tmp_path: Path, cell: str, capsys: pytest.Captur
     np.testing.assert_array_equal(data.action[:40].ravel(), 2 * (run(0)[:40, 3] >= 0))
     said = capsys.readouterr().out
     assert "labels     left is 0, none is 1, right is 2" in said
-    assert "1 rows without an action or reward: an episode ends before them" in said
+    assert "1 row without an action or reward: an episode ends before them" in said
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,31 @@ def test_a_recording_in_other_units_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_two_groups_of_units_and_recordings_of_one_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(6):
+        factor = 180 / np.pi if seed < 3 else 1.0
+        write_csv(tmp_path / f"run{seed}.csv", run(0) * [1, factor, 1, 1, 1])
+    write_csv(tmp_path / "short.csv", run(0)[:1])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from_log(tmp_path, time=[])
+    (said,) = (text for each in caught if "times as large" in (text := str(each.message)))
+    assert "q1 is 57.3 times as large in" in said
+    assert "run0.csv and 2 more as in the others: the 6 recordings are of two groups" in said
+    summary = capsys.readouterr().out
+    assert "1 recording of one row: left out" in summary
+    assert "dt= is the seconds a step takes" in summary
+
+
+def test_infinite_values_are_refused_in_archives_too(tmp_path: Path) -> None:
+    obs = run(0)[:, 1:3]
+    obs[7, 1] = np.inf
+    np.savez(tmp_path / "run.npz", obs=obs, action=run(0)[:, 3:4])
+    refused("run.npz: column 'obs' is infinite in row 7; correct it, or store NaN", tmp_path / "run.npz")
+
+
 def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     refused("is an empty folder; check the path", tmp_path)
     (tmp_path / "a.jsonl").write_text("{}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -89,7 +90,11 @@ def _number(word: str) -> float:
     low = word.lower()
     if low in _MISSING:
         return float("nan")
-    return _FLAGS[low] if low in _FLAGS else float(word)
+    if low in _FLAGS:
+        return _FLAGS[low]
+    if "_" in word or not word.isascii() or not math.isfinite(number := float(word)):
+        raise ValueError(word)  # Python takes 1_000, digits of any script, and 1e400 as infinite
+    return number
 
 
 def _decimal_commas(words: Sequence[str]) -> bool:

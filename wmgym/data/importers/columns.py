@@ -129,7 +129,7 @@ def matrix(table: Table, names: Sequence[str], scale: Mapping[str, Any]) -> np.n
         ValueError: columns of different lengths.
     """
     parts = [
-        _scaled(name, column, scale).reshape(len(column), math.prod(column.shape[1:]))
+        _scaled(table, name, column, scale).reshape(len(column), math.prod(column.shape[1:]))
         for name, column in ((name, table.columns[name]) for name in names)
     ]
     lengths = {len(part) for part in parts}
@@ -144,7 +144,7 @@ def vector(table: Table, name: str | None, rows: int, scale: Mapping[str, Any]) 
     Raises:
         ValueError: a column of another shape.
     """
-    return None if name is None else _scaled(name, _single(table, name, rows), scale)
+    return None if name is None else _scaled(table, name, _single(table, name, rows), scale)
 
 
 def seconds(table: Table, name: str, rows: int, scale: Mapping[str, Any]) -> np.ndarray:
@@ -159,7 +159,7 @@ def seconds(table: Table, name: str, rows: int, scale: Mapping[str, Any]) -> np.
     unit, _ = time_unit(table, name)
     if column.dtype.kind in "iu":  # nanoseconds since 1970 do not fit into a float
         column = column.astype(np.int64) - np.int64(column[0])
-    return _scaled(name, column, {name: unit} | dict(scale))
+    return _scaled(table, name, column, {name: unit} | dict(scale))
 
 
 def time_unit(table: Table, name: str) -> tuple[float, str]:
@@ -211,7 +211,13 @@ def check_scale(scale: Mapping[str, Any], tables: Sequence[Table]) -> None:
             )
 
 
-def _scaled(name: str, column: np.ndarray, scale: Mapping[str, Any]) -> np.ndarray:
+def _scaled(table: Table, name: str, column: np.ndarray, scale: Mapping[str, Any]) -> np.ndarray:
+    if column.dtype.kind == "f" and (infinite := np.isinf(column)).any():
+        row = int(np.argmax(infinite.reshape(len(column), -1).any(1)))
+        raise ValueError(
+            f"{table.name}: column {name!r} is infinite in row {row}; correct it, or store NaN where the "
+            "value is missing"
+        )
     factor = scale.get(name, 1.0)
     by, plus = factor if isinstance(factor, (tuple, list)) else (factor, 0.0)
     scaled: np.ndarray = column.astype(np.float64) * by + plus

@@ -36,10 +36,10 @@ def read(path: str) -> list[Table]:
         raise ValueError("it has a header and no rows; leave it out")
     try:
         values = np.loadtxt(io.StringIO(rest), delimiter=delimiter, comments=None, ndmin=2)
-        if values.shape[1] == len(header):
+        if values.shape[1] == len(header) and not np.isinf(values).any():
             return [Table(path, {name: values[:, k].copy() for k, name in enumerate(header)})]
     except ValueError:
-        pass  # empty cells, words, dates: cell by cell
+        pass  # empty cells, words, dates, as infinite ones: cell by cell
     reader = csv.reader(io.StringIO(rest), delimiter=delimiter)
     rows, lines = [], []
     for row in filter(None, reader):

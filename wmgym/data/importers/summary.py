@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,8 +17,10 @@ from wmgym.data.transitions import Transitions
 
 _SLOW = 5.0  # seconds a step from which a clock more likely counts other units
 _OTHER_UNIT = 25.0  # times the usual size and spread of a column that are more likely another unit
+_GROUP = 0.25  # share of the recordings from which they are of two kinds, and none is an exception
 _FINER = 1.5  # times below the rows' own period from which a dt is more likely a mistake
 _DONE = {
+    "single": "recordings of one row: left out",
     "missing": "rows without all values: left out",
     "step": "rows without an action or reward: an episode ends before them",
     "repeated": "rows with the time stamp of the row before: left out",
@@ -67,6 +70,8 @@ class Summary:
                 lines.append(f"  {role.name:<11}{value if isinstance(value, str) else _few(value)}")
                 if role.name == "action":
                     lines.append(f"  {'':<11}{actions}")
+        if self.step is None and data.task.dt == 1.0:
+            lines[0] += "; no column holds the time: dt= is the seconds a step takes"
         if self.step is not None:
             lines[-1 - bool(roles.episode)] += f" ({self._clock()})"
         unused = sorted({n for t in tables for n in [*t.columns, *t.facts.get("left_out", ())]})
@@ -77,7 +82,8 @@ class Summary:
         for k, turn in self.turns.items():
             lines.append(f"  {data.task.core.names[k]} wraps at {turn:.4g}")
         lost = sum((rows.lost for rows in self.rows), Counter[str]())
-        lines += [f"  {lost[why]:,} {what}" for why, what in _DONE.items() if lost[why]]
+        lost["single"] = sum(len(rows.obs) == 1 and rows.next_obs is None for rows in self.rows)
+        lines += [f"  {_counted(lost[why], what)}" for why, what in _DONE.items() if lost[why]]
         return "\n".join(lines)
 
     def odd_clock(self) -> list[str]:
@@ -99,12 +105,15 @@ class Summary:
 
     def odd_units(self, names: Sequence[str]) -> list[str]:
         """Lines about columns that are far larger in some recordings than in the others."""
-        if len(self.rows) < 3:
+        several = [rows for rows in self.rows if len(rows.obs) > 1]  # one row has no spread
+        if len(several) < 3:
             return []
-        size = np.array([[np.abs(rows.obs).max(0), rows.obs.std(0)] for rows in self.rows])
+        size = np.array([[np.abs(rows.obs).max(0), rows.obs.std(0)] for rows in several])
         said = []
         for k, name in enumerate(names):
-            usual = np.median(size[:, :, k], 0)  # of the largest size and of the spread
+            usual = np.quantile(
+                size[:, :, k], 0.5, axis=0, method="lower"
+            )  # of the largest size and of the spread
             if not (usual > 0).all():
                 continue
             times = size[:, :, k] / usual
@@ -112,10 +121,13 @@ class Summary:
                 if odd.any():
                     first = int(np.argmax(odd))
                     factor, many = times[first, 1], int(odd.sum()) - 1
-                    where = f"{self.rows[first].source}{f' and {many} more' if many else ''}"
+                    where = f"{several[first].source}{f' and {many} more' if many else ''}"
+                    than = "as in most recordings"
+                    if many + 1 > _GROUP * len(several):
+                        than = f"as in the others: the {len(several)} recordings are of two groups"
                     said.append(
-                        f"{name} is {factor:,.3g} times as large in {where} as in most recordings; is it in "
-                        "another unit there, such as degrees or millimetres? Then convert it in the file"
+                        f"{name} is {factor:,.3g} times as large in {where} {than}; is it in another unit "
+                        "there, such as degrees or millimetres? Then convert it in the file"
                     )
         return said
 
@@ -158,6 +170,11 @@ class Summary:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _counted(count: int, what: str) -> str:
+    """A number, and a phrase that begins with what is counted, in the plural."""
+    return f"{count:,} {what}" if count != 1 else f"1 {re.sub(r's(?= |$)', '', what, count=1)}"
 
 
 def _episodes(count: int) -> str:
