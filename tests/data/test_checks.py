@@ -213,6 +213,12 @@ def test_terminations_that_cannot_be_learned_are_named() -> None:
     assert "all 20 terminated episodes have 60 steps" in found(limited)["terminations"]
 
 
+def test_episodes_up_to_the_time_limit_of_an_env_are_not_odd() -> None:
+    whole = collect("Pendulum-v1", steps=400, seed=0)
+    assert "terminations" not in found(whole)
+    assert "no episode terminates" in found(collect("Pendulum-v1", steps=300, seed=0))["terminations"]
+
+
 def test_few_and_repeated_episodes_are_named() -> None:
     assert "only 2 episodes" in found(log(2))["number of episodes"]
     data = toy.episodes(6, seed=0)

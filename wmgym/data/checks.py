@@ -139,6 +139,9 @@ def _exact(data: Transitions) -> str | None:
 def _terminations(data: Transitions) -> str | None:
     if data.task.terminated is None:
         lengths = data.lengths[data.terminated[data.first + data.lengths - 1]]
+        limit = data.task.max_episode_steps if data.task.env_id else None  # a log's is its longest episode
+        if not len(lengths) and limit is not None and (data.lengths >= limit).all():
+            return None  # a robot that cannot fail, as far as its episodes tell
         if not len(lengths):
             return (
                 "no episode terminates: imagined ones will only meet the time limit; if the robot can "
