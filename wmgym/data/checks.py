@@ -80,13 +80,12 @@ def check(data: Transitions) -> tuple[Finding, ...]:
 
     Actions and observations outside their spaces; columns that no longer follow from a robot's state; joints
     far outside their limits, orientations that are no unit quaternions, positions that do not move as their
-    velocities say;
-    rewards and terminations that the task's formulas do not give; rewards and columns that never change;
-    no termination, or terminations that look like a time limit; one-step jumps, resets within an episode,
-    angles that wrap, numbers that stand still or count, values that repeat from row to row or lose their
-    digits in float32; single actions and rewards far from the others, and values that stand for missing
-    readings; rows of several recordings that take turns; positions without velocities; actions that are a
-    row out of step with what they do; an episode that is there twice; too few episodes.
+    velocities say; rewards and terminations that the task's formulas do not give; rewards and columns that
+    never change; no termination, or terminations that look like a time limit; one-step jumps, resets within
+    an episode, angles that wrap, numbers that stand still or count, values that repeat from row to row or
+    lose their digits in float32; single actions and rewards far from the others, and values that stand for
+    missing readings; rows of several recordings that take turns; positions without velocities; actions that
+    are a row out of step with what they do; an episode that is there twice; too few episodes.
     """
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 

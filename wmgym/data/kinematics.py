@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wmgym.data.odd_columns import some_rows
 from wmgym.data.transitions import Transitions
 
 _ROWS = 20_000  # that are looked at
@@ -70,13 +71,12 @@ def joint_velocities(data: Transitions) -> str | None:
     dt, circle = data.task.dt, set(data.task.core.geometry.angles)
     strange, count = list[str](), 0
     for k, name in enumerate(names):
-        v = names.index(f"{name}_velocity") if f"{name}_velocity" in names else k
-        if v == k:
+        if f"{name}_velocity" not in names:
             continue
+        v = names.index(f"{name}_velocity")
         change, moved = after[:, k] - state[:, k], (state[:, v] + after[:, v]) / 2 * dt
-        if (
-            k in circle and np.ptp(state[:, k]) <= 2 * np.pi
-        ):  # more is another unit, or turns that are counted
+        # Over more than a turn it is another unit, or turns are counted.
+        if k in circle and np.ptp(state[:, k]) <= 2 * np.pi:
             change = np.mod(change + np.pi, 2 * np.pi) - np.pi
         follows, ratio = _followed(change, moved)
         if follows is None:
@@ -105,7 +105,7 @@ def joint_velocities(data: Transitions) -> str | None:
 
 def _some(data: Transitions) -> tuple[np.ndarray, np.ndarray]:
     """States ``(n, core_dim)`` and those after them where the model is known; else none."""
-    rows = np.linspace(0, len(data) - 1, min(len(data), _ROWS)).astype(np.int64)
+    rows = some_rows(data, _ROWS)
     if data.task.core.layout is None and not data.task.from_table:
         rows = rows[:0]
     return data.core[rows].astype(np.float64), data.next_core[rows].astype(np.float64)

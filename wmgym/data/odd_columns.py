@@ -191,9 +191,9 @@ def turns(data: Transitions) -> str | None:
     )
 
 
-def some_rows(data: Transitions) -> np.ndarray:
+def some_rows(data: Transitions, most: int = LOOKED_AT) -> np.ndarray:
     """Rows spread evenly over the data."""
-    return np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(np.int64)
+    return np.linspace(0, len(data) - 1, min(len(data), most)).astype(np.int64)
 
 
 def column_name(data: Transitions, k: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.models.batching import as_tensor, columns, library
+from wmgym.models.batching import columns, constant, library
 from wmgym.tasks.layout import Array
 
 
@@ -71,5 +71,4 @@ def _constants(name: str, like: Array) -> tuple[Array, ...]:
 
 @functools.cache
 def _on_device(name: str, device: torch.device) -> tuple[Tensor, ...]:
-    with torch.inference_mode(False):  # else the mode of the first caller would stick to them
-        return tuple(as_tensor(constant).to(device) for constant in _CONSTANTS[name])
+    return tuple(constant(each, device) for each in _CONSTANTS[name])

@@ -62,7 +62,7 @@ class Summary:
         recordings = "1 recording" if len(tables) == 1 else f"{len(tables):,} recordings"
         lines = [
             f"{recordings}, {sum(len(next(iter(t.columns.values()))) for t in tables):,} rows: "
-            f"{len(data):,} steps of {data.task.dt:g} s in {_episodes(data.num_episodes)}"
+            f"{len(data):,} steps of {data.task.dt:g} s in {_counted(data.num_episodes, 'episodes')}"
         ]
         for role in fields(roles):
             value = getattr(roles, role.name)
@@ -111,9 +111,8 @@ class Summary:
         size = np.array([[np.abs(rows.obs).max(0), rows.obs.std(0)] for rows in several])
         said = []
         for k, name in enumerate(names):
-            usual = np.quantile(
-                size[:, :, k], 0.5, axis=0, method="lower"
-            )  # of the largest size and of the spread
+            # Of the largest size and of the spread; of two groups, the one of the smaller.
+            usual = np.quantile(size[:, :, k], 0.5, axis=0, method="lower")
             if not (usual > 0).all():
                 continue
             times = size[:, :, k] / usual
@@ -175,7 +174,3 @@ def _few(names: Sequence[str]) -> str:
 def _counted(count: int, what: str) -> str:
     """A number, and a phrase that begins with what is counted, in the plural."""
     return f"{count:,} {what}" if count != 1 else f"1 {re.sub(r's(?= |$)', '', what, count=1)}"
-
-
-def _episodes(count: int) -> str:
-    return "1 episode" if count == 1 else f"{count:,} episodes"

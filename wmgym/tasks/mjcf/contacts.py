@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from wmgym.tasks.contacts import NO_CONTACTS, Contact, Contacts, JointKind, Part
-from wmgym.tasks.mjcf.model import BALL, FREE, HINGE, PHYSICAL, SLIDE, product, turned
+from wmgym.tasks.mjcf.model import BALL, FREE, HINGE, SLIDE, product, put, turned
 
 _NEAR = 0.03  # metres: what comes as near as this counts
 _STATES = 400  # that are looked at
@@ -68,10 +68,7 @@ class _Near:
         self.long[model.geom_type == _SPHERE] = 0.0
         places, turns = list[np.ndarray](), list[np.ndarray]()
         for k, state in enumerate(core[rows]):
-            mujoco.mj_setState(model, data, state, PHYSICAL)
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_comPos(model, data)
-            mujoco.mj_collision(model, data)
+            put(model, data, state)
             places.append(data.geom_xpos.copy())
             turns.append(data.geom_xmat.reshape(-1, 3, 3).copy())
             for contact in data.contact[: data.ncon]:

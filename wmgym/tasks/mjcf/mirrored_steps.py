@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from wmgym.tasks import actions
 from wmgym.tasks.layout import Symmetry
-from wmgym.tasks.mjcf.model import PHYSICAL
+from wmgym.tasks.mjcf.model import PHYSICAL, put
 from wmgym.tasks.mjcf.simulation import physical_state, simulation
 
 _LOOKED_AT = 400  # states, of which those with contacts of their own are tried first
@@ -75,10 +75,7 @@ class Steps:
         rows = np.linspace(0, len(states) - 1, min(len(states), _LOOKED_AT)).astype(np.int64)
         (model, data), pairs, found = self._simulation(), set[tuple[int, ...]](), list[int]()
         for row in rows:
-            mujoco.mj_setState(model, data, states[row], PHYSICAL)
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_comPos(model, data)
-            mujoco.mj_collision(model, data)
+            put(model, data, states[row])
             touch = {tuple(sorted(map(int, each.geom))) for each in data.contact[: data.ncon]}
             if not touch <= pairs:
                 found.append(int(row))

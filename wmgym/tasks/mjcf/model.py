@@ -227,6 +227,14 @@ def _sums(model: Any, joints: list[_Joint]) -> tuple[tuple[tuple[int, float], ..
     return tuple(found)
 
 
+def put(model: Any, data: Any, state: np.ndarray) -> None:
+    """Bodies where a physical state has them, and what then touches what; no forces."""
+    mujoco.mj_setState(model, data, state, PHYSICAL)
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_collision(model, data)
+
+
 def turned(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """A vector turned by a unit quaternion."""
     found = np.zeros(3)
