@@ -12,8 +12,9 @@ import numpy as np
 from wmgym.data.columns import in_float32
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.layout import Core, Symmetry
-from wmgym.tasks.mjcf.columns import Recorded, find_shown
+from wmgym.tasks.mjcf.columns import find_shown
 from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
+from wmgym.tasks.mjcf.memory import Recorded
 from wmgym.tasks.mjcf.robot import Robot
 from wmgym.tasks.mjcf.shown import Found
 from wmgym.tasks.mjcf.simulation import simulation
@@ -44,9 +45,8 @@ def settle(data: Transitions, columns: Any) -> Transitions:
         action=data.action.reshape(count, -1).astype(np.float64),
         episode=data.episode,
     )
-    found = find_shown(robot, steps)
-    names = tuple(f"obs_{k}" for k in found.kept)
-    core = _core(data.task, robot, found, names, steps.core)
+    with contextlib.closing(data.task.make()) as env:
+        core, found = _core(data.task, env, robot, steps)
     taken = list(found.kept)
     return replace(
         data,
@@ -56,12 +56,22 @@ def settle(data: Transitions, columns: Any) -> Transitions:
     )
 
 
-def _core(task: Task, robot: Robot, found: Found, names: tuple[str, ...], states: np.ndarray) -> Core:
-    """The core with what the compiled model of the real env says of physical states ``(n, dim)``."""
-    with contextlib.closing(task.make()) as env:
-        live = simulation(env)
-        core = core_of(settled(robot, found, names, live and live[0], states))
-        return replace(core, symmetries=_symmetries(task, env, found, states))
+def _core(task: Task, env: Any, robot: Robot, steps: Recorded) -> tuple[Core, Found]:
+    """The core that the steps, and the compiled model of the real env, tell; and how observations show it."""
+    live = simulation(env)
+    if live is None:
+        found = find_shown(robot, steps)
+        return core_of(settled(robot, found, _names(found))), found
+    from wmgym.tasks.mjcf.late import late_chains, seconds_late  # imports MuJoCo
+
+    late = seconds_late(env)
+    found = find_shown(robot, steps, late_chains(live[0], robot.sums, late) if late else None)
+    core = core_of(settled(robot, found, _names(found), live[0], steps.core, late))
+    return replace(core, symmetries=_symmetries(task, env, found, steps.core)), found
+
+
+def _names(found: Found) -> tuple[str, ...]:
+    return tuple(f"obs_{k}" for k in found.kept)
 
 
 def _symmetries(task: Task, env: Any, found: Found, states: np.ndarray) -> tuple[Symmetry, ...]:

@@ -37,7 +37,7 @@ class ContactFeatures(Tables):
         """Prepare constants; ``free`` are core dimensions that do not matter."""
         super().__init__()
         self.near, self.slow = near, slow
-        self.parts, self.base = contacts.parts, contacts.base
+        self.parts, self.base, self.ago = contacts.parts, contacts.base, contacts.ago
         self._singles = [k for k, part in enumerate(self.parts) if part.kind in ("hinge", "slide")]
         self._free = set(free)
         made = [_single(self.parts[k]) for k in self._singles]
@@ -202,7 +202,7 @@ class ContactFeatures(Tables):
         lib = library(core)
         index, moving = self._table("place", core), self._table("velocity", core)
         at = (columns(core, index).T - self._table("zero", core)) * self._table("counts", core)
-        at = _around(at, columns(core, moving).T * _APART)
+        at = self._around(at, columns(core, moving).T)
         turn = self._table("plain", core) + lib.sin(at) * self._table("sine", core)
         turn = turn + (1.0 - lib.cos(at)) * self._table("versine", core)
         place = self._table("start", core) + at * self._table("slide", core)
@@ -218,15 +218,22 @@ class ContactFeatures(Tables):
             unit = lib.concatenate([unit] * 3, 0)
         else:
             at = part.velocity + 3 * (part.kind == "free")
-            turn = core[:, at : at + 3] * _APART
+            turn = core[:, at : at + 3]
+            unit = compose(unit, turn * -self.ago) if self.ago else unit
+            turn = turn * _APART
             unit = lib.concatenate([unit, compose(unit, -turn), compose(unit, turn)], 0)
         matrix = rotation_matrix(unit).swapaxes(0, 2).swapaxes(0, 1)
         if part.kind == "ball":
             matrix = _matrices(self._table(f"turn{k}", core), matrix)
             return matrix, self._table(f"offset{k}", core) - _product(matrix, self._table(f"anchor{k}", core))
         place = [core[:, i] * float(i not in self._free) for i in range(part.place, part.place + 3)]
-        moving = core[:, part.velocity : part.velocity + 3].T * (0.0 if part.kind == "mocap" else _APART)
-        return matrix, _around(lib.stack(place, 0), moving)
+        moving = core[:, part.velocity : part.velocity + 3].T * float(part.kind != "mocap")
+        return matrix, self._around(lib.stack(place, 0), moving)
+
+    def _around(self, at: Array, velocity: Array) -> Array:
+        """At the moment that is seen, a moment before, and a moment after, side by side."""
+        at, step = (at - velocity * self.ago if self.ago else at), velocity * _APART
+        return library(at).concatenate([at, at - step, at + step], 1)
 
 
 def _single(part: Part) -> tuple[np.ndarray, ...]:
@@ -244,11 +251,6 @@ def _single(part: Part) -> tuple[np.ndarray, ...]:
 def _matrix(quaternion: tuple[float, ...]) -> np.ndarray:
     unit = np.array(quaternion) / np.linalg.norm(quaternion)
     return np.asarray(rotation_matrix(unit[None])[0])
-
-
-def _around(at: Array, step: Array) -> Array:
-    """Now, a moment before, and a moment after, side by side."""
-    return library(at).concatenate([at, at - step, at + step], 1)
 
 
 def _sum(vectors: Array) -> Array:

@@ -86,11 +86,13 @@ class Contacts:
         parts: each after the one that it hangs on.
         pairs: what touches.
         base: part in whose frame velocities against the ground are seen; -1 where world axes matter.
+        ago: seconds before the state of which it is seen.
     """
 
     parts: tuple[Part, ...] = ()
     pairs: tuple[Contact, ...] = ()
     base: int = -1
+    ago: float = 0.0
 
     def fit(self, dim: int) -> bool:
         """Whether stored numbers fit each other and a core of this many dimensions."""

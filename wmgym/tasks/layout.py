@@ -87,6 +87,7 @@ class Geometry:
             and the floating base where its heading matters.
         stops: ``(dimension, low, high)`` of joints with limits, of which the network sees how near they are.
         contacts: what can touch, of which the network sees how near it is and how it moves there.
+        read_ago: seconds by which what an env reads of its simulation, as readouts do, lags behind its state.
     """
 
     dim: int
@@ -107,6 +108,7 @@ class Geometry:
     rotations: tuple[int, ...] = ()
     stops: tuple[tuple[int, float, float], ...] = ()
     contacts: Contacts = NO_CONTACTS
+    read_ago: float = 0.0
 
     @property
     def quaternions(self) -> tuple[int, ...]:
@@ -140,7 +142,7 @@ class Geometry:
             angles=self.angles,
             free=self.free,
             rotations=self.rotations,
-            contacts=self.contacts,
+            contacts=replace(self.contacts, ago=self.read_ago),
         )
 
 

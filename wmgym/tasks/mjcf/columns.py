@@ -1,66 +1,51 @@
 """Which observation columns are exact functions of the physical state: found in recorded steps, and checked.
 
 Tried in turn: a copy, a multiple, a sine or a cosine of one number; the same clipped or wrapped; a sum of a
-few of them. A function counts as exact if it gives back every recorded row to rounding.
+few of them; the last of all for joints as they were a moment ago. A function counts as exact if it gives back
+every recorded row to rounding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from wmgym.tasks.mjcf.robot import Robot
+from wmgym.tasks.mjcf.memory import Recorded, observations_tell, remembered
+from wmgym.tasks.mjcf.robot import Chain, Robot
 from wmgym.tasks.mjcf.shown import Column, Found, Shown
 
 _EXACT = 2e-6  # largest error relative to the column's largest value; float32 rounds at 6e-8
 _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
 _LIKELY = 6  # candidates that are tried for each column
-_FEATURES = 200  # random ones, of the test for memory
-_AS_WELL = (
-    1.1  # what observations alone leave of a column's variance, relative to what they leave with the state
-)
-_UNEXPLAINED, _MEMORY = 0.01, 0.05  # shares of a column's variance that decide in the test for memory
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """Steps of a robot as they were recorded, float64.
-
-    Attributes:
-        core: ``(n, dim)`` physical states.
-        next_core: one step later.
-        obs: ``(n, obs_dim)``.
-        next_obs: one step later.
-        action: ``(n, k)``.
-        episode: ``(n,)``.
-    """
-
-    core: np.ndarray
-    next_core: np.ndarray
-    obs: np.ndarray
-    next_obs: np.ndarray
-    action: np.ndarray
-    episode: np.ndarray
-
-
-def find_shown(robot: Robot, steps: Recorded) -> Found:
+def find_shown(robot: Robot, steps: Recorded, late: tuple[Chain, ...] | None = None) -> Found:
     """How observations show the state.
 
     Where they tell the future as well as the state does, the numbers that they do not show are needless, and
     what they show of these is kept in their place. An arm's hand and what it pushes say more of each other
     than all its joints do.
+
+    Args:
+        robot: the model's.
+        steps: recorded ones.
+        late: ``robot.sums`` as they were a moment ago; None where what an env reads is of its state.
     """
     core = np.concatenate([steps.core, steps.next_core])
     obs = np.concatenate([steps.obs, steps.next_obs])
-    columns = _Search(robot, core).columns(obs)
+    sums = (*robot.sums, *(late or ()))
+    columns = _Search(robot, sums, core, range(len(robot.sums))).columns(obs)
+    if late is not None:
+        columns = _late(robot, sums, steps, columns)
     still = (steps.next_obs == steps.obs).all(0)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     kept = [k for k in open_ if still[k]]
-    kept += _remembered(robot, steps, [k for k in open_ if not still[k]])
-    needless = _hidden(robot, core, columns)
-    needless = needless if needless and _tells(robot, steps) else ()
+    kept += remembered(robot, steps, [k for k in open_ if not still[k]])
+    needless = _hidden(robot, sums, core, columns)
+    needless = needless if needless and observations_tell(robot, steps) else ()
     if needless:
         kept += [k for k in open_ if k not in kept and len(np.unique(obs[:, k])) > 2]
     kept.sort()
@@ -75,20 +60,22 @@ def find_shown(robot: Robot, steps: Recorded) -> Found:
     fixed = _fixed(robot, steps) + [core.shape[1] + place for place, k in enumerate(kept) if still[k]]
     usual = (*np.median(steps.core, 0).tolist(), *np.median(steps.obs[:, kept], 0).tolist())
     needless = tuple(i for i in needless if i not in fixed)
-    return Found(_pruned(dim, robot.sums, found, usual), tuple(kept), tuple(fixed), needless)
+    return Found(_pruned(dim, sums, found, usual), tuple(kept), tuple(fixed), needless)
 
 
 class _Search:
-    """Candidates over all rows of a robot's physical states ``(n, dim)``."""
+    """Candidates over all rows of a robot's physical states ``(n, dim)``: of ``sums`` those ``taken``."""
 
-    def __init__(self, robot: Robot, core: np.ndarray) -> None:
+    def __init__(self, robot: Robot, sums: tuple[Chain, ...], core: np.ndarray, taken: Sequence[int]) -> None:
         self.circle = robot.circle
         self.dim, self.core = core.shape[1], core
-        angles = [sum(factor * core[:, i] for i, factor in chain) for chain in robot.sums]
+        angles = [sum(factor * core[:, i] for i, factor in chain) for chain in sums]
         self.values = np.stack([*core.T, *map(np.sin, angles), *map(np.cos, angles)], 1)
         self.some = np.linspace(0, len(core) - 1, min(len(core), _ROWS)).astype(np.int64)
         seen = self.values[self.some]
-        self.moving = np.flatnonzero(seen.std(0) > 1e-12)
+        turns = [self.dim + kind * len(sums) + i for kind in range(2) for i in taken]
+        candidates = np.array([*range(self.dim), *turns], np.int64)
+        self.moving = candidates[seen[:, candidates].std(0) > 1e-12]
 
     def columns(self, obs: np.ndarray) -> list[Column]:
         found = [self._single(y) for y in obs.T]
@@ -110,12 +97,12 @@ class _Search:
             inside &= y != end
         if ends != {"low": None, "high": None} and inside.sum() >= 20:
             column = self._line(y, inside)
-            if column is not None and self._holds(clipped := replace(column, **ends), y):  # type: ignore[arg-type]
+            if column is not None and self.holds(clipped := replace(column, **ends), y):  # type: ignore[arg-type]
                 return clipped
         for i in self.circle:
             for sign in (1.0, -1.0):
                 wrapped = Column(terms=((i, sign),), wrapped=True)
-                if -np.pi - 1e-6 <= low and high <= np.pi + 1e-6 and self._holds(wrapped, y):
+                if -np.pi - 1e-6 <= low and high <= np.pi + 1e-6 and self.holds(wrapped, y):
                     return wrapped
         return None
 
@@ -163,11 +150,12 @@ class _Search:
                     for i, w in zip(terms, solved, strict=False)
                 )
                 column = Column(terms=pairs, offset=_plain(float(solved[-1]), target))
-                column = column if self._holds(column, target) else None
+                column = column if self.holds(column, target) else None
             found.append(column)
         return found
 
-    def _holds(self, column: Column, y: np.ndarray) -> bool:
+    def holds(self, column: Column, y: np.ndarray) -> bool:
+        """Whether a column gives back every row."""
         return self._error(column, y, np.ones(len(y), bool)) <= _EXACT * float(np.abs(y).max())
 
     def _error(self, column: Column, y: np.ndarray, rows: np.ndarray) -> float:
@@ -181,72 +169,30 @@ class _Search:
         return float(np.abs(said - y)[rows].max())
 
 
-def _remembered(robot: Robot, steps: Recorded, open_: list[int]) -> list[int]:
-    """Columns that hold something of the past: a counter, a filter, an old observation.
-
-    Either one repeats another column of the step before, or its own value of the step before tells most of
-    what the states before and after the step and the action do not.
-    """
-    if not open_ or len(steps.core) < 500:
-        return []
-    rows = np.linspace(0, len(steps.core) - 1, min(len(steps.core), _ROWS)).astype(np.int64)
-    now, before = steps.next_obs[rows][:, open_], steps.obs[rows]
-    repeats = np.array(
-        [(np.abs(before - y[:, None]) <= _EXACT * np.abs(y).max()).all(0).any() for y in now.T]
-    )
-    whole = steps.episode[rows] % 4 == 3 if steps.episode[-1] >= 7 else np.arange(len(rows)) % 4 == 3
-    states = [_turned(robot, steps.next_core[rows]), _turned(robot, steps.core[rows]), steps.action[rows]]
-    without = _unexplained(np.concatenate(states, 1), now, whole)
-    beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now, whole)
-    memory = (without > _UNEXPLAINED) & (beside < _MEMORY * without)
-    return [k for k, yes in zip(open_, repeats | memory, strict=True) if yes]
+def _late(robot: Robot, sums: tuple[Chain, ...], steps: Recorded, columns: list[Column]) -> list[Column]:
+    """The columns, and of those not found what shows a moment ago after a step, and now at a start."""
+    open_ = [k for k, column in enumerate(columns) if column.terms is None]
+    late = range(len(robot.sums), len(sums))
+    found = _Search(robot, sums, steps.next_core, late).columns(steps.next_obs[:, open_]) if open_ else []
+    first = np.append(True, steps.episode[1:] != steps.episode[:-1])
+    resting, (nq, nv) = steps.core[first].copy(), robot.sizes[:2]
+    resting[:, nq : nq + nv] = 0  # so that a moment ago is now
+    starts = _Search(robot, sums, resting, late)
+    for k, column in zip(open_, found, strict=True):
+        if column.terms and starts.holds(column, steps.obs[first, k]):
+            columns[k] = column
+    return columns
 
 
-def _hidden(robot: Robot, core: np.ndarray, columns: list[Column]) -> tuple[int, ...]:
+def _hidden(
+    robot: Robot, sums: tuple[Chain, ...], core: np.ndarray, columns: list[Column]
+) -> tuple[int, ...]:
     """Numbers that matter and that nothing shows; none of robots that are seen from a frame of their own."""
     if robot.base is not None or robot.pitch is not None:
         return ()
-    shown = _pruned(core.shape[1], robot.sums, columns, ()).numbers
+    shown = _pruned(core.shape[1], sums, columns, ()).numbers
     moving = np.flatnonzero((core != core[0]).any(0)).tolist()
     return tuple(i for i in moving if i not in shown and i not in robot.nowhere)
-
-
-def _tells(robot: Robot, steps: Recorded) -> bool:
-    """Whether observations alone foresee the next ones as well as they do beside the whole state."""
-    moving = np.flatnonzero((steps.next_obs != steps.obs).any(0))
-    if len(steps.core) < 500 or not len(moving):
-        return False
-    rows = np.linspace(0, len(steps.core) - 1, min(len(steps.core), _ROWS)).astype(np.int64)
-    whole = steps.episode[rows] % 4 == 3 if steps.episode[-1] >= 7 else np.arange(len(rows)) % 4 == 3
-    change = (steps.next_obs - steps.obs)[rows][:, moving]
-    alone = [steps.obs[rows], steps.action[rows]]
-    without = _unexplained(np.concatenate(alone, 1), change, whole)
-    beside = _unexplained(np.concatenate([*alone, _turned(robot, steps.core[rows])], 1), change, whole)
-    return bool((without <= _AS_WELL * beside + _UNEXPLAINED).all())
-
-
-def _turned(robot: Robot, core: np.ndarray) -> np.ndarray:
-    """States ``(n, dim)`` with what smooth functions of angles and rotations are made of."""
-    angles = [sum(factor * core[:, i] for i, factor in chain) for chain in robot.sums]
-    parts = [*core.T, *map(np.sin, angles), *map(np.cos, angles)]
-    for at in robot.rotations:
-        quaternion = core[:, at : at + 4]
-        parts += [quaternion[:, i] * quaternion[:, j] for i in range(4) for j in range(i, 4)]
-    return np.stack(parts, 1)
-
-
-def _unexplained(inputs: np.ndarray, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Share of the targets' variance, on rows that are held out, that ridge regression leaves."""
-    rng = np.random.default_rng(0)
-    x = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-9)
-    y = (targets - targets.mean(0)) / np.maximum(targets.std(0), 1e-9)
-    turn = rng.normal(size=(x.shape[1], _FEATURES)) / np.sqrt(x.shape[1])
-    design = np.concatenate(
-        [x, np.cos(x @ turn + rng.uniform(0, 2 * np.pi, _FEATURES)), np.ones((len(x), 1))], 1
-    )
-    fit = design[~held]
-    weights = np.linalg.solve(fit.T @ fit + 1e-3 * np.eye(fit.shape[1]), fit.T @ y[~held])
-    return np.asarray(np.square(design[held] @ weights - y[held]).mean(0))
 
 
 def _fixed(robot: Robot, steps: Recorded) -> list[int]:
@@ -264,9 +210,7 @@ def _shifted(column: Column, dim: int, kept: int) -> Column:
     return replace(column, terms=terms)
 
 
-def _pruned(
-    dim: int, sums: tuple[tuple[tuple[int, float], ...], ...], columns: list[Column], usual: tuple[float, ...]
-) -> Shown:
+def _pruned(dim: int, sums: tuple[Chain, ...], columns: list[Column], usual: tuple[float, ...]) -> Shown:
     """Only the angles that a column takes."""
     taken = sorted({(i - dim) % len(sums) for c in columns for i, _ in c.terms or () if i >= dim})
     place = {old: new for new, old in enumerate(taken)}

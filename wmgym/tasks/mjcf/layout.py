@@ -17,6 +17,8 @@ from wmgym.tasks.mjcf.simulation import PARTS, physical_state, simulation
 
 Env: TypeAlias = gym.Env[Any, Any]
 
+_LATEST = 1.0  # seconds that a time step of MuJoCo may take
+
 
 @dataclass(frozen=True)
 class ModelLayout:
@@ -61,6 +63,7 @@ class ModelLayout:
             and all(0 <= k < obs_dim for k in self.kept)
             and all(n >= 0 for n in self.sizes)
             and self.geometry.contacts.fit(physical)
+            and 0 <= self.geometry.read_ago <= _LATEST
             and all((c.low is not None and c.high is not None) for c in shown.columns if c.classed)
         ):
             raise ValueError("its layout counts numbers that the core or the observation does not have")
@@ -181,7 +184,12 @@ def _units(layout: ModelLayout) -> tuple[str, ...]:
 
 
 def settled(
-    robot: Robot, found: Found, kept_names: tuple[str, ...], model: Any = None, core: Any = None
+    robot: Robot,
+    found: Found,
+    kept_names: tuple[str, ...],
+    model: Any = None,
+    core: Any = None,
+    late: float = 0.0,
 ) -> ModelLayout:
     """The layout once recorded data have told how the observation shows the state.
 
@@ -191,6 +199,7 @@ def settled(
         kept_names: of the numbers that are kept.
         model: the compiled model, which says what can touch what.
         core: physical states ``(n, dim)``, which say what does.
+        late: seconds by which the places that the env reads lag behind its joints.
     """
     shown, kept = found.shown, found.kept
     whole = geometry(robot, shown.numbers, found.fixed, found.needless, len(kept))
@@ -198,7 +207,8 @@ def settled(
         from wmgym.tasks.mjcf.contacts import find_contacts  # imports MuJoCo
 
         base = whole.quaternion if whole.pitch is None else whole.pitch[0]
-        whole = replace(whole, contacts=find_contacts(model, core, frozenset(found.needless), base))
+        contacts = find_contacts(model, core, frozenset(found.needless), base)
+        whole = replace(whole, contacts=contacts, read_ago=late)
     return ModelLayout(
         sizes=robot.sizes,
         names=(*robot.names, *kept_names),

@@ -7,7 +7,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from wmgym.tasks.mjcf.robot import Robot
+from wmgym.tasks.mjcf.robot import Chain, Robot
 from wmgym.tasks.mjcf.simulation import PARTS, sizes
 
 FREE, BALL, SLIDE, HINGE = (
@@ -193,12 +193,12 @@ def _bound(model: Any) -> set[int]:
     return _counted(model) | driven
 
 
-def _sums(model: Any, joints: list[_Joint]) -> tuple[tuple[tuple[int, float], ...], ...]:
+def _sums(model: Any, joints: list[_Joint]) -> tuple[Chain, ...]:
     """Of every body the hinges above it, as far up as they turn about one axis; each sum once."""
     on_body: dict[int, list[_Joint]] = {}
     for joint in joints:
         on_body.setdefault(joint.body, []).append(joint)
-    found: dict[tuple[tuple[int, float], ...], None] = {}
+    found: dict[Chain, None] = {}
     for body in range(1, model.nbody):
         chain: list[tuple[int, float]] = []
         axis: np.ndarray | None = None

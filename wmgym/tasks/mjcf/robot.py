@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from wmgym.io.schema import STRICT
 from wmgym.tasks.layout import Foot
+
+Chain: TypeAlias = tuple[tuple[int, float], ...]
+"""A sum of numbers of the physical state, ``(number, factor)``."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Robot:
     pitch_velocity: tuple[int, ...]
     vectors: tuple[tuple[int, ...], ...]
     nowhere: tuple[int, ...]
-    sums: tuple[tuple[tuple[int, float], ...], ...]
+    sums: tuple[Chain, ...]
 
     @property
     def units(self) -> tuple[str, ...]:

@@ -65,7 +65,9 @@ class Shown:
         """Core dimensions that exact columns show."""
         found = {i for column in self.columns for i, _ in column.terms or ()}
         turned = {(i - self.dim) % max(1, len(self.angles)) for i in found if i >= self.dim}
-        return {i for i in found if i < self.dim} | {i for k in turned for i, _ in self.angles[k]}
+        # A velocity that only says where a part was a moment ago, by a fraction of itself, does not show.
+        whole = {i for k in turned for i, factor in self.angles[k] if abs(factor) == 1}
+        return {i for i in found if i < self.dim} | whole
 
 
 @dataclass(frozen=True)

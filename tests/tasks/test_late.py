@@ -1,0 +1,129 @@
+"""Places that an env reads of its simulation after a step are those of a moment ago."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import wmgym
+from wmgym.models.contacts import ContactFeatures
+from wmgym.tasks.mjcf.late import seconds_late
+
+ARM = """
+<mujoco>
+  <option timestep="0.004" integrator="{integrator}"/>
+  <worldbody>
+    <body name="cart" pos="0 0 1">
+      <joint name="cart" type="slide" axis="1 0 0" range="-1 1" limited="true" damping="1"/>
+      <geom type="box" size=".1 .1 .1"/>
+      <body name="upper">
+        <joint name="shoulder" axis="0 -1 0" damping=".2"/>
+        <geom type="capsule" fromto="0 0 0 .3 0 0" size=".02"/>
+        <body name="fore" pos=".3 0 0">
+          <joint name="elbow" axis="0 1 0" damping=".1"/>
+          <geom type="capsule" fromto="0 0 0 .2 0 0" size=".02"/>
+          <site name="tip" pos=".2 0 .05"/>
+        </body>
+      </body>
+    </body>
+    <body name="ball" pos="2 0 .3"><freejoint/><geom type="sphere" size=".1"/></body>
+    <body name="sphere" pos="2 1 1"><joint type="ball"/><geom type="box" size=".1 .2 .1" pos=".1 0 0"/></body>
+    <geom type="plane" size="5 5 .1"/>
+  </worldbody>
+  <actuator><motor joint="cart" gear="5"/><motor joint="shoulder" gear="2"/><motor joint="elbow"/></actuator>
+</mujoco>
+"""
+
+
+class Arm(gym.Env[np.ndarray, np.ndarray]):
+    """An arm on a cart that tells where its tip is, how its forearm is turned, and where the cart is."""
+
+    dt = 0.02
+
+    def __init__(self, integrator: str = "Euler", forward: bool = False) -> None:
+        self.model = mujoco.MjModel.from_xml_string(ARM.format(integrator=integrator))
+        self.data, self.forward = mujoco.MjData(self.model), forward
+        self.action_space = spaces.Box(-1, 1, (3,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (12,), np.float64)
+
+    def look(self) -> np.ndarray:
+        data = self.data
+        tip, fore = data.site("tip").xpos, data.body("fore").xmat.reshape(3, 3)
+        q = data.qpos[:3]
+        return np.array([q[0], *np.cos(q[1:]), *np.sin(q[1:]), *data.qvel[:3],
+                         tip[0], tip[2], fore[0, 2], data.body("cart").xpos[0]])  # fmt: skip
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:3] = self.np_random.uniform(-0.5, 0.5, 3)
+        self.data.qvel[:] = self.np_random.normal(size=self.model.nv)
+        mujoco.mj_forward(self.model, self.data)
+        return self.look(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data, 5)
+        if self.forward:
+            mujoco.mj_forward(self.model, self.data)
+        return self.look(), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "late"),
+    [
+        ({}, 0.004),
+        ({"integrator": "implicitfast"}, 0.004),
+        ({"forward": True}, 0.0),
+        ({"integrator": "RK4"}, 0.0),
+    ],
+)
+def test_the_moment_of_what_an_env_reads_is_measured(settings: dict[str, Any], late: float) -> None:
+    assert seconds_late(Arm(**settings)) == late
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_places_are_exact_columns_of_the_joints_a_moment_ago(forward: bool) -> None:
+    """MuJoCo placed the tip; what is shown of a step is what it said, and so it is at a start at rest."""
+    data = wmgym.collect(lambda: Arm(forward=forward), steps=400, max_episode_steps=50, workers=1)
+    core = data.task.core
+    assert core.shown_dim == 0
+    np.testing.assert_allclose(core.observe(data.next_state), data.next_obs, atol=2e-6)
+    places = core.observe(data.state[data.first])[:, 8:]
+    moved = np.abs(places - data.obs[data.first][:, 8:]).max()
+    assert moved < 2e-6 if forward else 1e-4 < moved < 0.02  # within a moment of where it starts
+    back = core.from_obs(data.next_obs)
+    shown = [core.names.index(name) for name in ("cart", "shoulder", "elbow", "cart_velocity")]
+    np.testing.assert_allclose(np.cos(back[:, shown]), np.cos(data.next_core[:, shown]), atol=2e-6)
+
+
+def test_an_integrator_of_several_stages_leaves_places_to_be_predicted() -> None:
+    data = wmgym.collect(lambda: Arm("RK4"), steps=400, max_episode_steps=50, workers=1)
+    assert data.task.core.shown_dim == 4
+
+
+def test_readouts_see_contacts_of_the_moment_that_the_env_reads() -> None:
+    """Features a moment ago are those of the state that MuJoCo integrates back to."""
+    data = wmgym.collect(Arm, steps=400, max_episode_steps=50, workers=1)
+    geometry, model = data.task.core.geometry, Arm().model
+    assert geometry.contacts.pairs  # the ball and the floor
+    now, then = geometry.contacts, geometry.in_world().contacts
+    assert (now.ago, then.ago) == (0.0, 0.004)
+    core = data.next_core.astype(np.float64)
+    earlier = core.copy()
+    for row in earlier:
+        mujoco.mj_integratePos(
+            model, position := row[: model.nq].copy(), row[model.nq : model.nq + model.nv], -0.004
+        )
+        row[: model.nq] = position
+    seen = ContactFeatures(then, ())(core)
+    np.testing.assert_allclose(seen, ContactFeatures(now, ())(earlier), atol=1e-6)
+    torch.testing.assert_close(
+        ContactFeatures(then, ())(torch.tensor(core)), torch.tensor(seen), atol=1e-6, rtol=0
+    )
