@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from wmgym.data.units import Unit as Unit
     from wmgym.envs.env import ImaginedEnv as ImaginedEnv
     from wmgym.envs.registration import register as register
+    from wmgym.envs.registration import unregister as unregister
     from wmgym.envs.trust import Trust as Trust
     from wmgym.envs.vector_env import ImaginedVectorEnv as ImaginedVectorEnv
     from wmgym.evaluation.agreement import Agreement as Agreement
@@ -130,7 +131,7 @@ _NAMES = {
     # Imagined envs, agents, scores
     "envs.env": ("ImaginedEnv",),
     "envs.vector_env": ("ImaginedVectorEnv",),
-    "envs.registration": ("register",),
+    "envs.registration": ("register", "unregister"),
     "envs.trust": ("Trust",),
     "agents.config": ("TrainConfig",),
     "agents.sb3": ("train",),

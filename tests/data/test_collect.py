@@ -189,7 +189,7 @@ def test_policies_take_over_from_one_another_within_an_episode(tmp_path: Path) -
     np.testing.assert_array_equal(data.action, forked.action)
     mixed = collect("Hopper-v5", pool(tmp_path / "pool"), steps=40, seed=0, switch_every=5)
     assert set(mixed.episode_policy) == {"switching"}
-    with pytest.raises(ValueError, match="switch_every must be at least 1"):
+    with pytest.raises(ValueError, match="switch_every must be a whole number of at least 1"):
         collect(env, given, steps=10, seed=0, switch_every=0)
 
 

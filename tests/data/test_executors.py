@@ -248,7 +248,7 @@ def test_little_work_stays_in_this_process() -> None:
     ("given", "said"),
     [
         ({"executor": "threads"}, "executor must be one of serial, processes, ray, got 'threads'"),
-        ({"executor": "processes", "workers": 0}, "workers must be at least 1"),
+        ({"executor": "processes", "workers": 0}, "workers must be a whole number of at least 1"),
         ({"executor": "serial", "workers": 2}, "workers=2 is for 'processes'"),
         ({"executor": SerialExecutor(), "workers": 2}, "this one has its own"),
         ({"executor": "serial", "step_timeout": 1.0}, "leave executor= out"),

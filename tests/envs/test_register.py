@@ -81,6 +81,23 @@ def test_the_command_registers_for_later_processes(home: Path) -> None:
     assert found.stdout.split() == ["1000", "Hopper-v5"]
 
 
+def test_what_was_registered_is_taken_back(home: Path) -> None:
+    world = wmgym.load("Hopper-v5").save(home / "world")
+    for env_id in ("lab/Gone-v0", "lab/Left-v0"):
+        wmgym.register(env_id, world, keep=True)
+    done = CliRunner().invoke(app, ["unregister", "wmgym/lab/Gone-v0", "--json"])
+    assert done.exit_code == 0, done.output
+    assert list(registered.listed()) == ["lab/Left-v0"]
+    with pytest.raises(gym.error.Error):
+        gym.make("wmgym/lab/Gone-v0")
+    with pytest.raises(wmgym.StoreError):
+        wmgym.load("lab/Gone-v0")
+    assert wmgym.load(world).task.env_id == "Hopper-v5"
+    for env_id in ("lab/Gone-v0", "Hopper-v5"):
+        with pytest.raises(ValueError, match=f"no world is registered as '{env_id}'; known: .*lab/Left-v0"):
+            wmgym.unregister(env_id)
+
+
 def test_a_broken_list_hinders_nobody(home: Path) -> None:
     path = registered.list_file()
     path.parent.mkdir(parents=True)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wmgym.envs.conventions import one_of, whole_number
+from wmgym.envs.conventions import one_of
 from wmgym.envs.trust import OLD_TRUST, Trust
+from wmgym.io.arguments import whole_number
 from wmgym.io.deprecation import renamed
 from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
@@ -66,11 +67,9 @@ class TrainConfig:
         """Refuse what SB3 cannot run."""
         if self.algorithm is not None:
             one_of("algorithm", self.algorithm, ALGORITHMS)
-        whole_number("steps", self.steps)
-        whole_number("num_envs", self.num_envs)
-        if self.max_episode_steps is not None:
-            whole_number("max_episode_steps", self.max_episode_steps)
-        if self.learning_starts:
-            whole_number("learning_starts", self.learning_starts)
+        for name, least in (("steps", 1), ("num_envs", 1), ("max_episode_steps", 1), ("learning_starts", 0)):
+            given = getattr(self, name)
+            if given is not None or name != "max_episode_steps":
+                object.__setattr__(self, name, whole_number(name, given, least))
         one_of("propagation", self.propagation, PROPAGATIONS)
         object.__setattr__(self, "trust", Trust.of(self.trust))  # also from True and from JSON

@@ -110,6 +110,24 @@ def register(
     console.show(found if as_json else console.facts(found))
 
 
+def unregister(
+    env_id: Annotated[str, Argument(metavar="ID", help="What `register` gave a world.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Take an id from a world again; the world's files stay.
+
+    Example: wmgym unregister lab/PushBot-v0
+    """
+    with console.plain_errors():
+        from wmgym.envs import registration
+        from wmgym.io import registered
+
+        registration.unregister(env_id)
+    name = f"wmgym/{env_id.removeprefix('wmgym/')}"
+    found = {"command": "unregister", "id": name, "listed": str(registered.list_file())}
+    console.show(found if as_json else console.facts(found))
+
+
 def export(
     source: Annotated[
         Path, Argument(metavar="SOURCE", help="World, or the id of one that ships; or a saved policy.")
@@ -142,5 +160,5 @@ def export(
     console.show(found if as_json else console.facts(found))
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (report, video, register, export)
+COMMANDS: tuple[Callable[..., None], ...] = (report, video, register, unregister, export)
 """In the order of the list of commands."""

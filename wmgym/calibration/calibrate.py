@@ -16,6 +16,7 @@ from wmgym.data.executors import chosen
 from wmgym.data.layouts import difference, laid_out
 from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor, Unit, in_order
+from wmgym.io.arguments import flag, number, whole_number
 from wmgym.io.progress import Advance, track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
@@ -77,6 +78,8 @@ def calibrate(
             f"calibrate takes a WorldModel and Transitions, got {type(world).__name__} and "
             f"{type(calib).__name__}; read them with wmgym.load and wmgym.Transitions.load"
         )
+    seed, level, update = whole_number("seed", seed, least=0), number("level", level), flag("update", update)
+    horizon = None if horizon is None else whole_number("horizon", horizon)
     calib = laid_out(calib, world.task)
     _refuse(world, calib, level, horizon, update)
     if update:
@@ -112,8 +115,6 @@ def calibrate(
 def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | None, update: bool) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
-    if horizon is not None and horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}")
     if calib.source != "real":
         raise ValueError("calibration needs real episodes; these are imagined")
     refuse_overflow(calib.arrays())

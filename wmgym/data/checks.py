@@ -87,6 +87,10 @@ def check(data: Transitions) -> tuple[Finding, ...]:
     missing readings; rows of several recordings that take turns; positions without velocities; actions that
     are a row out of step with what they do; an episode that is there twice; too few episodes.
     """
+    if not isinstance(data, Transitions):
+        raise TypeError(
+            f"check takes Transitions, got {type(data).__name__}; read saved ones with wmgym.Transitions.load"
+        )
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 
 

@@ -21,6 +21,7 @@ from wmgym.data.rollout_worker import Rollout, Watch, run_group
 from wmgym.data.steps import Episode, from_episodes
 from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor, Unit, in_order
+from wmgym.io.arguments import number, whole_number
 from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 
@@ -87,15 +88,15 @@ def collect(
         from wmgym.data.describe import by_model  # imports MuJoCo
 
         task = by_model(task)
-    if (steps is None) == (episodes is None) or (steps or episodes or 0) < 1:
+    if (steps is None) == (episodes is None):
         raise ValueError("pass either steps= or episodes=, at least 1")
+    seed, noise = whole_number("seed", seed, least=0), number("noise", noise)
     if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):
         raise ValueError("noise must be >= 0, and 0 for actions that are whole numbers")
-    counts = {"switch_every": switch_every, "max_episode_steps": max_episode_steps}
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-    if step_timeout is not None and not (step_timeout > 0 and can_fork()):
+    steps, episodes = _count("steps", steps), _count("episodes", episodes)
+    switch_every, workers = _count("switch_every", switch_every), _count("workers", workers)
+    max_episode_steps = _count("max_episode_steps", max_episode_steps)
+    if step_timeout is not None and not (number("step_timeout", step_timeout) > 0 and can_fork()):
         raise ValueError(f"step_timeout must be above 0, on a system that can fork, got {step_timeout}")
     if step_timeout is not None and executor is not None:
         raise ValueError("step_timeout= runs the env in processes of its own; leave executor= out")
@@ -126,6 +127,10 @@ def collect(
             stacklevel=2,
         )
     return data
+
+
+def _count(name: str, given: int | None) -> int | None:
+    return None if given is None else whole_number(name, given)
 
 
 def _own_limit(episodes: list[Episode], limit: int | None) -> int | None:

@@ -15,6 +15,7 @@ import numpy as np
 from wmgym.data.columns import PER_STEP, check_columns
 from wmgym.data.layouts import difference, laid_out, same_env
 from wmgym.io import artifacts
+from wmgym.io.arguments import numbers
 from wmgym.io.deprecation import renamed, warn_old_file
 from wmgym.io.schema import ArraySpec, Record, check_arrays, refusing
 from wmgym.tasks import actions
@@ -157,9 +158,9 @@ class Transitions:
         Raises:
             ValueError: fractions do not sum to 1, or there are fewer episodes than parts.
         """
-        shares = np.asarray(fractions, dtype=np.float64)
+        shares = numbers("fractions", fractions)
         if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-9:
-            raise ValueError(f"fractions must be positive and sum to 1, got {tuple(fractions)}")
+            raise ValueError(f"fractions must be positive and sum to 1, got {tuple(shares.tolist())}")
         if self.num_episodes < len(shares):
             raise ValueError(
                 f"{self.num_episodes} episodes cannot be split {len(shares)} ways; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,6 @@ def one_of(name: str, given: Any, choices: Iterable[Any]) -> None:
     choices = tuple(choices)
     if given not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {given!r}")
-
-
-def whole_number(name: str, given: Any) -> None:
-    """Refuse what is no number of things: fractions, also those of a float, text, and what is below 1."""
-    if not isinstance(given, Integral) or isinstance(given, bool) or given < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {given!r}")
 
 
 def reset_options(given: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gymnasium.envs import registration as gym_registration
 
 from wmgym.envs.env_keywords import RENDERING, with_env_keywords
 from wmgym.io import registered
+from wmgym.io.arguments import flag
 from wmgym.tasks.shift import SHIFTED
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def register(env_id: str, world: Source, *, keep: bool = False) -> None:
     from wmgym.models.saving import SHIPPED, load
     from wmgym.models.world import WorldModel
 
-    env_id = env_id.removeprefix("wmgym/")
-    if not _NESTED.fullmatch(env_id) or ":" in env_id:
-        raise ValueError(f"{env_id!r} is no id; use one such as 'lab/PushBot-v0'")
+    keep, env_id = flag("keep", keep), _own_id(env_id)
     if (SHIPPED / env_id).is_dir():
         raise ValueError(f"a world of {env_id} ships with wmgym; take another id, such as 'lab/{env_id}'")
     made = world if isinstance(world, WorldModel) else load(world)
@@ -63,6 +62,24 @@ def register(env_id: str, world: Source, *, keep: bool = False) -> None:
         registered.remember(env_id, Path(os.fspath(world)), made.task.max_episode_steps)  # type: ignore[arg-type]
 
 
+def unregister(env_id: str) -> None:
+    """Undo ``register``: Gymnasium no longer knows the world, nor do later processes; its files stay.
+
+    Args:
+        env_id: what was registered, such as ``"lab/PushBot-v0"``.
+
+    Raises:
+        ValueError: no world of one's own has this id.
+        StoreError: the user's list of worlds cannot be written.
+    """
+    env_id = _own_id(env_id)
+    kept = registered.forget(env_id)
+    if registered.HERE.pop(env_id, None) is None and not kept:
+        own = ", ".join(sorted(registered.HERE)) or "none"
+        raise ValueError(f"no world is registered as {env_id!r}; known: {own}")
+    gym.registry.pop(f"wmgym/{env_id}", None)
+
+
 def register_listed() -> None:
     """Register the worlds that the user keeps; reads a list and loads none of them."""
     for env_id, entry in registered.listed().items():
@@ -75,6 +92,14 @@ def register_listed() -> None:
                 warnings.warn(f"{registered.list_file()}: {env_id!r} is left out: {said}", stacklevel=2)
             else:
                 registered.HERE[env_id] = entry["world"]
+
+
+def _own_id(given: str) -> str:
+    """An id of one's own, without ``wmgym/``."""
+    env_id = given.removeprefix("wmgym/") if isinstance(given, str) else ""
+    if not _NESTED.fullmatch(env_id) or ":" in env_id:
+        raise ValueError(f"{given!r:.80} is no id; use one such as 'lab/PushBot-v0'")
+    return env_id
 
 
 def _register(env_id: str, max_episode_steps: int | None) -> None:

@@ -17,6 +17,7 @@ from wmgym.envs import conventions
 from wmgym.envs.episodes import EnvSnapshot, Episodes
 from wmgym.envs.torch_episodes import TorchEpisodes
 from wmgym.envs.trust import OLD_TRUST, Trust
+from wmgym.io.arguments import whole_number
 from wmgym.io.deprecation import renamed
 from wmgym.models.dynamics import PROPAGATIONS, Precision, Propagation
 from wmgym.models.fallback import FallbackDynamics, with_fallback
@@ -115,9 +116,9 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             "autoreset_mode", autoreset_mode, [*AutoresetMode, *(mode.value for mode in AutoresetMode)]
         )
         conventions.one_of("render_mode", render_mode, (*self.metadata["render_modes"], None))
-        conventions.whole_number("num_envs", num_envs)
+        num_envs = whole_number("num_envs", num_envs)
         if max_episode_steps is not None:
-            conventions.whole_number("max_episode_steps", max_episode_steps)
+            max_episode_steps = whole_number("max_episode_steps", max_episode_steps)
         if render_mode == "human" and num_envs > 1:
             raise ValueError("render_mode='human' shows one env; use 'rgb_array' for several")
         self.world = (world if isinstance(world, WorldModel) else load(world)).to(device, precision)

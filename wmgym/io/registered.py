@@ -48,8 +48,28 @@ def remember(env_id: str, world: Path, max_episode_steps: int | None) -> Path:
     Raises:
         StoreError: the list is damaged, so that other worlds would be forgotten, or it cannot be written.
     """
+    path = _undamaged()
+    entry = {"world": str(world.resolve()), "max_episode_steps": max_episode_steps}
+    return write_json(path, {**listed(), env_id: entry})
+
+
+def forget(env_id: str) -> bool:
+    """Take a world off the list; whether it was there.
+
+    Raises:
+        StoreError: see ``remember``.
+    """
+    path = _undamaged()
+    rest = listed()
+    there = rest.pop(env_id, None) is not None
+    if there:
+        write_json(path, rest)
+    return there
+
+
+def _undamaged() -> Path:
+    """The file, which is refused where it is damaged."""
     path = list_file()
     if path.is_file():
         read_json(path)
-    entry = {"world": str(world.resolve()), "max_episode_steps": max_episode_steps}
-    return write_json(path, {**listed(), env_id: entry})
+    return path

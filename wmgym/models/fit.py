@@ -14,6 +14,7 @@ from wmgym.data.columns import bounded_numbers, refuse_overflow
 from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
+from wmgym.io.arguments import whole_number
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models import warm_start
 from wmgym.models.config import FitConfig, architecture
@@ -85,7 +86,9 @@ def fit(
             f"fit takes Transitions, got {type(train).__name__}; read saved ones with wmgym.Transitions.load "
             "and join several with wmgym.concat"
         )
-    config = config or FitConfig()
+    if not isinstance(config, FitConfig | None):
+        raise TypeError(f"config must be a FitConfig, such as wmgym.FitConfig(members=4), got {config!r:.80}")
+    seed, config = whole_number("seed", seed, least=0), config or FitConfig()
     task = train.task
     if task.reward is None and train.reward is None:
         raise ValueError(

@@ -1,0 +1,89 @@
+"""Arguments of wrong types are one line that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import wmgym
+from tests import toy
+from wmgym.data.checks import check
+
+ID = "InvertedPendulum-v5"
+
+
+@pytest.fixture(scope="module")
+def data() -> wmgym.Transitions:
+    return toy.episodes(4, 0, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": 1.5}, "steps must be a whole number of at least 1, got 1.5"),
+        ({"steps": "100"}, "steps must be a whole number of at least 1, got '100'"),
+        ({"steps": True}, "steps must be"),
+        ({"steps": 0}, "steps must be"),
+        ({"episodes": 0}, "episodes must be"),
+        ({"steps": 9, "noise": "a"}, "noise must be a number, got 'a'"),
+        ({"steps": 9, "seed": 1.5}, "seed must be a whole number of at least 0, got 1.5"),
+        ({"steps": 9, "seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"steps": 9, "step_timeout": "2"}, "step_timeout must be a number, got '2'"),
+        ({"steps": 9, "workers": "2"}, "workers must be"),
+    ],
+)
+def test_collect_names_the_argument(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        wmgym.collect(ID, **given)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda data: wmgym.fit(data, {"max_updates": 2}), "config must be a FitConfig"),
+        (lambda data: wmgym.fit(data, seed="a"), "seed must be a whole number"),
+        (lambda data: wmgym.calibrate(toy.world(), data, level="90"), "level must be a number, got '90'"),
+        (lambda data: wmgym.calibrate(toy.world(), data, horizon=2.5), "horizon must be a whole number"),
+        (lambda data: wmgym.calibrate(toy.world(), data, seed=-1), "seed must be a whole number"),
+        (lambda data: data.split("ab"), "fractions must be numbers"),
+        (lambda data: data.split((0.5, None)), r"fractions\[1\] must be a number, got None"),
+        (lambda data: data.split(0.5), "fractions must be numbers"),
+        (lambda data: check(None), "check takes Transitions, got NoneType"),  # type: ignore[arg-type]
+        (lambda data: check("data"), "check takes Transitions, got str"),  # type: ignore[arg-type]
+        (lambda data: wmgym.register(None, toy.world()), "None is no id"),  # type: ignore[arg-type]
+        (lambda data: wmgym.register("lab/Toy-v0", toy.world(), keep="no"), "keep must be True or False"),
+        (lambda data: wmgym.calibrate(toy.world(), data, update="no"), "update must be True or False"),
+    ],
+)
+def test_what_is_wrong_with_an_argument_is_one_line(
+    data: wmgym.Transitions, call: Callable[[wmgym.Transitions], object], said: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=said) as caught:
+        call(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_other_libraries_are_numbers(data: wmgym.Transitions) -> None:
+    kinds: tuple[Callable[[int], Any], ...] = (int, float, np.int64, np.array, torch.tensor)
+    found = [wmgym.collect(ID, steps=kind(9), seed=kind(2), noise=kind(1), workers=1) for kind in kinds]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.obs, found[0].obs)
+        assert other.episode_seed == found[0].episode_seed
+    for share in (0.5, np.array(0.5), torch.tensor(0.5)):
+        assert [len(part) for part in data.split([share, share])] == [20, 20]
+    for kind in kinds[2:]:  # torch itself takes none of these as a seed
+        level: Any = kind(1) * 0.8
+        world = wmgym.calibrate(toy.world(), data, level=level, horizon=kind(3), seed=kind(1))
+        assert world.calibration is not None
+        assert (world.calibration.horizon, world.calibration.level) == (3, pytest.approx(0.8))
+
+
+def test_a_column_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "run.csv").write_text("t,q,u\n0,1,0\n1,2,0\n2,3,0\n")
+    with pytest.raises(ValueError, match="obs names a column twice"):
+        wmgym.from_log(tmp_path / "run.csv", obs=["q", "q"], action="u", quiet=True)

@@ -1,0 +1,45 @@
+"""Arguments that callers get wrong: refused in one line that names the argument, else as plain values."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat
+
+import numpy as np
+
+
+def number(name: str, given: Any) -> float:
+    """A number, of NumPy's or torch's too; refuses text, truth values and arrays of several."""
+    kind = isinstance(given, SupportsFloat) and not isinstance(given, bool | np.bool_)
+    if not kind or np.ndim(given) > 0:
+        raise ValueError(f"{name} must be a number, got {short(given)}")
+    return float(given)
+
+
+def whole_number(name: str, given: Any, least: int = 1) -> int:
+    """A number of things, also written as ``1e5``; refuses fractions and what is below ``least``."""
+    try:
+        whole = number(name, given).is_integer() and given >= least
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {short(given)}")
+    return int(given)
+
+
+def numbers(name: str, given: Any) -> np.ndarray:
+    """Several numbers as an array; refuses anything else."""
+    if isinstance(given, str) or not np.iterable(given):
+        raise ValueError(f"{name} must be numbers, such as (0.6, 0.2, 0.2), got {short(given)}")
+    return np.array([number(f"{name}[{i}]", each) for i, each in enumerate(given)], np.float64)
+
+
+def flag(name: str, given: Any) -> bool:
+    """True or False; refuses words, of which Python takes "no" for true."""
+    if given not in (False, True):
+        raise ValueError(f"{name} must be True or False, got {short(given)}")
+    return bool(given)
+
+
+def short(given: object) -> str:
+    """A value as it is shown in an error."""
+    return " ".join(repr(given).split())[:80]  # arrays are printed on several lines
