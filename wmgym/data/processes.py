@@ -13,9 +13,10 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from wmgym.io.progress import Advance
+if TYPE_CHECKING:
+    from wmgym.io.progress import Advance
 
 T = TypeVar("T")
 

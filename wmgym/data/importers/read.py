@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wmgym.data.importers.table import Table, unpack
 from wmgym.io.files import StrPath
@@ -54,16 +55,8 @@ def read_tables(
     if len(kinds) > 1:
         raise ValueError(f"the files are of several formats ({', '.join(sorted(kinds))}); pass one at a time")
     task = {"files": found, "gigabytes": max_gigabytes, "parent": os.getpid()}
-    command = [sys.executable, "-P", "-m", "wmgym.data.importers.child"]
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(task).encode(),
-            capture_output=True,
-            timeout=max_seconds,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # the same libraries
-        )
+        done = _parse(task, max_seconds)
     except subprocess.TimeoutExpired as error:
         where = _last_path(error.stderr or b"", found)
         raise ValueError(
@@ -73,6 +66,18 @@ def read_tables(
         where = _last_path(done.stderr, found)
         raise ValueError(f"{where}: {_reason(done.returncode, done.stderr, max_gigabytes)}")
     return unpack(done.stdout)
+
+
+def _parse(task: Mapping[str, Any], max_seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """What a new process answers to this task."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "wmgym.data.importers.child"],
+        input=json.dumps(task).encode(),
+        capture_output=True,
+        timeout=max_seconds,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # the same libraries
+    )
 
 
 def _listed(paths: StrPath | Sequence[StrPath]) -> list[Path]:
