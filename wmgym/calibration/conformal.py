@@ -182,14 +182,22 @@ def grouped_quantile(values: np.ndarray, group: np.ndarray, level: float) -> np.
     n = len(values)
     if not n:
         return np.zeros(values.shape[1], values.dtype)
-    _, inverse, counts = np.unique(group, return_inverse=True, return_counts=True)
-    weight = 1.0 / (counts[inverse] * len(counts))
     order = np.argsort(values, axis=0)
-    mass = np.cumsum(weight[order], axis=0)  # (n, d)
-    target = min(level * (1 + 1 / n), 1.0)
-    first = np.minimum((mass < target - 1e-12).sum(0), n - 1)
-    quantile: np.ndarray = np.take_along_axis(values, np.take_along_axis(order, first[None], 0), 0)[0]
-    return quantile
+    return _crossing(values, order, _weights(group), min(level * (1 + 1 / n), 1.0))
+
+
+def _weights(group: np.ndarray) -> np.ndarray:
+    """``(n,)`` by which every group weighs the same, and all together 1."""
+    _, inverse, counts = np.unique(group, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / (counts[inverse] * len(counts)))
+
+
+def _crossing(values: np.ndarray, order: np.ndarray, weight: np.ndarray, mass: float) -> np.ndarray:
+    """Of each column of ``values`` ``(n, d)``, sorted by ``order``, the first with ``mass`` up to it."""
+    below = (np.cumsum(weight[order], axis=0) < mass - 1e-12).sum(0)  # (d,)
+    last = np.minimum(below, len(values) - 1)
+    found: np.ndarray = np.take_along_axis(values, np.take_along_axis(order, last[None], 0), 0)[0]
+    return found
 
 
 def raised_level(scores: list[Scores], level: float) -> float:
@@ -221,10 +229,13 @@ def _left_out(values: np.ndarray, group: np.ndarray, level: float) -> np.ndarray
     names = np.unique(group)
     if len(names) < 2:
         return np.zeros(0)
+    order, weight = np.argsort(values, axis=0), _weights(group) * len(names) / (len(names) - 1)
     shares = []
     for name in spread(names, 20):
         out = group == name
-        shares.append((values[out] <= grouped_quantile(values[~out], group[~out], level)).mean())
+        mass = min(level * (1 + 1 / (len(group) - out.sum())), 1.0)
+        quantile = _crossing(values, order, np.where(out, 0.0, weight), mass)  # of the others
+        shares.append((values[out] <= quantile).mean())
     return np.array(shares)
 
 

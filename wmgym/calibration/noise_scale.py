@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from wmgym.models.dynamics import targets
 from wmgym.models.world import WorldModel
 
 _ONE_SIGMA = 0.6827
+_SHARES = (2.0, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25, 0.0)  # of the one-step noise
 _MAX_STARTS, _COPIES = 128, 16  # starts of sampled episodes, and how many from each
 
 
@@ -33,14 +36,19 @@ def noise_scale(world: WorldModel, calib: Transitions, starts: np.ndarray, seed:
     """
     scale = _one_step_scale(world, calib)
     of_change = np.arange(len(scale)) < world.coordinates.change_dim
-    shares = (2.0, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25, 0.0)  # at a tie the larger
-    factors = [np.where(of_change, share * scale, scale) for share in shares]
     blank, starts = marginal_calibration(calib, scale, 0.5), spread(starts, _MAX_STARTS)
-    missed = []
-    for factor in factors:
+
+    @functools.cache
+    def excess(at: int) -> float:
+        factor = np.where(of_change, _SHARES[at] * scale, scale)
         sampled = world.with_calibration(replace(blank, std_scale=factor))
-        missed.append(abs(_sampled_coverage(sampled, calib, starts, seed) - _ONE_SIGMA))
-    return factors[int(np.argmin(missed))]
+        return _sampled_coverage(sampled, calib, starts, seed) - _ONE_SIGMA
+
+    # More noise covers more: halve, then choose between the last that covers too much and the next.
+    first = bisect.bisect_left(range(len(_SHARES)), True, key=lambda at: excess(at) < 0)
+    near = [at for at in (first - 1, first) if 0 <= at < len(_SHARES)]
+    best = min(near, key=lambda at: abs(excess(at)))  # at a tie the larger
+    return np.where(of_change, _SHARES[best] * scale, scale)
 
 
 def std_scale(z: np.ndarray) -> np.ndarray:

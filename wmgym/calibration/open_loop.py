@@ -76,8 +76,8 @@ def open_loop_steps(
     for h in range(horizon):
         keep = left[going] > h
         if not keep.all():  # replay only what can still be compared
-            mask = torch.tensor(keep, device=device)
-            state, going = state.map(lambda rows, mask=mask: rows[mask]), going[keep]  # type: ignore[misc]
+            kept = torch.tensor(keep.nonzero()[0], device=device)
+            state, going = state.map(lambda rows, kept=kept: rows[kept]), going[keep]  # type: ignore[misc]
         error, core, disagreement = (np.full(shape, np.nan, np.float32) for _ in range(3))
         reward = np.full(shape[0], np.nan, np.float32)
         if len(going):
