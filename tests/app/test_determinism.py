@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import wmgym
+from wmgym.evaluation import speed
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -27,6 +28,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def pipeline(workers: int, *algorithms: str) -> dict[str, str]:
     """Hashes of data, a calibrated world, a report and agents."""
     how: Any = {"max_episode_steps": 40, "workers": workers}
+    speed._SECONDS = 0.002  # in a process of its own too; what it takes is left out below
     data = wmgym.collect("InvertedPendulum-v5", steps=320, seed=0, noise=0.1, **how)
     fresh = wmgym.collect("InvertedPendulum-v5", steps=80, seed=1, **how)
     config = wmgym.FitConfig(members=2, width=64, depth=2, max_updates=10, eval_every=5)

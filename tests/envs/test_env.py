@@ -310,7 +310,7 @@ def test_infos_have_the_form_of_sync_vector_env(
 
 @pytest.mark.parametrize("steps", [350, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("autoreset", AutoresetMode)
-@pytest.mark.parametrize("num_envs", [1, 2, 7, 64])
+@pytest.mark.parametrize("num_envs", [1, pytest.param(2, marks=pytest.mark.slow), 7, 64])
 def test_sync_vector_env_over_single_envs_does_the_same_to_the_last_bit(
     pendulum_world: WorldModel,
     num_envs: int,

@@ -77,10 +77,10 @@ def alike(one: Any, other: Any) -> None:
 def test_parts_come_to_the_whole(
     env_id: str, autoreset_mode: str, trust: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = ImaginedVectorEnv(env_id, ROWS, autoreset_mode=autoreset_mode, trust=trust, max_episode_steps=7)
+    env = ImaginedVectorEnv(env_id, ROWS, autoreset_mode=autoreset_mode, trust=trust, max_episode_steps=3)
     assert len(parts.parts_of(ROWS, env.world)) == 3
-    whole = walk(env, 10, True, monkeypatch)
-    apart = walk(env, 10, False, monkeypatch)
+    whole = walk(env, 5, True, monkeypatch)
+    apart = walk(env, 5, False, monkeypatch)
     for one, other in zip(whole, apart, strict=True):
         alike(one, other)
 
@@ -98,11 +98,11 @@ def test_parts_that_mujoco_steps_come_to_the_whole(
         hybrid = wmgym.fit(log, config, dynamics=wmgym.residual("Hopper-v5"))
         world = replace(world, dynamics=hybrid.dynamics)
     env = ImaginedVectorEnv(
-        world, ROWS, trust=trust, max_episode_steps=9, fallback="mujoco" if kind == "fallback" else None
+        world, ROWS, trust=trust, max_episode_steps=4, fallback="mujoco" if kind == "fallback" else None
     )
     assert parts.separable(env.world, "member")
-    whole = walk(env, 12, True, monkeypatch)
-    apart = walk(env, 12, False, monkeypatch)
+    whole = walk(env, 6, True, monkeypatch)
+    apart = walk(env, 6, False, monkeypatch)
     for one, other in zip(whole, apart, strict=True):
         alike(one, other)
 

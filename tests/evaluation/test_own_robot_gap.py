@@ -58,7 +58,8 @@ def test_a_hybrid_is_closer_and_comes_back_from_a_file(weak: wmgym.Transitions, 
     nominal = wmgym.gap(weak, ROBOT, horizon=4)
     hybrid = wmgym.fit(weak, SMALL, dynamics=wmgym.residual(ROBOT))
     hybrid.save(tmp_path / "hybrid")
-    closer = wmgym.gap(weak, tmp_path / "hybrid", {"chase": chase}, horizon=4)
+    few = {"episodes": 2, "max_episode_steps": 20, "workers": 1}
+    closer = wmgym.gap(weak, tmp_path / "hybrid", {"chase": chase}, horizon=4, **few)
     assert closer.open_loop < 0.5 * nominal.open_loop
     assert closer.returns  # its rewards and its hand's place are learned
 

@@ -14,8 +14,8 @@ import wmgym
 from tests.evaluation.reports import report
 from wmgym.evaluation.findings import Speed
 from wmgym.evaluation.gap_report import Origin
+from wmgym.evaluation.report import figures, video
 from wmgym.evaluation.report import page as page_module
-from wmgym.evaluation.report import video
 from wmgym.evaluation.verdict import verdict
 
 HOSTILE = (
@@ -59,6 +59,12 @@ def written(tmp_path: Path, **changes: object) -> str:
     return wmgym.write_report(report(**changes), tmp_path / "page.html").read_text("utf-8")  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what a page says: its charts are most of the work."""
+    monkeypatch.setattr(figures, "_svg", lambda *drawn: "")
+
+
 def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
     rows = [{"real_steps": 10.0 * n, "return": 5.0 * n} for n in range(3)]
     text = wmgym.write_report(report(), tmp_path / "page.html", learning=rows).read_text("utf-8")
@@ -94,14 +100,14 @@ def test_names_stay_text(tmp_path: Path) -> None:
     assert "49" not in page.headers[0]
 
 
-def test_every_number_names_its_column_where_a_phone_shows_no_head(tmp_path: Path) -> None:
+def test_every_number_names_its_column_where_a_phone_shows_no_head(tmp_path: Path, no_charts: None) -> None:
     elements = Page(written(tmp_path)).elements
     heads = [attributes.get("data-head") for tag, attributes in elements if tag == "td"]
     assert len(heads) > 30
     assert [head for head in heads if not head] == []
 
 
-def test_the_verdict_comes_first(tmp_path: Path) -> None:
+def test_the_verdict_comes_first(tmp_path: Path, no_charts: None) -> None:
     good, bad = written(tmp_path), written(tmp_path, gaps=(0.5, -0.5, 0.5, -0.5, 0.5, -0.5))
     assert "Trust it</h1>" in good
     assert "Do not trust it</h1>" in bad
@@ -118,7 +124,7 @@ def test_long_names_of_checkpoints_differ_in_charts(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_said_in_a_line(
-    tmp_path: Path, pendulum_world: wmgym.WorldModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pendulum_world: wmgym.WorldModel, no_charts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object) -> None:
         raise video.DrawingError("no <OpenGL>")
@@ -150,7 +156,9 @@ def test_a_report_of_one_policy_without_bounds(tmp_path: Path) -> None:
         (None, ("This report took 1 real steps",)),
     ],
 )  # fmt: skip
-def test_which_side_is_faster_is_said(tmp_path: Path, speed: Speed | None, said: tuple[str, ...]) -> None:
+def test_which_side_is_faster_is_said(
+    tmp_path: Path, no_charts: None, speed: Speed | None, said: tuple[str, ...]
+) -> None:
     text = written(tmp_path, origin=Origin("", {}, 1.0, 1.0, speed))
     assert all(part in text for part in said)
 

@@ -112,7 +112,7 @@ def test_fine_tuning_makes_rollouts_better() -> None:
     data = collect("InvertedDoublePendulum-v5", steps=1_500, seed=0, workers=1)
     test = collect("InvertedDoublePendulum-v5", steps=600, seed=1, workers=1)
     starts, found = test.window_starts(6), []
-    for finetune_updates in (0, 150):
+    for finetune_updates in (0, 80):
         config = replace(SMALL, finetune_updates=finetune_updates, finetune_steps=4, rollout=4)
         world = fit(data, config)
         *_, error = open_loop_errors(world, test, starts, 4, "member")

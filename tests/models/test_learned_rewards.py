@@ -60,7 +60,7 @@ def jet(obs: np.ndarray) -> np.ndarray:
 def drop() -> tuple[Any, Any]:
     data = wmgym.collect(Drop, {"random": None, "jet": jet}, steps=2_000, seed=0, workers=1)
     world = wmgym.fit(data, CONFIG)
-    return data, wmgym.calibrate(world, wmgym.collect(data.task, steps=400, seed=1, workers=1))
+    return data, wmgym.calibrate(world, wmgym.collect(data.task, steps=400, seed=1, workers=1), horizon=5)
 
 
 def test_a_reward_is_paid_for_the_change_that_was_imagined() -> None:
@@ -93,7 +93,7 @@ def test_online_too_a_reward_is_paid_for_the_change_that_was_imagined(tmp_path: 
     loaded = wmgym.load(tmp_path / "world", task=data.task)
     assert loaded.outcomes is not None
     assert loaded.outcomes.rewards is not None
-    follow(wmgym.calibrate(loaded, wmgym.collect(data.task, steps=400, seed=1, workers=1)), 60)
+    follow(wmgym.calibrate(loaded, wmgym.collect(data.task, steps=400, seed=1, workers=1), horizon=5), 60)
 
 
 def test_flags_are_named_from_where_the_step_led(drop: tuple[Any, Any]) -> None:
@@ -149,7 +149,7 @@ def test_drawn_flags_are_drawn_alike() -> None:
     world = wmgym.fit(data, replace(CONFIG, max_updates=100))
     assert world.flags is not None
     assert world.flags.drawn
-    follow(wmgym.calibrate(world, wmgym.collect(data.task, steps=400, seed=1, workers=1)), 60)
+    follow(wmgym.calibrate(world, wmgym.collect(data.task, steps=400, seed=1, workers=1), horizon=5), 60)
 
 
 def test_gradients_pass_through_rewards_and_flags(drop: tuple[Any, Any]) -> None:

@@ -109,7 +109,7 @@ def test_an_end_that_nothing_shows_is_drawn_as_often_as_it_was() -> None:
 def test_actions_in_parts(space: Any, tmp_path: Path) -> None:
     data = wmgym.collect(lambda: Line(space), steps=600, seed=0, workers=1)
     world = wmgym.fit(data, CONFIG)
-    world = wmgym.calibrate(world, wmgym.collect(data.task, steps=200, seed=1, workers=1))
+    world = wmgym.calibrate(world, wmgym.collect(data.task, steps=200, seed=1, workers=1), horizon=4)
     data.save(tmp_path / "data")
     assert wmgym.Transitions.load(tmp_path / "data", task=data.task).action.dtype == np.int64
     world.save(tmp_path / "world")

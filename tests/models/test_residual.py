@@ -22,7 +22,7 @@ from wmgym.models.drive import MEMORY, Drive
 from wmgym.models.residual import MujocoDynamics, ResidualDynamics
 from wmgym.models.residual_fit import _worth_keeping, corrected
 
-TINY = FitConfig(members=2, width=32, depth=1, max_updates=200, eval_every=50, learning_rate=2e-3)
+TINY = FitConfig(members=2, width=32, depth=1, max_updates=100, eval_every=50, learning_rate=2e-3)
 
 
 def world_of(env_id: str, data: wmgym.Transitions, **changes: Any) -> wmgym.WorldModel:
@@ -66,7 +66,7 @@ def test_a_correction_learns_what_the_nominal_model_gets_wrong() -> None:
     robot = wmgym.make_task(wmgym.shift("InvertedPendulum-v5", gear=0.5, damping=3.0))
     data = wmgym.collect(robot, steps=600, seed=0, workers=1)
     test = wmgym.collect(robot, steps=200, seed=9, workers=1)
-    hybrid = wmgym.fit(data, replace(TINY, max_updates=600), dynamics=wmgym.residual("InvertedPendulum-v5"))
+    hybrid = wmgym.fit(data, replace(TINY, max_updates=300), dynamics=wmgym.residual("InvertedPendulum-v5"))
     nominal = replace(hybrid, dynamics=MujocoDynamics(wmgym.make_task("InvertedPendulum-v5")))
     assert errors(hybrid, test, 4)[-1] < 0.3 * errors(nominal, test, 4)[-1]
 
@@ -103,7 +103,7 @@ def test_a_delay_shows_in_earlier_actions() -> None:
     robot = wmgym.make_task(wmgym.shift("InvertedPendulum-v5", delay=2))
     data = wmgym.collect(robot, steps=600, seed=0, workers=1)
     test = wmgym.collect(robot, steps=200, seed=9, workers=1)
-    config = replace(TINY, max_updates=600)
+    config = replace(TINY, max_updates=300)
     hybrid = wmgym.fit(data, config, dynamics=wmgym.residual("InvertedPendulum-v5"))
     nominal = replace(hybrid, dynamics=MujocoDynamics(wmgym.make_task("InvertedPendulum-v5")))
     assert errors(hybrid, test, 3)[-1] < 0.3 * errors(nominal, test, 3)[-1]

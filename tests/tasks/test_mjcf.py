@@ -330,7 +330,7 @@ def test_collections_of_one_robot_go_together_whatever_each_told(data: Transitio
     world = wmgym.fit(data, wmgym.FitConfig(members=2, width=8, depth=1, max_updates=2, eval_every=2))
     one = wmgym.collect(Everything, steps=80, max_episode_steps=80, seed=1, workers=1)
     assert one.task.core.dim < data.task.core.dim
-    bounded = wmgym.calibrate(world, one)
+    bounded = wmgym.calibrate(world, one, horizon=5)
     assert bounded.calibration is not None
     joined = wmgym.concat([data, one])
     assert joined.task.core.names == data.task.core.names

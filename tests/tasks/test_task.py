@@ -31,7 +31,7 @@ from wmgym.tasks.task import Task, make_task
 
 INF = float("inf")
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
-STEPS = 1_000
+STEPS = 400
 KNOWN: list[tuple[str, dict[str, Any]]] = [
     ("InvertedPendulum-v5", {}),
     ("InvertedPendulum-v5", {"frame_skip": 5, "reset_noise_scale": 0.1}),
