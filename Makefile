@@ -11,7 +11,8 @@ ifeq ($(shell uname -s)$(DISPLAY)$(MUJOCO_GL),Linux)
 export MUJOCO_GL := egl
 endif
 
-# The tests start many processes: each would compile wmgym anew.
+# The tests start many processes: each would compile wmgym anew. Threads that wait for others spin by default,
+# which costs the processes beside them their core.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -26,10 +27,10 @@ demo: $(VENV)/.installed-demo ## HalfCheetah, 10,000 real steps: a world, a poli
 	$(BIN)/wmgym run HalfCheetah-v5 --seed $(SEED) --out runs/demo
 
 test: $(VENV)/.installed-all ## Run the quick tests, in two processes: four to seven minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-all: $(VENV)/.installed-all ## Run every test, the slow ones too
-	$(BIN)/python -m pytest -m '' --timeout 3600
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m '' --timeout 3600
 
 lint: $(VENV)/.installed-all ## Check style, format and types
 	$(BIN)/ruff check .
