@@ -29,7 +29,12 @@ from wmgym.tasks import registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:the policy exploits the model")  # as small networks will
 
-HOPPER: dict[str, Any] = SMALL | {"random_episode_steps": 20, "learning_starts": 50, "train_freq": 25}
+HOPPER: dict[str, Any] = SMALL | {
+    "random_episode_steps": 20,
+    "learning_starts": 50,
+    "train_freq": 25,
+    "buffer_size": 500,
+}
 SAVED = (20, 50, 75, 85)  # a random step, the last of them, the last and one in the middle of an interval
 STEPS = 125
 
