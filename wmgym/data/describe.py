@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,11 @@ def _core(task: Task, env: Any, robot: Robot, steps: Recorded) -> tuple[Core, Fo
     if live is None:
         found = find_shown(robot, steps)
         return core_of(settled(robot, found, _names(found))), found
-    from wmgym.tasks.mjcf.late import late_chains, seconds_late  # imports MuJoCo
+    from wmgym.tasks.mjcf.places import late_chains, places, seconds_late  # imports MuJoCo
 
     late = seconds_late(env)
-    found = find_shown(robot, steps, late_chains(live[0], robot.sums, late) if late else None)
+    chains = late_chains(live[0], robot.sums, late) if late else None
+    found = find_shown(robot, steps, chains, partial(places, live[0], ago=late))
     core = core_of(settled(robot, found, _names(found), live[0], steps.core, late))
     return replace(core, symmetries=_symmetries(task, env, found, steps.core)), found
 

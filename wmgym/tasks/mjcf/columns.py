@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
-from wmgym.tasks.mjcf.memory import Recorded, observations_tell, remembered
+from wmgym.tasks.mjcf.memory import Places, Recorded, observations_tell, remembered
 from wmgym.tasks.mjcf.robot import Chain, Robot
 from wmgym.tasks.mjcf.shown import Column, Found, Shown
 
@@ -21,8 +22,13 @@ _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
 _LIKELY = 6  # candidates that are tried for each column
 
+Terms: TypeAlias = tuple[tuple[int, float], ...]
+"""``(number, factor)``, of a sum."""
 
-def find_shown(robot: Robot, steps: Recorded, late: tuple[Chain, ...] | None = None) -> Found:
+
+def find_shown(
+    robot: Robot, steps: Recorded, late: tuple[Chain, ...] | None = None, places: Places | None = None
+) -> Found:
     """How observations show the state.
 
     Where they tell the future as well as the state does, the numbers that they do not show are needless, and
@@ -33,17 +39,20 @@ def find_shown(robot: Robot, steps: Recorded, late: tuple[Chain, ...] | None = N
         robot: the model's.
         steps: recorded ones.
         late: ``robot.sums`` as they were a moment ago; None where what an env reads is of its state.
+        places: where the model puts bodies in states.
     """
     core = np.concatenate([steps.core, steps.next_core])
     obs = np.concatenate([steps.obs, steps.next_obs])
     sums = (*robot.sums, *(late or ()))
     columns = _Search(robot, sums, core, range(len(robot.sums))).columns(obs)
+    still, of_goals = (steps.next_obs == steps.obs).all(0), dict[int, Terms]()
     if late is not None:
-        columns = _late(robot, sums, steps, columns)
-    still = (steps.next_obs == steps.obs).all(0)
+        _add_further(columns, of_goals, robot, sums, steps, [])
+    if goals := [k for k, column in enumerate(columns) if column.terms is None and still[k]]:
+        _add_further(columns, of_goals, robot, sums, steps, goals)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     kept = [k for k in open_ if still[k]]
-    kept += remembered(robot, steps, [k for k in open_ if not still[k]])
+    kept += remembered(robot, steps, [k for k in open_ if not still[k]], places)
     needless = _hidden(robot, sums, core, columns)
     needless = needless if needless and observations_tell(robot, steps) else ()
     if needless:
@@ -51,6 +60,9 @@ def find_shown(robot: Robot, steps: Recorded, late: tuple[Chain, ...] | None = N
     kept.sort()
     dim = core.shape[1] + len(kept)
     found = [_shifted(column, core.shape[1], len(kept)) for column in columns]
+    for k, terms in of_goals.items():
+        goal_terms = tuple((core.shape[1] + kept.index(goal), factor) for goal, factor in terms)
+        found[k] = replace(found[k], terms=(*(found[k].terms or ()), *goal_terms))
     for place, k in enumerate(kept):
         found[k] = Column(terms=((core.shape[1] + place, 1.0),))
     for k in (k for k in open_ if k not in kept):
@@ -169,19 +181,39 @@ class _Search:
         return float(np.abs(said - y)[rows].max())
 
 
-def _late(robot: Robot, sums: tuple[Chain, ...], steps: Recorded, columns: list[Column]) -> list[Column]:
-    """The columns, and of those not found what shows a moment ago after a step, and now at a start."""
-    open_ = [k for k, column in enumerate(columns) if column.terms is None]
-    late = range(len(robot.sums), len(sums))
-    found = _Search(robot, sums, steps.next_core, late).columns(steps.next_obs[:, open_]) if open_ else []
+def _add_further(
+    columns: list[Column],
+    of_goals: dict[int, Terms],
+    robot: Robot,
+    sums: tuple[Chain, ...],
+    steps: Recorded,
+    goals: list[int],
+) -> None:
+    """Add to ``columns`` what shows joints a moment ago, and what shows ``goals`` beside joints.
+
+    Goals are columns that do not change within an episode; ``of_goals`` gets their terms. After a step an env
+    may read of a moment ago, at a start it reads of the start.
+    """
+    open_ = [k for k, column in enumerate(columns) if column.terms is None and k not in goals]
+    if not open_:
+        return
+    dim, (nq, nv), late = steps.core.shape[1], robot.sizes[:2], len(sums) > len(robot.sums)
+    taken = range(len(robot.sums) if late else 0, len(sums))
     first = np.append(True, steps.episode[1:] != steps.episode[:-1])
-    resting, (nq, nv) = steps.core[first].copy(), robot.sizes[:2]
-    resting[:, nq : nq + nv] = 0  # so that a moment ago is now
-    starts = _Search(robot, sums, resting, late)
+    started = steps.core[first].copy()
+    if late:
+        started[:, nq : nq + nv] = 0  # so that a moment ago is now
+    after = np.concatenate([steps.next_core, steps.next_obs[:, goals]], 1)
+    found = _Search(robot, sums, after, taken).columns(steps.next_obs[:, open_])
+    starts = _Search(robot, sums, np.concatenate([started, steps.obs[first][:, goals]], 1), taken)
     for k, column in zip(open_, found, strict=True):
-        if column.terms and starts.holds(column, steps.obs[first, k]):
-            columns[k] = column
-    return columns
+        if not column.terms or not starts.holds(column, steps.obs[first, k]):
+            continue
+        here = tuple(
+            (i - len(goals) * (i >= dim), f) for i, f in column.terms if not 0 <= i - dim < len(goals)
+        )
+        columns[k] = replace(column, terms=here)
+        of_goals[k] = tuple((goals[i - dim], f) for i, f in column.terms if 0 <= i - dim < len(goals))
 
 
 def _hidden(

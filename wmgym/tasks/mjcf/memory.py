@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,6 +17,9 @@ _AS_WELL = (
     1.1  # what observations alone leave of a column's variance, relative to what they leave with the state
 )
 _UNEXPLAINED, _MEMORY = 0.01, 0.05  # shares of a column's variance that decide in the test for memory
+
+Places: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""Of physical states ``(n, dim)`` where bodies are and how they are turned, as an env reads it ``(n, k)``."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,11 @@ class Recorded:
     episode: np.ndarray
 
 
-def remembered(robot: Robot, steps: Recorded, open_: list[int]) -> list[int]:
+def remembered(robot: Robot, steps: Recorded, open_: list[int], places: Places | None = None) -> list[int]:
     """Columns that hold something of the past: a counter, a filter, an old observation.
 
     Either one repeats another column of the step before, or its own value of the step before tells most of
-    what the states before and after the step and the action do not.
+    what the states before and after the step, where these put bodies, and the action do not.
     """
     if not open_ or len(steps.core) < 500:
         return []
@@ -53,6 +58,7 @@ def remembered(robot: Robot, steps: Recorded, open_: list[int]) -> list[int]:
     )
     whole = steps.episode[rows] % 4 == 3 if steps.episode[-1] >= 7 else np.arange(len(rows)) % 4 == 3
     states = [_turned(robot, steps.next_core[rows]), _turned(robot, steps.core[rows]), steps.action[rows]]
+    states += [places(steps.next_core[rows])] if places is not None else []
     without = _unexplained(np.concatenate(states, 1), now, whole)
     beside = _unexplained(np.concatenate([*states, before[:, open_]], 1), now, whole)
     memory = (without > _UNEXPLAINED) & (beside < _MEMORY * without)

@@ -194,7 +194,7 @@ def _bound(model: Any) -> set[int]:
 
 
 def _sums(model: Any, joints: list[_Joint]) -> tuple[Chain, ...]:
-    """Of every body the hinges above it, as far up as they turn about one axis; each sum once."""
+    """Every hinge, and of every body those above it, as far up as they turn about one axis; each sum once."""
     on_body: dict[int, list[_Joint]] = {}
     for joint in joints:
         on_body.setdefault(joint.body, []).append(joint)
@@ -224,6 +224,9 @@ def _sums(model: Any, joints: list[_Joint]) -> tuple[Chain, ...]:
         for length in range(1, len(chain) + 1):
             upper = tuple(sorted(chain[:length]))
             found.setdefault(tuple((i, sign * upper[0][1]) for i, sign in upper))
+    for joint in joints:
+        if joint.kind == HINGE:
+            found.setdefault(((joint.at, 1.0),))
     return tuple(found)
 
 

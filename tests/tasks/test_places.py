@@ -12,8 +12,9 @@ import torch
 from gymnasium import spaces
 
 import wmgym
+from wmgym.data.checks import check
 from wmgym.models.contacts import ContactFeatures
-from wmgym.tasks.mjcf.late import seconds_late
+from wmgym.tasks.mjcf.places import seconds_late
 
 ARM = """
 <mujoco>
@@ -127,3 +128,73 @@ def test_readouts_see_contacts_of_the_moment_that_the_env_reads() -> None:
     torch.testing.assert_close(
         ContactFeatures(then, ())(torch.tensor(core)), torch.tensor(seen), atol=1e-6, rtol=0
     )
+
+
+class Reach(Arm):
+    """Its goal is drawn anew in every episode; it tells the goal and how far that is from the tip."""
+
+    def __init__(self, forward: bool = False) -> None:
+        super().__init__(forward=forward)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (16,), np.float64)
+        self.goal = np.zeros(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        gym.Env.reset(self, seed=seed)
+        self.goal = self.np_random.uniform(-1, 1, 2)
+        return super().reset(seed=None)
+
+    def look(self) -> np.ndarray:
+        return np.concatenate([super().look(), self.goal - self.data.site("tip").xpos[[0, 2]], self.goal])
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_what_is_left_to_a_goal_is_an_exact_column(forward: bool) -> None:
+    data = wmgym.collect(lambda: Reach(forward=forward), steps=600, max_episode_steps=50, workers=1)
+    core = data.task.core
+    assert core.shown_dim == 0
+    assert core.names[-2:] == ("obs_14", "obs_15")  # the goal, and nothing else, is remembered
+    np.testing.assert_allclose(core.observe(data.next_state), data.next_obs, atol=4e-6)
+    assert not [each for each in check(data) if "otherwise than" in each.text]
+
+
+SPACE_ARM = """
+<mujoco>
+  <option timestep="0.004"/>
+  <worldbody>
+    <body pos="0 0 1">
+      <joint name="yaw" axis="0 0 1" damping=".2"/>
+      <geom type="capsule" fromto="0 0 0 .1 0 0" size=".02"/>
+      <body pos=".1 0 0">
+        <joint name="lift" axis="0 1 0" damping=".2"/>
+        <geom type="capsule" fromto="0 0 0 .3 0 0" size=".02"/>
+        <body pos=".3 0 0">
+          <joint name="roll" axis="1 0 0" damping=".1"/><joint name="bend" axis="0 1 0" damping=".1"/>
+          <geom type="capsule" fromto="0 0 0 .2 0 0" size=".02"/>
+          <site name="tip" pos=".2 0 .05"/>
+        </body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="yaw"/><motor joint="lift" gear="3"/><motor joint="bend"/></actuator>
+</mujoco>
+"""
+
+
+class SpaceArm(Arm):
+    """Its hinges turn about different axes; it tells where its tip is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = mujoco.MjModel.from_xml_string(SPACE_ARM)
+        self.data = mujoco.MjData(self.model)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (15,), np.float64)
+
+    def look(self) -> np.ndarray:
+        q = self.data.qpos
+        return np.concatenate([np.cos(q), np.sin(q), self.data.qvel, self.data.site("tip").xpos])
+
+
+def test_places_in_space_are_predicted_and_not_remembered() -> None:
+    core = wmgym.collect(SpaceArm, steps=1_000, max_episode_steps=50, workers=1).task.core
+    assert core.shown_dim == 3
+    assert not [name for name in core.names if name.startswith("obs_")]

@@ -1,4 +1,4 @@
-"""How far behind its state the places are that an env reads of its simulation.
+"""Where bodies are, and how far behind its state the places are that an env reads of its simulation.
 
 A step of MuJoCo works out where bodies are and what they touch, then forces, then moves the joints. What an
 env reads afterwards of places, contacts and sensors is of before that move, unless it calls ``mj_forward``.
@@ -12,8 +12,9 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
+from wmgym.tasks.mjcf.model import PHYSICAL
 from wmgym.tasks.mjcf.robot import Chain
-from wmgym.tasks.mjcf.simulation import simulation
+from wmgym.tasks.mjcf.simulation import physical_state, simulation
 
 _TRIED = 8  # steps
 _SAME = 1e-9  # metres, and shares of a turn
@@ -49,13 +50,29 @@ def late_chains(model: Any, chains: tuple[Chain, ...], late: float) -> tuple[Cha
     return tuple((*chain, *((joint[i], -late * sign) for i, sign in chain)) for chain in chains)
 
 
+def places(model: Any, states: np.ndarray, ago: float) -> np.ndarray:
+    """Places and axes of all bodies ``(n, k)`` in physical states ``(n, dim)``, or so many seconds before.
+
+    What is fixed to a body, such as a site, is at a sum of these.
+    """
+    data, found = mujoco.MjData(model), np.empty((len(states), 12 * (model.nbody - 1)))
+    for row, state in zip(found, states, strict=True):
+        mujoco.mj_setState(model, data, state, PHYSICAL)
+        _place(model, data, ago)
+        row[:] = np.concatenate([data.xpos[1:].reshape(-1), data.xmat[1:].reshape(-1)])
+    return found[:, np.ptp(found, axis=0) > _SAME]
+
+
+def _place(model: Any, data: Any, ago: float) -> None:
+    mujoco.mj_integratePos(model, data.qpos, data.qvel, -ago)
+    mujoco.mj_kinematics(model, data)
+
+
 def _places_are(model: Any, data: Any, ago: float) -> bool:
     """Whether the places in ``data`` are those of its joints so many seconds ago."""
     then = mujoco.MjData(model)
-    then.qpos[:] = data.qpos
-    then.mocap_pos[:], then.mocap_quat[:] = data.mocap_pos, data.mocap_quat
-    mujoco.mj_integratePos(model, then.qpos, data.qvel, -ago)
-    mujoco.mj_kinematics(model, then)
+    mujoco.mj_setState(model, then, physical_state(data), PHYSICAL)
+    _place(model, then, ago)
     return bool(
         np.abs(then.xpos - data.xpos).max() <= _SAME * max(1.0, float(np.abs(data.xpos).max()))
         and np.abs(then.xmat - data.xmat).max() <= _SAME
