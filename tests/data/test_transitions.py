@@ -233,6 +233,16 @@ def test_split_is_by_episode_and_whole(hopper: Transitions, fractions: tuple[flo
     np.testing.assert_allclose(shares, fractions, atol=len(parts) / hopper.num_episodes)
 
 
+def test_copies_of_an_episode_stay_together(hopper: Transitions) -> None:
+    twice = concat([hopper, hopper.select([0, 1])])
+    assert twice.num_episodes == hopper.num_episodes + 2
+    for seed in range(5):
+        one, other = (set(part.fingerprints()) for part in twice.split((0.5, 0.5), seed))
+        assert not one & other
+    same = concat([hopper.select([0])] * 2)
+    assert_refused(lambda: same.split((0.5, 0.5)), "of which 1 are different")
+
+
 def test_split_depends_on_its_seed_only(hopper: Transitions) -> None:
     one, same, other = (hopper.split((0.5, 0.5), seed) for seed in (0, 0, 1))
     for a, b in zip(one, same, strict=True):
@@ -243,7 +253,7 @@ def test_split_depends_on_its_seed_only(hopper: Transitions) -> None:
 def test_split_refuses_what_it_cannot_do() -> None:
     assert_refused(lambda: log().split((0.2,) * 5, 0), "4 episodes cannot be split 5 ways")
     assert all(part.num_episodes == 1 for part in log().split((0.25,) * 4, 0))
-    for fractions in [(0.5, 0.6), (1.5, -0.5), (0.5, 0.5, 0.0)]:
+    for fractions in [(0.5, 0.6), (1.5, -0.5), (0.5, 0.5, 0.0), (float("nan"), 0.5)]:
         assert_refused(lambda fractions=fractions: log().split(fractions, 0), "sum to 1")  # type: ignore[misc]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from wmgym.data.columns import PER_STEP, check_columns
 from wmgym.data.layouts import difference, laid_out, same_env
+from wmgym.data.twins import together
 from wmgym.io import artifacts
 from wmgym.io.arguments import numbers
 from wmgym.io.deprecation import renamed, warn_old_file
@@ -149,7 +150,7 @@ class Transitions:
         )
 
     def split(self, fractions: Sequence[float], seed: int = 0) -> tuple[Transitions, ...]:
-        """Split by episode at random; every part gets at least one episode.
+        """Split by episode at random; every part gets at least one, and copies of one stay together.
 
         Args:
             fractions: share of each part; they sum to 1.
@@ -159,17 +160,16 @@ class Transitions:
             ValueError: fractions do not sum to 1, or there are fewer episodes than parts.
         """
         shares = numbers("fractions", fractions)
-        if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-9:
+        if not ((shares > 0).all() and abs(shares.sum() - 1) <= 1e-9):
             raise ValueError(f"fractions must be positive and sum to 1, got {tuple(shares.tolist())}")
-        if self.num_episodes < len(shares):
-            raise ValueError(
-                f"{self.num_episodes} episodes cannot be split {len(shares)} ways; "
-                "collect more or shorter episodes"
-            )
-        counts = 1 + np.floor(shares * (self.num_episodes - len(shares))).astype(int)
-        counts[int(np.argmax(shares))] += self.num_episodes - counts.sum()
-        order = np.random.default_rng(seed).permutation(self.num_episodes)
-        return tuple(self.select(part) for part in np.split(order, np.cumsum(counts)[:-1]))
+        if (count := self.num_episodes) < len(shares):
+            raise ValueError(f"{count} episodes cannot be split {len(shares)} ways; collect shorter ones")
+        counts = 1 + np.floor(shares * (count - len(shares))).astype(int)
+        counts[int(np.argmax(shares))] += count - counts.sum()
+        order = np.random.default_rng(seed).permutation(count)
+        parts = np.split(order, np.cumsum(counts)[:-1])
+        parts = parts if self.countable else together(parts, self.fingerprints())
+        return tuple(self.select(part) for part in parts)
 
     @property
     def countable(self) -> bool:

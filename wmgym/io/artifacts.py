@@ -223,7 +223,9 @@ def _read_manifest(directory: Path) -> _Manifest:
         manifest = _Manifest.model_validate_json(payload)
     except files.MissingError as error:
         state = "holds no wmgym artifact" if os.path.exists(directory) else "is missing"
-        raise StoreError(f"{directory} {state}; check the path or write it first") from error
+        raise StoreError(
+            f"{directory} {state}; check the path or write it first (wmgym import reads recordings)"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("version",):
