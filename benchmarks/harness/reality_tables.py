@@ -95,8 +95,8 @@ def retrained_scores() -> str:
     shown = []
     for row in result_rows("retrained"):
         scores = [
-            f"{row[name]:,.0f} \u00b1 {2 * row[f'{name}_se']:,.0f}"
-            for name in ("deployed", "retrained", "last", "direct")
+            f"{row[name]:,.0f} \u00b1 {2 * row[f'{name}_se']:,.0f}" if name in row else "-"
+            for name in ("deployed", "retrained", "last", "learned", "direct")
         ]
         shown.append([short(row["env"]), f"{row['shift']} ({row['kind']})", *scores, row["gate"]])
     head = [
@@ -105,8 +105,9 @@ def retrained_scores() -> str:
         "deployed",
         "retrained",
         "last",
+        "learned in the identified simulator",
         "SAC on the robot",
-        "better in the identified simulator",
+        "best in the identified simulator",
     ]
     return table(head, shown) if shown else "Nothing has been measured yet."
 

@@ -4,11 +4,12 @@ MuJoCo plays the robot, see ``reality_gap``. A held-out policy of the pool, SAC 
 nominal robot, is deployed on it: 2,000 of its steps, half with action noise, adapt the shipped world and
 identify the nominal model's parameters and drive; 1,000 make the world's bounds. DynaSAC goes on from the
 policy in the adapted world, with its defaults, and the identified simulator keeps the best of ten policies on
-the way (``EvalCallback`` of Stable-Baselines3): what one simulator gets wrong, the other one sees. No step of
-the robot is needed for either. All policies then run on the robot, from the same start states, beside SB3's
-SAC that learned from as many real steps from nothing. The gate is the identified simulator: the retrained
-policy is deployed where it earns more than the old one there. Settings were chosen on Hopper with weak
-motors.
+the way (``EvalCallback`` of Stable-Baselines3): what one simulator gets wrong, the other one sees. Beside
+that, DynaSAC learns from nothing in the identified simulator, from 15,000 of its steps. No step of the robot
+is needed for either. All policies then run on the robot, from the same start states, beside SB3's SAC that
+learned from as many real steps from nothing. The gate is the identified simulator: what earns most there is
+deployed. Settings of the first way were chosen on Hopper with weak motors; that 15,000 steps are enough was
+seen of DynaSAC on the nominal Hopper.
 """
 
 from __future__ import annotations
@@ -40,38 +41,45 @@ POLICY, SEEDS = "sac-250k", (0,)
 STEPS, CALIBRATION = 2_000, 1_000
 NOISE = 0.2
 UPDATES, CHECKS, CHECK_EPISODES = 4_000, 10, 3
+CANDIDATES = ("deployed", "retrained", "learned")
+LEARNED_STEPS = 15_000  # of the identified simulator
 EPISODES, FIRST_SEED = 10, 900_000
 
 
 def measure(env_id: str, what: str, seed: int, setup: Setup, kept: Row | None, keep: Any) -> None:
-    """One changed robot: the policy as it is, retrained, and one that learned on the robot itself."""
-    if kept is not None:
+    """One changed robot: the policy as it is, retrained, and those that learned without it."""
+    row: Row = dict(kept["rows"][0]) if kept is not None else {}
+    if "learned" in row:
         return
     wall, cpu = time.perf_counter(), cpu_seconds()
     kind, changes = SHIFTS[what]
     robot, old = wmgym.make_task(wmgym.shift(env_id, **changes)), policies(env_id, "held-out")[POLICY]
     log = concat([deployed(robot, old, STEPS // 2, seed + i, noise) for i, noise in enumerate((0.0, NOISE))])
-    calib = deployed(robot, old, CALIBRATION, seed + 2, 0.0)
-    world = wmgym.adapt(wmgym.load(env_id), log, calib, seed=seed)
     known = wmgym.identify(log, env_id, seed=seed)
-    last, new = retrained(world, known.simulator(), old, seed, setup)
-    direct = stable_baselines3.SAC("MlpPolicy", wmgym.shift(env_id, **changes), seed=seed, device="cpu")
-    direct.learn(setup.size(STEPS + CALIBRATION, 200))
-    every = {"deployed": old, "retrained": new, "last": last, "direct": wmgym.sb3.to_policy(direct)}
-    episodes = setup.size(EPISODES, 2)
-    judged = {name: played(known.simulator(), every[name], CHECK_EPISODES)[0] for name in list(every)[:2]}
-    row: Row = {
-        "env": env_id, "shift": what, "kind": kind, "seed": seed, "policy": POLICY, "updates": UPDATES,
-        "how": world.provenance.fit["adapted"], "identified": round(known.error, 5),
-        "judged": judged, "gate": max(judged, key=lambda name: judged[name]),
-    }  # fmt: skip
+    every = {"learned": learned(known.simulator(), seed, setup)}
+    if not row:
+        calib = deployed(robot, old, CALIBRATION, seed + 2, 0.0)
+        world = wmgym.adapt(wmgym.load(env_id), log, calib, seed=seed)
+        last, new = retrained(world, known.simulator(), old, seed, setup)
+        direct = stable_baselines3.SAC("MlpPolicy", wmgym.shift(env_id, **changes), seed=seed, device="cpu")
+        direct.learn(setup.size(STEPS + CALIBRATION, 200))
+        every |= {"deployed": old, "retrained": new, "last": last, "direct": wmgym.sb3.to_policy(direct)}
+        row = {
+            "env": env_id, "shift": what, "kind": kind, "seed": seed, "policy": POLICY, "updates": UPDATES,
+            "how": world.provenance.fit["adapted"], "identified": round(known.error, 5), "judged": {},
+        }  # fmt: skip
+    candidates = [name for name in CANDIDATES if name in every]
+    judged = {name: played(known.simulator(), every[name], CHECK_EPISODES)[0] for name in candidates}
+    row["judged"] = judged = row["judged"] | judged
+    row["gate"] = max(judged, key=lambda name: judged[name])
     for name, policy in every.items():
-        row[name], row[f"{name}_se"] = played(robot, policy, episodes)
-    print(
-        "  " + ", ".join(f"{name} {row[name]:.0f}" for name in every) + f"; gate: {row['gate']}", flush=True
-    )
+        row[name], row[f"{name}_se"] = played(robot, policy, setup.size(EPISODES, 2))
+    said = ", ".join(f"{name} {row[name]:.0f}" for name in (*CANDIDATES, "last", "direct"))
+    print(f"  {said}; gate: {row['gate']}", flush=True)
     cost = {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_seconds() - cpu}
-    keep({**{key: round(value, 1) for key, value in cost.items()}, "rows": [row]})
+    for name, value in cost.items():
+        cost[name] = round(value + (kept[name] if kept is not None else 0.0), 1)
+    keep({**cost, "rows": [row]})
 
 
 def played(robot: Any, policy: MLPPolicy, episodes: int) -> tuple[float, float]:
@@ -106,6 +114,12 @@ def retrained(
     return wmgym.sb3.to_policy(agent), wmgym.sb3.to_policy(best)
 
 
+def learned(simulator: Any, seed: int, setup: Setup) -> MLPPolicy:
+    """What DynaSAC learns from nothing in a simulator."""
+    agent = wmgym.sb3.DynaSAC("MlpPolicy", simulator, seed=seed)
+    return wmgym.sb3.to_policy(agent.learn(setup.size(LEARNED_STEPS, 600)))
+
+
 def units(setup: Setup, args: argparse.Namespace) -> Mapping[str, Growing]:
     return {
         f"{env_id}, {what}, seed {seed}": partial(measure, env_id, what, seed, setup)
@@ -124,24 +138,41 @@ def goals(rows: list[Row]) -> list[Row]:
     """The targets beside what was measured."""
     if not rows:
         return []
-    whole = len(rows) >= 4 * len(SHIFTS)
-    some = f"; {len(rows)} of {4 * len(SHIFTS)} robots, one seed"
-    better = float(np.mean([row["retrained"] > row["deployed"] for row in rows]))
-    gated = float(np.mean([row[row["gate"]] >= row["deployed"] for row in rows]))
-    direct = float(np.mean([row["retrained"] > row["direct"] for row in rows]))
-    short, share = (
-        "policy retrained in the adapted world, score on the robot,",
-        "share of shifts where it is better",
-    )
-    what = f"{short} against the policy deployed unchanged"
-    return [
-        target(f"{what}: {share}{some}", ">= 80 %", f"{better:.0%}",
-               None if better >= 0.8 and not whole else better >= 0.8),
-        target(f"{what}, deployed where it wins in the identified one: share where it is no worse{some}",
-               "none set", f"{gated:.0%}", True),
-        target(f"{short} against SAC on the robot with as many steps: {share}{some}", "all",
-                f"{direct:.0%}", None if direct == 1 and not whole else direct == 1),
+    every = 4 * len(SHIFTS)
+    short, share = "score on the robot,", "share of shifts where it is better"
+    unchanged = f"{short} against the policy deployed unchanged"
+    retrained_one = "policy retrained in the adapted world,"
+    some = f"; {len(rows)} of {every} robots, one seed"
+    better = _share(rows, "retrained", "deployed")
+    direct = _share(rows, "retrained", "direct")
+    both = [row for row in rows if "learned" in row]
+    found = [
+        target(f"{retrained_one} {unchanged}: {share}{some}", ">= 80 %", f"{better:.0%}",
+               None if better >= 0.8 and len(rows) < every else better >= 0.8),
+        target(f"{retrained_one} {short} against SAC on the robot with as many steps: {share}{some}", "all",
+               f"{direct:.0%}", None if direct == 1 and len(rows) < every else direct == 1),
     ]  # fmt: skip
+    if not both:
+        return found
+    some = f"; {len(both)} of {every} robots, one seed"
+    alone = _share(both, "learned", "deployed")
+    new = [row | {"new": row[max(CANDIDATES[1:], key=lambda name: row["judged"][name])]} for row in both]
+    gated = float(np.mean([row[row["gate"]] >= row["deployed"] for row in both]))
+    choice = "better of it and of the retrained policy in that simulator"
+    ways = (
+        ("policy that learned from nothing in the identified simulator,", share, alone),
+        (f"{choice},", share, _share(new, "new", "deployed")),
+        (f"{choice}, deployed where it wins there,", "share where it is no worse", gated),
+    )
+    return found + [
+        target(f"{who} {unchanged}: {what}{some}", "none set", f"{value:.0%}", True)
+        for who, what, value in ways
+    ]
+
+
+def _share(rows: list[Row], name: str, other: str) -> float:
+    """Of the robots on which one policy is better than another one."""
+    return float(np.mean([row[name] > row[other] for row in rows]))
 
 
 BENCHMARK = Benchmark(
