@@ -12,13 +12,13 @@ import wmgym
 parser = argparse.ArgumentParser()
 parser.add_argument("--real-steps", type=int, default=2_000, help="steps of the robot to learn from")
 parser.add_argument("--train-steps", type=int, default=4_000, help="imagined steps to retrain with")
+parser.add_argument("--simulator-steps", type=int, default=15_000, help="of the identified simulator")
 parser.add_argument("--episodes", type=int, default=5, help="episodes of each policy, to judge")
 args = parser.parse_args()
-pool = Path(__file__).resolve().parents[1] / "policies" / "Hopper-v5"
 
 # MuJoCo plays both parts: Hopper-v5 is the simulator, one with weak motors that act late is reality.
 robot = wmgym.make_task(wmgym.shift("Hopper-v5", gear=0.8, delay=1))
-deployed = wmgym.load_policy(pool / "sac-250k")
+deployed = wmgym.load_policy(Path(__file__).resolve().parents[1] / "policies/Hopper-v5/sac-250k")
 
 # Deploy, and keep the log: some steps to learn from, some for the bounds, and some to judge by.
 log, calib, test = (
@@ -35,26 +35,26 @@ print(explained := wmgym.identify(log, "Hopper-v5"))
 adapted = wmgym.adapt(wmgym.load("Hopper-v5"), log, calib)
 config = wmgym.FitConfig(members=5, width=128, depth=2, max_updates=1_500, learning_rate=2e-3)
 hybrid = wmgym.fit(log, config, dynamics=wmgym.residual(explained.simulator()))
-simulators = {"nominal": "Hopper-v5", "adapted": adapted, "hybrid": hybrid}
-for name, simulator in simulators.items():
+for name, simulator in {"nominal": "Hopper-v5", "adapted": adapted, "hybrid": hybrid}.items():
     print(f"error of {name}: {wmgym.gap(test, simulator).open_loop:.4f}")
 
-# Retrain from the old policy in the adapted world, without a step of the robot. The identified simulator,
-# whose errors are others, keeps the best policy on the way.
+# Retrain from the old policy in the adapted world, without a step of the robot, and let the identified
+# simulator keep the best policy on the way.
 checks = {"eval_freq": max(1, args.train_steps // 160), "n_eval_episodes": 3, "verbose": 0}
 config = wmgym.TrainConfig("DynaSAC", steps=args.train_steps, num_envs=16)
 with tempfile.TemporaryDirectory() as folder:
     keep = EvalCallback(Monitor(explained.simulator()), best_model_save_path=folder, **checks)
     wmgym.train(adapted, config, policy=deployed, callback=keep)
     agent = wmgym.sb3.DynaSAC.load(Path(folder) / "best_model")
-policies = {"deployed": deployed, "retrained": agent}
+
+# Or learn from nothing in the identified simulator, which costs no step of the robot either.
+learned = wmgym.sb3.DynaSAC("MlpPolicy", explained.simulator(), seed=0).learn(args.simulator_steps)
+policies = {"deployed": deployed, "retrained": agent, "learned": learned}
 
 # A gate before the robot: deploy only what is better in the closest simulator, from the same start states.
-ranked = wmgym.rank(hybrid, policies, episodes=20)
-print(ranked)
+print(ranked := wmgym.rank(hybrid, policies, episodes=20))
 print("to deploy:", ranked.names[0])
 
 # Deploy, and see whether the simulator was right this time.
-found = wmgym.gap(robot, hybrid, policies, episodes=args.episodes)
-for row in found.returns:
+for row in wmgym.gap(robot, hybrid, policies, episodes=args.episodes).returns:
     print(f"{row.policy}: real {row.real_mean:.0f}, simulated {row.simulated_mean:.0f}")

@@ -19,15 +19,24 @@ SHORT = {
     "one_string.py": ["--steps", "8000"],
     "own_dynamics.py": [],
     "plan_by_gradient.py": ["--real-steps", "2000", "--updates", "400", "--starts", "4"],
-    "reality_gap.py": ["--real-steps", "600", "--train-steps", "64", "--episodes", "2"],
+    "reality_gap.py": [
+        "--real-steps",
+        "600",
+        "--train-steps",
+        "64",
+        "--simulator-steps",
+        "300",
+        "--episodes",
+        "2",
+    ],
     "run_exported.py": [],
     "torchrl_env.py": ["--steps", "100"],
 }
 
 
-def run(name: str, *given: str) -> str:
+def run(name: str, *given: str, timeout: float = 250) -> str:
     command = [sys.executable, str(ROOT / "examples" / name), *SHORT[name], *given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
     return done.stdout
 
@@ -105,14 +114,15 @@ def test_a_model_of_ones_own_goes_the_whole_way_and_is_scored() -> None:
     assert abs(float(imagined) - float(real)) < 0.4 * float(real)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_a_gap_is_measured_and_closed_and_a_policy_gated() -> None:
-    said = run("reality_gap.py")
+    said = run("reality_gap.py", timeout=550)
     error = {name: float(value) for name, value in re.findall(r"error of (\w+): ([\d.]+)", said)}
     assert min(error["adapted"], error["hybrid"]) < error["nominal"]
     assert "real steps: 1400" in said
     assert "to deploy: " in said
+    assert {"deployed", "retrained", "learned"} <= set(re.findall(r"^(\w+): real", said, re.MULTILINE))
 
 
 @pytest.mark.slow
