@@ -145,28 +145,26 @@ def goals(rows: list[Row]) -> list[Row]:
     some = f"; {len(rows)} of {every} robots, one seed"
     better = _share(rows, "retrained", "deployed")
     direct = _share(rows, "retrained", "direct")
+    gated = float(np.mean([row[row["gate"]] >= row["deployed"] for row in rows]))
     both = [row for row in rows if "learned" in row]
+    new = [row | {"new": row[max(CANDIDATES[1:], key=lambda name: row["judged"][name])]} for row in both]
     found = [
         target(f"{retrained_one} {unchanged}: {share}{some}", ">= 80 %", f"{better:.0%}",
                None if better >= 0.8 and len(rows) < every else better >= 0.8),
         target(f"{retrained_one} {short} against SAC on the robot with as many steps: {share}{some}", "all",
                f"{direct:.0%}", None if direct == 1 and len(rows) < every else direct == 1),
+        target(f"policy that earns most in the identified simulator, {unchanged}, which it may be: share "
+               f"where it is no worse{some}", "none set", f"{gated:.0%}", True),
     ]  # fmt: skip
-    if not both:
-        return found
     some = f"; {len(both)} of {every} robots, one seed"
-    alone = _share(both, "learned", "deployed")
-    new = [row | {"new": row[max(CANDIDATES[1:], key=lambda name: row["judged"][name])]} for row in both]
-    gated = float(np.mean([row[row["gate"]] >= row["deployed"] for row in both]))
-    choice = "better of it and of the retrained policy in that simulator"
-    ways = (
-        ("policy that learned from nothing in the identified simulator,", share, alone),
-        (f"{choice},", share, _share(new, "new", "deployed")),
-        (f"{choice}, deployed where it wins there,", "share where it is no worse", gated),
-    )
+    ways = {
+        "policy that learned from nothing in the identified simulator,": (both, "learned"),
+        "better of it and of the retrained policy in that simulator,": (new, "new"),
+    }
     return found + [
-        target(f"{who} {unchanged}: {what}{some}", "none set", f"{value:.0%}", True)
-        for who, what, value in ways
+        target(f"{who} {unchanged}: {share}{some}", "none set", f"{_share(of, name, 'deployed'):.0%}", True)
+        for who, (of, name) in ways.items()
+        if both
     ]
 
 
