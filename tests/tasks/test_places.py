@@ -63,7 +63,7 @@ class Arm(gym.Env[np.ndarray, np.ndarray]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:3] = self.np_random.uniform(-0.5, 0.5, 3)
+        self.data.qpos[: min(3, self.model.nq)] = self.np_random.uniform(-0.5, 0.5, min(3, self.model.nq))
         self.data.qvel[:] = self.np_random.normal(size=self.model.nv)
         mujoco.mj_forward(self.model, self.data)
         return self.look(), {}
@@ -198,3 +198,28 @@ def test_places_in_space_are_predicted_and_not_remembered() -> None:
     core = wmgym.collect(SpaceArm, steps=1_000, max_episode_steps=50, workers=1).task.core
     assert core.shown_dim == 3
     assert not [name for name in core.names if name.startswith("obs_")]
+
+
+class Cart(Arm):
+    """It has no hinge, and tells where its body is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = mujoco.MjModel.from_xml_string(
+            """<mujoco><option timestep="0.004"/><worldbody><body name="cart">
+            <joint name="cart" type="slide" axis="1 0 0" damping="1"/><geom size=".1"/></body></worldbody>
+            <actuator><motor joint="cart"/></actuator></mujoco>"""
+        )
+        self.data = mujoco.MjData(self.model)
+        self.action_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+
+    def look(self) -> np.ndarray:
+        return np.array([self.data.qpos[0], self.data.qvel[0], self.data.body("cart").xpos[0]])
+
+
+def test_places_of_slides_alone_are_exact_a_moment_ago_too() -> None:
+    data = wmgym.collect(Cart, steps=400, max_episode_steps=50, workers=1)
+    assert data.task.core.shown_dim == 0
+    assert data.task.core.dim == 2
+    np.testing.assert_allclose(data.task.core.observe(data.next_state), data.next_obs, atol=2e-6)

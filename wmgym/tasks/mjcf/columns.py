@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 
@@ -21,9 +20,6 @@ _EXACT = 2e-6  # largest error relative to the column's largest value; float32 r
 _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
 _LIKELY = 6  # candidates that are tried for each column
-
-Terms: TypeAlias = tuple[tuple[int, float], ...]
-"""``(number, factor)``, of a sum."""
 
 
 def find_shown(
@@ -45,11 +41,11 @@ def find_shown(
     obs = np.concatenate([steps.obs, steps.next_obs])
     sums = (*robot.sums, *(late or ()))
     columns = _Search(robot, sums, core, range(len(robot.sums))).columns(obs)
-    still, of_goals = (steps.next_obs == steps.obs).all(0), dict[int, Terms]()
+    still, of_goals = (steps.next_obs == steps.obs).all(0), dict[int, Chain]()
     if late is not None:
-        _add_further(columns, of_goals, robot, sums, steps, [])
+        _add_further(columns, of_goals, robot, sums, steps, [], late=True)
     if goals := [k for k, column in enumerate(columns) if column.terms is None and still[k]]:
-        _add_further(columns, of_goals, robot, sums, steps, goals)
+        _add_further(columns, of_goals, robot, sums, steps, goals, late=late is not None)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     kept = [k for k in open_ if still[k]]
     kept += remembered(robot, steps, [k for k in open_ if not still[k]], places)
@@ -183,11 +179,12 @@ class _Search:
 
 def _add_further(
     columns: list[Column],
-    of_goals: dict[int, Terms],
+    of_goals: dict[int, Chain],
     robot: Robot,
     sums: tuple[Chain, ...],
     steps: Recorded,
     goals: list[int],
+    late: bool,
 ) -> None:
     """Add to ``columns`` what shows joints a moment ago, and what shows ``goals`` beside joints.
 
@@ -197,7 +194,7 @@ def _add_further(
     open_ = [k for k, column in enumerate(columns) if column.terms is None and k not in goals]
     if not open_:
         return
-    dim, (nq, nv), late = steps.core.shape[1], robot.sizes[:2], len(sums) > len(robot.sums)
+    dim, (nq, nv) = steps.core.shape[1], robot.sizes[:2]
     taken = range(len(robot.sums) if late else 0, len(sums))
     first = np.append(True, steps.episode[1:] != steps.episode[:-1])
     started = steps.core[first].copy()
