@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
+import wmgym
 from tests.app.test_cli import answer, call
 from tests.data.importers.pendulums import run, write_csv
 
@@ -51,3 +54,19 @@ def test_import_says_what_it_found_and_what_is_wrong(logs: Path, tmp_path: Path)
     wrong = call("import", logs, "--obs", "q7", "--out", tmp_path / "data")
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (1, 1)
     assert "there is no column 'q7'" in wrong.stderr
+
+
+def test_import_takes_a_space_of_actions(tmp_path: Path) -> None:
+    rows = np.stack([run(seed) for seed in range(6)])
+    rows = np.concatenate([rows[..., :3], np.random.default_rng(0).integers(0, 3, (6, 120, 2))], 2)
+    (tmp_path / "logs").mkdir()
+    for seed in range(6):
+        write_csv(tmp_path / "logs" / f"run{seed}.csv", rows[seed], header="t,q1,dq1,u1,u2")
+    given = ("import", tmp_path / "logs", "--out", tmp_path / "data", "--action-space")
+    assert call(*given, "MultiDiscrete([3, 3], start=[0, 0])").exit_code == 0
+    space = wmgym.Transitions.load(tmp_path / "data").task.action_space
+    assert space == spaces.MultiDiscrete([3, 3])
+    for wrong in ("MultiDiscrete(3", "print(1)", "Discrete(__import__('os'))", "3"):
+        refused = call(*given[:-3], "--out", tmp_path / "more", "--action-space", wrong)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1), refused.output
+        assert "--action-space takes a space such as 'Box(-1, 1, (2,))'" in refused.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -226,6 +227,36 @@ def test_few_and_repeated_episodes_are_named() -> None:
     columns = {name: getattr(data, name)[rows] for name in COLUMNS}
     twice = assembled(data.task, **(columns | {"episode": np.repeat(np.arange(7), 60)}))
     assert "episode 6 repeats episode 2" in found(twice)["repeated episodes"]
+    halves = np.concatenate([np.arange(360), np.arange(140, 180), np.arange(300, 320)])
+    columns = {name: getattr(data, name)[halves] for name in COLUMNS}
+    mixed = assembled(data.task, **(columns | {"episode": np.repeat(np.arange(7), 60)}))
+    assert "40 of the 60 steps of episode 6 repeat those of episode 2" in found(mixed)["repeated episodes"]
+
+
+def test_episodes_that_end_alike_are_no_repeats() -> None:
+    rng, count, steps = np.random.default_rng(0), 8, 100
+    path = (
+        rng.normal(size=(count, steps + 1, 3)) * np.exp(-np.arange(steps + 1) / 2)[:, None]
+    )  # comes to rest
+    path[:, ::2, 1] += 1  # or goes to and fro
+    action = np.tile([[1.0, -1.0], [0.0, 1.0]], (count * steps // 2, 1))
+    episode = np.repeat(np.arange(count), steps)
+    columns = {"obs": path[:, :-1].reshape(-1, 3), "next_obs": path[:, 1:].reshape(-1, 3)}
+    data = assembled(bare(), **columns, action=action, episode=episode, terminated=episode < 0)
+    assert "repeated episodes" not in found(data)
+
+
+@pytest.mark.parametrize("about", [{}, {"terminated_fn": toy.never}])
+def test_that_nothing_ends_an_episode_can_be_said(about: dict[str, Any]) -> None:
+    data = toy.episodes(6, seed=0)
+    columns = {name: getattr(data, name) for name in COLUMNS if name != "terminated"}
+    with warnings.catch_warnings(action="error"):
+        never = from_arrays(bare(**about), **columns, terminated=False)
+    assert not never.terminated.any()
+    assert never.truncated.sum() == 6
+    for unsaid in (None, True):
+        with pytest.raises(ValueError, match=f"or False where nothing ends .*got {unsaid}"):
+            from_arrays(bare(), **columns, terminated=unsaid)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

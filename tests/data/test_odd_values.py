@@ -122,3 +122,23 @@ def test_robots_are_silent(env_id: str) -> None:
 def test_small_envs_are_silent() -> None:
     for env_id in ("MountainCarContinuous-v0", "CartPole-v1", "Acrobot-v1"):
         assert not ODD & set(found(collect(lambda env_id=env_id: gym.make(env_id), steps=1_000, seed=0)))
+
+
+@pytest.mark.parametrize(("gap", "digits"), [(1.0, 17), (1.0, 4), (0.02, 17)])
+def test_a_run_that_is_in_one_file_twice_is_named(tmp_path: Path, gap: float, digits: int) -> None:
+    parts, end = [], 1_700_000_000.0
+    for seed in (0, 1, 2, 3, 4, 2) if gap == 1 else (2, 2):
+        rows = run(seed, jitter=0.1)  # so that steps are interpolated, each time between other rows
+        rows[:, 0] += end
+        end = rows[-1, 0] + gap
+        parts.append(rows)
+    parts[-1] = np.concatenate([parts[-1][:, :1], parts[-1][:, 1:].round(digits)], 1)
+    path = write_csv(tmp_path / "run.csv", np.concatenate(parts))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from_log(path, quiet=True)
+    said = "\n".join(str(each.message) for each in caught)
+    row, of = (600, 240) if gap == 1 else (120, 0)
+    assert re.search(
+        f"^120 rows from row {row} of .*run.csv on repeat those from row {of} of", said, re.MULTILINE
+    )

@@ -74,6 +74,14 @@ def import_(
         dict[str, Any] | None,
         Option(parser=options.json_object, metavar="JSON", help='Factors by column: {"q1": 0.01745}.'),
     ] = None,
+    action_space: Annotated[
+        str | None,
+        Option(
+            metavar="SPACE",
+            help="What actions are: 'Box(-1, 1, (2,))', 'Discrete(4)', 'MultiDiscrete([3, 3])', ...",
+            show_default="what the files say, or the range of the data",
+        ),
+    ] = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -91,9 +99,11 @@ def import_(
             "truncated": truncated, "time": time, "episode": episode, "dt": dt, "max_gap": max_gap,
             "scale": scale, "max_episode_steps": max_episode_steps,
         }  # fmt: skip
-        data = from_log(paths, **how)
+        space = None if action_space is None else options.space("--action-space", action_space)
+        data = from_log(paths, **how, action_space=space)
         data.save(out)
-        job.done({"paths": [str(path) for path in paths], **how}, data.describe(), real_steps=len(data))
+        how |= {"paths": [str(path) for path in paths], "action_space": action_space}
+        job.done(how, data.describe(), real_steps=len(data))
 
 
 def check(data: options.Data, as_json: options.AsJson = False) -> None:

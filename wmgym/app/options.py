@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import json
@@ -17,6 +18,9 @@ from typer import Argument, Option
 if TYPE_CHECKING:
     from wmgym.data.units import Executor
     from wmgym.tasks.task import Task
+
+
+_SPACES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 
 
 class Command(typer.core.TyperCommand):
@@ -51,6 +55,22 @@ def shares(text: str) -> tuple[float, float]:
         if 0 <= low <= high <= 1:
             return low, high
     raise typer.BadParameter(f"{text!r} is no range of shares, such as 0.87:0.93")
+
+
+def space(name: str, text: str) -> Any:
+    """The space of actions on the command line, such as ``MultiDiscrete([3, 3])``; nothing is executed."""
+    from gymnasium import spaces
+
+    try:
+        call = ast.parse(text, mode="eval").body
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in _SPACES:
+            given = {each.arg or "": ast.literal_eval(each.value) for each in call.keywords}
+            return getattr(spaces, call.func.id)(*map(ast.literal_eval, call.args), **given)  # type: ignore[attr-defined]
+        said = "it is none of them"
+    except (AssertionError, SyntaxError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())
+    example = "'Box(-1, 1, (2,))', 'Discrete(4)', 'MultiDiscrete([3, 3])' or 'MultiBinary(4)'"
+    raise ValueError(f"{name} takes a space such as {example}, got {text!r}: {said}")
 
 
 def read(path: Path | None) -> dict[str, Any]:

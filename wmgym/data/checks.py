@@ -25,7 +25,9 @@ from wmgym.data.odd_columns import (
     turns,
     wraps,
 )
-from wmgym.data.odd_values import LOOKS, Series, series
+from wmgym.data.odd_values import LOOKS
+from wmgym.data.repeats import repeated
+from wmgym.data.series import Series, series
 from wmgym.data.transitions import Transitions
 from wmgym.data.velocities import without_velocities
 from wmgym.tasks import actions
@@ -207,16 +209,17 @@ def _lag(data: Transitions) -> str | None:
 
 
 def _twice(data: Transitions) -> str | None:
-    seen: dict[str, int] = {}
-    if data.countable:
+    found = None if data.countable else repeated(series(data))
+    if found is None:
         return None
-    for number, mark in enumerate(data.fingerprints()):
-        if mark in seen:
-            return (
-                f"episode {number} repeats episode {seen[mark]}: held out, it would be no new data; drop one"
-            )
-        seen[mark] = number
-    return None
+    episode, of = data.episode[[found.row, found.of]]
+    if found.count == found.length:
+        part = "a part of " if found.count < data.lengths[of] else ""
+        what = f"episode {episode} repeats {part}episode {of}"
+    else:
+        before = f"of episode {of}" if of != episode else "before"
+        what = f"{found.count} of the {found.length} steps of episode {episode} repeat those {before}"
+    return f"{what}: held out, it would be no new data; drop one"
 
 
 def _few(data: Transitions) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from wmgym.data.checks import check, refuse_torn
 from wmgym.data.columns import in_float32, real_numbers, store_action
 from wmgym.data.transitions import Transitions
+from wmgym.io.arguments import short
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import library_versions
 from wmgym.tasks.task import Task
@@ -23,7 +24,7 @@ def from_arrays(
     action: np.ndarray,
     next_obs: np.ndarray,
     episode: np.ndarray,
-    terminated: np.ndarray,
+    terminated: np.ndarray | Literal[False],
     reward: np.ndarray | None = None,
     unobserved: np.ndarray | None = None,
     policy_name: str = "log",
@@ -39,7 +40,8 @@ def from_arrays(
         action: ``(n, *action_shape)``, as the env took it.
         next_obs: ``(n, *obs_shape)``, at an episode's end its last observation, not the next one's first.
         episode: ``(n,)`` int, 0 for the rows of the first episode, then 1, and so on.
-        terminated: ``(n,)`` bool; an episode whose last row is not terminated counts as truncated.
+        terminated: ``(n,)`` bool; an episode whose last row is not terminated counts as truncated. False
+            where nothing ends an episode but its time limit.
         reward: ``(n,)``, or None where the log has none.
         unobserved: ``(n, unobserved_dim)``, needed where the reward has inputs absent from the observation.
         policy_name: what the episodes are recorded under.
@@ -49,11 +51,19 @@ def from_arrays(
         ValueError: wrong shapes, values that are not finite, ``next_obs`` that contradicts the rows that
             follow, or no ``unobserved`` where the reward has inputs absent from the observation.
     """
-    columns = obs, action, next_obs, episode, terminated, reward, unobserved
+    never = terminated is False
+    ends: Any = np.zeros(np.shape(episode)[:1], bool) if never else terminated
+    if not never and np.ndim(ends) == 0:
+        raise ValueError(
+            f"terminated must be one bool a row, or False where nothing ends an episode but its time limit; "
+            f"got {short(terminated)}"
+        )
+    columns = obs, action, next_obs, episode, ends, reward, unobserved
     data = assembled(task, *columns, policy_name=policy_name, source=source)
     refuse_torn(data)
     for finding in check(data):
-        warnings.warn(finding.text, stacklevel=3)
+        if not (never and finding.about == "terminations" and task.terminated is None):
+            warnings.warn(finding.text, stacklevel=3)
     return data
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from wmgym.data.transitions import Transitions
-from wmgym.tasks import actions
+from wmgym.data.repeats import twice
+from wmgym.data.series import Series
 
 _FEWEST = 50  # rows from which it can be said what is usual
 _FAR = 20.0  # times further from the median than all but 0.5 % of the rows
@@ -17,43 +16,6 @@ _BONUS = 3  # rewards far from the others that are deliberate if they are alike
 _COUNT = 3  # times that a placeholder is there at least
 _SHARE = 0.3  # of the rows at most; a signal that is off for longer is one of two states
 _DISTINCT = 20  # other values; fewer are levels or flags
-
-
-@dataclass(frozen=True)
-class Series:
-    """Columns ``(n,)`` of a log, of steps or of the rows of its files.
-
-    Attributes:
-        obs: by name.
-        action: by name; none where actions are whole numbers.
-        reward: or None.
-        terminated: bool.
-        begins: bool, rows in which an episode begins.
-        where: what to call a row.
-    """
-
-    obs: Mapping[str, np.ndarray]
-    action: Mapping[str, np.ndarray]
-    reward: np.ndarray | None
-    terminated: np.ndarray
-    begins: np.ndarray
-    where: Callable[[int], str]
-
-
-def series(data: Transitions) -> Series:
-    """The columns of transitions."""
-    names = data.task.core.names
-    if len(names) != data.obs.shape[1]:
-        names = tuple(f"obs_{k}" for k in range(data.obs.shape[1]))
-    acted = () if actions.whole(data.task.action_space) else data.action.T
-    return Series(
-        obs=dict(zip(names, data.obs.T, strict=True)),
-        action={f"action_{k}": column for k, column in enumerate(acted)},
-        reward=data.reward,
-        terminated=data.terminated,
-        begins=np.diff(data.episode, prepend=-1) != 0,
-        where=lambda row: f"row {row}",
-    )
 
 
 def far_actions(log: Series) -> str | None:
@@ -117,6 +79,7 @@ LOOKS: Mapping[str, Callable[[Series], str | None]] = {
     "far actions": far_actions,
     "far rewards": far_rewards,
     "placeholders": placeholders,
+    "repeated episodes": twice,
 }
 """What is looked for, by what a finding is about."""
 

@@ -108,7 +108,7 @@ def test_rows_of_two_recordings_that_alternate(tmp_path: Path) -> None:
         table = Table("run.csv", dict(zip(names.split(), rows.T, strict=True)))
         roles = find_roles([table], {})
         with pytest.raises(ValueError, match=r"^run\.csv: ") as caught:
-            cut(usable_rows(table, roles, {}), PERIOD, None, {})
+            cut(usable_rows(table, roles, {}), PERIOD, {})
         return str(caught.value)
 
     both = np.stack([run(0), run(1)], 1)  # (120, 2, 5)

@@ -27,7 +27,7 @@ from wmgym.data.importers.jitter import jitter_is_real
 from wmgym.data.importers.labels import labelled
 from wmgym.data.importers.read import MAX_GIGABYTES, MAX_SECONDS, read_tables
 from wmgym.data.importers.rows import Rows, usable_rows, wrapped
-from wmgym.data.importers.runs import Run, cut
+from wmgym.data.importers.runs import Run, after_gaps, cut
 from wmgym.data.importers.summary import Summary
 from wmgym.data.importers.table import Table
 from wmgym.data.importers.task import log_task, said_action_space
@@ -189,13 +189,14 @@ def _runs(
         if max_gap is not None:
             raise ValueError("max_gap needs a time column; name it with time=")
         step = dt or float(tables[0].facts.get("dt", 1.0))
-        runs = [run for each in rows for run in cut(each, None, None, turns)]
+        runs = [run for each in rows for run in cut(each, None, turns)]
         return runs, step, Summary(rows, turns)
     parts = [part for each in rows for part in _stamps(each.time, each.begins)]
     step = clock.period(parts)
     own = clock.periods(rows, step)
     gaps = clock.longest(rows, own, step, dt or step, max_gap)
-    runs = [run for each in zip(rows, own, gaps, strict=True) for run in cut(*each, turns)]
+    rows = [after_gaps(*each) for each in zip(rows, gaps, strict=True)]
+    runs = [run for each in zip(rows, own, strict=True) for run in cut(*each, turns)]
     runs, step = clock.settled(runs, step)
     target, own = dt or step, [run.period for run in runs]
     off, drift = clock.irregularity(runs)

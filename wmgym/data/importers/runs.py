@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,23 +39,26 @@ class Run:
     turns: Mapping[int, float] = field(default_factory=dict)
 
 
-def cut(rows: Rows, step: float | None, max_gap: float | None, turns: Mapping[int, float]) -> list[Run]:
-    """The runs of a table: cut where episodes begin, steps are unknown, the clock jumps or next_obs differs.
+def after_gaps(rows: Rows, max_gap: float) -> Rows:
+    """The rows, of which those more than ``max_gap`` seconds after the one before begin an episode."""
+    assert rows.time is not None
+    gap = (np.diff(rows.time, prepend=rows.time[:1]) > max_gap) & ~rows.begins
+    rows.lost["gap"] += int(gap.sum())
+    return replace(rows, begins=rows.begins | gap)
+
+
+def cut(rows: Rows, step: float | None, turns: Mapping[int, float]) -> list[Run]:
+    """The runs of a table: cut where episodes begin, steps are unknown or next_obs differs.
 
     Args:
         rows: of the table.
         step: usual time between its rows, seconds; None where there is no clock.
-        max_gap: longest time between two rows of a run.
         turns: see ``Run``.
 
     Raises:
         ValueError: ``next_obs`` has little to do with the next row.
     """
     n, begins = len(rows.obs), rows.begins.copy()
-    if rows.time is not None and max_gap is not None and n > 1:
-        gap = (np.diff(rows.time) > max_gap) & ~begins[1:]
-        rows.lost["gap"] += int(gap.sum())
-        begins[1:] |= gap
     carried = np.zeros(n, bool)  # next_obs is the next episode's first observation
     if rows.next_obs is not None and n > 1:
         same = _same(rows.next_obs[:-1], rows.obs[1:])

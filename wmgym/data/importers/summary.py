@@ -12,7 +12,7 @@ import numpy as np
 from wmgym.data.importers.columns import Roles
 from wmgym.data.importers.rows import Rows
 from wmgym.data.importers.table import Table
-from wmgym.data.odd_values import Series
+from wmgym.data.series import Series
 from wmgym.data.transitions import Transitions
 
 _SLOW = 5.0  # seconds a step from which a clock more likely counts other units
