@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "train_freq": 50,
     "batch_size": 16,
     "gradient_steps": 5,
-    "imagination_kwargs": {"rollout_batch": 16, "rollout_steps": 3},
+    "imagination_kwargs": {"rollout_batch": 16, "rollout_steps": 3, "choice_steps": 3, "choice_episodes": 8},
     "world_kwargs": {
         "members": 2,
         "width": 16,
@@ -309,7 +309,7 @@ def test_every_other_episode_is_deterministic_where_values_are_not_low() -> None
     model._low_value, model._episodes_begun = torch.tensor(-torch.inf), np.array([0])
     model._last_obs = np.array([[0.3, -0.2, 0.1]], np.float32)
     action, scaled = model._sample_action(0, n_envs=1)
-    np.testing.assert_array_equal(action, model.predict(model._last_obs, deterministic=True)[0])
+    np.testing.assert_array_equal(action, model.policy.averaged_action(model._last_obs))
     np.testing.assert_allclose(model.policy.unscale_action(scaled), action, rtol=1e-6)
     model._low_value = torch.tensor(torch.inf)
     assert not np.array_equal(model._sample_action(0, n_envs=1)[0], action)
@@ -461,7 +461,7 @@ def test_two_runs_are_equal_and_another_seed_is_not() -> None:
     assert not torch.equal(one.actor.mu.weight, other.actor.mu.weight)
 
 
-def test_deterministic_actions_are_those_of_the_averaged_actor() -> None:
+def test_the_averaged_actor_is_a_running_mean_of_the_actor() -> None:
     model = small(imagination_kwargs=SMALL["imagination_kwargs"] | {"averaging_rate": 0.1}, gradient_steps=0)
     model.learn(150)
     mean, state = model.policy.averaged_actor.mu.weight.clone(), torch.randn(16, 3)
@@ -471,9 +471,36 @@ def test_deterministic_actions_are_those_of_the_averaged_actor() -> None:
         model._update(state)
         mean = 0.9 * mean + 0.1 * model.actor.mu.weight
     torch.testing.assert_close(model.policy.averaged_actor.mu.weight, mean)
-    obs = np.random.default_rng(0).normal(size=(5, 3))
-    expected = model.policy.averaged_actor(torch.tensor(obs), deterministic=True).numpy()
-    np.testing.assert_allclose(model.predict(obs, deterministic=True)[0], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("good", ["chosen_actor", "averaged_actor", "actor"])
+def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_episodes(good: str) -> None:
+    model = small(imagination_kwargs=SMALL["imagination_kwargs"] | {"choice_steps": 20}).learn(200)
+    policy, obs = model.policy, np.random.default_rng(0).normal(size=(5, 3))
+    actors = {name: getattr(policy, name) for name in ("chosen_actor", "averaged_actor", "actor")}
+    with torch.no_grad():
+        for name, actor in actors.items():  # of the same weights, but the others push to one side for ever
+            actor.load_state_dict(policy.averaged_actor.state_dict())
+            actor.mu.bias.fill_(0.0 if name == good else 10.0)
+            actor.mu.weight.mul_(0.0)
+    drawn, common = model._generator.get_state(), torch.get_rng_state()
+    model._choose_actor()
+    assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
+    assert torch.equal(model._generator.get_state(), drawn)
+    assert torch.equal(torch.get_rng_state(), common)
+    policy.averaged_actor.mu.bias.data.fill_(10.0)  # goes on, and nobody is asked yet
+    assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_actors_are_compared_as_steps_grow_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = list[int]()
+    choose = DynaSAC._choose_actor
+    monkeypatch.setattr(DynaSAC, "_choose_actor", lambda self: (at.append(self.num_timesteps), choose(self)))
+    settings = SMALL["imagination_kwargs"] | {"choice_interval": 0.5}
+    model = small(imagination_kwargs=settings).learn(500)
+    assert at == [100, 150, 250, 400, 500]
+    model.learn(100, reset_num_timesteps=False)
+    assert at[5:] == [600]
 
 
 def test_what_is_saved_is_loaded_and_goes_on(tmp_path: Path) -> None:

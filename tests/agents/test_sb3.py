@@ -493,7 +493,7 @@ def test_export_puts_the_normaliser_into_the_policy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("env_id", ["InvertedPendulum-v5", "HalfCheetah-v5"])  # the latter has an angle
 @pytest.mark.parametrize("layers", [[16, 16], []])
-def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(
+def test_export_of_dyna_sac_is_its_chosen_actor_behind_its_normaliser(
     tmp_path: Path, layers: list[int], env_id: str
 ) -> None:
     model = DynaSAC("MlpPolicy", env_id, seed=0, policy_kwargs={"net_arch": layers})
@@ -505,7 +505,7 @@ def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(
     )
     model.policy.set_normaliser(mean, std)
     with torch.no_grad():  # as if it had learned, each of the actors for itself
-        for parameter in (*model.policy.averaged_actor.parameters(), *model.actor.parameters()):
+        for parameter in (*model.policy.chosen_actor.parameters(), *model.actor.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     policy = export_policy(model, tmp_path / "p")
     mean, std = mean[:dim], std[:dim]
@@ -517,7 +517,7 @@ def test_export_of_dyna_sac_is_its_averaged_actor_behind_its_normaliser(
     same = np.tile(mean.numpy(), (4_000, 1))
     torch.manual_seed(0)
     with torch.no_grad():
-        drawn = model.policy.unscale_action(model.policy.averaged_actor(torch.tensor(same)).numpy())
+        drawn = model.policy.unscale_action(model.policy.chosen_actor(torch.tensor(same)).numpy())
     found = policy(same, np.random.default_rng(0))
     assert scipy.stats.ks_2samp(found.ravel(), drawn.ravel()).pvalue > 0.01
 

@@ -58,7 +58,8 @@ class DynaSAC(ResumableSAC):
 
     Every other real episode is driven by deterministic actions, as the policy will be used, with noise only
     in states of low value, from which many rollouts start too: they show where the policy fails and how to
-    recover. A rollout ends where the ensemble's members disagree.
+    recover. A rollout ends where the ensemble's members disagree. ``predict(deterministic=True)`` is of the
+    actor that did best in whole imagined episodes when actors were last compared (``Imagination``).
 
     Rewards and terminations that the task knows in code are used, others are learned; no gradient passes
     through a learned termination, which only ends imagined episodes. Nothing that follows an episode's end or
@@ -94,8 +95,7 @@ class DynaSAC(ResumableSAC):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
-    offline = False
-    _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value")
+    _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value", "_next_choice")
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class DynaSAC(ResumableSAC):
         self._generator = torch.Generator().manual_seed(seed)
         if not self.offline:
             self.world_fit = OnlineFit(self.task, self.world_config, self._generator)
-        self._exploited = 0
+        self._exploited = self._next_choice = 0
         self._episodes_begun = np.arange(self.n_envs)
         self._rollouts: deque[Tensor] = deque(maxlen=self.imagination.rollouts_kept)
         space = self.task.action_space
@@ -218,7 +218,7 @@ class DynaSAC(ResumableSAC):
             assert isinstance(self._last_obs, np.ndarray)
             value = self._value(torch.tensor(self._last_obs).float().reshape(n_envs, -1))
             rows = self._deterministic = (self._episodes_begun % 2 == 0) & (value > self._low_value).numpy()
-            action[rows] = self.predict(self._last_obs, deterministic=True)[0][rows]
+            action[rows] = self.policy.averaged_action(self._last_obs)[rows]
             scaled[rows] = self.policy.scale_action(action[rows])
         return action, scaled
 
@@ -254,7 +254,7 @@ class DynaSAC(ResumableSAC):
             for name, value in self.world_fit.refit(data, self.replay_buffer.held_out, taken).items():
                 self.logger.record(f"world/{name}", value)
             self.world = replace(self.world_fit.world(data), task=self.task)
-        self._real_states = states
+        self._real_states, self._first_states = states, torch.tensor(data.state[data.first])
         obs = self.task.core.observe(self._real_states)
         self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
         change = torch.tensor(data.next_core - data.core)
@@ -341,6 +341,8 @@ class DynaSAC(ResumableSAC):
         for name, value in sums.items():
             self.logger.record(f"train/{name}", value / gradient_steps)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if self.offline or self.num_timesteps >= min(self._next_choice, self._total_timesteps):
+            self._choose_actor()
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

@@ -38,8 +38,12 @@ class Imagination:
         range_rate: how fast the range of values follows the quantiles of imagined rewards.
         pessimism: in a world that is not refitted, what steps cost that its members disagree about; see
             ``DisagreementPenalty``. Needs a calibrated world.
-        averaging_rate: how fast the actor that acts deterministically follows the one that learns; at first
-            faster: it averages over the last tenth of the updates.
+        averaging_rate: how fast the averaged actor follows the one that learns; at first faster: it averages
+            over the last tenth of the updates.
+        choice_interval: actors are compared, and the best acts deterministically from then on, whenever the
+            env's steps have grown by this share, and at the end.
+        choice_episodes: imagined episodes of each that are compared.
+        choice_steps: where these are cut.
     """
 
     __pydantic_config__ = STRICT
@@ -56,6 +60,9 @@ class Imagination:
     range_rate: Share = 1e-3
     pessimism: Amount = 5.0
     averaging_rate: Share = 1e-3
+    choice_interval: Share = 0.1
+    choice_episodes: _Number = 128
+    choice_steps: _Number = 500
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,9 @@ class BoundedCritic(ContinuousCritic):
 class DynaSACPolicy(SACPolicy):
     """SB3's SAC policy with 2x128 SiLU networks, ``Normaliser`` and ``BoundedCritic``.
 
-    Deterministic actions are those of ``averaged_actor``, whose weights are a running mean of the actor's: an
-    actor that learns this fast may fall today what it ran yesterday.
+    ``averaged_actor`` has a running mean of the actor's weights. Deterministic actions are those of
+    ``chosen_actor``, one of the two as it was when the algorithm last compared them: an actor that learns
+    this fast may fall today where it ran yesterday, and so may the mean of actors that run in different ways.
     """
 
     critic: BoundedCritic
@@ -107,12 +108,19 @@ class DynaSACPolicy(SACPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.averaged_actor = self.make_actor().requires_grad_(False)
-        self.averaged_actor.load_state_dict(self.actor.state_dict())
+        self.averaged_actor, self.chosen_actor = (self.make_actor().requires_grad_(False) for _ in range(2))
+        for follower in (self.averaged_actor, self.chosen_actor):
+            follower.load_state_dict(self.actor.state_dict())
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
-        actor = self.averaged_actor if deterministic else self.actor
+        actor = self.chosen_actor if deterministic else self.actor
         return actor(observation, deterministic)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def averaged_action(self, obs: np.ndarray) -> np.ndarray:
+        """Deterministic actions of the averaged actor, within their bounds, for observations of every env."""
+        action: Any = self.averaged_actor(self.obs_to_tensor(obs)[0], deterministic=True)
+        return self.unscale_action(action.numpy().reshape(-1, *(self.action_space.shape or ())))
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> BoundedCritic:
         """``BoundedCritic`` where SB3 has its plain one."""
@@ -123,7 +131,8 @@ class DynaSACPolicy(SACPolicy):
     @torch.no_grad()
     def set_normaliser(self, mean: Tensor, std: Tensor) -> None:
         """Move the normalisers; first layers are re-expressed, so that no network changes as a function."""
-        for network in (self.actor, self.averaged_actor, self.critic, self.critic_target):
+        actors = self.actor, self.averaged_actor, self.chosen_actor
+        for network in (*actors, self.critic, self.critic_target):
             seen = network.features_extractor
             assert isinstance(seen, Normaliser)
             shift, ratio, dim = (mean - seen.mean) / seen.std, std / seen.std, len(mean)

@@ -27,6 +27,7 @@ class ImaginedUpdates(SAC):
     Attributes:
         world: where it imagines; None before there is one.
         task: its task.
+        offline: whether the world stays as it was given.
         imagination: how it imagines.
         penalty: of steps that the world is unsure of; None for none.
         imagined_steps: steps of the world so far, one for each state of a batch.
@@ -37,6 +38,7 @@ class ImaginedUpdates(SAC):
     critic_target: BoundedCritic
     world: WorldModel | None
     task: Task
+    offline = False
     imagination: Imagination
     penalty: DisagreementPenalty | None = None
     imagined_steps: int
@@ -44,7 +46,9 @@ class ImaginedUpdates(SAC):
     _rollouts: deque[Tensor]
     _starts: Tensor
     _real_states: Tensor
+    _first_states: Tensor
     _low_value: Tensor
+    _next_choice: int
     _change_std: Tensor
     _distrusted: Tensor
     _low_value_rows: Tensor
@@ -125,6 +129,46 @@ class ImaginedUpdates(SAC):
             state = step.state.full
             found.append(state[alive])
         return torch.cat(found)
+
+    # The actor that acts deterministically
+
+    @torch.no_grad()
+    def _choose_actor(self) -> None:
+        """Take the actor that is worth most in the world, of the one chosen so far and both of now.
+
+        Whole episodes show what the short rollouts of updates do not, a fall after a hundred steps say. All
+        start from the same first states of real episodes, by the same members; nothing of the training
+        changes by it, not even what generators draw. In a world that is not refitted the averaged actor is
+        taken: such a world would be asked to judge how it is exploited itself.
+        """
+        assert self.world is not None
+        config, policy = self.imagination, self.policy
+        self._next_choice = int(self.num_timesteps * (1 + config.choice_interval))
+        if self.offline:
+            policy.chosen_actor.load_state_dict(policy.averaged_actor.state_dict())
+            return
+        actors = policy.chosen_actor, policy.averaged_actor, policy.actor
+        generator = torch.Generator().manual_seed(self._n_updates)
+        rows = torch.randint(len(self._first_states), (config.choice_episodes,), generator=generator)
+        state = self.world.init(self._first_states[rows], generator).map(
+            lambda tensor: torch.cat([tensor] * len(actors))
+        )
+        returns, alive = torch.zeros(len(state.core)), torch.ones(len(state.core), dtype=torch.bool)
+        for _ in range(config.choice_steps):
+            obs = self.task.core.observe(state.full).chunk(len(actors))
+            action = torch.cat(
+                [actor(seen, deterministic=True) for actor, seen in zip(actors, obs, strict=True)]
+            )
+            action = torch.addcmul(self._action_middle, action, self._action_scale)
+            step = self.world.step(state, action)
+            returns += step.reward * alive
+            alive &= ~(step.terminated | step.diverged)
+            state = step.state
+            if not alive.any():
+                break
+        worth = returns.reshape(len(actors), -1).mean(1)
+        policy.chosen_actor.load_state_dict(actors[int(worth.argmax())].state_dict())
+        self.logger.record("world/imagined_return", float(worth.max()))
 
     # Updates
 

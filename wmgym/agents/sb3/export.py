@@ -66,7 +66,7 @@ def to_policy(
 
     Args:
         model: an agent with a plain MLP over a Box observation, or over a Dict of them side by side, as
-            "MultiInputPolicy" has it: the policy takes them flattened. Of ``DynaSAC`` it takes the averaged
+            "MultiInputPolicy" has it: the policy takes them flattened. Of ``DynaSAC`` it takes the chosen
             actor, with the noise of its own head and the normalisation of observations in its first layer.
         name: what reports call it; None takes the algorithm's.
         normalizer: the ``VecNormalize`` that the agent was trained behind, put into the first layer, so that
@@ -128,7 +128,7 @@ def policy_arrays(policy: BasePolicy, kind: str, name: str) -> MLPPolicy:
     dim = sum(int(np.prod(part.shape or ())) for part in parts)
     mean, std = np.zeros(dim), np.ones(dim)
     if isinstance(policy, DynaSACPolicy):
-        seen = policy.averaged_actor.features_extractor
+        seen = policy.chosen_actor.features_extractor
         assert isinstance(seen, Normaliser)
         mean, std = _array(seen.mean), _array(seen.std)
         arrays = _behind(mean, std, arrays)
@@ -178,7 +178,7 @@ def _agrees(arrays: MLPPolicy, policy: BasePolicy, obs: np.ndarray) -> bool:
 def _actor(policy: Any, kind: str) -> tuple[list[nn.Module], Head, dict[str, Any]]:
     """The actor's modules in order, the head's own squashing left out; and what makes it stochastic."""
     if kind in ("SAC", "TQC", "CrossQ", "DynaSAC") and not policy.actor.use_sde:
-        actor = policy.averaged_actor if kind == "DynaSAC" else policy.actor
+        actor = policy.chosen_actor if kind == "DynaSAC" else policy.actor
         modules, log_std = (_without_renorm([*actor.latent_pi, head]) for head in (actor.mu, actor.log_std))
         noise = {
             "log_std_weight": _array(log_std[-1].weight).T.copy(),

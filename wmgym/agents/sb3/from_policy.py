@@ -115,7 +115,7 @@ def _regress(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     policy.set_training_mode(False)
-    for follower in ("actor_target", "averaged_actor"):
+    for follower in ("actor_target", "averaged_actor", "chosen_actor"):
         if hasattr(policy, follower):
             getattr(policy, follower).load_state_dict(policy.actor.state_dict())
 

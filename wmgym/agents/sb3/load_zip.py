@@ -50,9 +50,9 @@ class _Kind(NamedTuple):
 
 
 _PPO = ("mlp_extractor.policy_net.", "action_net.", "log_std")
-_AVERAGED = ("averaged_actor.", "actor.")
+_CHOSEN = ("chosen_actor.", "actor.")
 _KINDS = (
-    _Kind(("DynaSAC",), DynaSACPolicy, "averaged_actor.latent_pi.", _AVERAGED, "averaged_actor.mu.weight"),
+    _Kind(("DynaSAC",), DynaSACPolicy, "chosen_actor.latent_pi.", _CHOSEN, "chosen_actor.mu.weight"),
     _Kind(("CrossQ",), CrossQPolicy, "actor.latent_pi.", ("actor.",), "critic.qf0.0.ra_mean"),
     _Kind(("SAC", "TQC"), SACPolicy, "actor.latent_pi.", ("actor.",), "actor.mu.weight"),
     _Kind(("TD3", "DDPG"), TD3Policy, "actor.mu.", ("actor.",), "actor.mu.0.weight"),
