@@ -40,7 +40,14 @@ STEPS = 125
 
 MADE_ANEW = {"start_time", "_num_timesteps_at_start", "_total_timesteps"}  # by learn
 MADE_ANEW |= {"_deterministic"}  # by every step
-MADE_ANEW |= {"_starts", "_real_states", "_change_std", "_low_value_rows", "_distrusted"}  # by every training
+MADE_ANEW |= {
+    "_starts",
+    "_real_states",
+    "_first_states",
+    "_change_std",
+    "_low_value_rows",
+    "_distrusted",
+}  # by every training
 """Attributes that are made anew before they are used. All others that change belong in ``_run_state``."""
 
 
