@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -108,9 +109,9 @@ class DynaSACPolicy(SACPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.averaged_actor, self.chosen_actor = (self.make_actor().requires_grad_(False) for _ in range(2))
-        for follower in (self.averaged_actor, self.chosen_actor):
-            follower.load_state_dict(self.actor.state_dict())
+        self.averaged_actor = self.make_actor().requires_grad_(False)
+        self.averaged_actor.load_state_dict(self.actor.state_dict())
+        self.chosen_actor = copy.deepcopy(self.averaged_actor)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         actor = self.chosen_actor if deterministic else self.actor
