@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from wmgym.data.collect import collect as collect
     from wmgym.data.executors import make_executor as make_executor
     from wmgym.data.importers.from_log import from_log as from_log
+    from wmgym.data.joining import concat as concat
     from wmgym.data.logs import from_arrays as from_arrays
     from wmgym.data.policy import MLPPolicy as MLPPolicy
     from wmgym.data.policy import PolicyCard as PolicyCard
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from wmgym.data.pool import load_pool as load_pool
     from wmgym.data.rollout_worker import CollectError as CollectError
     from wmgym.data.transitions import Transitions as Transitions
-    from wmgym.data.transitions import concat as concat
     from wmgym.data.units import Executor as Executor
     from wmgym.data.units import Outcome as Outcome
     from wmgym.data.units import Unit as Unit
@@ -106,7 +106,8 @@ _NAMES = {
     "tasks.shift": ("Shift", "shift", "shifts"),
     "data.collect": ("collect",),
     "data.rollout_worker": ("CollectError",),
-    "data.transitions": ("Transitions", "concat"),
+    "data.joining": ("concat",),
+    "data.transitions": ("Transitions",),
     "data.logs": ("from_arrays",),
     "data.importers.from_log": ("from_log",),
     "data.policy": ("MLPPolicy", "PolicyCard", "load_policy"),

@@ -26,7 +26,8 @@ from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, Work
 from benchmarks.harness.variants import in_world_axes, seen_as, with_core, without_symmetries
 from benchmarks.harness.worlds import Setup, policies, pool_data
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.models.batching import library
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.ensemble import EnsembleMLP

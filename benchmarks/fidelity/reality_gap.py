@@ -28,7 +28,8 @@ from benchmarks.harness.runner import Benchmark
 from benchmarks.harness.worlds import Setup, policies
 from wmgym.calibration import online
 from wmgym.calibration.adapt import CORRECTION
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import cpu_seconds
 
 KINDS = ("strong", "unmodelled")

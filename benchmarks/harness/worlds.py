@@ -14,9 +14,10 @@ import torch
 
 import wmgym
 from benchmarks.harness.results import ROOT, RUNS
+from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import load_pool
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
 from wmgym.io.registered import SHIPPED, SMALL
 from wmgym.models.distill import CONFIG

@@ -31,8 +31,9 @@ import wmgym
 from benchmarks.harness.results import Growing, Row, target
 from benchmarks.harness.runner import Benchmark
 from benchmarks.harness.worlds import Setup, policies
+from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import cpu_seconds
 
 KINDS = ("strong", "unmodelled")

@@ -24,7 +24,8 @@ from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, per_env
 from benchmarks.harness.worlds import LARGE, STEPS, Setup, policies
 from wmgym.calibration import shift_detection
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.support import SEARCHED, Search
 from wmgym.models.training_loop import encoded_actions

@@ -23,7 +23,8 @@ from benchmarks.harness import wrong_worlds as wrong
 from benchmarks.harness.results import ROOT, Row, target
 from benchmarks.harness.runner import Benchmark, Work
 from benchmarks.harness.worlds import FIT, TASKS, Setup, policies, pool_data
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.evaluation.gap_report import GapReport
 
 CHEETAH, HOPPER = "HalfCheetah-v5", "Hopper-v5"

@@ -20,8 +20,9 @@ from wmgym.calibration.open_loop import open_loop_errors, open_loop_steps
 from wmgym.calibration.scoring_rules import pit
 from wmgym.data.checks import check
 from wmgym.data.collect import collect
+from wmgym.data.joining import concat
 from wmgym.data.logs import assembled
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.envs.env import ImaginedEnv
 from wmgym.envs.vector_env import ImaginedVectorEnv
 from wmgym.evaluation.open_loop import score_open_loop

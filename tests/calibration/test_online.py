@@ -12,7 +12,8 @@ from tests import toy
 from wmgym.calibration import online, shift_detection
 from wmgym.calibration.calibrate import calibrate
 from wmgym.calibration.open_loop import open_loop_steps
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.models.world import WorldModel
 
 

@@ -53,6 +53,25 @@ def test_collect_names_the_argument(given: dict[str, Any], said: str) -> None:
         (lambda data: data.split("ab"), "fractions must be numbers"),
         (lambda data: data.split((0.5, None)), r"fractions\[1\] must be a number, got None"),
         (lambda data: data.split(0.5), "fractions must be numbers"),
+        (lambda data: wmgym.concat(data), r"concat takes several Transitions, such as \[data, more\]"),
+        (lambda data: wmgym.concat(["a", data]), "concat takes Transitions, got str"),
+        (
+            lambda data: wmgym.score_open_loop(toy.world(), "data"),
+            "score_open_loop takes Transitions, got str",
+        ),
+        (lambda data: wmgym.Trust(threshold="a"), "threshold must be a number, got 'a'"),
+        (lambda data: wmgym.Trust(penalty=None), "penalty must be a number, got None"),
+        (
+            lambda data: wmgym.make_task(lambda: None),
+            "factory must return a Gymnasium env, and it returned None",
+        ),
+        (
+            lambda data: wmgym.collect(lambda: 3, steps=5),
+            "factory must return a Gymnasium env, and it returned 3",
+        ),
+        (lambda data: wmgym.make_task(ID, core=3), "core must be Core, got 3"),
+        (lambda data: wmgym.make_task(ID, reward_fn=3), "reward_fn must be a function or None, got 3"),
+        (lambda data: wmgym.from_log("x.csv", reward_fn=1), "reward_fn must be a function or None, got 1"),
         (lambda data: check(None), "check takes Transitions, got NoneType"),  # type: ignore[arg-type]
         (lambda data: check("data"), "check takes Transitions, got str"),  # type: ignore[arg-type]
         (lambda data: wmgym.register(None, toy.world()), "None is no id"),  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
+import wmgym
 from tests.toy import LinearGaussianEnv
 from wmgym.data.own_envs import own_envs, register_own
 
@@ -42,3 +43,15 @@ def test_what_cannot_be_imported_elsewhere_stays_behind(registry: dict[str, Any]
     assert not {"own/Local-v0", "own/Lambda-v0"} & {env.env_id for env in own_envs()}
     gym.register("own/Gone-v0", "no_such_module:Env")
     register_own(own_envs())  # raises nothing
+
+
+def test_one_env_is_one_env_however_it_was_named(registry: dict[str, Any]) -> None:
+    gym.register("own/Thing-v0", "tests.toy:LinearGaussianEnv", max_episode_steps=7, kwargs={"sigma": 0.5})
+    live = gym.make("own/Thing-v0")
+    names: list[Any] = ["own/Thing-v0", "tests.toy:own/Thing-v0", wmgym.make_task(live)]
+    parts = [wmgym.collect(name, steps=14, seed=k, workers=1) for k, name in enumerate(names)]
+    assert wmgym.concat(parts).num_episodes == 6
+    other = wmgym.make_task(gym.make("own/Thing-v0", sigma=0.1))
+    assert other.env_kwargs == {"sigma": 0.1}
+    with pytest.raises(ValueError, match=r"env_kwargs .* and .*sigma"):
+        wmgym.concat([parts[2], wmgym.collect(other, steps=14, workers=1)])

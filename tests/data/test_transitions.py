@@ -16,8 +16,9 @@ from gymnasium import spaces
 
 from tests import toy
 from wmgym.data.collect import collect
+from wmgym.data.joining import concat
 from wmgym.data.logs import assembled, from_arrays
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
 from wmgym.io.artifacts import StoreError
 from wmgym.tasks.task import Task, make_task

@@ -211,6 +211,7 @@ def train(
         from wmgym.io import artifacts
         from wmgym.io.deprecation import warn_renamed
         from wmgym.models import saving
+        from wmgym.tasks.real_env import bare
 
         if horizon is not None:
             warn_renamed("--horizon", "--max-episode-steps")
@@ -225,7 +226,7 @@ def train(
         )
         simulator = saving.load(world)
         real = None if data is None else Transitions.load(data)
-        if real is not None and real.task.env_id != simulator.task.env_id:
+        if real is not None and bare(real.task.env_id) != bare(simulator.task.env_id):
             raise ValueError(f"{data} is of {real.task.env_id}, the world of {simulator.task.env_id}")
         sb3.check_agent(sb3.ImaginedVecEnv(simulator, envs), settings)
         starts = None if real is None else real.state

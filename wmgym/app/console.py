@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import sys
@@ -226,11 +227,20 @@ def plain(value: object) -> Text:
     return Text(str(value))
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers in rising order, those in a row as a range."""
+    gaps = [k for k in range(1, len(numbers)) if numbers[k] != numbers[k - 1] + 1]
+    rows = [numbers[a:b] for a, b in itertools.pairwise([0, *gaps, len(numbers)])]
+    return ", ".join(f"{row[0]} to {row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
+
+
 def facts(named: Mapping[str, Any]) -> Table:
     """Names and values, a row each."""
     found = Table.grid(padding=(0, 2, 0, 0))
     for key, value in named.items():
         shown = f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
         shown = f"{value:,}" if isinstance(value, int) else shown
+        if isinstance(value, dict):
+            shown = [f"{_ranges(numbers)} {name}" for name, numbers in value.items() if numbers]
         found.add_row(key, ", ".join(shown) if isinstance(shown, list) else str(shown))
     return found

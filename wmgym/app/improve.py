@@ -16,6 +16,7 @@ from wmgym.io import files
 from wmgym.models import saving, warm_start
 from wmgym.models.config import FitConfig
 from wmgym.models.world import WorldModel
+from wmgym.tasks.real_env import bare
 
 REFIT = FitConfig(learning_rate=5e-4, layer_norm=False, max_updates=3_000, patience=30)
 """A refit, from where the weights are, to the old and the new transitions together."""
@@ -151,7 +152,7 @@ def _check(
     for part in (data, calib):
         if part is not None and part.source != "real":
             raise ValueError("these transitions are imagined; a world learns from real ones alone")
-        if part is not None and part.task.env_id != world.task.env_id:
+        if part is not None and bare(part.task.env_id) != bare(world.task.env_id):
             raise ValueError(f"the data are of {part.task.env_id}, the world of {world.task.env_id}")
     known, new = {*world.provenance.fingerprints}, {*calib.fingerprints()} if calib is not None else set()
     if calib is not None and known & new and not (calib.countable and not new <= known):

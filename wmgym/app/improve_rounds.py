@@ -14,8 +14,9 @@ from wmgym.app.stages import Stages
 from wmgym.calibration import online
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
+from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.evaluation.imagined import imagine
 from wmgym.io import artifacts
 from wmgym.io.provenance import fingerprint, write_run_json

@@ -19,8 +19,9 @@ from wmgym.app.recipes import RunConfig
 from wmgym.app.stages import Stages
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.collect import collect
+from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.evaluation.card import write_card
 from wmgym.evaluation.gap_report import GapReport
 from wmgym.evaluation.score import score

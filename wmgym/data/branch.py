@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from wmgym.data.joining import concat
 from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.tasks.ground_truth import Snapshot, restore
 from wmgym.tasks.task import Task
 

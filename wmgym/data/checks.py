@@ -28,7 +28,7 @@ from wmgym.data.odd_columns import (
 from wmgym.data.odd_values import LOOKS
 from wmgym.data.repeats import repeated
 from wmgym.data.series import Series, series
-from wmgym.data.transitions import Transitions
+from wmgym.data.transitions import Transitions, refuse_other
 from wmgym.data.velocities import without_velocities
 from wmgym.tasks import actions
 
@@ -89,10 +89,7 @@ def check(data: Transitions) -> tuple[Finding, ...]:
     missing readings; rows of several recordings that take turns; positions without velocities; actions that
     are a row out of step with what they do; an episode that is there twice; too few episodes.
     """
-    if not isinstance(data, Transitions):
-        raise TypeError(
-            f"check takes Transitions, got {type(data).__name__}; read saved ones with wmgym.Transitions.load"
-        )
+    refuse_other("check", data)
     return tuple(Finding(about, text) for about, look in _LOOKS.items() if (text := look(data)))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.layout import ModelLayout
+from wmgym.tasks.real_env import bare
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task, with_core
 
@@ -91,8 +92,9 @@ def same_env(one: Task, other: Task) -> bool:
     if one is other:
         return True
     a, b = record_task(one), record_task(other)
-    names = ("env_id", "env_kwargs", "observation_space", "action_space")
-    return one.core.dim == other.core.dim and all(getattr(a, name) == getattr(b, name) for name in names)
+    names = ("env_kwargs", "observation_space", "action_space")
+    same = bare(a.env_id) == bare(b.env_id) and one.core.dim == other.core.dim
+    return same and all(getattr(a, name) == getattr(b, name) for name in names)
 
 
 def difference(one: Task, other: Task) -> str:
@@ -100,7 +102,7 @@ def difference(one: Task, other: Task) -> str:
     named = ("env_id", "env_kwargs") if one.has_env == other.has_env else ()
     for name in (*named, "observation_space", "action_space", "dt"):
         a, b = getattr(one, name), getattr(other, name)
-        if a != b:
+        if a != b and not (name == "env_id" and bare(a) == bare(b)):
             found = f"{name} {' '.join(str(a).split())} and {' '.join(str(b).split())}"
             break
     else:

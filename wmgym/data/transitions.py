@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from wmgym.data.columns import PER_STEP, check_columns
-from wmgym.data.layouts import difference, laid_out, same_env
 from wmgym.data.twins import together
 from wmgym.io import artifacts
 from wmgym.io.arguments import numbers
@@ -203,6 +202,8 @@ class Transitions:
         }
         if self.reward is not None:
             summary["mean_return"] = float(self.returns.mean())
+        if self.task.core.layout is not None:
+            summary["observation_columns"] = self.task.core.layout.columns()
         return summary
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -263,34 +264,13 @@ class Transitions:
         return {name: getattr(self, name) for name in PER_STEP if getattr(self, name) is not None}
 
 
-def concat(parts: Sequence[Transitions]) -> Transitions:
-    """Join transitions of one task; episodes stay apart.
-
-    Raises:
-        ValueError: nothing to join, or parts from different envs or sources.
-    """
-    if not parts:
-        raise ValueError("concat needs at least one part")
-    head, parts = parts[0], [laid_out(part, parts[0].task) for part in parts]
-    for part in parts[1:]:
-        if not same_env(part.task, head.task):
-            raise ValueError(f"cannot join data of {difference(head.task, part.task)}")
-        head = laid_out(head, part.task)  # of its symmetries those stay that all parts have
-        if part.source != head.source or part.versions != head.versions:
-            raise ValueError("cannot join real with imagined data, or data of different library versions")
-        if (part.reward is None) != (head.reward is None):
-            raise ValueError("cannot join data with and without reward; pass reward= to all parts")
-    offsets = np.cumsum([0, *(part.num_episodes for part in parts[:-1])])
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in head.arrays()
-    }
-    joined["episode"] = np.concatenate([p.episode + k for p, k in zip(parts, offsets, strict=True)])
-    return replace(
-        head,
-        **joined,
-        episode_seed=tuple(seed for part in parts for seed in part.episode_seed),
-        episode_policy=tuple(name for part in parts for name in part.episode_policy),
-    )
+def refuse_other(caller: str, given: Any) -> None:
+    """Refuse what is no ``Transitions``, such as the path of saved ones."""
+    if not isinstance(given, Transitions):
+        raise TypeError(
+            f"{caller} takes Transitions, got {type(given).__name__}; read saved ones with "
+            "wmgym.Transitions.load and join several with wmgym.concat"
+        )
 
 
 class _TransitionsRecord(Record):

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from wmgym.envs.conventions import one_of
+from wmgym.io.arguments import number
 from wmgym.io.deprecation import UNSET
 from wmgym.io.schema import STRICT, read_settings
 
@@ -43,6 +44,8 @@ class Trust:
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
         one_of("on_exceed", self.on_exceed, get_args(OnExceed))
+        for name in ("threshold", "penalty"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         if not self.threshold > 0:
             raise ValueError(f"threshold must be above 0, got {self.threshold}")
         if not self.penalty >= 0:

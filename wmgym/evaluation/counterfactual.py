@@ -12,7 +12,8 @@ from gymnasium import spaces
 
 from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, stacked
 from wmgym.data.branch import branch, record
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.evaluation.findings import Alternative, Counterfactual
 from wmgym.models.dynamics import Propagation
 from wmgym.models.state_unit import state_unit

@@ -10,7 +10,7 @@ from typing import Any
 from wmgym.calibration import online
 from wmgym.calibration.open_loop_rows import OpenLoopRow
 from wmgym.data.layouts import laid_out
-from wmgym.data.transitions import Transitions
+from wmgym.data.transitions import Transitions, refuse_other
 from wmgym.evaluation.findings import Reason
 from wmgym.evaluation.verdict import judge_bounds, judge_prediction, judge_rewards
 from wmgym.io import artifacts
@@ -90,8 +90,10 @@ def score_open_loop(
         propagation: see ``WorldModel.step``.
 
     Raises:
+        TypeError: ``data`` is a path or something else that is no ``Transitions``.
         ValueError: the world has no bounds, or ``fit`` or ``calibrate`` saw some of the episodes.
     """
+    refuse_other("score_open_loop", data)
     world = world if isinstance(world, WorldModel) else load(world)
     if world.calibration is None:
         raise ValueError("this world has no error bounds; calibrate it first")

@@ -13,10 +13,11 @@ import numpy as np
 from wmgym.calibration.open_loop import OpenLoopStep, open_loop_steps, spread, stacked
 from wmgym.data.collect import collect_each
 from wmgym.data.describe import by_model
+from wmgym.data.joining import concat
 from wmgym.data.layouts import laid_out
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor
 from wmgym.evaluation.agreement import LEAST, agreement, count_lineages
 from wmgym.evaluation.imagined import imagine, over_policies

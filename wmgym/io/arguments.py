@@ -40,6 +40,18 @@ def flag(name: str, given: Any) -> bool:
     return bool(given)
 
 
+def instance(name: str, given: Any, kind: type, how: str) -> None:
+    """Refuse what is of another class; ``how`` says what to do instead."""
+    if not isinstance(given, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, got {short(given)}; {how}")
+
+
+def function(name: str, given: Any) -> None:
+    """Refuse what is neither None nor can be called."""
+    if given is not None and not callable(given):
+        raise TypeError(f"{name} must be a function or None, got {short(given)}")
+
+
 def short(given: object) -> str:
     """A value as it is shown in an error."""
     return " ".join(repr(given).split())[:80]  # arrays are printed on several lines

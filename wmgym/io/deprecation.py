@@ -21,7 +21,7 @@ OLD_MODULES = {
     "cli": "app.cli",
     "collecting": "data.collect",
     "console": "app.console",
-    "data": "data.transitions data.logs",
+    "data": "data.transitions data.logs data.joining",
     "doctor": "app.doctor",
     "drift": "calibration.online calibration.shift_detection",
     "dynamics": "models.dynamics models.ensemble models.config",

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.data.transitions import Transitions, concat
+from wmgym.data.joining import concat
+from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel

@@ -13,7 +13,7 @@ from torch import Tensor
 from wmgym.data.columns import bounded_numbers, refuse_overflow
 from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
-from wmgym.data.transitions import Transitions
+from wmgym.data.transitions import Transitions, refuse_other
 from wmgym.io.arguments import whole_number
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models import warm_start
@@ -81,11 +81,7 @@ def fit(
             large that float32 arithmetic overflows; a reward_fn or terminated_fn does not return one value a
             row; ``begin`` is of other states or actions, or has dynamics of another kind.
     """
-    if not isinstance(train, Transitions):
-        raise TypeError(
-            f"fit takes Transitions, got {type(train).__name__}; read saved ones with wmgym.Transitions.load "
-            "and join several with wmgym.concat"
-        )
+    refuse_other("fit", train)
     if not isinstance(config, FitConfig | None):
         raise TypeError(f"config must be a FitConfig, such as wmgym.FitConfig(members=4), got {config!r:.80}")
     seed, config = whole_number("seed", seed, least=0), config or FitConfig()

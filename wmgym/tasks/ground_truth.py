@@ -18,7 +18,8 @@ import mujoco.rollout
 import numpy as np
 
 from wmgym.tasks.mjcf.simulation import simulation
-from wmgym.tasks.task import Task, time_limits
+from wmgym.tasks.real_env import time_limits
+from wmgym.tasks.task import Task
 
 _INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS

@@ -174,6 +174,10 @@ class Layout(Protocol):
         """Cores as arrays of ``mjData`` by name."""
         ...
 
+    def columns(self) -> dict[str, list[int]]:
+        """Observation columns that are exact functions of the core, predicted or remembered."""
+        ...
+
 
 def _same(array: Array) -> Array:
     return array

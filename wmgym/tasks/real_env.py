@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
+from wmgym.io.arguments import short
 from wmgym.io.files import StoreError
 from wmgym.io.registered import SMALL
 from wmgym.tasks.back_end import back_end_errors
@@ -26,6 +30,38 @@ def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, 
     """``gym.make``, or a ValueError of one line that says what to do."""
     with explaining(env_id), back_end_errors():
         return gym.make(env_id, **env_kwargs)
+
+
+def bare(env_id: str) -> str:
+    """The id that an env is registered by, of one that may name a module to import: ``lab:Arm-v0``."""
+    return env_id.rpartition(":")[2]
+
+
+def own_kwargs(spec: EnvSpec) -> dict[str, Any]:
+    """What a live env was made with beyond what its id is registered with."""
+    registered = gym.registry.get(spec.id)
+    usual = {} if registered is None else registered.kwargs
+    given = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+
+    def is_usual(name: str, value: Any) -> bool:
+        try:
+            return name in usual and bool(np.all(usual[name] == value))
+        except ValueError:  # nested arrays; what is kept is never wrong
+            return False
+
+    return {name: value for name, value in given.items() if not is_usual(name, value)}
+
+
+def made_by(factory: Callable[[], Any]) -> gym.Env[Any, Any]:
+    """The env that a caller's function makes.
+
+    Raises:
+        TypeError: it returned something else.
+    """
+    env = factory()
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"the factory must return a Gymnasium env, and it returned {short(env)}; mend it")
+    return env
 
 
 @contextlib.contextmanager
@@ -96,3 +132,18 @@ def refuse_other_actions(env: gym.Env[Any, Any], space: gym.Space[Any]) -> None:
             f"{name} takes other actions than this task, whose env a function wrapped, which no file holds; "
             "pass task=wmgym.make_task(function)"
         )
+
+
+def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
+    """Every ``TimeLimit`` around an env, from outside to inside."""
+    found = []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            found.append(env)
+        env = env.env
+    return found
+
+
+def plain(env: gym.Env[Any, Any]) -> bool:
+    """Whether ``gym.make`` with the env's own spec gives the same env: no wrapper of the user's around it."""
+    return env.spec is not None and not env.spec.additional_wrappers

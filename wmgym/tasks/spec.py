@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from wmgym.io.arguments import function
 from wmgym.tasks.layout import Array, Core
 
 RewardFn: TypeAlias = Callable[[Array, Array, Array, Array], Array]
@@ -37,6 +38,10 @@ class OnCore:
     core: Core
     function: UserRewardFn
     name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called."""
+        function(self.name, self.function)
 
     def __call__(self, state: Array, action: Array, next_state: Array, unobserved: Array) -> Array:
         """What the function says, one value a row."""

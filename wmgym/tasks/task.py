@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
-from gymnasium.wrappers import TimeLimit
 
+from wmgym.io.arguments import instance
 from wmgym.tasks import actions
 from wmgym.tasks.actions import ActionSpace
 from wmgym.tasks.goals import (
@@ -27,7 +27,16 @@ from wmgym.tasks.goals import (
 )
 from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.mjcf.simulation import step_limit
-from wmgym.tasks.real_env import make_or_explain, refuse_import, refuse_other_actions, same_joints
+from wmgym.tasks.real_env import (
+    made_by,
+    make_or_explain,
+    own_kwargs,
+    plain,
+    refuse_import,
+    refuse_other_actions,
+    same_joints,
+    time_limits,
+)
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.shift import nominal_limit
 from wmgym.tasks.spec import OnCore, RewardFn, TerminatedFn, UserRewardFn
@@ -119,7 +128,7 @@ class Task:
         if self.factory is not None:
             if kwargs:
                 raise ValueError(f"a factory takes no keywords, got {sorted(kwargs)}; build them into it")
-            return flat_env(self.factory())
+            return flat_env(made_by(self.factory))
         if not self.has_env:
             raise ValueError(
                 "this task has no env: it was described from recorded data, or from an env without an id; "
@@ -178,8 +187,11 @@ def make_task(
         angles: numbers of the observation that are angles in radians; those that jump in the data are found.
 
     Raises:
+        TypeError: an argument of the wrong kind, or a factory that returns no Gymnasium env.
         ValueError: the spaces are not supported; the message says which are.
     """
+    if core is not None:
+        instance("core", core, Core, "make one with wmgym.tasks.layout.Core, or leave it out")
     if env_kwargs is not None and not isinstance(env_or_id, str):
         raise ValueError("env_kwargs goes with an env id; build them into the factory instead")
     factory: EnvFactory | None = None
@@ -187,12 +199,12 @@ def make_task(
         env = make_or_explain(env_or_id, env_kwargs or {})
     elif isinstance(env_or_id, gym.Env):
         env = env_or_id
-        if not _plain(env):
+        if not plain(env):
             raise ValueError(
                 "an env that is wrapped or has no id cannot be remade; pass the factory that builds it"
             )
     elif callable(env_or_id):
-        factory, env = env_or_id, env_or_id()
+        factory, env = env_or_id, made_by(env_or_id)
     else:
         raise ValueError(f"expected an env id, an env or a factory, got {type(env_or_id).__name__}")
     try:
@@ -202,9 +214,8 @@ def make_task(
         if isinstance(env_or_id, str):
             env_id, kwargs = env_or_id, dict(env_kwargs or {})
         else:
-            env_id, kwargs = (spec.id, dict(spec.kwargs)) if spec is not None else ("", {})
-            kwargs.pop("render_mode", None)
-        known = lookup(env_id, kwargs) if core is None and (factory is None or _plain(env)) else None
+            env_id, kwargs = (spec.id, own_kwargs(spec)) if spec is not None else ("", {})
+        known = lookup(env_id, kwargs) if core is None and (factory is None or plain(env)) else None
         if known is not None and "xml_file" in kwargs and not same_joints(env, env_id, kwargs):
             warnings.warn(
                 f"{env_id} is known, but not with ['xml_file'] of other joints or another time step; its "
@@ -270,16 +281,6 @@ def on_robot(task: Task, robot: str | gym.Env[Any, Any] | EnvFactory | Task) -> 
     )
 
 
-def time_limits(env: gym.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
-    """Every ``TimeLimit`` around an env, from outside to inside."""
-    found = []
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, TimeLimit):
-            found.append(env)
-        env = env.env
-    return found
-
-
 def with_core(task: Task, core: Core) -> Task:
     """The task with another state layout, to which the caller's functions of observations are told."""
     heads = {"reward": task.reward, "terminated": task.terminated}
@@ -293,8 +294,3 @@ def _robot(env: gym.Env[Any, Any]) -> Robot | None:
     from wmgym.tasks.mjcf.layout import robot_of
 
     return robot_of(env)
-
-
-def _plain(env: gym.Env[Any, Any]) -> bool:
-    """Whether ``gym.make`` with the env's own spec gives the same env: no wrapper of the user's around it."""
-    return env.spec is not None and not env.spec.additional_wrappers

@@ -20,7 +20,7 @@ from wmgym.data.importers.from_log import from_log
 from wmgym.data.importers.rows import usable_rows
 from wmgym.data.importers.runs import cut
 from wmgym.data.importers.table import Table
-from wmgym.data.transitions import concat
+from wmgym.data.joining import concat
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
 

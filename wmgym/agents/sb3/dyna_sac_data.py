@@ -22,7 +22,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import library_versions
 from wmgym.tasks.ground_truth import Snapshot, restore, snapshot
-from wmgym.tasks.task import Task, make_task, time_limits
+from wmgym.tasks.real_env import time_limits
+from wmgym.tasks.task import Task, make_task
 
 _STATELESS = (
     *(OrderEnforcing, PassiveEnvChecker, TimeLimit),  # the latter's is read beside

@@ -34,6 +34,7 @@ from wmgym.data.importers.task import log_task, said_action_space
 from wmgym.data.logs import assembled
 from wmgym.data.odd_values import LOOKS
 from wmgym.data.transitions import Transitions
+from wmgym.io.arguments import function
 from wmgym.io.files import StrPath
 from wmgym.tasks.actions import ActionSpace, whole
 from wmgym.tasks.spec import UserRewardFn
@@ -116,6 +117,8 @@ def from_log(
     }  # fmt: skip
     settings = {"dt": dt, "max_gap": max_gap, "max_episode_steps": max_episode_steps, "scale": scale}
     check_arguments(paths, named, settings, task, observation_space, action_space)
+    function("reward_fn", reward_fn)
+    function("terminated_fn", terminated_fn)
     if reward is None and reward_fn is not None:
         named["reward"] = []
     tables = read_tables(paths, max_seconds, max_gigabytes)

@@ -72,6 +72,17 @@ class ModelLayout:
         if any(low > high for low, high in ranges):
             raise ValueError("a range of its layout begins after its end")
 
+    def columns(self) -> dict[str, list[int]]:
+        """Observation columns by how a world knows them.
+
+        "exact" ones are computed from the physical state, "predicted" ones by a network from it, and
+        "remembered" ones are state themselves, since they depend on more than it.
+        """
+        predicted, remembered = [*self.shown.readouts], sorted(self.kept)
+        every = range(len(self.shown.columns))
+        exact = [k for k in every if k not in {*predicted, *remembered}]
+        return {"exact": exact, "predicted": predicted, "remembered": remembered}
+
     def read(self, env: Env, obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned the flat ``obs``: ``(dim,)`` float64."""
         found = simulation(env)
