@@ -197,6 +197,22 @@ def all_seeds() -> str:
     return "\n\n".join(parts) or f"This is {NOT_MEASURED}."
 
 
+def chosen() -> str:
+    """DynaSAC's actor that did best in imagined episodes, beside the averaged one of the same trainings."""
+    rows, lines = [row for row in result_rows(NAME) if "averaged" in row], []
+    for env_id in ENVS:
+        for step in steps_of(rows, "DynaSAC", env_id):
+            found = seeds_at(rows, "DynaSAC", env_id, step)
+            means = {seed: (row["mean"], float(np.mean(row["averaged"]))) for seed, row in found.items()}
+            each_seed = (f"{seed}: {mine:,.0f} ({other:,.0f})" for seed, (mine, other) in means.items())
+            both = np.mean([*means.values()], 0)
+            lines.append(
+                [short(env_id), f"{step:,}", f"{both[0]:,.0f} ({both[1]:,.0f})", "; ".join(each_seed)]
+            )
+    head = ["task", "real steps", "chosen (averaged)", "every seed"]
+    return table(head, lines) if lines else f"This is {NOT_MEASURED}."
+
+
 def recipes() -> str:
     """The settings of every algorithm, as they were when its rows were measured."""
     document = committed(NAME)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from benchmarks.harness.learning_curves import ALGORITHMS, ENVS, SEEDS, goals
 from benchmarks.harness.results import RUNS, Growing, Row
@@ -147,6 +148,7 @@ def train(run: Run, kept: Row | None, keep: Callable[[Row], None]) -> None:
     def reached(step: int) -> None:
         clock.resume(training=False)
         returns = evaluate(model, envs)
+        averaged = evaluate(Averaged(model), envs) if run.algorithm == "DynaSAC" else None
         clock.pause()
         row = {
             "algorithm": run.algorithm,
@@ -155,6 +157,8 @@ def train(run: Run, kept: Row | None, keep: Callable[[Row], None]) -> None:
             "step": step,
             "recipe": recipe,
         }
+        if averaged is not None:
+            row["averaged"] = averaged.round(1).tolist()
         row |= summary(returns) | {"wall_s": round(clock.wall, 2), "cpu_s": round(clock.cpu, 2)}
         rows.append(row)
         later = [one for one in before if one["step"] > step]  # they stand until this run comes there
@@ -171,6 +175,17 @@ def train(run: Run, kept: Row | None, keep: Callable[[Row], None]) -> None:
 
     due = [step for step in run.checkpoints if step > start]
     model.learn(run.budget - start, Checkpoints(due, reached, clock), reset_num_timesteps=start == 0)
+
+
+class Averaged:
+    """Acts as DynaSAC would if it did not compare actors: always by the averaged one."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def predict(self, obs: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
+        """As SB3's."""
+        return self.model.policy.averaged_action(obs), None
 
 
 def kind_of(algorithm: str) -> Any:
