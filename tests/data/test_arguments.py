@@ -106,3 +106,26 @@ def test_a_column_is_named_once(tmp_path: Path) -> None:
     (tmp_path / "run.csv").write_text("t,q,u\n0,1,0\n1,2,0\n2,3,0\n")
     with pytest.raises(ValueError, match="obs names a column twice"):
         wmgym.from_log(tmp_path / "run.csv", obs=["q", "q"], action="u", quiet=True)
+
+
+def test_a_reward_that_is_not_finite_is_known_before_a_fit(tmp_path: Path) -> None:
+    rows = np.stack([0.1 * np.arange(300), np.sin(np.arange(300)), np.cos(np.arange(300))], 1)
+    np.savetxt(tmp_path / "run.csv", rows, delimiter=",", header="t,q,u", comments="")
+    with pytest.raises(ValueError, match=r"^reward_fn returned nan for row 250 of the data"):
+        wmgym.from_log(
+            tmp_path / "run.csv",
+            obs=["q"],
+            action="u",
+            quiet=True,
+            reward_fn=lambda obs, action, after: torch.where(
+                obs[:, 0] == np.float32(rows[250, 1]), torch.nan, 1
+            ),
+        )
+    with pytest.raises(ValueError, match=r"^terminated_fn raised IndexError"):
+        wmgym.from_log(
+            tmp_path / "run.csv",
+            obs=["q"],
+            action="u",
+            quiet=True,
+            terminated_fn=lambda obs, action, after: after[:, 3] > 0,
+        )

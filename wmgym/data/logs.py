@@ -10,6 +10,7 @@ import numpy as np
 
 from wmgym.data.checks import check, refuse_torn
 from wmgym.data.columns import in_float32, real_numbers, store_action
+from wmgym.data.functions import try_functions
 from wmgym.data.transitions import Transitions
 from wmgym.io.arguments import short
 from wmgym.io.deprecation import renamed
@@ -61,6 +62,7 @@ def from_arrays(
     columns = obs, action, next_obs, episode, ends, reward, unobserved
     data = assembled(task, *columns, policy_name=policy_name, source=source)
     refuse_torn(data)
+    try_functions(data)
     for finding in check(data):
         if not (never and finding.about == "terminations" and task.terminated is None):
             warnings.warn(finding.text, stacklevel=3)

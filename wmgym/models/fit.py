@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wmgym.data.columns import bounded_numbers, refuse_overflow
+from wmgym.data.functions import try_functions
 from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions, refuse_other
@@ -36,7 +37,6 @@ from wmgym.models.training_loop import (
     optimise,
 )
 from wmgym.models.world import WorldModel
-from wmgym.tasks import actions
 
 FitDynamics: TypeAlias = Callable[[Transitions, FitConfig, int], Dynamics]
 """What fits a model of another kind: ``(train, config, seed) -> model``.
@@ -94,7 +94,7 @@ def fit(
     if len(train) < 10:
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
     refuse_overflow(train.arrays())
-    _try_functions(train)
+    try_functions(train)
     if begin is not None:
         train = laid_out(train, begin.task)
     train = with_traits(train)
@@ -159,21 +159,6 @@ def _knows_ends(model: Dynamics, train: Transitions) -> bool:
     with torch.no_grad():
         one = model.predict(torch.tensor(train.core[:1]), encoded_actions(train)[:1])
     return one.end_logit is not None
-
-
-def _try_functions(train: Transitions) -> None:
-    """Call the reward and termination that the caller gave, so that a wrong one is known before the fit."""
-    task = train.task
-    action = torch.tensor(train.action[:7]) + torch.as_tensor(actions.first(task.action_space))
-    state, after, unobserved = (
-        torch.tensor(x[:7]) for x in (train.state, train.next_state, train.unobserved)
-    )
-    for function in (task.reward, task.terminated):
-        if function is not None and not task.from_table:
-            answer = torch.as_tensor(function(state, action, after, unobserved))
-            if not answer.isfinite().all():
-                row = int((~answer.isfinite()).nonzero()[0])
-                raise ValueError(f"reward_fn returned {answer[row]:g} for row {row} of the data; mend it")
 
 
 def _fit_ensemble(

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wmgym.data.checks import check, refuse_torn
+from wmgym.data.functions import try_functions
 from wmgym.data.importers import clock
 from wmgym.data.importers.actions import note, numbers_kinds
 from wmgym.data.importers.arguments import check_arguments
@@ -236,4 +237,5 @@ def _joined(task: Task, runs: Sequence[Run]) -> Transitions:
         columns[name] = np.concatenate([getattr(run, name) for run in runs])
     data = assembled(task, **columns)
     refuse_torn(data)
+    try_functions(data)
     return data
