@@ -492,17 +492,6 @@ def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_
     assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_actors_are_compared_as_steps_grow_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    at = list[int]()
-    choose = DynaSAC._choose_actor
-    monkeypatch.setattr(DynaSAC, "_choose_actor", lambda self: (at.append(self.num_timesteps), choose(self)))
-    settings = SMALL["imagination_kwargs"] | {"choice_interval": 0.5}
-    model = small(imagination_kwargs=settings).learn(500)
-    assert at == [100, 150, 250, 400, 500]
-    model.learn(100, reset_num_timesteps=False)
-    assert at[5:] == [600]
-
-
 def test_what_is_saved_is_loaded_and_goes_on(tmp_path: Path) -> None:
     model = small().learn(150)
     model.save(tmp_path / "agent")

@@ -59,7 +59,7 @@ class DynaSAC(ResumableSAC):
     Every other real episode is driven by deterministic actions, as the policy will be used, with noise only
     in states of low value, from which many rollouts start too: they show where the policy fails and how to
     recover. A rollout ends where the ensemble's members disagree. ``predict(deterministic=True)`` is of the
-    actor that did best in whole imagined episodes when actors were last compared (``Imagination``).
+    actor that did best in whole imagined episodes after the last training (``Imagination``).
 
     Rewards and terminations that the task knows in code are used, others are learned; no gradient passes
     through a learned termination, which only ends imagined episodes. Nothing that follows an episode's end or
@@ -95,7 +95,7 @@ class DynaSAC(ResumableSAC):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
-    _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value", "_next_choice")
+    _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value")
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class DynaSAC(ResumableSAC):
         self._generator = torch.Generator().manual_seed(seed)
         if not self.offline:
             self.world_fit = OnlineFit(self.task, self.world_config, self._generator)
-        self._exploited = self._next_choice = 0
+        self._exploited = 0
         self._episodes_begun = np.arange(self.n_envs)
         self._rollouts: deque[Tensor] = deque(maxlen=self.imagination.rollouts_kept)
         space = self.task.action_space
@@ -341,8 +341,7 @@ class DynaSAC(ResumableSAC):
         for name, value in sums.items():
             self.logger.record(f"train/{name}", value / gradient_steps)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if self.offline or self.num_timesteps >= min(self._next_choice, self._total_timesteps):
-            self._choose_actor()
+        self._choose_actor()
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

@@ -40,9 +40,8 @@ class Imagination:
             ``DisagreementPenalty``. Needs a calibrated world.
         averaging_rate: how fast the averaged actor follows the one that learns; at first faster: it averages
             over the last tenth of the updates.
-        choice_interval: actors are compared, and the best acts deterministically from then on, whenever the
-            env's steps have grown by this share, and at the end.
-        choice_episodes: imagined episodes of each that are compared.
+        choice_episodes: imagined episodes of each actor that are compared after every training; the best one
+            acts deterministically.
         choice_steps: where these are cut.
     """
 
@@ -60,8 +59,7 @@ class Imagination:
     range_rate: Share = 1e-3
     pessimism: Amount = 5.0
     averaging_rate: Share = 1e-3
-    choice_interval: Share = 0.1
-    choice_episodes: _Number = 128
+    choice_episodes: _Number = 64
     choice_steps: _Number = 500
 
 

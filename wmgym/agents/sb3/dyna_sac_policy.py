@@ -150,6 +150,11 @@ class DynaSACPolicy(SACPolicy):
             critic.high.copy_(high)
 
 
+def most_likely(actor: Any, obs: Tensor) -> Tensor:
+    """Deterministic actions of an actor in [-1, 1] ``(batch, action_dim)``, without the distribution."""
+    return torch.tanh(actor.mu(actor.latent_pi(actor.features_extractor(obs))))
+
+
 class _PlainLayerNorm(nn.LayerNorm):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, elementwise_affine=False)

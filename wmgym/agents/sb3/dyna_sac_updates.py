@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from wmgym.agents.sb3.dyna_sac_offline import DisagreementPenalty
 from wmgym.agents.sb3.dyna_sac_path import Imagination, Path, imagine
-from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy
+from wmgym.agents.sb3.dyna_sac_policy import BoundedCritic, DynaSACPolicy, most_likely
 from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -48,7 +48,6 @@ class ImaginedUpdates(SAC):
     _real_states: Tensor
     _first_states: Tensor
     _low_value: Tensor
-    _next_choice: int
     _change_std: Tensor
     _distrusted: Tensor
     _low_value_rows: Tensor
@@ -143,7 +142,6 @@ class ImaginedUpdates(SAC):
         """
         assert self.world is not None
         config, policy = self.imagination, self.policy
-        self._next_choice = int(self.num_timesteps * (1 + config.choice_interval))
         if self.offline:
             policy.chosen_actor.load_state_dict(policy.averaged_actor.state_dict())
             return
@@ -156,9 +154,7 @@ class ImaginedUpdates(SAC):
         returns, alive = torch.zeros(len(state.core)), torch.ones(len(state.core), dtype=torch.bool)
         for _ in range(config.choice_steps):
             obs = self.task.core.observe(state.full).chunk(len(actors))
-            action = torch.cat(
-                [actor(seen, deterministic=True) for actor, seen in zip(actors, obs, strict=True)]
-            )
+            action = torch.cat([most_likely(actor, seen) for actor, seen in zip(actors, obs, strict=True)])
             action = torch.addcmul(self._action_middle, action, self._action_scale)
             step = self.world.step(state, action)
             returns += step.reward * alive
