@@ -484,12 +484,29 @@ def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_
             actor.mu.bias.fill_(0.0 if name == good else 10.0)
             actor.mu.weight.mul_(0.0)
     drawn, common = model._generator.get_state(), torch.get_rng_state()
-    model._choose_actor()
+    model._choose_actor(0)
     assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
     assert torch.equal(model._generator.get_state(), drawn)
     assert torch.equal(torch.get_rng_state(), common)
     policy.averaged_actor.mu.bias.data.fill_(10.0)  # goes on, and nobody is asked yet
     assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_actors_are_compared_after_so_many_updates_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DynaSAC, "_update", lambda self, state: {})
+    model = small(gradient_steps=100)
+    at, observe = list[int](), type(model.policy.chosen_actor).load_state_dict
+
+    def noted(actor: Any, state: Any) -> Any:
+        if actor is model.policy.chosen_actor:
+            at.append(model.num_timesteps)
+        return observe(actor, state)
+
+    monkeypatch.setattr(type(model.policy.chosen_actor), "load_state_dict", noted)
+    model.learn(450)
+    assert at == [150, 250, 400, 450]  # after 300, 500 and 800 updates, and at the end
+    model.learn(50, reset_num_timesteps=False)
+    assert at[4:] == [500]
 
 
 def test_what_is_saved_is_loaded_and_goes_on(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class DynaSAC(ResumableSAC):
     Every other real episode is driven by deterministic actions, as the policy will be used, with noise only
     in states of low value, from which many rollouts start too: they show where the policy fails and how to
     recover. A rollout ends where the ensemble's members disagree. ``predict(deterministic=True)`` is of the
-    actor that did best in whole imagined episodes after the last training (``Imagination``).
+    actor that did best in whole imagined episodes, every 250 updates and at the end.
 
     Rewards and terminations that the task knows in code are used, others are learned; no gradient passes
     through a learned termination, which only ends imagined episodes. Nothing that follows an episode's end or
@@ -317,6 +317,7 @@ class DynaSAC(ResumableSAC):
             interval = self.train_freq.frequency * self.n_envs
             share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / interval
             gradient_steps = max(gradient_steps, int(share * self.num_timesteps))
+        before = self._n_updates
         self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.ent_coef_optimizer is not None:
@@ -341,7 +342,7 @@ class DynaSAC(ResumableSAC):
         for name, value in sums.items():
             self.logger.record(f"train/{name}", value / gradient_steps)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._choose_actor()
+        self._choose_actor(before)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

@@ -40,8 +40,8 @@ class Imagination:
             ``DisagreementPenalty``. Needs a calibrated world.
         averaging_rate: how fast the averaged actor follows the one that learns; at first faster: it averages
             over the last tenth of the updates.
-        choice_episodes: imagined episodes of each actor that are compared after every training; the best one
-            acts deterministically.
+        choice_episodes: imagined episodes of each actor that are compared; the best one acts
+            deterministically.
         choice_steps: where these are cut.
     """
 

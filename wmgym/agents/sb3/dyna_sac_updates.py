@@ -18,6 +18,7 @@ from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
 
+_COMPARED = 250  # updates
 _LOG_SQRT_2PI, _LOG_2 = 0.5 * np.log(2 * np.pi), np.log(2.0)
 
 
@@ -132,9 +133,10 @@ class ImaginedUpdates(SAC):
     # The actor that acts deterministically
 
     @torch.no_grad()
-    def _choose_actor(self) -> None:
+    def _choose_actor(self, before: int) -> None:
         """Take the actor that is worth most in the world, of the one chosen so far and both of now.
 
+        After every so many updates, of which there were ``before`` at the last call, and at the end.
         Whole episodes show what the short rollouts of updates do not, a fall after a hundred steps say. All
         start from the same first states of real episodes, by the same members; nothing of the training
         changes by it, not even what generators draw. In a world that is not refitted the averaged actor is
@@ -144,6 +146,8 @@ class ImaginedUpdates(SAC):
         config, policy = self.imagination, self.policy
         if self.offline:
             policy.chosen_actor.load_state_dict(policy.averaged_actor.state_dict())
+            return
+        if before // _COMPARED == self._n_updates // _COMPARED and self.num_timesteps < self._total_timesteps:
             return
         actors = policy.chosen_actor, policy.averaged_actor, policy.actor
         generator = torch.Generator().manual_seed(self._n_updates)
