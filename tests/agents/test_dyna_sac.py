@@ -492,6 +492,19 @@ def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_
     assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_of_a_file_without_a_chosen_actor_the_averaged_one_acts() -> None:
+    model, obs = small(), np.random.default_rng(0).normal(size=(5, 3))
+    old = {k: v.clone() for k, v in model.policy.state_dict().items() if not k.startswith("chosen_actor.")}
+    old["averaged_actor.mu.bias"] += 0.5
+    model.policy.load_state_dict(old)
+    np.testing.assert_array_equal(
+        model.predict(obs, deterministic=True)[0], model.policy.averaged_action(obs)
+    )
+    assert not torch.equal(model.policy.chosen_actor.mu.bias, model.actor.mu.bias)
+    with pytest.raises(RuntimeError, match=r"actor\.mu\.bias"):
+        model.policy.load_state_dict({k: v for k, v in old.items() if k != "averaged_actor.mu.bias"})
+
+
 def test_actors_are_compared_after_so_many_updates_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DynaSAC, "_update", lambda self, state: {})
     model = small(gradient_steps=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,10 @@ class DynaSACPolicy(SACPolicy):
         action: Any = self.averaged_actor(self.obs_to_tensor(obs)[0], deterministic=True)
         return self.unscale_action(action.numpy().reshape(-1, *(self.action_space.shape or ())))
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As torch's; also of files from before there was a chosen actor."""
+        return super().load_state_dict(with_chosen(state_dict), *args, **kwargs)
+
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> BoundedCritic:
         """``BoundedCritic`` where SB3 has its plain one."""
         return BoundedCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(
@@ -148,6 +153,13 @@ class DynaSACPolicy(SACPolicy):
         for critic in (self.critic, self.critic_target):
             critic.low.copy_(low)
             critic.high.copy_(high)
+
+
+def with_chosen(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy's tensors by name; where none is of the chosen actor, it is the averaged one."""
+    old = {} if any(name.startswith("chosen_actor.") for name in state) else state
+    averaged = {name: value for name, value in old.items() if name.startswith("averaged_actor.")}
+    return {**state, **{name.replace("averaged", "chosen", 1): value for name, value in averaged.items()}}
 
 
 def most_likely(actor: Any, obs: Tensor) -> Tensor:

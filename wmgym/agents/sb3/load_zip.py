@@ -24,7 +24,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from wmgym.agents.sb3.dyna_sac import DynaSAC
-from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, with_chosen
 from wmgym.agents.sb3.export import ACTIVATIONS, behind, policy_arrays
 from wmgym.agents.sb3.tensor_file import open_zip, read_member, read_tensors
 from wmgym.data.policy import MLPPolicy, action_bounds
@@ -91,6 +91,7 @@ def import_sb3(
             where the agent was trained behind one.
     """
     state, settings = _read(path)
+    state = with_chosen(state)
     if any(key.startswith("lstm_") for key in state):
         raise ValueError(
             f"{path} holds a recurrent policy, and only plain MLPs can be read; load it with sb3_contrib and "
