@@ -157,6 +157,40 @@ def test_what_is_left_to_a_goal_is_an_exact_column(forward: bool) -> None:
     assert not [each for each in check(data) if "otherwise than" in each.text]
 
 
+class HiddenReach(Reach):
+    """It tells how far its goal is, and not where."""
+
+    def __init__(self, forward: bool = False) -> None:
+        super().__init__(forward)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (14,), np.float64)
+
+    def look(self) -> np.ndarray:
+        return super().look()[:14]
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_what_is_left_to_a_goal_that_nothing_shows_is_exact_but_for_the_goal(forward: bool) -> None:
+    data = wmgym.collect(lambda: HiddenReach(forward=forward), steps=600, max_episode_steps=50, workers=1)
+    core = data.task.core
+    assert (core.shown_dim, core.hidden) == (0, ())
+    np.testing.assert_array_equal(data.core[:, -2:], data.next_core[:, -2:])  # the goal, but for a constant
+    assert core.geometry.fixed[-2:] == (core.dim - 2, core.dim - 1)
+    np.testing.assert_allclose(core.observe(data.next_state), data.next_obs, atol=4e-6)
+    np.testing.assert_allclose(core.from_obs(data.next_obs)[:, -2:], data.next_core[:, -2:], atol=4e-6)
+    assert data.describe()["observation_columns"]["remembered"] == []
+    more = wmgym.collect(
+        lambda: HiddenReach(forward=forward), steps=600, max_episode_steps=50, seed=7, workers=1
+    )
+    assert wmgym.concat([data, more]).core.shape == (1_200, core.dim)
+    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=8, depth=1, max_updates=2))
+    state = world.init(torch.tensor(data.state[:5]), torch.Generator().manual_seed(0))
+    after = world.step(state, torch.zeros(5, 3)).state.full
+    tip = [8, 9]
+    moved = core.observe(after)[:, tip] - core.observe(state.full)[:, tip]
+    left = core.observe(after)[:, 12:] - core.observe(state.full)[:, 12:]
+    torch.testing.assert_close(left, -moved, atol=1e-5, rtol=0)
+
+
 SPACE_ARM = """
 <mujoco>
   <option timestep="0.004"/>

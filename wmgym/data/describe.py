@@ -17,7 +17,7 @@ from wmgym.tasks.mjcf.columns import find_shown
 from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
 from wmgym.tasks.mjcf.memory import Recorded
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.shown import Found
+from wmgym.tasks.mjcf.shown import Found, with_left
 from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task, with_core
 
@@ -48,12 +48,18 @@ def settle(data: Transitions, columns: Any) -> Transitions:
     )
     with contextlib.closing(data.task.make()) as env:
         core, found = _core(data.task, env, robot, steps)
-    taken = list(found.kept)
+    before, after = (
+        in_float32(with_left(found.shown, found.kept, states, obs))
+        for states, obs in ((steps.core, steps.obs), (steps.next_core, steps.next_obs))
+    )
+    # A constant of the episode: a start that was read as it is would tell another one than the steps do.
+    constant = [i for i in found.fixed if i >= steps.core.shape[1]]
+    before[:, constant] = after[:, constant]
     return replace(
         data,
         task=replace(with_core(data.task, core), robot=None),
-        core=in_float32(np.concatenate([steps.core, steps.obs[:, taken]], 1)),
-        next_core=in_float32(np.concatenate([steps.next_core, steps.next_obs[:, taken]], 1)),
+        core=before,
+        next_core=after,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.layout import ModelLayout
+from wmgym.tasks.mjcf.shown import with_left
 from wmgym.tasks.real_env import bare
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task, with_core
@@ -38,11 +39,11 @@ def laid_out(data: T, task: Task) -> T:
         shared = _shared(found.task.core, task.core)
         same: T = replace(found, task=with_core(found.task, shared))
         return data if shared is found.task.core else same
-    count, kept = sum(wanted.sizes), list(wanted.kept)
+    count = sum(wanted.sizes)
     if found.obs.shape[1] != len(wanted.shown.columns):
         return data
     core, next_core = (
-        np.concatenate([state[:, :count], obs[:, kept]], 1)
+        with_left(wanted.shown, wanted.kept, state[:, :count], obs).astype(np.float32)
         for state, obs in ((found.core, found.obs), (found.next_core, found.next_obs))
     )
     told = with_core(found.task, _shared(task.core, found.task.core))

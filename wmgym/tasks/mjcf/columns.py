@@ -14,7 +14,7 @@ import numpy as np
 
 from wmgym.tasks.mjcf.memory import Places, Recorded, observations_tell, remembered
 from wmgym.tasks.mjcf.robot import Chain, Robot
-from wmgym.tasks.mjcf.shown import Column, Found, Shown
+from wmgym.tasks.mjcf.shown import Column, Found, Shown, with_left
 
 _EXACT = 2e-6  # largest error relative to the column's largest value; float32 rounds at 6e-8
 _ROWS = 4_000  # that a search looks at; all are checked
@@ -46,8 +46,9 @@ def find_shown(
         _add_further(columns, of_goals, robot, sums, steps, [], late=True)
     if goals := [k for k, column in enumerate(columns) if column.terms is None and still[k]]:
         _add_further(columns, of_goals, robot, sums, steps, goals, late=late is not None)
+    hidden_goals = _add_hidden_goals(columns, robot, sums, steps, late=late is not None)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
-    kept = [k for k in open_ if still[k]]
+    kept = [k for k in open_ if still[k]] + hidden_goals
     kept += remembered(robot, steps, [k for k in open_ if not still[k]], places)
     needless = _hidden(robot, sums, core, columns)
     needless = needless if needless and observations_tell(robot, steps) else ()
@@ -60,15 +61,18 @@ def find_shown(
         goal_terms = tuple((core.shape[1] + kept.index(goal), factor) for goal, factor in terms)
         found[k] = replace(found[k], terms=(*(found[k].terms or ()), *goal_terms))
     for place, k in enumerate(kept):
-        found[k] = Column(terms=((core.shape[1] + place, 1.0),))
+        found[k] = Column(terms=(*(found[k].terms or ()), (core.shape[1] + place, 1.0)))
     for k in (k for k in open_ if k not in kept):
         values = np.unique(obs[:, k])
         if len(values) == 2:
             found[k] = Column(low=float(values[0]), high=float(values[1]), classed=True)
-    fixed = _fixed(robot, steps) + [core.shape[1] + place for place, k in enumerate(kept) if still[k]]
-    usual = (*np.median(steps.core, 0).tolist(), *np.median(steps.obs[:, kept], 0).tolist())
+    constant = [core.shape[1] + place for place, k in enumerate(kept) if still[k] or k in hidden_goals]
+    fixed = _fixed(robot, steps) + constant
+    shown = _pruned(dim, sums, found, (0.0,) * dim)
+    left = with_left(shown, tuple(kept), steps.core, steps.obs)
+    shown = replace(shown, usual=tuple(np.median(left, 0).tolist()))
     needless = tuple(i for i in needless if i not in fixed)
-    return Found(_pruned(dim, sums, found, usual), tuple(kept), tuple(fixed), needless)
+    return Found(shown, tuple(kept), tuple(fixed), needless)
 
 
 class _Search:
@@ -76,13 +80,17 @@ class _Search:
 
     def __init__(self, robot: Robot, sums: tuple[Chain, ...], core: np.ndarray, taken: Sequence[int]) -> None:
         self.circle = robot.circle
-        self.dim, self.core = core.shape[1], core
+        self.dim = core.shape[1]
         angles = [sum(factor * core[:, i] for i, factor in chain) for chain in sums]
-        self.values = np.stack([*core.T, *map(np.sin, angles), *map(np.cos, angles)], 1)
-        self.some = np.linspace(0, len(core) - 1, min(len(core), _ROWS)).astype(np.int64)
+        self.turns = [self.dim + kind * len(sums) + i for kind in range(2) for i in taken]
+        self.change(np.stack([*core.T, *map(np.sin, angles), *map(np.cos, angles)], 1))
+
+    def change(self, values: np.ndarray) -> None:
+        """Take other values ``(n, numbers)`` of the same numbers."""
+        self.values = values
+        self.some = np.linspace(0, len(values) - 1, min(len(values), _ROWS)).astype(np.int64)
         seen = self.values[self.some]
-        turns = [self.dim + kind * len(sums) + i for kind in range(2) for i in taken]
-        candidates = np.array([*range(self.dim), *turns], np.int64)
+        candidates = np.array([*range(self.dim), *self.turns], np.int64)
         self.moving = candidates[seen[:, candidates].std(0) > 1e-12]
 
     def columns(self, obs: np.ndarray) -> list[Column]:
@@ -211,6 +219,42 @@ def _add_further(
         )
         columns[k] = replace(column, terms=here)
         of_goals[k] = tuple((goals[i - dim], f) for i, f in column.terms if 0 <= i - dim < len(goals))
+
+
+def _add_hidden_goals(
+    columns: list[Column], robot: Robot, sums: tuple[Chain, ...], steps: Recorded, late: bool
+) -> list[int]:
+    """Add to ``columns`` what an episode's own constant is added to, as to what is left to a goal not shown.
+
+    Such columns change within every episode as exact functions of the state do. Returns which they are.
+    """
+    open_ = [k for k, column in enumerate(columns) if column.terms is None]
+    first = np.flatnonzero(np.append(True, steps.episode[1:] != steps.episode[:-1]))
+    if not open_ or len(first) < 2:  # the constant of one episode is that of the column
+        return []
+    lengths = np.diff(first, append=len(steps.episode))
+
+    def since_first(values: np.ndarray) -> np.ndarray:
+        return np.asarray(values - np.repeat(values[first], lengths, 0))
+
+    search = _Search(robot, sums, steps.next_core, range(len(robot.sums) if late else 0, len(sums)))
+    values = search.values
+    search.change(since_first(values))
+    started = steps.core[first].copy()
+    if late:
+        started[:, sum(robot.sizes[:1]) : sum(robot.sizes[:2])] = 0  # so that a moment ago is now
+    begun = _Search(robot, sums, started, ()).values
+    found = []
+    for k, column in zip(open_, search.columns(since_first(steps.next_obs[:, open_])), strict=True):
+        plain = (column.low, column.high, column.wrapped, column.offset) == (None, None, False, 0.0)
+        if not column.terms or not plain:
+            continue
+        moved = sum(factor * (begun - values[first])[:, i] for i, factor in column.terms)
+        apart = np.abs(steps.obs[first, k] + 0.0 - steps.next_obs[first, k] - moved).max()
+        if apart <= _EXACT * np.abs(steps.next_obs[:, k]).max():
+            columns[k] = column
+            found.append(k)
+    return found
 
 
 def _hidden(

@@ -12,7 +12,7 @@ import numpy as np
 from wmgym.io.schema import STRICT
 from wmgym.tasks.layout import Core, Geometry
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.shown import Found, Mirror, Shown, all_readouts
+from wmgym.tasks.mjcf.shown import Found, Mirror, Shown, all_readouts, with_left
 from wmgym.tasks.mjcf.simulation import PARTS, physical_state, simulation
 
 Env: TypeAlias = gym.Env[Any, Any]
@@ -75,10 +75,12 @@ class ModelLayout:
     def columns(self) -> dict[str, list[int]]:
         """Observation columns by how a world knows them.
 
-        "exact" ones are computed from the physical state, "predicted" ones by a network from it, and
-        "remembered" ones are state themselves, since they depend on more than it.
+        "exact" ones are computed from the physical state, and what is left to a goal that nothing shows from
+        it and a number that stays through the episode. "predicted" ones come from a network that sees the
+        state, "remembered" ones are state themselves, since they depend on more than it.
         """
-        predicted, remembered = [*self.shown.readouts], sorted(self.kept)
+        predicted = [*self.shown.readouts]
+        remembered = sorted(k for k in self.kept if len(self.shown.columns[k].terms or ()) == 1)
         every = range(len(self.shown.columns))
         exact = [k for k in every if k not in {*predicted, *remembered}]
         return {"exact": exact, "predicted": predicted, "remembered": remembered}
@@ -88,7 +90,7 @@ class ModelLayout:
         found = simulation(env)
         if found is None or len(state := physical_state(found[1])) != sum(self.sizes):
             raise ValueError("the env's MuJoCo model is another one than the world's; collect and fit again")
-        return np.concatenate([state, np.asarray(obs, np.float64).reshape(-1)[list(self.kept)]])
+        return with_left(self.shown, self.kept, state, np.asarray(obs, np.float64).reshape(-1))
 
     def parts(self, core: np.ndarray) -> dict[str, np.ndarray]:
         """Cores ``(..., dim)`` as arrays ``(..., n)`` of ``mjData`` by name."""

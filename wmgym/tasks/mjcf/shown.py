@@ -149,6 +149,11 @@ class Mirror:
             else:
                 angle = angle @ _as(self.solve, obs)
             state[..., _at(self.solved, obs)] = angle
+        if self.left:
+            columns, numbers = (_at([each[side] for each in self.left], obs) for side in (0, 1))
+            factors = _as(np.array(self.left_factors), obs)
+            said = self.observe(state)
+            state[..., numbers] = state[..., numbers] + (obs - said)[..., columns] / factors
         return state
 
     def _in_classes(self, readouts: Array) -> Array:
@@ -176,6 +181,7 @@ class Mirror:
         self.rest = np.zeros(dim + len(self.readouts))
         self.rest[:dim] = np.where(found, -inverse @ self.offset[lines], np.array(shown.usual))
         self._invert_angles(found)
+        self._invert_left(found)
         self.hidden = tuple(int(k) for k in np.flatnonzero(~found))
 
     def _invert_angles(self, found: np.ndarray) -> None:
@@ -205,6 +211,36 @@ class Mirror:
             factors = np.array([[factor for _, factor in each] for each in (sines, cosines)])
             self.pairs = *places, factors, self.offset[np.array(places)]
             found[self.solved] = True
+
+    def _invert_left(self, found: np.ndarray) -> None:
+        """Marks numbers that are all that is unknown of a column beside sines and cosines."""
+        dim, turns = self.shown.dim, len(self.shown.angles)
+        self.left: list[tuple[int, int]] = []
+        self.left_factors: list[float] = []
+        for k, column in enumerate(self.shown.columns):
+            turned = {(i - dim) % turns for i, _ in column.terms or () if i >= dim}
+            if not turned or (column.low, column.high, column.wrapped) != (None, None, False):
+                continue
+            unknown = {i for i, _ in column.terms or () if i < dim and not found[i]}
+            unknown |= {i for angle in turned for i, _ in self.shown.angles[angle] if not found[i]}
+            own = [(i, factor) for i, factor in column.terms or () if i in unknown]
+            if len(unknown) == len(own) == 1:
+                self.left.append((k, own[0][0]))
+                self.left_factors.append(own[0][1])
+                found[own[0][0]] = True
+
+
+def with_left(shown: Shown, kept: tuple[int, ...], states: np.ndarray, obs: np.ndarray) -> np.ndarray:
+    """Cores ``(..., dim)``: physical states, and what these leave unexplained of the columns ``kept``.
+
+    Mostly that is all of a column; of what is left to a goal that nothing shows it is the goal.
+    """
+    own = np.zeros((*states.shape[:-1], len(kept)))
+    columns, left = list(kept), obs[..., list(kept)]
+    if any(len(shown.columns[k].terms or ()) > 1 for k in kept):
+        readouts = np.zeros((*states.shape[:-1], len(shown.readouts)))
+        left = left - Mirror(shown).observe(np.concatenate([states, own, readouts], -1))[..., columns]
+    return np.concatenate([states, left], -1)
 
 
 def all_readouts(dim: int, obs_dim: int) -> Shown:
