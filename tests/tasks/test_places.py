@@ -182,6 +182,10 @@ def test_what_is_left_to_a_goal_that_nothing_shows_is_exact_but_for_the_goal(for
         lambda: HiddenReach(forward=forward), steps=600, max_episode_steps=50, seed=7, workers=1
     )
     assert wmgym.concat([data, more]).core.shape == (1_200, core.dim)
+    one = wmgym.collect(lambda: HiddenReach(forward=forward), steps=300, max_episode_steps=300, workers=1)
+    assert one.task.core.dim < core.dim  # its goal is a constant
+    joined = wmgym.concat([one, more])
+    assert not [each for each in check(joined) if "otherwise than" in each.text]
     world = wmgym.fit(data, wmgym.FitConfig(members=2, width=8, depth=1, max_updates=2))
     state = world.init(torch.tensor(data.state[:5]), torch.Generator().manual_seed(0))
     after = world.step(state, torch.zeros(5, 3)).state.full

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
+from wmgym.data.joining import shown_otherwise
 from wmgym.data.kinematics import joint_limits, joint_velocities, quaternions
 from wmgym.data.lags import out_of_step
 from wmgym.data.odd_columns import (
@@ -124,15 +125,7 @@ def _observations(data: Transitions) -> str | None:
 
 
 def _exact(data: Transitions) -> str | None:
-    core, rows = data.task.core, some_rows(data)
-    if core.layout is None:
-        return None
-    if core.geometry.read_ago:  # what an env reads late after a step it reads at a start as it is
-        rows = rows[~np.isin(rows, data.first)]
-    if not len(rows):
-        return None
-    obs = data.obs[rows]
-    off = np.abs(core.observe(data.state[rows]) - obs) > 1e-4 * np.abs(obs).max(0) + 1e-5
+    off = shown_otherwise(data)
     if not off.any():
         return None
     names = ", ".join(f"obs_{k}" for k in np.flatnonzero(off.any(0))[:5])

@@ -9,7 +9,36 @@ from typing import Any
 import numpy as np
 
 from wmgym.data.layouts import difference, laid_out, same_env
+from wmgym.data.odd_columns import some_rows
 from wmgym.data.transitions import Transitions, refuse_other
+from wmgym.tasks.task import Task
+
+
+def shown_otherwise(data: Transitions) -> np.ndarray:
+    """Which observations differ from what the layout makes of some states: bool ``(rows, obs_dim)``.
+
+    They do where other data, in which it was found how observations show the state, told too little: in a
+    single episode, say, what is left to a goal is a place but for a constant.
+    """
+    core, rows = data.task.core, some_rows(data)
+    if core.geometry.read_ago:  # what an env reads late after a step it reads at a start as it is
+        rows = rows[~np.isin(rows, data.first)]
+    if core.layout is None or not len(rows):
+        return np.zeros((0, data.obs.shape[1]), bool)
+    obs = data.obs[rows]
+    off: np.ndarray = np.abs(core.observe(data.state[rows]) - obs) > 1e-4 * np.abs(obs).max(0) + 1e-5
+    return off
+
+
+def _task_of_all(parts: Sequence[Transitions]) -> Task:
+    """That of the first part whose layout all of them follow; where there is none, of the first one."""
+    layouts = [part.task.core.layout for part in parts]
+    if all(layout == layouts[0] for layout in layouts[1:]):
+        return parts[0].task
+    for part in parts:
+        if not any(shown_otherwise(laid_out(other, part.task)).any() for other in parts):
+            return part.task
+    return parts[0].task
 
 
 def concat(parts: Sequence[Transitions]) -> Transitions:
@@ -25,7 +54,8 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
         refuse_other("concat", part)
     if not parts:
         raise ValueError("concat needs at least one part")
-    head, parts = parts[0], [laid_out(part, parts[0].task) for part in parts]
+    told = _task_of_all(parts)
+    head, parts = laid_out(parts[0], told), [laid_out(part, told) for part in parts]
     for part in parts[1:]:
         if not same_env(part.task, head.task):
             raise ValueError(f"cannot join data of {difference(head.task, part.task)}")
