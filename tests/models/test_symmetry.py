@@ -112,6 +112,9 @@ def test_moments_are_those_of_all_views_together() -> None:
     mean, std = found.moments(x.mean(0), x.std(0, correction=0), targets=False)
     torch.testing.assert_close(mean, every.mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(std, every.std(0, correction=0), atol=1e-5, rtol=1e-4)
+    upright, level = torch.ones(len(x[0])), torch.full((len(x[0]),), 2e-6)  # of a base that hardly tilts
+    alike = found.moments(upright, level, targets=False)[1]
+    assert (alike >= 2e-6 * (1 - 1e-4)).all()
 
 
 def exchanged(places: Any, one: int, other: int) -> Any:

@@ -124,17 +124,6 @@ def _observations(data: Transitions) -> str | None:
     )
 
 
-def _exact(data: Transitions) -> str | None:
-    off = shown_otherwise(data)
-    if not off.any():
-        return None
-    names = ", ".join(f"obs_{k}" for k in np.flatnonzero(off.any(0))[:5])
-    return (
-        f"{off.any(1).mean():.1%} of the rows show {names} otherwise than the data in which it was found how "
-        "observations follow from the state; collect all of them again, together, and fit to those"
-    )
-
-
 def _terminations(data: Transitions) -> str | None:
     if data.task.terminated is None:
         lengths = data.lengths[data.terminated[data.first + data.lengths - 1]]
@@ -248,7 +237,7 @@ def _of_values(look: Callable[[Series], str | None]) -> _Look:
 _LOOKS: dict[str, _Look] = {
     "action space": _actions,
     "observation space": _observations,
-    "exact columns": _exact,
+    "exact columns": shown_otherwise,
     "joint limits": joint_limits,
     "quaternions": quaternions,
     "joint velocities": joint_velocities,

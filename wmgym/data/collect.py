@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from wmgym.data.checks import odd_rewards
 from wmgym.data.executors import ProcessExecutor, chosen
+from wmgym.data.joining import shown_otherwise
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies, is_pool
 from wmgym.data.processes import can_fork
@@ -120,6 +121,8 @@ def collect(
     if task.max_episode_steps is None or max_episode_steps is not None:
         task = replace(task, max_episode_steps=_own_limit(recorded, task.max_episode_steps))
     data = from_episodes(task, recorded)
+    if (otherwise := shown_otherwise(data)) is not None:
+        warnings.warn(otherwise, stacklevel=2)
     if task.reward is not None and not task.from_table and (odd := odd_rewards(data)):
         warnings.warn(
             f"{odd}, and real returns the env's own: score would compare the two. Let the env pay the same, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,20 @@ from wmgym.data.transitions import Transitions, refuse_other
 from wmgym.tasks.task import Task
 
 
-def shown_otherwise(data: Transitions) -> np.ndarray:
+def shown_otherwise(data: Transitions) -> str | None:
+    """Which observations the layout of the task does not explain, and what to do; None where it does."""
+    off = _off(data)
+    if not off.any():
+        return None
+    names = ", ".join(f"obs_{k}" for k in np.flatnonzero(off.any(0))[:5])
+    return (
+        f"{off.any(1).mean():.1%} of the rows show {names} otherwise than the data in which it was found how "
+        "observations follow from the state; collect those again by the env's id or factory, not by the task "
+        "of other data, and join all of them with wmgym.concat"
+    )
+
+
+def _off(data: Transitions) -> np.ndarray:
     """Which observations differ from what the layout makes of some states: bool ``(rows, obs_dim)``.
 
     They do where other data, in which it was found how observations show the state, told too little: in a
@@ -36,7 +50,7 @@ def _task_of_all(parts: Sequence[Transitions]) -> Task:
     if all(layout == layouts[0] for layout in layouts[1:]):
         return parts[0].task
     for part in parts:
-        if not any(shown_otherwise(laid_out(other, part.task)).any() for other in parts):
+        if not any(_off(laid_out(other, part.task)).any() for other in parts):
             return part.task
     return parts[0].task
 
@@ -69,9 +83,12 @@ def concat(parts: Sequence[Transitions]) -> Transitions:
         name: np.concatenate([getattr(part, name) for part in parts]) for name in head.arrays()
     }
     joined["episode"] = np.concatenate([p.episode + k for p, k in zip(parts, offsets, strict=True)])
-    return replace(
+    whole = replace(
         head,
         **joined,
         episode_seed=tuple(seed for part in parts for seed in part.episode_seed),
         episode_policy=tuple(name for part in parts for name in part.episode_policy),
     )
+    if (found := shown_otherwise(whole)) is not None:
+        warnings.warn(found, stacklevel=2)
+    return whole

@@ -13,7 +13,8 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.symmetry import Views
 from wmgym.models.training_loop import FitState, in_one_unit, optimise, safe_std, target_unit
 
-_CONTACT_UNIT = 0.3
+_CONTACT_UNIT, _TURN_UNIT = 0.3, 1e-3
+_DIRECTIONS = ("cos", "sin", "up", "axes")
 _STD_FLOOR = 1e-3  # smallest std that a network may predict, as a share of the target's own
 
 
@@ -103,12 +104,13 @@ def normalise(
 def _input_unit(model: EnsembleMLP, unit: Tensor) -> Tensor:
     """Deviations of what the network sees; contacts, which lie within -1 and 1, keep about that size.
 
-    Else what was touched in a hundredth of the data would be seen as ten deviations whenever it is touched.
+    Else what was touched in a hundredth of the data would be seen as ten deviations whenever it is touched,
+    and what float32 leaves of a direction that hardly turns as a turn.
     """
-    labels = model.coordinates.feature_labels
-    contact = torch.zeros(len(unit), dtype=torch.bool)
-    contact[: len(labels)] = torch.tensor([kind == "contact" for kind, _ in labels], dtype=torch.bool)
-    return torch.where(contact, unit.clamp(min=_CONTACT_UNIT), unit)
+    least = torch.zeros(len(unit))
+    for k, (kind, _) in enumerate(model.coordinates.feature_labels):
+        least[k] = _CONTACT_UNIT if kind == "contact" else _TURN_UNIT if kind in _DIRECTIONS else 0.0
+    return unit.maximum(least)
 
 
 def _set_normalisers(

@@ -76,9 +76,10 @@ class Views:
     def moments(self, mean: Tensor, std: Tensor, *, targets: bool) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of all views together, from those of one."""
         columns, signs = (self.targets, self.target_signs) if targets else (self.inputs, self.input_signs)
-        means, squares = mean[columns] * signs, (std.square() + mean.square())[columns]
+        means = mean[columns] * signs
         whole = means.mean(0)
-        return whole, (squares.mean(0) - whole.square()).clamp(min=0).sqrt()
+        # Not the mean of squares less the square of the mean: of 1 and a millionth float32 leaves nothing.
+        return whole, (std.square()[columns].mean(0) + (means - whole).square().mean(0)).sqrt()
 
 
 def views(symmetries: tuple[Symmetry, ...], coordinates: Coordinates, action_dim: int) -> Views | None:
