@@ -21,6 +21,7 @@ import wmgym
 from tests import toy
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader
+from wmgym.agents.sb3.dyna_sac_updates import _expected_length
 from wmgym.models.dynamics import Prediction
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 
@@ -475,7 +476,10 @@ def test_the_averaged_actor_is_a_running_mean_of_the_actor() -> None:
 
 @pytest.mark.parametrize("good", ["chosen_actor", "averaged_actor", "actor"])
 def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_episodes(good: str) -> None:
-    model = small(imagination_kwargs=SMALL["imagination_kwargs"] | {"choice_steps": 20}).learn(200)
+    model = small(
+        imagination_kwargs=SMALL["imagination_kwargs"] | {"choice_steps": 20, "choice_episodes": 64}
+    ).learn(200)
+    model.world = toy.world()
     policy, obs = model.policy, np.random.default_rng(0).normal(size=(5, 3))
     actors = {name: getattr(policy, name) for name in ("chosen_actor", "averaged_actor", "actor")}
     with torch.no_grad():
@@ -596,3 +600,10 @@ def test_settings_that_cannot_train_are_refused() -> None:
         small(n_steps=3)
     with pytest.raises(ValueError, match="runs on the CPU"):
         small(device="cuda")
+
+
+def test_the_length_of_episodes_that_end_at_some_rate() -> None:
+    rate = torch.tensor([0.0, 1e-3, 0.5, 1.0])
+    drawn = np.random.default_rng(0).geometric(1e-3, 200_000).clip(max=1_000).mean()
+    found = _expected_length(rate, 1_000.0)
+    torch.testing.assert_close(found, torch.tensor([1_000.0, float(drawn), 2.0, 1.0]), rtol=3e-3, atol=0)

@@ -138,9 +138,11 @@ class ImaginedUpdates(SAC):
 
         After every so many updates, of which there were ``before`` at the last call, and at the end.
         Whole episodes show what the short rollouts of updates do not, a fall after a hundred steps say. All
-        start from the same first states of real episodes, by the same members; nothing of the training
-        changes by it, not even what generators draw. In a world that is not refitted the averaged actor is
-        taken: such a world would be asked to judge how it is exploited itself.
+        start from the same first states of real episodes, by the same members and with the noise that these
+        state: who runs fastest may be who falls at the smallest error. They are cut before the env's time
+        limit, until which rewards and ends are taken to go on at the rate that was seen; to diverge is never
+        better than not to. Nothing of the training changes by it, not even what generators draw. In a world
+        that is not refitted the averaged actor is taken: it would judge how it is exploited itself.
         """
         assert self.world is not None
         config, policy = self.imagination, self.policy
@@ -155,18 +157,27 @@ class ImaginedUpdates(SAC):
         state = self.world.init(self._first_states[rows], generator).map(
             lambda tensor: torch.cat([tensor] * len(actors))
         )
-        returns, alive = torch.zeros(len(state.core)), torch.ones(len(state.core), dtype=torch.bool)
+        returns, lengths, ends, diverged = torch.zeros(4, len(state.core))
+        alive = torch.ones(len(state.core), dtype=torch.bool)
         for _ in range(config.choice_steps):
             obs = self.task.core.observe(state.full).chunk(len(actors))
             action = torch.cat([most_likely(actor, seen) for actor, seen in zip(actors, obs, strict=True)])
             action = torch.addcmul(self._action_middle, action, self._action_scale)
-            step = self.world.step(state, action)
+            step = self.world.step(state, action, "sample", generator)
             returns += step.reward * alive
+            lengths += alive
+            ends += alive & step.terminated
+            diverged += alive & step.diverged & ~step.terminated
             alive &= ~(step.terminated | step.diverged)
             state = step.state
             if not alive.any():
                 break
-        worth = returns.reshape(len(actors), -1).mean(1)
+        every = (each.reshape(len(actors), -1).sum(1) for each in (returns, lengths, ends, diverged))
+        paid, steps, ended, lost = every
+        limit = float(max(self.task.max_episode_steps or 0, config.choice_steps))
+        worth = torch.minimum(
+            *(paid / steps * _expected_length(count / steps, limit) for count in (ended, ended + lost))
+        )
         policy.chosen_actor.load_state_dict(actors[int(worth.argmax())].state_dict())
         self.logger.record("world/imagined_return", float(worth.max()))
 
@@ -231,3 +242,8 @@ class ImaginedUpdates(SAC):
             self.ent_coef_optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.ent_coef_optimizer.step()
+
+
+def _expected_length(rate: Tensor, limit: float) -> Tensor:
+    """Steps of an episode that ends at a ``rate`` a step, or at its time limit."""
+    return torch.where(rate > 0, (1 - (1 - rate) ** limit) / rate.clamp(min=1e-9), limit)
