@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from wmgym.io.arguments import whole_number
 from wmgym.io.deprecation import renamed
 from wmgym.tasks.contacts import NO_CONTACTS, Contacts
 
@@ -277,7 +278,8 @@ def with_velocities(joints: Sequence[str], moving: Sequence[str] | None = None) 
 
 def identity_core(dim: int, angles: tuple[int, ...] = ()) -> Core:
     """The core of an env whose whole observation is its state."""
-    if any(not 0 <= i < dim for i in angles):
+    angles = tuple(whole_number(f"angles[{k}]", i, least=0) for k, i in enumerate(angles))
+    if any(i >= dim for i in angles):
         raise ValueError(f"angles= must lie in 0 .. {dim - 1}, got {angles}")
     return Core(Geometry(dim, angles=angles))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -56,8 +57,13 @@ def made_by(factory: Callable[[], Any]) -> gym.Env[Any, Any]:
     """The env that a caller's function makes.
 
     Raises:
-        TypeError: it returned something else.
+        TypeError: it takes arguments, or returned something else.
     """
+    with contextlib.suppress(ValueError):  # of functions that do not say what they take
+        try:
+            inspect.signature(factory).bind()
+        except TypeError as error:
+            raise TypeError(f"a factory takes no arguments, and this one does: {error}; wrap it") from None
     env = factory()
     if not isinstance(env, gym.Env):
         raise TypeError(f"the factory must return a Gymnasium env, and it returned {short(env)}; mend it")
