@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,21 +115,9 @@ def test_a_column_is_named_once(tmp_path: Path) -> None:
 def test_a_reward_that_is_not_finite_is_known_before_a_fit(tmp_path: Path) -> None:
     rows = np.stack([0.1 * np.arange(300), np.sin(np.arange(300)), np.cos(np.arange(300))], 1)
     np.savetxt(tmp_path / "run.csv", rows, delimiter=",", header="t,q,u", comments="")
+    read = partial(wmgym.from_log, tmp_path / "run.csv", obs=["q"], action="u", quiet=True)
+    once = np.float32(rows[250, 1])
     with pytest.raises(ValueError, match=r"^reward_fn returned nan for row 250 of the data"):
-        wmgym.from_log(
-            tmp_path / "run.csv",
-            obs=["q"],
-            action="u",
-            quiet=True,
-            reward_fn=lambda obs, action, after: torch.where(
-                obs[:, 0] == np.float32(rows[250, 1]), torch.nan, 1
-            ),
-        )
+        read(reward_fn=lambda obs, action, after: torch.where(obs[:, 0] == once, torch.nan, 1))
     with pytest.raises(ValueError, match=r"^terminated_fn raised IndexError"):
-        wmgym.from_log(
-            tmp_path / "run.csv",
-            obs=["q"],
-            action="u",
-            quiet=True,
-            terminated_fn=lambda obs, action, after: after[:, 3] > 0,
-        )
+        read(terminated_fn=lambda obs, action, after: after[:, 3] > 0)

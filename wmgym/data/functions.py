@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wmgym.data.odd_columns import some_rows
 from wmgym.data.transitions import Transitions
 from wmgym.tasks import actions
 
@@ -19,8 +20,7 @@ def try_functions(data: Transitions) -> None:
     import torch  # takes a second that importing files need not wait for
 
     first = torch.as_tensor(actions.first(data.task.action_space))
-    spread = np.unique(np.linspace(0, len(data) - 1, min(len(data), _SOME)).astype(int))
-    for rows in (np.arange(min(len(data), _FEW)), spread):
+    for rows in (np.arange(min(len(data), _FEW)), some_rows(data, _SOME)):
         state, after, unobserved, action = (
             torch.tensor(x[rows]) for x in (data.state, data.next_state, data.unobserved, data.action)
         )

@@ -29,12 +29,9 @@ def add_further(
     open_ = [k for k, column in enumerate(columns) if column.terms is None and k not in goals]
     if not open_:
         return
-    dim, (nq, nv) = steps.core.shape[1], robot.sizes[:2]
+    dim = steps.core.shape[1]
     taken = range(len(robot.sums) if late else 0, len(sums))
-    first = np.append(True, steps.episode[1:] != steps.episode[:-1])
-    started = steps.core[first].copy()
-    if late:
-        started[:, nq : nq + nv] = 0  # so that a moment ago is now
+    first, started = _starts(robot, steps, late)
     after = np.concatenate([steps.next_core, steps.next_obs[:, goals]], 1)
     found = Search(robot, sums, after, taken).columns(steps.next_obs[:, open_])
     starts = Search(robot, sums, np.concatenate([started, steps.obs[first][:, goals]], 1), taken)
@@ -56,7 +53,7 @@ def add_hidden_goals(
     Such columns change within every episode as exact functions of the state do. Returns which they are.
     """
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
-    first = np.flatnonzero(np.append(True, steps.episode[1:] != steps.episode[:-1]))
+    first, started = _starts(robot, steps, late)
     if not open_ or len(first) < 2:  # the constant of one episode is that of the column
         return []
     lengths = np.diff(first, append=len(steps.episode))
@@ -67,9 +64,6 @@ def add_hidden_goals(
     search = Search(robot, sums, steps.next_core, range(len(robot.sums) if late else 0, len(sums)))
     values = search.values
     search.change(since_first(values))
-    started = steps.core[first].copy()
-    if late:
-        started[:, sum(robot.sizes[:1]) : sum(robot.sizes[:2])] = 0  # so that a moment ago is now
     begun = Search(robot, sums, started, ()).values
     found = []
     for k, column in zip(open_, search.columns(since_first(steps.next_obs[:, open_])), strict=True):
@@ -77,8 +71,20 @@ def add_hidden_goals(
         if not column.terms or not plain:
             continue
         moved = sum(factor * (begun - values[first])[:, i] for i, factor in column.terms)
-        apart = np.abs(steps.obs[first, k] + 0.0 - steps.next_obs[first, k] - moved).max()
+        apart = np.abs(steps.obs[first, k] - steps.next_obs[first, k] - moved).max()
         if apart <= EXACT * np.abs(steps.next_obs[:, k]).max():
             columns[k] = column
             found.append(k)
     return found
+
+
+def _starts(robot: Robot, steps: Recorded, late: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in which episodes begin, and the states there, at rest where an env reads of a moment ago.
+
+    So a moment ago is now, as it is for what an env reads at a start.
+    """
+    first = np.flatnonzero(np.append(True, steps.episode[1:] != steps.episode[:-1]))
+    started, (nq, nv) = steps.core[first].copy(), robot.sizes[:2]
+    if late:
+        started[:, nq : nq + nv] = 0
+    return first, started

@@ -6,6 +6,7 @@ torch tensors alike.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -230,6 +231,12 @@ class Mirror:
                 found[own[0][0]] = True
 
 
+@functools.lru_cache(maxsize=16)
+def _mirror(shown: Shown) -> Mirror:
+    """Made once, since every step of a live env asks."""
+    return Mirror(shown)
+
+
 def with_left(shown: Shown, kept: tuple[int, ...], states: np.ndarray, obs: np.ndarray) -> np.ndarray:
     """Cores ``(..., dim)``: physical states, and what these leave unexplained of the columns ``kept``.
 
@@ -239,7 +246,7 @@ def with_left(shown: Shown, kept: tuple[int, ...], states: np.ndarray, obs: np.n
     columns, left = list(kept), obs[..., list(kept)]
     if any(len(shown.columns[k].terms or ()) > 1 for k in kept):
         readouts = np.zeros((*states.shape[:-1], len(shown.readouts)))
-        left = left - Mirror(shown).observe(np.concatenate([states, own, readouts], -1))[..., columns]
+        left = left - _mirror(shown).observe(np.concatenate([states, own, readouts], -1))[..., columns]
     return np.concatenate([states, left], -1)
 
 
