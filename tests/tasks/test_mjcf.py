@@ -22,8 +22,9 @@ from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
 from wmgym.models.coordinates import Coordinates
 from wmgym.tasks.mjcf import known
+from wmgym.tasks.mjcf.mirror import Mirror
 from wmgym.tasks.mjcf.model import describe
-from wmgym.tasks.mjcf.shown import Column, Mirror, Shown
+from wmgym.tasks.mjcf.shown import Column, Shown
 from wmgym.tasks.rendering import Renderer
 
 EVERYTHING = """

@@ -16,8 +16,9 @@ from wmgym.tasks.layout import Core, Symmetry
 from wmgym.tasks.mjcf.columns import find_shown
 from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
 from wmgym.tasks.mjcf.memory import Recorded
+from wmgym.tasks.mjcf.mirror import with_left
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.shown import Found, with_left
+from wmgym.tasks.mjcf.shown import Found
 from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task, with_core
 
@@ -72,8 +73,8 @@ def _core(task: Task, env: Any, robot: Robot, steps: Recorded) -> tuple[Core, Fo
     from wmgym.tasks.mjcf.places import late_chains, places, seconds_late  # imports MuJoCo
 
     late = seconds_late(env)
-    chains = late_chains(live[0], robot.sums, late) if late else None
-    found = find_shown(robot, steps, chains, partial(places, live[0], ago=late))
+    chains = late_chains(live[0], robot.sums, late) if late else ()
+    found = find_shown(robot, steps, chains, late, partial(places, live[0], ago=late))
     core = core_of(settled(robot, found, _names(found), live[0], steps.core, late))
     return replace(core, symmetries=_symmetries(task, env, found, steps.core)), found
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.layout import ModelLayout
-from wmgym.tasks.mjcf.shown import with_left
+from wmgym.tasks.mjcf.mirror import with_left
 from wmgym.tasks.real_env import bare
 from wmgym.tasks.schema import record_task
 from wmgym.tasks.task import Task, with_core

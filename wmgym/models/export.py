@@ -15,7 +15,9 @@ from wmgym.models.compiled_record import Recording, World, example_inputs, recor
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.tasks import actions
 from wmgym.tasks.layout import Core
-from wmgym.tasks.mjcf.shown import Column, Mirror
+from wmgym.tasks.mjcf.mirror import Mirror
+from wmgym.tasks.mjcf.orientation import COUNT, unit
+from wmgym.tasks.mjcf.shown import Column, Shown
 
 STARTS = 16
 """Start states that a contract holds."""
@@ -93,18 +95,23 @@ def _units(core: Core, obs_dim: int) -> dict[str, list[str]]:
     obs, mirror = ["unknown"] * obs_dim, getattr(core.observe, "__self__", None)
     if isinstance(mirror, Mirror):
         readouts = iter(state[core.dim :])
-        obs = [_unit(column, state[: core.dim]) or next(readouts) for column in mirror.shown.columns]
+        obs = [_unit(column, mirror.shown, state) or next(readouts) for column in mirror.shown.columns]
     elif len(state) == obs_dim:
         obs = state
     moved = ["m" if core.units else "unknown"] * core.displacement_dim
     return {"core": state[: core.dim], "shown": state[core.dim :], "obs": obs, "displacement": moved}
 
 
-def _unit(column: Column, core: list[str]) -> str | None:
+def _unit(column: Column, shown: Shown, state: list[str]) -> str | None:
     """Of an observation's column; None of a readout."""
     if column.terms is None:
         return None
-    units = {core[i] if i < len(core) else "1" for i, _ in column.terms}  # sines and cosines follow the core
+    units = set()
+    for i, _ in column.terms:
+        if i >= shown.first_oriented:
+            units.add(unit((i - shown.first_oriented) % COUNT))
+        else:
+            units.add(state[i] if i < shown.dim else "1")
     return units.pop() if len(units) == 1 else "unknown"
 
 

@@ -1,8 +1,8 @@
 """Which observation columns are exact functions of the physical state: found in recorded steps, and checked.
 
 Tried in turn: a copy, a multiple, a sine or a cosine of one number; the same clipped or wrapped; a sum of a
-few of them; the last of all for joints as they were a moment ago. A function counts as exact if it gives back
-every recorded row to rounding.
+few of them; how loose bodies are turned and what they feel of their velocity; the last of all for joints as
+they were a moment ago. A function counts as exact if it gives back every recorded row to rounding.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ import numpy as np
 
 from wmgym.tasks.mjcf.goals import add_further, add_hidden_goals
 from wmgym.tasks.mjcf.memory import Places, Recorded, observations_tell, remembered
+from wmgym.tasks.mjcf.mirror import with_left
+from wmgym.tasks.mjcf.orientation import COUNT
 from wmgym.tasks.mjcf.robot import Chain, Robot
-from wmgym.tasks.mjcf.search import Search
-from wmgym.tasks.mjcf.shown import Column, Found, Shown, with_left
+from wmgym.tasks.mjcf.search import Parts
+from wmgym.tasks.mjcf.shown import Column, Found, Shown
 
 
 def find_shown(
-    robot: Robot, steps: Recorded, late: tuple[Chain, ...] | None = None, places: Places | None = None
+    robot: Robot,
+    steps: Recorded,
+    late: tuple[Chain, ...] = (),
+    seconds_late: float = 0.0,
+    places: Places | None = None,
 ) -> Found:
     """How observations show the state.
 
@@ -30,23 +36,28 @@ def find_shown(
     Args:
         robot: the model's.
         steps: recorded ones.
-        late: ``robot.sums`` as they were a moment ago; None where what an env reads is of its state.
+        late: ``robot.sums`` as they were a moment ago; none where what an env reads is of its state.
+        seconds_late: how long ago.
         places: where the model puts bodies in states.
     """
     core = np.concatenate([steps.core, steps.next_core])
     obs = np.concatenate([steps.obs, steps.next_obs])
-    sums = (*robot.sums, *(late or ()))
-    columns = Search(robot, sums, core, range(len(robot.sums))).columns(obs)
+    parts = Parts.of(robot, steps.core, steps.next_core, late, seconds_late)
+    columns = parts.search(core, oriented=False).columns(obs)
     still, of_goals = (steps.next_obs == steps.obs).all(0), dict[int, Chain]()
-    if late is not None:
-        add_further(columns, of_goals, robot, sums, steps, [], late=True)
+    open_ = [k for k, column in enumerate(columns) if column.terms is None and not still[k]]
+    if open_ and parts.orientations:
+        for k, column in zip(open_, parts.search(core).columns(obs[:, open_]), strict=True):
+            columns[k] = column
+    if parts.late:
+        add_further(columns, of_goals, parts, steps, [])
     if goals := [k for k, column in enumerate(columns) if column.terms is None and still[k]]:
-        add_further(columns, of_goals, robot, sums, steps, goals, late=late is not None)
-    hidden_goals = add_hidden_goals(columns, robot, sums, steps, late=late is not None)
+        add_further(columns, of_goals, parts, steps, goals)
+    hidden_goals = add_hidden_goals(columns, parts, steps)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     kept = [k for k in open_ if still[k]] + hidden_goals
     kept += remembered(robot, steps, [k for k in open_ if not still[k]], places)
-    needless = _hidden(robot, sums, core, columns)
+    needless = _hidden(parts, core, columns)
     needless = needless if needless and observations_tell(robot, steps) else ()
     if needless:
         kept += [k for k in open_ if k not in kept and len(np.unique(obs[:, k])) > 2]
@@ -64,20 +75,19 @@ def find_shown(
             found[k] = Column(low=float(values[0]), high=float(values[1]), classed=True)
     constant = [core.shape[1] + place for place, k in enumerate(kept) if still[k] or k in hidden_goals]
     fixed = _fixed(robot, steps) + constant
-    shown = _pruned(dim, sums, found, (0.0,) * dim)
+    shown = _pruned(dim, parts, found, (0.0,) * dim)
     left = with_left(shown, tuple(kept), steps.core, steps.obs)
     shown = replace(shown, usual=tuple(np.median(left, 0).tolist()))
     needless = tuple(i for i in needless if i not in fixed)
     return Found(shown, tuple(kept), tuple(fixed), needless)
 
 
-def _hidden(
-    robot: Robot, sums: tuple[Chain, ...], core: np.ndarray, columns: list[Column]
-) -> tuple[int, ...]:
+def _hidden(parts: Parts, core: np.ndarray, columns: list[Column]) -> tuple[int, ...]:
     """Numbers that matter and that nothing shows; none of robots that are seen from a frame of their own."""
+    robot = parts.robot
     if robot.base is not None or robot.pitch is not None:
         return ()
-    shown = _pruned(core.shape[1], sums, columns, ()).numbers
+    shown = _pruned(core.shape[1], parts, columns, ()).numbers
     moving = np.flatnonzero((core != core[0]).any(0)).tolist()
     return tuple(i for i in moving if i not in shown and i not in robot.nowhere)
 
@@ -97,18 +107,24 @@ def _shifted(column: Column, dim: int, kept: int) -> Column:
     return replace(column, terms=terms)
 
 
-def _pruned(dim: int, sums: tuple[Chain, ...], columns: list[Column], usual: tuple[float, ...]) -> Shown:
-    """Only the angles that a column takes."""
-    taken = sorted({(i - dim) % len(sums) for c in columns for i, _ in c.terms or () if i >= dim})
-    place = {old: new for new, old in enumerate(taken)}
+def _pruned(dim: int, parts: Parts, columns: list[Column], usual: tuple[float, ...]) -> Shown:
+    """Only the angles and the orientations that a column takes."""
+    sums, first = parts.sums, dim + 2 * len(parts.sums)
+    every = {i for column in columns for i, _ in column.terms or ()}
+    taken = sorted({(i - dim) % len(sums) for i in every if dim <= i < first})
+    oriented = sorted({(i - first) // COUNT for i in every if i >= first})
 
     def renumbered(i: int) -> int:
-        if i < dim:
-            return i
-        kind, old = divmod(i - dim, len(sums))
-        return dim + kind * len(taken) + place[old]
+        if i >= first:
+            old, number = divmod(i - first, COUNT)
+            return dim + 2 * len(taken) + COUNT * oriented.index(old) + number
+        if i >= dim:
+            kind, old = divmod(i - dim, len(sums))
+            return dim + kind * len(taken) + taken.index(old)
+        return i
 
     whole = tuple(
         replace(c, terms=c.terms and tuple((renumbered(i), factor) for i, factor in c.terms)) for c in columns
     )
-    return Shown(dim, tuple(sums[old] for old in taken), whole, usual)
+    angles = tuple(sums[old] for old in taken)
+    return Shown(dim, angles, whole, usual, tuple(parts.orientations[old] for old in oriented))

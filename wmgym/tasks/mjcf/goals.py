@@ -7,19 +7,17 @@ from dataclasses import replace
 import numpy as np
 
 from wmgym.tasks.mjcf.memory import Recorded
-from wmgym.tasks.mjcf.robot import Chain, Robot
-from wmgym.tasks.mjcf.search import EXACT, Search
+from wmgym.tasks.mjcf.robot import Chain
+from wmgym.tasks.mjcf.search import EXACT, Parts
 from wmgym.tasks.mjcf.shown import Column
 
 
 def add_further(
     columns: list[Column],
     of_goals: dict[int, Chain],
-    robot: Robot,
-    sums: tuple[Chain, ...],
+    parts: Parts,
     steps: Recorded,
     goals: list[int],
-    late: bool,
 ) -> None:
     """Add to ``columns`` what shows joints a moment ago, and what shows ``goals`` beside joints.
 
@@ -30,11 +28,10 @@ def add_further(
     if not open_:
         return
     dim = steps.core.shape[1]
-    taken = range(len(robot.sums) if late else 0, len(sums))
-    first, started = _starts(robot, steps, late)
+    first, started = _starts(parts, steps)
     after = np.concatenate([steps.next_core, steps.next_obs[:, goals]], 1)
-    found = Search(robot, sums, after, taken).columns(steps.next_obs[:, open_])
-    starts = Search(robot, sums, np.concatenate([started, steps.obs[first][:, goals]], 1), taken)
+    found = parts.search(after, ago=True).columns(steps.next_obs[:, open_])
+    starts = parts.search(np.concatenate([started, steps.obs[first][:, goals]], 1), ago=True)
     for k, column in zip(open_, found, strict=True):
         if not column.terms or not starts.holds(column, steps.obs[first, k]):
             continue
@@ -45,15 +42,13 @@ def add_further(
         of_goals[k] = tuple((goals[i - dim], f) for i, f in column.terms if 0 <= i - dim < len(goals))
 
 
-def add_hidden_goals(
-    columns: list[Column], robot: Robot, sums: tuple[Chain, ...], steps: Recorded, late: bool
-) -> list[int]:
+def add_hidden_goals(columns: list[Column], parts: Parts, steps: Recorded) -> list[int]:
     """Add to ``columns`` what an episode's own constant is added to, as to what is left to a goal not shown.
 
     Such columns change within every episode as exact functions of the state do. Returns which they are.
     """
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
-    first, started = _starts(robot, steps, late)
+    first, started = _starts(parts, steps)
     if not open_ or len(first) < 2:  # the constant of one episode is that of the column
         return []
     lengths = np.diff(first, append=len(steps.episode))
@@ -61,10 +56,10 @@ def add_hidden_goals(
     def since_first(values: np.ndarray) -> np.ndarray:
         return np.asarray(values - np.repeat(values[first], lengths, 0))
 
-    search = Search(robot, sums, steps.next_core, range(len(robot.sums) if late else 0, len(sums)))
+    search = parts.search(steps.next_core, ago=True)
     values = search.values
     search.change(since_first(values))
-    begun = Search(robot, sums, started, ()).values
+    begun = parts.search(started, ago=True).values
     found = []
     for k, column in zip(open_, search.columns(since_first(steps.next_obs[:, open_])), strict=True):
         plain = (column.low, column.high, column.wrapped, column.offset) == (None, None, False, 0.0)
@@ -78,13 +73,13 @@ def add_hidden_goals(
     return found
 
 
-def _starts(robot: Robot, steps: Recorded, late: bool) -> tuple[np.ndarray, np.ndarray]:
+def _starts(parts: Parts, steps: Recorded) -> tuple[np.ndarray, np.ndarray]:
     """Rows in which episodes begin, and the states there, at rest where an env reads of a moment ago.
 
     So a moment ago is now, as it is for what an env reads at a start.
     """
     first = np.flatnonzero(np.append(True, steps.episode[1:] != steps.episode[:-1]))
-    started, (nq, nv) = steps.core[first].copy(), robot.sizes[:2]
-    if late:
+    started, (nq, nv) = steps.core[first].copy(), parts.robot.sizes[:2]
+    if parts.late:
         started[:, nq : nq + nv] = 0
     return first, started

@@ -13,8 +13,9 @@ import numpy as np
 from wmgym.io.files import read_json
 from wmgym.io.schema import from_json
 from wmgym.tasks.layout import Core, Foot, Geometry
+from wmgym.tasks.mjcf.mirror import Mirror
 from wmgym.tasks.mjcf.robot import Model, Robot
-from wmgym.tasks.mjcf.shown import Column, Mirror, Shown
+from wmgym.tasks.mjcf.shown import Column, Shown
 
 _DIGITS = 6  # of radians
 _FOOT_SCALES = 1.0, 8.0  # of 5 mm and 0.1 m/s

@@ -11,8 +11,10 @@ import numpy as np
 
 from wmgym.io.schema import STRICT
 from wmgym.tasks.layout import Core, Geometry
+from wmgym.tasks.mjcf.mirror import Mirror, with_left
+from wmgym.tasks.mjcf.orientation import COUNT
 from wmgym.tasks.mjcf.robot import Robot
-from wmgym.tasks.mjcf.shown import Found, Mirror, Shown, all_readouts, with_left
+from wmgym.tasks.mjcf.shown import Found, Shown, all_readouts
 from wmgym.tasks.mjcf.simulation import PARTS, physical_state, simulation
 
 Env: TypeAlias = gym.Env[Any, Any]
@@ -48,7 +50,7 @@ class ModelLayout:
         """Refuse stored numbers that contradict each other."""
         dim, shown = self.geometry.dim, self.shown
         physical = sum(self.sizes)
-        angles, turns = len(shown.angles), [i for chain in shown.angles for i, _ in chain]
+        turns = [i for chain in shown.angles for i, _ in chain]
         terms = [i for column in shown.columns for i, _ in column.terms or ()]
         places = [*self.geometry.angles, *self.geometry.fixed, *self.geometry.free, *turns]
         places += [at + 3 for at in self.geometry.quaternions] + [i for i, _, _ in self.joint_limits]
@@ -59,7 +61,9 @@ class ModelLayout:
             raise ValueError("its layout is of another core or observation")
         if not (
             all(0 <= i < dim for i in places)
-            and all(0 <= i < dim + 2 * angles for i in terms)
+            and all(0 <= i < shown.first_oriented + COUNT * len(shown.orientations) for i in terms)
+            and all(each.fits(physical) and 0 <= each.ago <= _LATEST for each in shown.orientations)
+            and all(k in shown.orientations[at].numbers for at, k in shown.oriented)
             and all(0 <= k < obs_dim for k in self.kept)
             and all(n >= 0 for n in self.sizes)
             and self.geometry.contacts.fit(physical)
@@ -215,7 +219,10 @@ def settled(
         late: seconds by which the places that the env reads lag behind its joints.
     """
     shown, kept = found.shown, found.kept
-    whole = geometry(robot, shown.numbers, found.fixed, found.needless, len(kept))
+    numbers = shown.numbers
+    if robot.base is not None and shown.hides_heading(robot.base):
+        numbers -= set(range(robot.base, robot.base + 4))  # only its tilt shows
+    whole = geometry(robot, numbers, found.fixed, found.needless, len(kept))
     if model is not None:
         from wmgym.tasks.mjcf.contacts import find_contacts  # imports MuJoCo
 

@@ -3,35 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wmgym.tasks.mjcf.orientation import ANGLES, COUNT, LINEAR, Orientation, orientations
 from wmgym.tasks.mjcf.robot import Chain, Robot
 from wmgym.tasks.mjcf.shown import Column
 
 EXACT = 2e-6  # largest error relative to the column's largest value; float32 rounds at 6e-8
 _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
+_STILL = 1e-9  # of numbers of the size of 1
 _LIKELY = 6  # candidates that are tried for each column
 
 
-class Search:
-    """Candidates over all rows of a robot's physical states ``(n, dim)``: of ``sums`` those ``taken``."""
+@dataclass(frozen=True)
+class Parts:
+    """What of a robot turns, as columns may show it.
 
-    def __init__(self, robot: Robot, sums: tuple[Chain, ...], core: np.ndarray, taken: Sequence[int]) -> None:
-        self.circle = robot.circle
+    Attributes:
+        robot: the model's.
+        sums: ``robot.sums``, then the same as they were a moment ago where an env reads of then.
+        orientations: likewise those of loose bodies.
+        moving: numbers of these that change within episodes: of others, which tell episodes apart, a sum can
+            give whatever differs between a few.
+        late: whether an env reads of a moment ago.
+    """
+
+    robot: Robot
+    sums: tuple[Chain, ...]
+    orientations: tuple[Orientation, ...]
+    moving: tuple[frozenset[int], ...]
+    late: bool
+
+    @classmethod
+    def of(
+        cls, robot: Robot, core: np.ndarray, next_core: np.ndarray, late: tuple[Chain, ...], ago: float
+    ) -> Parts:
+        """All, as states ``(n, dim)`` and the next ones move them; ``late`` sums are ``ago`` seconds old."""
+        every = orientations(robot) + (orientations(robot, ago) if ago else ())
+        moving = []
+        for orientation in every:
+            before, after = orientation.number(core), orientation.number(next_core)
+            change = {k: np.abs(after(k) - before(k)).max() for k in LINEAR if k in orientation.numbers}
+            moving.append(frozenset(k for k, most in change.items() if most > _STILL))
+        return cls(robot, (*robot.sums, *late), every, tuple(moving), ago > 0)
+
+    def search(self, core: np.ndarray, ago: bool = False, oriented: bool = True) -> Search:
+        """Over states ``(n, dim)``, of what they are or, where an env reads of then, were a moment ago."""
+        first = len(self.robot.sums)
+        then = ago and self.late
+        taken = range(first, len(self.sums)) if then else range(first)
+        turned = [k for k, each in enumerate(self.orientations) if oriented and bool(each.ago) == then]
+        return Search(self, core, taken, turned)
+
+
+class Search:
+    """Candidates over all rows of a robot's physical states ``(n, dim)``, of some of its parts."""
+
+    def __init__(self, parts: Parts, core: np.ndarray, taken: Sequence[int], oriented: Sequence[int]) -> None:
+        """Look at the sums of ``parts`` that are ``taken`` and the orientations that are ``oriented``."""
+        sums = parts.sums
+        self.circle = list(parts.robot.circle)
         self.dim = core.shape[1]
         angles = [sum(factor * core[:, i] for i, factor in chain) for chain in sums]
-        self.turns = [self.dim + kind * len(sums) + i for kind in range(2) for i in taken]
-        self.change(np.stack([*core.T, *map(np.sin, angles), *map(np.cos, angles)], 1))
+        turns = [self.dim + kind * len(sums) + i for kind in range(2) for i in taken]
+        self.numbers = [*range(self.dim), *turns]
+        self.summed = set(self.numbers)
+        values = [*core.T, *map(np.sin, angles), *map(np.cos, angles)]
+        first = len(values)
+        for at in oriented:
+            orientation = parts.orientations[at]
+            start, number = first + COUNT * at, orientation.number(core)
+            values += [np.zeros(len(core))] * (start + COUNT - len(values))
+            for k in orientation.numbers:
+                values[start + k] = number(k)
+            self.numbers += [start + k for k in orientation.numbers]
+            self.summed |= {start + k for k in parts.moving[at]}
+            self.circle += [start + k for k in ANGLES]
+        self.change(np.stack(values, 1))
 
     def change(self, values: np.ndarray) -> None:
         """Take other values ``(n, numbers)`` of the same numbers."""
         self.values = values
         self.some = np.linspace(0, len(values) - 1, min(len(values), _ROWS)).astype(np.int64)
         seen = self.values[self.some]
-        candidates = np.array([*range(self.dim), *self.turns], np.int64)
+        candidates = np.array(self.numbers, np.int64)
         self.moving = candidates[seen[:, candidates].std(0) > 1e-12]
 
     def columns(self, obs: np.ndarray) -> list[Column]:
@@ -89,7 +147,8 @@ class Search:
 
     def _sums(self, obs: np.ndarray) -> list[Column | None]:
         """Sums of a few numbers, by least squares over all of them, then over those that matter."""
-        x, y = self.values[self.some][:, self.moving], obs[self.some]
+        moving = self._apart()
+        x, y = self.values[self.some][:, moving], obs[self.some]
         if len(x) < 2 * x.shape[1]:
             return [None] * obs.shape[1]
         unit = x.std(0)
@@ -104,13 +163,22 @@ class Search:
                 part = np.concatenate([x[:, terms], np.ones((len(x), 1))], 1)
                 solved = np.linalg.lstsq(part, target[self.some], rcond=None)[0]
                 pairs = tuple(
-                    (int(self.moving[i]), _plain(float(w), target))
-                    for i, w in zip(terms, solved, strict=False)
+                    (int(moving[i]), _plain(float(w), target)) for i, w in zip(terms, solved, strict=False)
                 )
                 column = Column(terms=pairs, offset=_plain(float(solved[-1]), target))
                 column = column if self.holds(column, target) else None
             found.append(column)
         return found
+
+    def _apart(self) -> np.ndarray:
+        """Numbers that move and of which none is a multiple of another, as two axes of a level body are."""
+        moving = np.array([i for i in self.moving if i in self.summed], np.int64)
+        if len(self.summed) == len(self.numbers):  # those of joints alone
+            return moving
+        x = self.values[self.some][:, moving]
+        x = (x - x.mean(0)) / x.std(0)
+        same = np.abs(x.T @ x) > len(x) * (1 - 1e-12)
+        return np.asarray(moving[~np.triu(same, 1).any(0)])
 
     def holds(self, column: Column, y: np.ndarray) -> bool:
         """Whether a column gives back every row."""
