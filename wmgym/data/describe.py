@@ -12,6 +12,7 @@ import numpy as np
 
 from wmgym.data.columns import in_float32
 from wmgym.data.transitions import Transitions
+from wmgym.tasks.actions import seen
 from wmgym.tasks.layout import Core, Symmetry
 from wmgym.tasks.mjcf.columns import find_shown
 from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
@@ -44,7 +45,7 @@ def settle(data: Transitions, columns: Any) -> Transitions:
         next_core=columns.next_core,
         obs=np.asarray(columns.obs, np.float64).reshape(count, -1),
         next_obs=np.asarray(columns.next_obs, np.float64).reshape(count, -1),
-        action=data.action.reshape(count, -1).astype(np.float64),
+        action=seen(data.task.action_space, data.action),
         episode=data.episode,
     )
     with contextlib.closing(data.task.make()) as env:

@@ -81,6 +81,8 @@ def traits(data: Transitions) -> str | None:
         "never change within an episode and are kept": set(after.fixed) - set(before.fixed),
         "always equal another number and are kept so": {k for k, _ in after.copies}
         - {k for k, _ in before.copies},
+        "follow exactly from a step and are not predicted": {rule.number for rule in after.rules}
+        - {rule.number for rule in before.rules},
         "hold two whole numbers and are named from where a step led": {k for k in whole if k in two},
         "hold a few whole numbers and are rounded": {k for k in whole if k not in two},
     }

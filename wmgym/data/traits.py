@@ -7,7 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from wmgym.data.transitions import Transitions
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.actions import seen
+from wmgym.tasks.layout import Geometry, Rule
+from wmgym.tasks.mjcf.rules import LEAST_ROWS, allowed
+from wmgym.tasks.mjcf.search import Linear
+from wmgym.tasks.mjcf.shown import Column
 
 _TURNS = (2 * np.pi, 360.0, 2.0)
 """Full turns in radians, degrees and half turns."""
@@ -15,6 +19,7 @@ _TURNS = (2 * np.pi, 360.0, 2.0)
 TURN_NAMES = dict(zip(_TURNS, ("2 pi", "360", "2"), strict=True))
 _MOST_VALUES = 32  # more may be a finely stepped reading, which rounding at every step would hold fast
 _HEAD = 1_000  # rows that settle most questions
+_LOOKED_AT = 4_000  # rows, before all
 _STARTS = (-0.5, 0.0)  # where an interval of one turn usually begins, in turns
 
 
@@ -39,15 +44,19 @@ def geometry_of(data: Transitions) -> Geometry:
       and keeps within one turn.
     - ``whole``: whole numbers of a few values, as flags are.
     - ``copies``: equal to an earlier column in every row.
+    - ``rules``: follows from the action, or from what another column was a step before, or counts steps.
     """
     given = data.task.core.geometry
     known = {*given.fixed, *(i for i, _, _ in given.wrapped), *given.whole, *(i for i, _ in given.copies)}
+    known |= {rule.number for rule in given.rules}
     every = np.concatenate([data.core, data.next_core])
     still = [int(i) for i in np.flatnonzero((data.core == data.next_core).all(0)) if i not in known]
     free = [i for i in range(given.dim) if i not in {*known, *still, *given.free}]
     wrapped = {i: at for i in free if (at := interval(data, i, i in given.angles)) is not None}
     copies = _copies(every, [i for i in free if i not in wrapped and i not in given.angles])
     others = [i for i in free if i not in wrapped and i not in copies and i not in given.angles]
+    rules = _rules(data, others)
+    others = [i for i in others if i not in {rule.number for rule in rules}]
     whole = [i for i in others if _counts(every[:, i])]
     return replace(
         given,
@@ -56,6 +65,7 @@ def geometry_of(data: Transitions) -> Geometry:
         wrapped=(*given.wrapped, *((i, *at) for i, at in wrapped.items())),
         whole=(*given.whole, *whole),
         copies=(*given.copies, *copies.items()),
+        rules=(*given.rules, *rules),
     )
 
 
@@ -98,6 +108,45 @@ def _copies(every: np.ndarray, free: list[int]) -> dict[int, int]:
         else:
             found[i] = source
     return found
+
+
+def _rules(data: Transitions, free: list[int]) -> list[Rule]:
+    """What a step decides by itself: the last action, an observation of the step before, a count of steps.
+
+    Other laws of motion are left to the network, even where they are as simple: they may be others elsewhere.
+    """
+    if len(data) < LEAST_ROWS:
+        return []
+    dim, rows = data.core.shape[1], np.linspace(0, len(data) - 1, min(len(data), _LOOKED_AT)).astype(np.int64)
+    act = seen(data.task.action_space, data.action[rows])
+    core, after = data.core[rows].astype(np.float64), data.next_core[rows].astype(np.float64)
+    values = np.concatenate([core, act], 1)
+    last = Linear(values, range(dim, values.shape[1]))
+    one = Linear(values, range(values.shape[1]), summed=set())
+    found = []
+    for i in free:
+        y = after[:, [i]]
+        for column in (one.columns(y)[0], last.columns(y)[0]):
+            counts = [number for number, _ in column.terms or ()] == [i]
+            if counts and (column.terms != ((i, 1.0),) or not column.offset):
+                continue  # a law of its own
+            if column.terms and column == Column(column.terms, column.offset):
+                terms = tuple((n if n < dim else n + dim, factor) for n, factor in column.terms)
+                rule = Rule(i, terms, column.offset)
+                if _holds(data, rule):
+                    found.append(rule)
+                    break
+    return found
+
+
+def _holds(data: Transitions, rule: Rule) -> bool:
+    """Whether a rule of what was before a step gives back every row."""
+    dim, after = data.core.shape[1], data.next_core[:, rule.number].astype(np.float64)
+    said = np.full(len(after), rule.offset)
+    act = seen(data.task.action_space, data.action) if any(i >= dim for i, _ in rule.terms) else None
+    for i, factor in rule.terms:
+        said += factor * (data.core[:, i] if act is None or i < dim else act[:, i - 2 * dim])
+    return bool(np.abs(said - after).max() <= allowed(data.core[:, rule.number], after))
 
 
 def _counts(column: np.ndarray) -> bool:

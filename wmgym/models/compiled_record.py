@@ -136,7 +136,7 @@ def predict(
     if propagation == "sample":
         target = target + world.std_scale.numpy() * std() * given["noise"]
     limits, joints = world.limits, world.task.core.joint_limits
-    raw, sound, diverged = moved_within(coordinates, joints, limits, given["core"], target)
+    raw, sound, diverged = moved_within(coordinates, joints, limits, given["core"], target, encoded)
     found |= {"raw": raw, "sound": sound, "diverged": diverged}
     found["predicted"] = target[:, coordinates.change_dim :]
     if trust:
@@ -250,9 +250,10 @@ def _likeliest(
 
 
 def _with_companion(world: World, given: Mapping[str, Array], next_core: Array) -> dict[str, Array]:
+    encoded = _encoded(world, given["action"])
     companion, total = companion_after(
-        next_core, given["companion"], given["cumulative"], given["companion_target"], world.coordinates,
-        world.limits, world.data_std.numpy(), world.flags,
+        next_core, given["companion"], given["cumulative"], given["companion_target"], encoded,
+        world.coordinates, world.limits, world.data_std.numpy(), world.flags,
     )  # fmt: skip
     return {"next_companion": companion, "next_cumulative": total}
 

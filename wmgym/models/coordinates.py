@@ -59,9 +59,10 @@ class Coordinates(Tables):
         wrapped = [i for i, _, _ in g.wrapped]
         angles = [i for i in (*g.angles, *wrapped) if i not in g.free]
         copies = [i for i, _ in g.copies]
+        ruled = [rule.number for rule in g.rules]
         apart = {*g.free, *g.angles, *wrapped, *copies, *base, *seen}
         plain = [i for i in range(g.dim) if i not in apart]
-        moving = [i for i in range(g.dim) if i not in {*g.fixed, *copies, *base}]
+        moving = [i for i in range(g.dim) if i not in {*g.fixed, *copies, *ruled, *base}]
         feet = range(len(g.feet))
         self.contacts = ContactFeatures(g.contacts, g.free) if g.contacts.pairs else None
         self.feature_labels: tuple[Label, ...] = (
@@ -102,7 +103,7 @@ class Coordinates(Tables):
         self._keep("rotating", np.array([*moving, *base], np.int64))
         self._moving_before = sum(i < g.quaternion for i in moving) if g.quaternion is not None else 0
         self._axes = 3 if floating else 2  # that a vector has
-        traits = g.free, g.fixed, g.angles, g.rotations, g.wrapped, g.whole, g.copies
+        traits = g.free, g.fixed, g.angles, g.rotations, g.wrapped, g.whole, g.copies, g.rules
         self._plain_core = not (turns or any(traits))  # a short cut for small batches
         self._keep("wrapped", np.array(wrapped, np.int64))
         self._keep("wrapped_change", np.array([column[i] for i in wrapped], np.int64))
@@ -116,6 +117,13 @@ class Coordinates(Tables):
         self._keep("whole", np.array(g.whole, np.int64))
         self._keep("copies", np.array(copies, np.int64))
         self._keep("copied", np.array([source for _, source in g.copies], np.int64))
+        terms = max((len(rule.terms) for rule in g.rules), default=0)
+        padded = [(*rule.terms, *[(0, 0.0)] * (terms - len(rule.terms))) for rule in g.rules]
+        self._keep("follow", np.array(ruled, np.int64))
+        for name, side, kind in (("sources", 0, np.int64), ("factors", 1, np.float32)):
+            each = [[term[side] for term in rule] for rule in padded]
+            self._keep(name, np.array(each, kind).reshape(len(padded), terms).T)
+        self._keep("offsets", np.array([rule.offset for rule in g.rules], np.float32))
         self.feet = Feet(g) if g.feet else None
 
     def features(self, core: Array) -> Array:
@@ -166,8 +174,14 @@ class Coordinates(Tables):
         frame = self._frame(core, quaternion)
         return with_columns(change, turned, self._turn(columns(change, turned), frame))
 
-    def move(self, core: Array, change: Array) -> tuple[Array, Array]:
-        """Invert ``difference``: the next core and the displacement."""
+    def move(self, core: Array, change: Array, action: Array) -> tuple[Array, Array]:
+        """Invert ``difference``: the next core and the displacement.
+
+        Args:
+            core: ``(batch, dim)``.
+            change: ``(batch, change_dim)``.
+            action: as networks see it ``(batch, action_dim)``, which rules take.
+        """
         g, turned, moving = self.geometry, self._table("turned", core), self._table("moving", core)
         split = change.shape[1] - g.displacement_dim
         if self._plain_core:
@@ -182,11 +196,13 @@ class Coordinates(Tables):
             turns = (change[:, at + 3 * k : at + 3 * k + 3] for k in range(len(bases)))
             turned_to = [compose(_unit(core, base), turn) for base, turn in zip(bases, turns, strict=True)]
             every = library(core).concatenate([moved, *turned_to], 1)
-            return with_columns(core, self._table("rotating", core), every), change[:, split:]
+            next_core = with_columns(core, self._table("rotating", core), every)
+            return self._ruled(core, next_core, action), change[:, split:]
         if quaternion is not None:
             at, turn = self._moving_before, compose(quaternion, change[:, split - 3 : split])
             moved = library(core).concatenate([moved[:, :at], turn, moved[:, at:]], 1)
-        next_core = with_columns(core, self._table("changing", core), moved) if g.fixed or g.copies else moved
+        apart = g.fixed or g.copies or g.rules
+        next_core = with_columns(core, self._table("changing", core), moved) if apart else moved
         if g.wrapped:
             at, interval = self._table("wrapped", core), self._table("interval", core)
             past = columns(next_core, at) - self._table("interval_low", core)
@@ -195,10 +211,21 @@ class Coordinates(Tables):
         if g.whole:
             at = self._table("whole", core)
             next_core = with_columns(next_core, at, _rounded(columns(next_core, at)))
+        next_core = self._ruled(core, next_core, action)
         if g.copies:
             copied = columns(next_core, self._table("copied", core))
             next_core = with_columns(next_core, self._table("copies", core), copied)
         return next_core, change[:, split:]
+
+    def _ruled(self, core: Array, next_core: Array, action: Array) -> Array:
+        """The next core with what follows from rules."""
+        if not self.geometry.rules:
+            return next_core
+        known = library(core).concatenate([core, next_core, action], 1)
+        said = self._table("offsets", core)
+        for sources, factors in zip(self._table("sources", core), self._table("factors", core), strict=True):
+            said = said + columns(known, sources) * factors
+        return with_columns(next_core, self._table("follow", core), said)
 
     def distance(self, core: Array, other: Array) -> Array:
         """From ``other`` to ``core`` ``(batch, dim)``; the shorter way round where one is wrapped."""

@@ -75,9 +75,10 @@ class RolloutError:
         core = self.core.to(here).repeat(members, 1)
         member = torch.arange(members, device=here).repeat_interleave(windows)
         for h in range(action.shape[1]):
-            said = predict_assigned(model, core, action[:, h].repeat(members, 1), member, known)
+            given = action[:, h].repeat(members, 1)
+            said = predict_assigned(model, core, given, member, known)
             change, known = said.mean, said.carry
-            core = coordinates.move(core, change[:, : coordinates.change_dim])[0]
+            core = coordinates.move(core, change[:, : coordinates.change_dim], given)[0]
             error = coordinates.distance(core, next_core[:, h].repeat(members, 1)) / std
             yield size(error).clamp(max=10.0).nan_to_num(10.0)
 

@@ -58,16 +58,17 @@ def predict_step(
 def advance_companion(
     state: WorldState,
     prediction: Prediction,
+    action: Tensor,
     coordinates: Coordinates,
     limits: tuple[Array, Array],
     data_std: Tensor,
     flags: Flags | None,
 ) -> WorldState:
     """The state after a step, its companion moved on by what the next member predicted for it."""
-    core, companion, total, target, std = alike(
-        state.core, state.companion, state.cumulative_disagreement, prediction.mean, data_std
+    core, companion, total, target, given, std = alike(
+        state.core, state.companion, state.cumulative_disagreement, prediction.mean, action, data_std
     )
-    companion, total = companion_after(core, companion, total, target, coordinates, limits, std, flags)
+    companion, total = companion_after(core, companion, total, target, given, coordinates, limits, std, flags)
     return replace(
         state,
         companion=as_tensor(companion),
@@ -81,6 +82,7 @@ def companion_after(
     companion: Array,
     total: Array,
     target: Array,
+    action: Array,
     coordinates: Coordinates,
     limits: tuple[Array, Array],
     data_std: Array,
@@ -90,7 +92,7 @@ def companion_after(
 
     Flags are those of the core, which it is beside.
     """
-    moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
+    moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim], action)
     companion = clamp(moved, *(side[: core.shape[1]] for side in limits))
     if flags is not None:
         at = constant(flags.columns, core.device) if isinstance(core, Tensor) else flags.columns
@@ -104,9 +106,11 @@ def moved_within(
     limits: tuple[Array, Array],
     core: Array,
     target: Array,
+    action: Array,
 ) -> tuple[Array, Array, Array]:
     """The next core and the displacement, as predicted and within limits, and ``diverged`` ``(batch,)``."""
-    raw = library(core).concatenate(coordinates.move(core, target[:, : coordinates.change_dim]), 1)
+    moved = coordinates.move(core, target[:, : coordinates.change_dim], action)
+    raw = library(core).concatenate(moved, 1)
     sound = clamp(raw, *limits)
     differs = sound != raw  # NaN differs from everything
     if joint_limits:
@@ -124,9 +128,10 @@ def integrate(
     limits: tuple[Array, Array],
     core: Array,
     target: Array,
+    action: Array,
 ) -> tuple[Array, Array, Array]:
     """The next core and the displacement, always finite, and ``diverged``."""
-    raw, sound, diverged = moved_within(coordinates, joint_limits, limits, core, target)
+    raw, sound, diverged = moved_within(coordinates, joint_limits, limits, core, target, action)
     away = isinstance(diverged, Tensor) and not diverged.is_cpu
     if away or diverged.any():  # to look would be to wait for the device
         sound = put_back(limits, core, raw)

@@ -276,9 +276,9 @@ class WorldModel:
         target = own.mean if noise is None else own.sample(self.std_scale, noise)
         flat = action if action.ndim == 1 else action.flatten(1)
         with np.errstate(all="ignore"):  # torch does not warn of what diverges either
-            core, before, flat, change = alike(state.core, state.full, flat, target)
+            core, before, flat, change, given = alike(state.core, state.full, flat, target, encoded)
             next_core, displacement, diverged = integrate(
-                self.coordinates, self.task.core.joint_limits, self.limits, core, change
+                self.coordinates, self.task.core.joint_limits, self.limits, core, change, given
             )
             if self.flags is not None:
                 settled = self.flags.settle(state.core, as_tensor(next_core), encoded, generator)
@@ -293,7 +293,7 @@ class WorldModel:
                 next_state = replace(next_state, shown=as_tensor(readout[:, split:]))
             if other is not None:
                 next_state = advance_companion(
-                    next_state, other, self.coordinates, self.limits, self.data_std, self.flags
+                    next_state, other, encoded, self.coordinates, self.limits, self.data_std, self.flags
                 )
             next_state.keep_full(as_tensor(after))
             known = before, flat, after, unobserved

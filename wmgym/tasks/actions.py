@@ -101,6 +101,16 @@ def width(space: spaces.Space[Any]) -> int:
     return int(choices(space).sum())
 
 
+def seen(space: spaces.Space[Any], stored: np.ndarray) -> np.ndarray:
+    """Stored actions ``(n, ...)`` as a network sees them ``(n, width)``, float64: clipped, or one-hots."""
+    if isinstance(space, spaces.Box):
+        flat = stored.reshape(len(stored), -1).astype(np.float64)
+        return np.asarray(np.clip(flat, space.low.reshape(-1), space.high.reshape(-1)))
+    parts = stored.reshape(len(stored), -1)
+    every = choices(space).reshape(-1)
+    return np.concatenate([np.eye(int(n))[part] for n, part in zip(every, parts.T, strict=True)], 1)
+
+
 def outside(space: spaces.Space[Any], counted: np.ndarray) -> np.ndarray:
     """Which numbers of whole-number actions ``(n, ...)``, counted from 0, the space does not have."""
     return np.asarray((counted < 0) | (counted >= choices(space)))

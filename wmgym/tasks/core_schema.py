@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 from wmgym.io.schema import Count, Record
-from wmgym.tasks.layout import Geometry, Symmetry
+from wmgym.tasks.layout import Geometry, Rule, Symmetry
+
+
+class RuleRecord(Record):
+    """A ``Rule``."""
+
+    number: Count
+    terms: tuple[tuple[Count, float], ...]
+    offset: float
 
 
 class TraitsRecord(Record):
@@ -16,22 +24,27 @@ class TraitsRecord(Record):
     wrapped: tuple[tuple[Count, float, float], ...] = ()
     whole: tuple[Count, ...] = ()
     copies: tuple[tuple[Count, Count], ...] = ()
+    rules: tuple[RuleRecord, ...] = ()
 
-    def of(self, dim: int) -> Geometry:
-        """A geometry of ``dim`` numbers with these traits."""
+    def of(self, dim: int, action_dim: int) -> Geometry:
+        """A geometry of ``dim`` numbers with these traits, of a task with actions of so many."""
         named = [*self.angles, *self.fixed, *self.whole, *(i for pair in self.copies for i in pair)]
         if any(i >= dim for i in (*named, *(each[0] for each in self.wrapped))):
             raise ValueError("a trait is of a number that the observation does not have")
         if any(not low < high for _, low, high in self.wrapped):
             raise ValueError("an interval's low end must be below its high end")
-        return Geometry(
+        found = Geometry(
             dim,
             angles=self.angles,
             fixed=self.fixed,
             wrapped=self.wrapped,
             whole=self.whole,
             copies=self.copies,
+            rules=tuple(Rule(rule.number, rule.terms, rule.offset) for rule in self.rules),
         )
+        if not found.follows(action_dim):
+            raise ValueError("a rule is of a number that the observation or the action does not have")
+        return found
 
 
 class SymmetryRecord(Record):

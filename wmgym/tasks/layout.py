@@ -63,6 +63,24 @@ class Foot:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A number of the core that follows exactly from a step: ``offset`` and a sum of factors times sources.
+
+    So do the last action, an observation of some steps ago, a count of steps, the phase of a gait.
+
+    Attributes:
+        number: core dimension.
+        terms: ``(source, factor)``; of a core of ``dim`` numbers, sources below ``dim`` are those before the
+            step, then come those after it, then the action as networks see it.
+        offset: added.
+    """
+
+    number: int
+    terms: tuple[tuple[int, float], ...]
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class Geometry:
     """What the numbers of a core mean in space; indices count core dimensions.
 
@@ -75,6 +93,7 @@ class Geometry:
             pi to -pi is; differences take the shorter way round. In any unit, unlike ``angles``.
         whole: whole numbers, as flags and counters are.
         copies: ``(dimension, source)`` of what always equals another dimension.
+        rules: what follows exactly from a step, and is not predicted.
         free: the dynamics do not depend on them: where the root is on a plane, and which way it points.
         quaternion: first of the four numbers (w, x, y, z) that give a floating base its orientation.
         pitch: angle by which a planar robot's frame is turned, and the sense of it: 1 turns the first axis of
@@ -110,6 +129,7 @@ class Geometry:
     stops: tuple[tuple[int, float, float], ...] = ()
     contacts: Contacts = NO_CONTACTS
     read_ago: float = 0.0
+    rules: tuple[Rule, ...] = ()
 
     @property
     def quaternions(self) -> tuple[int, ...]:
@@ -129,7 +149,20 @@ class Geometry:
     def of_single_numbers(self) -> bool:
         """Whether it says nothing of space, only what single numbers are like, as data can tell it."""
         plain = Geometry(self.dim, angles=self.angles, fixed=self.fixed)
-        return self == replace(plain, wrapped=self.wrapped, whole=self.whole, copies=self.copies)
+        plain = replace(plain, wrapped=self.wrapped, whole=self.whole, copies=self.copies)
+        return self == replace(plain, rules=self.rules)
+
+    def follows(self, action_dim: int) -> bool:
+        """Whether its rules are of numbers, and take sources, that there are."""
+        sources = [i for rule in self.rules for i, _ in rule.terms]
+        numbers = [rule.number for rule in self.rules]
+        after = {i - self.dim for i in sources if self.dim <= i < 2 * self.dim}
+        return (
+            all(0 <= i < self.dim for i in numbers)
+            and all(0 <= i < 2 * self.dim + action_dim for i in sources)
+            and after.isdisjoint(numbers)
+            and len(set(numbers)) == len(numbers)
+        )
 
     def coarser(self) -> Geometry:
         """As networks saw robots before they saw contacts, and walkers' stops, and feet on two scales."""

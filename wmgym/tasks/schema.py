@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from wmgym.io.schema import Record, from_json, refusing, to_json
 from wmgym.tasks.actions import width
-from wmgym.tasks.core_schema import SymmetryRecord, TraitsRecord
+from wmgym.tasks.core_schema import RuleRecord, SymmetryRecord, TraitsRecord
 from wmgym.tasks.goals import GOAL_KEYS, GoalReward
 from wmgym.tasks.layout import Core, Geometry, identity_core, shown_alone
 from wmgym.tasks.real_env import refuse_import
@@ -113,7 +113,7 @@ def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> 
         if record.traits is None or not task.core.geometry.of_single_numbers:
             return task
         with refusing(where, f"a task {record.env_id!r}", "make it again"):
-            geometry = record.traits.of(task.core.dim)
+            geometry = record.traits.of(task.core.dim, width(action_space))
         return with_core(task, replace(task.core, geometry=geometry))
     if "given" in (record.reward, record.terminated):
         raise ValueError(
@@ -169,12 +169,13 @@ def _core(record: TaskRecord, known: Known | None, where: str) -> Core:
 
         with refusing(where, f"a task {record.env_id!r}", "make it again"):
             layout = from_json(ModelLayout, record.layout)
-            layout.check(obs_dim)
-            own, action_dim = core_of(layout), width(record.action_space.space())
+            action_dim = width(record.action_space.space())
+            layout.check(obs_dim, action_dim)
+            own = core_of(layout)
             found = tuple(each.of(own.dim, action_dim) for each in record.symmetries or ())
             return replace(own, symmetries=found)
     if known is None:
-        geometry = (record.traits or TraitsRecord()).of(obs_dim)
+        geometry = (record.traits or TraitsRecord()).of(obs_dim, width(record.action_space.space()))
         return replace(identity_core(obs_dim), geometry=geometry, names=tuple(record.names or ()))
     core = known.core if record.reward == "table" else shown_alone(known.core)
     if core is None:
@@ -241,7 +242,8 @@ def _traits(geometry: Geometry) -> TraitsRecord | None:
     """None where there are none, or more is known than those."""
     if not geometry.of_single_numbers:
         return None
-    found = {name: getattr(geometry, name) for name in TraitsRecord.model_fields}
+    found = {name: getattr(geometry, name) for name in TraitsRecord.model_fields if name != "rules"}
+    found["rules"] = tuple(RuleRecord(**vars(rule)) for rule in geometry.rules)
     return TraitsRecord(**found) if any(found.values()) else None
 
 

@@ -16,6 +16,7 @@ from wmgym.tasks.mjcf.memory import Places, Recorded, observations_tell, remembe
 from wmgym.tasks.mjcf.mirror import with_left
 from wmgym.tasks.mjcf.orientation import COUNT
 from wmgym.tasks.mjcf.robot import Chain, Robot
+from wmgym.tasks.mjcf.rules import find_remembered
 from wmgym.tasks.mjcf.search import Parts
 from wmgym.tasks.mjcf.shown import Column, Found, Shown
 
@@ -55,8 +56,10 @@ def find_shown(
         add_further(columns, of_goals, parts, steps, goals)
     hidden_goals = add_hidden_goals(columns, parts, steps)
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
-    kept = [k for k in open_ if still[k]] + hidden_goals
-    kept += remembered(robot, steps, [k for k in open_ if not still[k]], places)
+    goals = [k for k in open_ if still[k]]
+    ruled = find_remembered(steps, [k for k in open_ if not still[k]], goals)
+    kept = [*goals, *hidden_goals, *{*ruled.terms, *ruled.sources} - {*goals}]
+    kept += remembered(robot, steps, [k for k in open_ if k not in kept], places)
     needless = _hidden(parts, core, columns)
     needless = needless if needless and observations_tell(robot, steps) else ()
     if needless:
@@ -79,7 +82,7 @@ def find_shown(
     left = with_left(shown, tuple(kept), steps.core, steps.obs)
     shown = replace(shown, usual=tuple(np.median(left, 0).tolist()))
     needless = tuple(i for i in needless if i not in fixed)
-    return Found(shown, tuple(kept), tuple(fixed), needless)
+    return Found(shown, tuple(kept), tuple(fixed), needless, ruled.rules(kept))
 
 
 def _hidden(parts: Parts, core: np.ndarray, columns: list[Column]) -> tuple[int, ...]:

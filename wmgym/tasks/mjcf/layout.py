@@ -46,7 +46,7 @@ class ModelLayout:
     kept: tuple[int, ...]
     shown: Shown
 
-    def check(self, obs_dim: int) -> None:
+    def check(self, obs_dim: int, action_dim: int) -> None:
         """Refuse stored numbers that contradict each other."""
         dim, shown = self.geometry.dim, self.shown
         physical = sum(self.sizes)
@@ -67,6 +67,7 @@ class ModelLayout:
             and all(0 <= k < obs_dim for k in self.kept)
             and all(n >= 0 for n in self.sizes)
             and self.geometry.contacts.fit(physical)
+            and self.geometry.follows(action_dim)
             and 0 <= self.geometry.read_ago <= _LATEST
             and all((c.low is not None and c.high is not None) for c in shown.columns if c.classed)
         ):
@@ -79,12 +80,18 @@ class ModelLayout:
     def columns(self) -> dict[str, list[int]]:
         """Observation columns by how a world knows them.
 
-        "exact" ones are computed from the physical state, and what is left to a goal that nothing shows from
-        it and a number that stays through the episode. "predicted" ones come from a network that sees the
+        "exact" ones are computed from the physical state, what is left to a goal that nothing shows from it
+        and a number that stays through the episode, and what an env remembers by a rule, such as the last
+        action, from the step. "predicted" ones come from a network that sees the
         state, "remembered" ones are state themselves, since they depend on more than it.
         """
         predicted = [*self.shown.readouts]
-        remembered = sorted(k for k in self.kept if len(self.shown.columns[k].terms or ()) == 1)
+        first, follow = sum(self.sizes), {rule.number for rule in self.geometry.rules}
+        remembered = sorted(
+            k
+            for place, k in enumerate(self.kept)
+            if len(self.shown.columns[k].terms or ()) == 1 and first + place not in follow
+        )
         every = range(len(self.shown.columns))
         exact = [k for k in every if k not in {*predicted, *remembered}]
         return {"exact": exact, "predicted": predicted, "remembered": remembered}
@@ -223,6 +230,7 @@ def settled(
     if robot.base is not None and shown.hides_heading(robot.base):
         numbers -= set(range(robot.base, robot.base + 4))  # only its tilt shows
     whole = geometry(robot, numbers, found.fixed, found.needless, len(kept))
+    whole = replace(whole, rules=found.rules)
     if model is not None:
         from wmgym.tasks.mjcf.contacts import find_contacts  # imports MuJoCo
 

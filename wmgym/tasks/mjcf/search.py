@@ -18,71 +18,24 @@ _STILL = 1e-9  # of numbers of the size of 1
 _LIKELY = 6  # candidates that are tried for each column
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What of a robot turns, as columns may show it.
+class Linear:
+    """Columns as multiples or sums of some ``numbers`` of values ``(n, k)``.
 
     Attributes:
-        robot: the model's.
-        sums: ``robot.sums``, then the same as they were a moment ago where an env reads of then.
-        orientations: likewise those of loose bodies.
-        moving: numbers of these that change within episodes: of others, which tell episodes apart, a sum can
-            give whatever differs between a few.
-        late: whether an env reads of a moment ago.
+        circle: numbers that a column may wrap.
+        summed: numbers of which there may be sums.
     """
 
-    robot: Robot
-    sums: tuple[Chain, ...]
-    orientations: tuple[Orientation, ...]
-    moving: tuple[frozenset[int], ...]
-    late: bool
-
-    @classmethod
-    def of(
-        cls, robot: Robot, core: np.ndarray, next_core: np.ndarray, late: tuple[Chain, ...], ago: float
-    ) -> Parts:
-        """All, as states ``(n, dim)`` and the next ones move them; ``late`` sums are ``ago`` seconds old."""
-        every = orientations(robot) + (orientations(robot, ago) if ago else ())
-        moving = []
-        for orientation in every:
-            before, after = orientation.number(core), orientation.number(next_core)
-            change = {k: np.abs(after(k) - before(k)).max() for k in LINEAR if k in orientation.numbers}
-            moving.append(frozenset(k for k, most in change.items() if most > _STILL))
-        return cls(robot, (*robot.sums, *late), every, tuple(moving), ago > 0)
-
-    def search(self, core: np.ndarray, ago: bool = False, oriented: bool = True) -> Search:
-        """Over states ``(n, dim)``, of what they are or, where an env reads of then, were a moment ago."""
-        first = len(self.robot.sums)
-        then = ago and self.late
-        taken = range(first, len(self.sums)) if then else range(first)
-        turned = [k for k, each in enumerate(self.orientations) if oriented and bool(each.ago) == then]
-        return Search(self, core, taken, turned)
-
-
-class Search:
-    """Candidates over all rows of a robot's physical states ``(n, dim)``, of some of its parts."""
-
-    def __init__(self, parts: Parts, core: np.ndarray, taken: Sequence[int], oriented: Sequence[int]) -> None:
-        """Look at the sums of ``parts`` that are ``taken`` and the orientations that are ``oriented``."""
-        sums = parts.sums
-        self.circle = list(parts.robot.circle)
-        self.dim = core.shape[1]
-        angles = [sum(factor * core[:, i] for i, factor in chain) for chain in sums]
-        turns = [self.dim + kind * len(sums) + i for kind in range(2) for i in taken]
-        self.numbers = [*range(self.dim), *turns]
-        self.summed = set(self.numbers)
-        values = [*core.T, *map(np.sin, angles), *map(np.cos, angles)]
-        first = len(values)
-        for at in oriented:
-            orientation = parts.orientations[at]
-            start, number = first + COUNT * at, orientation.number(core)
-            values += [np.zeros(len(core))] * (start + COUNT - len(values))
-            for k in orientation.numbers:
-                values[start + k] = number(k)
-            self.numbers += [start + k for k in orientation.numbers]
-            self.summed |= {start + k for k in parts.moving[at]}
-            self.circle += [start + k for k in ANGLES]
-        self.change(np.stack(values, 1))
+    def __init__(
+        self,
+        values: np.ndarray,
+        numbers: Sequence[int],
+        summed: set[int] | None = None,
+        circle: Sequence[int] = (),
+    ) -> None:
+        self.numbers, self.circle = list(numbers), list(circle)
+        self.summed = set(numbers) if summed is None else summed
+        self.change(values)
 
     def change(self, values: np.ndarray) -> None:
         """Take other values ``(n, numbers)`` of the same numbers."""
@@ -182,7 +135,11 @@ class Search:
 
     def holds(self, column: Column, y: np.ndarray) -> bool:
         """Whether a column gives back every row."""
-        return self._error(column, y, np.ones(len(y), bool)) <= EXACT * float(np.abs(y).max())
+        return self.off(column, y) <= EXACT * float(np.abs(y).max())
+
+    def off(self, column: Column, y: np.ndarray) -> float:
+        """Largest error of a column over all rows."""
+        return self._error(column, y, np.ones(len(y), bool))
 
     def _error(self, column: Column, y: np.ndarray, rows: np.ndarray) -> float:
         said = np.full(len(y), column.offset)
@@ -193,6 +150,70 @@ class Search:
             return float(np.minimum(off, 2 * np.pi - off).max())
         said = np.clip(said, column.low, column.high) if (column.low, column.high) != (None, None) else said
         return float(np.abs(said - y)[rows].max())
+
+
+class Search(Linear):
+    """Columns as functions of a robot's physical states ``(n, dim)``, of some of its parts."""
+
+    def __init__(self, parts: Parts, core: np.ndarray, taken: Sequence[int], oriented: Sequence[int]) -> None:
+        """Look at the sums of ``parts`` that are ``taken`` and the orientations that are ``oriented``."""
+        dim, sums = core.shape[1], parts.sums
+        angles = [sum(factor * core[:, i] for i, factor in chain) for chain in sums]
+        numbers = [*range(dim), *(dim + kind * len(sums) + i for kind in range(2) for i in taken)]
+        summed, circle = set(numbers), list(parts.robot.circle)
+        values = [*core.T, *map(np.sin, angles), *map(np.cos, angles)]
+        first = len(values)
+        for at in oriented:
+            orientation = parts.orientations[at]
+            start, number = first + COUNT * at, orientation.number(core)
+            values += [np.zeros(len(core))] * (start + COUNT - len(values))
+            for k in orientation.numbers:
+                values[start + k] = number(k)
+            numbers += [start + k for k in orientation.numbers]
+            summed |= {start + k for k in parts.moving[at]}
+            circle += [start + k for k in ANGLES]
+        super().__init__(np.stack(values, 1), numbers, summed, circle)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a robot turns, as columns may show it.
+
+    Attributes:
+        robot: the model's.
+        sums: ``robot.sums``, then the same as they were a moment ago where an env reads of then.
+        orientations: likewise those of loose bodies.
+        moving: numbers of these that change within episodes: of others, which tell episodes apart, a sum can
+            give whatever differs between a few.
+        late: whether an env reads of a moment ago.
+    """
+
+    robot: Robot
+    sums: tuple[Chain, ...]
+    orientations: tuple[Orientation, ...]
+    moving: tuple[frozenset[int], ...]
+    late: bool
+
+    @classmethod
+    def of(
+        cls, robot: Robot, core: np.ndarray, next_core: np.ndarray, late: tuple[Chain, ...], ago: float
+    ) -> Parts:
+        """All, as states ``(n, dim)`` and the next ones move them; ``late`` sums are ``ago`` seconds old."""
+        every = orientations(robot) + (orientations(robot, ago) if ago else ())
+        moving = []
+        for orientation in every:
+            before, after = orientation.number(core), orientation.number(next_core)
+            change = {k: np.abs(after(k) - before(k)).max() for k in LINEAR if k in orientation.numbers}
+            moving.append(frozenset(k for k, most in change.items() if most > _STILL))
+        return cls(robot, (*robot.sums, *late), every, tuple(moving), ago > 0)
+
+    def search(self, core: np.ndarray, ago: bool = False, oriented: bool = True) -> Search:
+        """Over states ``(n, dim)``, of what they are or, where an env reads of then, were a moment ago."""
+        first = len(self.robot.sums)
+        then = ago and self.late
+        taken = range(first, len(self.sums)) if then else range(first)
+        turned = [k for k, each in enumerate(self.orientations) if oriented and bool(each.ago) == then]
+        return Search(self, core, taken, turned)
 
 
 def _plain(value: float, y: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wmgym.tasks.layout import Rule
 from wmgym.tasks.mjcf.orientation import COUNT, Orientation, without_heading
 
 
@@ -92,12 +93,14 @@ class Found:
             nothing shows.
         fixed: numbers of the core, kept ones included, that never change within an episode.
         needless: numbers that nothing shows and that do not help to foresee what is shown.
+        rules: of kept numbers that follow exactly from a step.
     """
 
     shown: Shown
     kept: tuple[int, ...]
     fixed: tuple[int, ...]
     needless: tuple[int, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 def all_readouts(dim: int, obs_dim: int) -> Shown:
