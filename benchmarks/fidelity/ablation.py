@@ -31,7 +31,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.models.batching import library
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Walker2d-v5")
 HORIZONS = (1, 8, 32, 128)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from wmgym.data.transitions import Transitions
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 
 def with_core(data: Transitions, **changes: Any) -> Transitions:

@@ -17,7 +17,7 @@ from wmgym.data.logs import assembled
 from wmgym.data.traits import geometry_of, with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.described import describe_task
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 from wmgym.tasks.task import make_task
 
 

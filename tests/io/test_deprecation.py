@@ -24,7 +24,8 @@ from wmgym.envs.registration import make_env, make_vector_env
 from wmgym.io import deprecation
 from wmgym.models.dynamics import PROPAGATIONS
 from wmgym.models.world import WorldModel
-from wmgym.tasks.layout import Core, Geometry
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Core
 
 MODULES = {
     # an old module: public names in it

@@ -224,4 +224,4 @@ def test_contacts_that_contradict_themselves_are_refused(push_bot_data: wmgym.Tr
         replace(contacts, pairs=(replace(pair, points=()),)),
     ):
         with pytest.raises(ValueError, match="layout"):
-            replace(layout, geometry=replace(layout.geometry, contacts=wrong)).check(11)
+            replace(layout, geometry=replace(layout.geometry, contacts=wrong)).check(11, 3)

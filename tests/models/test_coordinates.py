@@ -13,7 +13,7 @@ import torch
 from wmgym.data.collect import collect
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.rotations import compose, rotation_between, rotation_matrix
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 from wmgym.tasks.registry import TABLE
 from wmgym.tasks.task import make_task
 

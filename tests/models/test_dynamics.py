@@ -35,7 +35,7 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.state import WorldState
 from wmgym.models.step import predict_step
 from wmgym.models.world import WorldModel
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 TINY = FitConfig(members=2, width=16, depth=1, max_updates=20, eval_every=10)
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import torch
 
 from wmgym.models.config import EnsembleConfig
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 CONFIG = EnsembleConfig(
     geometry=Geometry(5, angles=(1, 3)),

@@ -11,7 +11,7 @@ import wmgym
 from tests import toy
 from wmgym.models.state_unit import LEAST_SHARE, state_unit
 from wmgym.models.support import sample_support
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 PLAIN = Geometry(3)
 LOOSE = Geometry(7, positions=((4, 5, 6),), rotations=(0,))

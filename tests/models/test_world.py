@@ -19,7 +19,8 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.saving import load
 from wmgym.models.state import WorldState, WorldStep, deal_members
 from wmgym.models.world import WorldModel
-from wmgym.tasks.layout import Geometry, identity_core
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import identity_core
 from wmgym.tasks.task import Task
 
 

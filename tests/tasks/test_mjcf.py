@@ -160,10 +160,12 @@ def test_changes_compose_back_through_rotations(data: Transitions) -> None:
     coordinates = Coordinates(data.task.core.geometry)
     change = coordinates.difference(data.core, data.next_core, data.displacement.astype(np.float32))
     assert change.shape[1] == coordinates.change_dim
-    moved, _ = coordinates.move(data.core, change)
+    action = np.asarray(data.action)
+    moved = coordinates.followed(data.core, coordinates.move(data.core, change)[0], action)
     np.testing.assert_allclose(moved, data.next_core, atol=3e-6, rtol=1e-5)
     assert coordinates.features(data.core).shape[1] == coordinates.feature_dim
-    tensors = coordinates.move(torch.tensor(data.core), torch.tensor(change))[0].numpy()
+    core, act = torch.tensor(data.core), torch.tensor(action)
+    tensors = coordinates.followed(core, coordinates.move(core, torch.tensor(change))[0], act).numpy()
     np.testing.assert_allclose(tensors, moved, atol=1e-6)
 
 

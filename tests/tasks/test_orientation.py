@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 import wmgym
 from wmgym.tasks.mjcf import orientation as numbers
-from wmgym.tasks.mjcf.orientation import Orientation, Told
+from wmgym.tasks.mjcf.orientation import Orientation
+from wmgym.tasks.mjcf.told import Told
 
 STATE = Orientation(at=0, spin=7, velocity=4)
 LEFT = """
@@ -68,8 +69,20 @@ class Car(gym.Env[np.ndarray, np.ndarray]):
         if self.kind == "level":
             ahead = Rotation.from_euler("z", yaw).inv().apply(v[:3])
             return np.array([q[2], roll, pitch, *ahead, turn.apply(v[3:6])[2], *speeds])
+        if self.kind == "compass":  # clockwise from the second axis, in degrees, and a heading in turns
+            return np.array([*q[:2], np.rad2deg(np.pi / 2 - yaw) % 360, yaw / (2 * np.pi) % 1, *local, v[5]])
+        if self.kind == "quaternion":
+            return np.array(
+                [*q[:3], *(q[3:7] * (1 if q[3] >= 0 else -1)), *local, *turn.apply(v[3:6]), *speeds]
+            )
+        if self.kind == "inertial":
+            return np.array([*q[:7], *local, *v[3:]])
+        if self.kind == "raw":  # of a quaternion that is not of unit length at a start
+            w, x, y, z = q[3:7]
+            up = [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
+            return np.array([*q[:7], *up, *v])
         if self.kind == "pose":
-            return np.array([*q[:3], *turn.as_matrix()[:, :2].T.ravel(), *v])
+            return np.array([*q[:3], *turn.as_matrix()[:, :2].T.ravel(), *q[7:9], *v])
         # What MuJoCo keeps of the places of bodies is of before the last move of the joints.
         mast, axes = self.data.site("mast").xpos, self.data.body("car").xmat.reshape(3, 3)
         return np.array([*mast, *axes[:, 0], *v])
@@ -79,7 +92,7 @@ class Car(gym.Env[np.ndarray, np.ndarray]):
         mujoco.mj_resetData(self.model, self.data)
         turn = Rotation.from_euler("ZYX", self.np_random.uniform([-3, -0.1, -0.1], [3, 0.1, 0.1]))
         self.data.qpos[:3] = self.np_random.uniform(-0.5, 0.5, 3) * [1, 1, 0] + [0, 0, 0.15]
-        self.data.qpos[3:7] = turn.as_quat(scalar_first=True)
+        self.data.qpos[3:7] = turn.as_quat(scalar_first=True) * (1.02 if self.kind == "raw" else 1)
         self.data.qvel[:] = self.np_random.normal(size=self.model.nv)
         mujoco.mj_forward(self.model, self.data)
         return self.look(), {}
@@ -106,7 +119,8 @@ def test_numbers_are_those_of_scipy() -> None:
     expected = [
         *turn.as_matrix().reshape(-1, 9).T, np.cos(zyx[:, 0]), np.sin(zyx[:, 0]),
         np.cos(without_tilt), np.sin(without_tilt), *zyx[:, ::-1].T, *xyz.T, without_tilt,
-        *turn.inv().apply(velocity).T, *turn.apply(spin).T, *ahead[:, :2].T,
+        *turn.inv().apply(velocity).T, *turn.apply(spin).T, *ahead[:, :2].T, *states[:, :4].T,
+        *(states[:, :4] * np.where(states[:, :1] < 0, -1, 1)).T,
     ]  # fmt: skip
     assert len(expected) == numbers.COUNT
     for k, right in enumerate(expected):
@@ -153,7 +167,7 @@ def test_what_is_shown_is_turned_back(shown: tuple[int, ...], known: tuple[int, 
     obs = np.stack([3 * number(k) + 1 for k in shown], 1)
     told = Told(STATE, {k: (column, 3.0, 1.0) for column, k in enumerate(shown)})
     assert told.known() == set(known)
-    found = told.numbers(obs)
+    found = told.numbers(obs, obs)
     again = np.stack([found.get(i, states[:, i]) for i in range(10)], 1)
     if known:
         back = Rotation.from_quat(again[:, :4], scalar_first=True)
@@ -165,8 +179,23 @@ def test_what_is_shown_is_turned_back(shown: tuple[int, ...], known: tuple[int, 
         np.testing.assert_allclose(3 * number(k) + 1, obs[:, column], atol=1e-5)
 
 
+KINDS = (
+    "wheeled",
+    "degrees",
+    "compass",
+    "legged",
+    "level",
+    "pose",
+    "quaternion",
+    "inertial",
+    "raw",
+    "sensors",
+)
+TOLD = ("legged", "pose", "quaternion", "inertial", "raw")  # the orientation and all velocities
+
+
 @pytest.mark.parametrize("integrator", ["Euler", "RK4"])
-@pytest.mark.parametrize("kind", ["wheeled", "degrees", "legged", "level", "pose", "sensors"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_columns_are_exact(kind: str, integrator: str) -> None:
     def make() -> Car:
         return Car(kind, integrator)
@@ -195,7 +224,7 @@ def test_columns_are_exact(kind: str, integrator: str) -> None:
     np.testing.assert_allclose(shown.detach().numpy(), said, atol=1e-9 * np.abs(seen).max())
     (gradient,) = torch.autograd.grad(shown.sum(), tensor)
     assert gradient.isfinite().all()
-    if kind in ("legged", "pose"):  # the orientation, and all velocities, are told
+    if kind in TOLD:
         again = core.observe(core.from_obs(np.array(seen)))
         np.testing.assert_allclose(again, seen, atol=1e-5)
         assert not {*core.hidden} & {*range(3, 7), *range(9, 17)}
@@ -221,3 +250,78 @@ def test_orientations_are_those_of_the_model() -> None:
     robot = wmgym.make_task(lambda: Car("wheeled")).robot
     assert robot is not None
     assert numbers.orientations(robot) == (Orientation(at=3, spin=12, velocity=9),)
+
+
+BOAT = """
+<mujoco>
+  <option timestep="0.01"{options}/>
+  <worldbody>
+    <body>
+      <joint name="x" type="slide" axis="1 0 0" damping=".5"/>
+      <joint name="y" type="slide" axis="0 1 0" damping=".5"/>
+      <joint name="yaw" axis="0 0 {sense}" damping=".1"/>
+      <geom type="box" size=".3 .1 .1"/>
+    </body>
+    <body pos="5 0 1"><joint type="ball"/><geom type="capsule" fromto="0 0 0 0 0 -.5" size=".05"/></body>
+  </worldbody>
+  <actuator><motor joint="x"/><motor joint="y"/><motor joint="yaw"/></actuator>
+</mujoco>
+"""
+
+
+class Boat(Car):
+    """Slides and turns in a plane, beside a pendulum that nothing turns about its axis."""
+
+    def __init__(self, sense: int = 1) -> None:
+        self.model = mujoco.MjModel.from_xml_string(BOAT.format(options="", sense=sense))
+        self.data, self.sense = mujoco.MjData(self.model), sense
+        self.action_space = spaces.Box(-1, 1, (3,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (11,), np.float64)
+
+    def look(self) -> np.ndarray:
+        (x, y, yaw), v = self.data.qpos[:3], self.data.qvel
+        ahead = Rotation.from_euler("z", self.sense * yaw).inv().apply([*v[:2], 0])[:2]
+        axis = Rotation.from_quat(self.data.qpos[3:7], scalar_first=True).apply([0, 0, -1])
+        return np.array([x, y, np.rad2deg(yaw) % 360, *ahead, v[2], *axis, *v[3:5]])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        gym.Env.reset(self, seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:3] = self.np_random.uniform(-7, 7, 3)
+        self.data.qvel[:5] = self.np_random.normal(size=5)
+        mujoco.mj_forward(self.model, self.data)
+        return self.look(), {}
+
+
+@pytest.mark.parametrize("sense", [1, -1])
+def test_a_body_in_a_plane_feels_its_velocity_and_a_spin_of_rounding_is_none(sense: int) -> None:
+    data = wmgym.collect(lambda: Boat(sense), steps=600, max_episode_steps=100, workers=1)
+    core = data.task.core
+    assert core.layout is not None
+    assert core.layout.columns()["exact"] == list(range(11))
+    again = core.observe(core.from_obs(data.obs.astype(float)))
+    apart = np.abs(again - data.obs)
+    apart[:, 2] = np.minimum(apart[:, 2], 360 - apart[:, 2])
+    assert apart[:, :6].max() < 1e-3
+    assert {core.names[i] for i in core.geometry.fixed} == {"joint3_z_angular_velocity"}
+    world = wmgym.fit(data, seed=0, config=wmgym.FitConfig(members=2, width=16, max_updates=100))
+    env = wmgym.ImaginedVectorEnv(world, 8, max_episode_steps=50)
+    env.reset(seed=0)
+    assert not any(
+        env.step(env.action_space.sample())[4].get("diverged", np.zeros(8)).any() for _ in range(3)
+    )
+
+
+def test_a_start_that_cannot_be_is_refused() -> None:
+    data = wmgym.collect(lambda: Car("pose", "RK4"), steps=600, max_episode_steps=100, workers=1)
+    world = wmgym.fit(data, seed=0, config=wmgym.FitConfig(members=2, width=16, max_updates=20))
+    env = wmgym.ImaginedEnv(world)
+    real = data.obs[5].copy()
+    np.testing.assert_allclose(env.reset(options={"obs": real})[0], real, atol=1e-4)
+    real[3:9] = 0
+    with pytest.raises(ValueError, match="no state of the robot shows this observation: obs_"):
+        env.reset(options={"obs": real})
+    state = data.core[5].copy()
+    state[3:7] = 0
+    with pytest.raises(ValueError, match="are a rotation of length 0; quaternions have length 1"):
+        env.reset(options={"state": state})

@@ -20,7 +20,8 @@ PENDULUM = '''
 
 import math
 
-from wmgym.tasks.layout import Core, Geometry, arctan2, cos, sin, with_velocities
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Core, arctan2, cos, sin, with_velocities
 from wmgym.tasks.spec import Known, never
 
 

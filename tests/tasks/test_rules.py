@@ -18,7 +18,7 @@ from wmgym.data.checks import check
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.models.coordinates import Coordinates
-from wmgym.tasks.layout import Geometry, Rule
+from wmgym.tasks.geometry import Geometry, Rule
 
 CART = """
 <mujoco>
@@ -166,14 +166,15 @@ def test_rules_take_what_was_before_what_comes_after_and_the_action() -> None:
     assert coordinates.change_dim == 2
     core, action = np.arange(10, dtype=np.float32).reshape(2, 5), np.array([[7, 8], [9, 10]], np.float32)
     change = np.array([[1, 2], [3, 4]], np.float32)
-    after, _ = coordinates.move(core, change, action)
+    after = coordinates.followed(core, coordinates.move(core, change)[0], action)
     first = core[:, 0] + change[:, 0]
     np.testing.assert_array_equal(after[:, :2], core[:, :2] + change)
     np.testing.assert_array_equal(after[:, 2], action[:, 0])
     np.testing.assert_array_equal(after[:, 3], core[:, 0])
     np.testing.assert_array_equal(after[:, 4], 2 * first - action[:, 1] + 0.5)
     given = torch.tensor(action, requires_grad=True)
-    said, _ = coordinates.move(torch.tensor(core), torch.tensor(change), given)
+    before = torch.tensor(core)
+    said = coordinates.followed(before, coordinates.move(before, torch.tensor(change))[0], given)
     np.testing.assert_array_equal(said.detach().numpy(), after)
     (gradient,) = torch.autograd.grad(said.sum(), given)
     np.testing.assert_array_equal(gradient.numpy(), [[1, -1], [1, -1]])

@@ -24,7 +24,8 @@ from pydantic import ValidationError
 
 from wmgym.data.collect import collect
 from wmgym.data.transitions import Transitions
-from wmgym.tasks.layout import Core, Geometry, identity_core
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Core, identity_core
 from wmgym.tasks.registry import TABLE
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task, make_task

@@ -35,8 +35,9 @@ def _off(data: Transitions) -> np.ndarray:
     single episode, say, what is left to a goal is a place but for a constant.
     """
     core, rows = data.task.core, some_rows(data)
-    if core.geometry.read_ago:  # what an env reads late after a step it reads at a start as it is
-        rows = rows[~np.isin(rows, data.first)]
+    # What an env reads late after a step it reads at a start as it is, and there it may show a quaternion
+    # that it has drawn and that is not of unit length.
+    rows = rows[~np.isin(rows, data.first)]
     if core.layout is None or not len(rows):
         return np.zeros((0, data.obs.shape[1]), bool)
     obs = data.obs[rows]

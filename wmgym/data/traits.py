@@ -8,7 +8,7 @@ import numpy as np
 
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.actions import seen
-from wmgym.tasks.layout import Geometry, Rule
+from wmgym.tasks.geometry import Geometry, Rule
 from wmgym.tasks.mjcf.rules import LEAST_ROWS, allowed
 from wmgym.tasks.mjcf.search import Linear
 from wmgym.tasks.mjcf.shown import Column

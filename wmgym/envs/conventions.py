@@ -12,6 +12,10 @@ from gymnasium import spaces
 from wmgym.data.columns import bounded_numbers, real_numbers
 from wmgym.models.world import WorldModel
 from wmgym.tasks import actions
+from wmgym.tasks.layout import Core
+
+_LENGTH = 0.5  # that a quaternion's may differ from 1, as where an env draws its start near another one
+_SHOWN = 1e-3  # by which an observation may differ from what a state shows, of 1 or of itself
 
 
 def one_of(name: str, given: Any, choices: Iterable[Any]) -> None:
@@ -57,11 +61,39 @@ def start_states(options: Mapping[str, Any], world: WorldModel, num_envs: int) -
         raise ValueError(f"options[{name!r}] must be of shape {shape} or {(num_envs, *shape)}")
     if name == "obs" and layout.hidden:
         unseen = ", ".join(layout.names[i] for i in layout.hidden[:5])
-        raise ValueError(f"the observation hides {unseen}; start from options={{'state': ...}}")
+        more = f" and {len(layout.hidden) - 5} more" if len(layout.hidden) > 5 else ""
+        raise ValueError(f"the observation hides {unseen}{more}; start from options={{'state': ...}}")
     flat = array.astype(np.float64).reshape(num_envs, -1)
     states = np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
+    if name == "obs":
+        _refuse_impossible(flat, states, layout)
+    for at in layout.geometry.quaternions:
+        length = np.linalg.norm(states[:, at : at + 4], axis=1)
+        if (abs(length - 1) > _LENGTH).any():
+            raise ValueError(
+                f"{layout.names[at]} to {layout.names[at + 3]} are a rotation of length "
+                f"{length[abs(length - 1).argmax()]:.3g}; quaternions have length 1"
+            )
     _refuse_far(states[:, : layout.dim], world)
     return states
+
+
+def _refuse_impossible(obs: np.ndarray, states: np.ndarray, layout: Core) -> None:
+    """Refuse observations of a robot in MuJoCo that no state of it shows: another one would stand there.
+
+    Not of envs that read of a moment ago, whose first observations are of other moments than later ones.
+    """
+    if layout.layout is None or layout.geometry.read_ago:
+        return
+    said = np.asarray(layout.observe(states.astype(np.float64)))
+    turned = np.abs(np.sin(said) - np.sin(obs)) + np.abs(np.cos(said) - np.cos(obs)) < _SHOWN
+    off = np.where(turned, 0, np.abs(said - obs)) > _SHOWN * np.maximum(1, np.abs(obs))
+    if off.any():
+        row, at = np.argwhere(off)[0]
+        raise ValueError(
+            f"no state of the robot shows this observation: obs_{at} would be {said[row, at]:.4g}, not "
+            f"{obs[row, at]:.4g}; take one of the env's, or start from options={{'state': ...}}"
+        )
 
 
 def _refuse_far(core: np.ndarray, world: WorldModel) -> None:

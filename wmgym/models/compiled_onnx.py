@@ -7,6 +7,7 @@ numbers is one ``Gather``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -124,6 +125,8 @@ class _Writer:
             return add("Mul", given[0], given[0])
         if node.op == "not_equal":
             return add("Not", add("Equal", *given))
+        if node.op == "arctan2":
+            return self._angle(given[0], given[1], kind)
         if node.op == "isfinite":
             return add("Not", add("Or", add("IsInf", given[0]), add("IsNaN", given[0])))
         if node.op == "fmin":
@@ -131,6 +134,16 @@ class _Writer:
         if node.op == "remainder":
             return add("Sub", given[0], add("Mul", given[1], add("Floor", add("Div", *given))))
         raise ValueError(f"a step that takes np.{node.op} cannot be written as ONNX")
+
+    def _angle(self, y: str, x: str, kind: np.dtype[Any]) -> str:
+        """That of a point, of which ONNX knows the tangent alone."""
+        add = self.graph.add
+        zero, half, tiny = (
+            self.graph.constant(np.array([each], kind)) for each in (0, np.pi, np.finfo(kind).tiny)
+        )
+        least = add("Where", add("Less", add("Abs", x), tiny), tiny, x)  # 0 would divide 0
+        side = add("Where", add("Less", y, zero), add("Neg", half), half)
+        return add("Add", add("Atan", add("Div", y, least)), add("Where", add("Less", x, zero), side, zero))
 
     def _reduced(self, node: Node, name: str) -> str:
         graph, source = self.graph, node.inputs[0].value

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import Precision
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 OptimizerName: TypeAlias = Literal["AdamW", "Muon"]
 

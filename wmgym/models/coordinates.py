@@ -21,7 +21,8 @@ from wmgym.models.contacts import ContactFeatures
 from wmgym.models.feet import Feet
 from wmgym.models.rotations import compose, length, rotation_between, rotation_matrix
 from wmgym.tasks.contacts import NO_CONTACTS
-from wmgym.tasks.layout import Array, Geometry
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Array
 
 Label: TypeAlias = tuple[str, int]
 """What a column holds: its kind, and a core dimension (from ``dim`` on, a displacement), an axis or a foot.
@@ -174,14 +175,8 @@ class Coordinates(Tables):
         frame = self._frame(core, quaternion)
         return with_columns(change, turned, self._turn(columns(change, turned), frame))
 
-    def move(self, core: Array, change: Array, action: Array) -> tuple[Array, Array]:
-        """Invert ``difference``: the next core and the displacement.
-
-        Args:
-            core: ``(batch, dim)``.
-            change: ``(batch, change_dim)``.
-            action: as networks see it ``(batch, action_dim)``, which rules take.
-        """
+    def move(self, core: Array, change: Array) -> tuple[Array, Array]:
+        """Invert ``difference``: the next core, but for what follows from it, and the displacement."""
         g, turned, moving = self.geometry, self._table("turned", core), self._table("moving", core)
         split = change.shape[1] - g.displacement_dim
         if self._plain_core:
@@ -196,8 +191,7 @@ class Coordinates(Tables):
             turns = (change[:, at + 3 * k : at + 3 * k + 3] for k in range(len(bases)))
             turned_to = [compose(_unit(core, base), turn) for base, turn in zip(bases, turns, strict=True)]
             every = library(core).concatenate([moved, *turned_to], 1)
-            next_core = with_columns(core, self._table("rotating", core), every)
-            return self._ruled(core, next_core, action), change[:, split:]
+            return with_columns(core, self._table("rotating", core), every), change[:, split:]
         if quaternion is not None:
             at, turn = self._moving_before, compose(quaternion, change[:, split - 3 : split])
             moved = library(core).concatenate([moved[:, :at], turn, moved[:, at:]], 1)
@@ -211,21 +205,29 @@ class Coordinates(Tables):
         if g.whole:
             at = self._table("whole", core)
             next_core = with_columns(next_core, at, _rounded(columns(next_core, at)))
-        next_core = self._ruled(core, next_core, action)
-        if g.copies:
-            copied = columns(next_core, self._table("copied", core))
-            next_core = with_columns(next_core, self._table("copies", core), copied)
-        return next_core, change[:, split:]
+        return self._with_copies(next_core), change[:, split:]
 
-    def _ruled(self, core: Array, next_core: Array, action: Array) -> Array:
-        """The next core with what follows from rules."""
+    def followed(self, core: Array, next_core: Array, action: Array) -> Array:
+        """The next core ``(batch, dim)`` with what follows from a step by rules.
+
+        Args:
+            core: before the step.
+            next_core: what ``move`` gave.
+            action: as networks see it ``(batch, action_dim)``.
+        """
         if not self.geometry.rules:
             return next_core
-        known = library(core).concatenate([core, next_core, action], 1)
-        said = self._table("offsets", core)
-        for sources, factors in zip(self._table("sources", core), self._table("factors", core), strict=True):
+        known, said = library(core).concatenate([core, next_core, action], 1), self._table("offsets", core)
+        terms = zip(self._table("sources", core), self._table("factors", core), strict=True)
+        for sources, factors in terms:
             said = said + columns(known, sources) * factors
-        return with_columns(next_core, self._table("follow", core), said)
+        return self._with_copies(with_columns(next_core, self._table("follow", core), said))
+
+    def _with_copies(self, core: Array) -> Array:
+        if not self.geometry.copies:
+            return core
+        copied = columns(core, self._table("copied", core))
+        return with_columns(core, self._table("copies", core), copied)
 
     def distance(self, core: Array, other: Array) -> Array:
         """From ``other`` to ``core`` ``(batch, dim)``; the shorter way round where one is wrapped."""

@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from wmgym.models.batching import Tables, library
-from wmgym.tasks.layout import Array, Geometry, Link
+from wmgym.tasks.geometry import Geometry, Link
+from wmgym.tasks.layout import Array
 
 _NEAR, _SLOW = 0.005, 0.1  # metres and metres a second: the finest scale of a foot's distance and velocity
 

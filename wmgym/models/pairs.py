@@ -15,7 +15,8 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.training_loop import encoded_actions
-from wmgym.tasks.layout import Array, Geometry
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Array
 
 
 def pair_geometry(geometry: Geometry) -> Geometry:

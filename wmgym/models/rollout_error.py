@@ -78,7 +78,8 @@ class RolloutError:
             given = action[:, h].repeat(members, 1)
             said = predict_assigned(model, core, given, member, known)
             change, known = said.mean, said.carry
-            core = coordinates.move(core, change[:, : coordinates.change_dim], given)[0]
+            moved = coordinates.move(core, change[:, : coordinates.change_dim])[0]
+            core = coordinates.followed(core, moved, given)
             error = coordinates.distance(core, next_core[:, h].repeat(members, 1)) / std
             yield size(error).clamp(max=10.0).nan_to_num(10.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from wmgym.models.training_loop import CONSTANT, in_one_unit
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 
 LEAST_SHARE = 0.25
 """Held-out data that move less than this share of what the fit's data do cannot say how large an error is:

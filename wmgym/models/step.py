@@ -92,7 +92,8 @@ def companion_after(
 
     Flags are those of the core, which it is beside.
     """
-    moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim], action)
+    moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
+    moved = coordinates.followed(companion, moved, action)
     companion = clamp(moved, *(side[: core.shape[1]] for side in limits))
     if flags is not None:
         at = constant(flags.columns, core.device) if isinstance(core, Tensor) else flags.columns
@@ -109,8 +110,8 @@ def moved_within(
     action: Array,
 ) -> tuple[Array, Array, Array]:
     """The next core and the displacement, as predicted and within limits, and ``diverged`` ``(batch,)``."""
-    moved = coordinates.move(core, target[:, : coordinates.change_dim], action)
-    raw = library(core).concatenate(moved, 1)
+    moved, displacement = coordinates.move(core, target[:, : coordinates.change_dim])
+    raw = library(core).concatenate([coordinates.followed(core, moved, action), displacement], 1)
     sound = clamp(raw, *limits)
     differs = sound != raw  # NaN differs from everything
     if joint_limits:

@@ -32,7 +32,7 @@ from wmgym.models.outcomes import Classifier, Outcomes
 from wmgym.models.pairs import RewardNetwork, pair_geometry
 from wmgym.models.self_check import CheckRecord
 from wmgym.models.support import Support
-from wmgym.tasks.layout import Geometry
+from wmgym.tasks.geometry import Geometry
 from wmgym.tasks.schema import TaskRecord, rebuild_task, record_task
 from wmgym.tasks.task import Task
 

@@ -18,7 +18,8 @@ from wmgym.models.batching import constant
 from wmgym.models.contacts import ContactFeatures
 from wmgym.models.coordinates import Coordinates, Label
 from wmgym.models.rotations import multiply
-from wmgym.tasks.layout import Geometry, Placement, Symmetry
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Placement, Symmetry
 
 _CORES, _SAME = 32, 1e-4  # random ones, and the largest difference, of the largest value, of equal numbers
 _WIDE, _FAST = (3.0, 7.0), (11.0, 29.0)  # metres, and metres a second

@@ -132,7 +132,8 @@ def finetune(fitting: FitState, train: Transitions) -> list[float]:
             wanted = torch.cat([(wanted - middle) / unit, labels[at][:, changes:]], 1)
             total = total + model.loss(outputs, wanted.view(*shape, -1), ends[at].view(shape)) / length
             change = torch.addcmul(middle, outputs[..., :changes].flatten(0, 1), unit)
-            state = torch.clamp(coordinates.move(state, change, given)[0], low, high)
+            moved = coordinates.followed(state, coordinates.move(state, change)[0], given)
+            state = torch.clamp(moved, low, high)
         return total
 
     rate = config.learning_rate / 5

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from wmgym.io.schema import Count, Record
-from wmgym.tasks.layout import Geometry, Rule, Symmetry
+from wmgym.tasks.geometry import Geometry, Rule
+from wmgym.tasks.layout import Symmetry
 
 
 class RuleRecord(Record):

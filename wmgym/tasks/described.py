@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from gymnasium import spaces
 
 from wmgym.tasks.actions import ActionSpace, refuse_space
-from wmgym.tasks.layout import Core, Geometry
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Core
 from wmgym.tasks.spec import OnCore, UserRewardFn
 from wmgym.tasks.task import Task
 

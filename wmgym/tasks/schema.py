@@ -15,8 +15,9 @@ from pydantic import Field, JsonValue, model_validator
 from wmgym.io.schema import Record, from_json, refusing, to_json
 from wmgym.tasks.actions import width
 from wmgym.tasks.core_schema import RuleRecord, SymmetryRecord, TraitsRecord
+from wmgym.tasks.geometry import Geometry
 from wmgym.tasks.goals import GOAL_KEYS, GoalReward
-from wmgym.tasks.layout import Core, Geometry, identity_core, shown_alone
+from wmgym.tasks.layout import Core, identity_core, shown_alone
 from wmgym.tasks.real_env import refuse_import
 from wmgym.tasks.registry import lookup
 from wmgym.tasks.space_schema import (

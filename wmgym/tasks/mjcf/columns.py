@@ -17,8 +17,10 @@ from wmgym.tasks.mjcf.mirror import with_left
 from wmgym.tasks.mjcf.orientation import COUNT
 from wmgym.tasks.mjcf.robot import Chain, Robot
 from wmgym.tasks.mjcf.rules import find_remembered
-from wmgym.tasks.mjcf.search import Parts
+from wmgym.tasks.mjcf.search import NOISE, Parts
 from wmgym.tasks.mjcf.shown import Column, Found, Shown
+
+_NEARLY = 0.2  # of the spread of a column
 
 
 def find_shown(
@@ -50,6 +52,7 @@ def find_shown(
     if open_ and parts.orientations:
         for k, column in zip(open_, parts.search(core).columns(obs[:, open_]), strict=True):
             columns[k] = column
+    _add_after_the_first(columns, parts, steps, still)
     if parts.late:
         add_further(columns, of_goals, parts, steps, [])
     if goals := [k for k, column in enumerate(columns) if column.terms is None and still[k]]:
@@ -80,9 +83,24 @@ def find_shown(
     fixed = _fixed(robot, steps) + constant
     shown = _pruned(dim, parts, found, (0.0,) * dim)
     left = with_left(shown, tuple(kept), steps.core, steps.obs)
-    shown = replace(shown, usual=tuple(np.median(left, 0).tolist()))
+    same = tuple(np.flatnonzero(np.ptp(left, axis=0) <= NOISE).tolist())
+    shown = replace(shown, usual=tuple(np.median(left, 0).tolist()), constant=same)
     needless = tuple(i for i in needless if i not in fixed)
     return Found(shown, tuple(kept), tuple(fixed), needless, ruled.rules(kept))
+
+
+def _add_after_the_first(columns: list[Column], parts: Parts, steps: Recorded, still: np.ndarray) -> None:
+    """Add what an env shows of loose bodies from the first step on, and nearly so at a start.
+
+    There it may have drawn a quaternion that is not of unit length, which MuJoCo mends in its first step.
+    """
+    open_ = [k for k, column in enumerate(columns) if column.terms is None and not still[k]]
+    if not open_ or not parts.robot.rotations:
+        return
+    begins = parts.search(steps.core)
+    for k, column in zip(open_, parts.search(steps.next_core).columns(steps.next_obs[:, open_]), strict=True):
+        if column.terms and begins.off(column, steps.obs[:, k]) <= _NEARLY * np.ptp(steps.obs[:, k]):
+            columns[k] = column
 
 
 def _hidden(parts: Parts, core: np.ndarray, columns: list[Column]) -> tuple[int, ...]:
@@ -91,12 +109,12 @@ def _hidden(parts: Parts, core: np.ndarray, columns: list[Column]) -> tuple[int,
     if robot.base is not None or robot.pitch is not None:
         return ()
     shown = _pruned(core.shape[1], parts, columns, ()).numbers
-    moving = np.flatnonzero((core != core[0]).any(0)).tolist()
+    moving = np.flatnonzero(np.ptp(core, axis=0) > NOISE).tolist()
     return tuple(i for i in moving if i not in shown and i not in robot.nowhere)
 
 
 def _fixed(robot: Robot, steps: Recorded) -> list[int]:
-    still = set(np.flatnonzero((steps.next_core == steps.core).all(0)).tolist())
+    still = set(np.flatnonzero(np.abs(steps.next_core - steps.core).max(0) <= NOISE).tolist())
     for at in robot.rotations:
         whole = set(range(at, at + 4))
         if not whole <= still:

@@ -6,7 +6,7 @@ from typing import Any
 
 import mujoco
 
-from wmgym.tasks.layout import Foot, Link
+from wmgym.tasks.geometry import Foot, Link
 from wmgym.tasks.mjcf.robot import Robot
 
 _DIGITS = 6  # of metres: model files hold what programs wrote, such as 0.19999999999999996

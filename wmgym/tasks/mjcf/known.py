@@ -12,7 +12,8 @@ import numpy as np
 
 from wmgym.io.files import read_json
 from wmgym.io.schema import from_json
-from wmgym.tasks.layout import Core, Foot, Geometry
+from wmgym.tasks.geometry import Foot, Geometry
+from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.mirror import Mirror
 from wmgym.tasks.mjcf.robot import Model, Robot
 from wmgym.tasks.mjcf.shown import Column, Shown

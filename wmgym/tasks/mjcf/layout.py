@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from wmgym.io.schema import STRICT
-from wmgym.tasks.layout import Core, Geometry
+from wmgym.tasks.geometry import Geometry
+from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.mirror import Mirror, with_left
 from wmgym.tasks.mjcf.orientation import COUNT
 from wmgym.tasks.mjcf.robot import Robot
@@ -54,7 +55,7 @@ class ModelLayout:
         terms = [i for column in shown.columns for i, _ in column.terms or ()]
         places = [*self.geometry.angles, *self.geometry.fixed, *self.geometry.free, *turns]
         places += [at + 3 for at in self.geometry.quaternions] + [i for i, _, _ in self.joint_limits]
-        places += [i for i, _, _ in self.geometry.stops]
+        places += [*shown.constant, *(i for i, _, _ in self.geometry.stops)]
         if len(self.sizes) != len(PARTS) or physical + len(self.kept) != dim or len(self.names) != dim:
             raise ValueError("sizes and names of its layout do not give the core")
         if (shown.dim, len(shown.usual), len(shown.columns)) != (dim, dim, obs_dim):

@@ -9,8 +9,9 @@ import numpy as np
 
 from wmgym.tasks.layout import Array, arctan2, cos, sin
 from wmgym.tasks.mjcf.constants import as_kind, places
-from wmgym.tasks.mjcf.orientation import COUNT, Told
+from wmgym.tasks.mjcf.orientation import COUNT, Heading
 from wmgym.tasks.mjcf.shown import Shown
+from wmgym.tasks.mjcf.told import Told, ToldHeading
 
 _SOLVED = 1e-6  # a number is determined where the equations give it back to this accuracy
 
@@ -36,9 +37,13 @@ class Mirror:
         self.readouts = list(shown.readouts)
         self.wrapped = [k for k, column in enumerate(columns) if column.wrapped]
         self.classed = [k for k, column in enumerate(columns) if column.classed]
-        clipped = [c for c in columns if not c.classed and (c.low, c.high) != (None, None)]
-        self.low = np.array([-math.inf if c.low is None else c.low for c in columns]) if clipped else None
-        self.high = np.array([math.inf if c.high is None else c.high for c in columns]) if clipped else None
+        starts = [columns[k].turn for k in self.wrapped]
+        self.start, self.span = np.array(starts).reshape(-1, 2).T
+        free = [c.wrapped or c.low is None for c in columns], [c.wrapped or c.high is None for c in columns]
+        clipped = [c for c in columns if not (c.classed or c.wrapped) and (c.low, c.high) != (None, None)]
+        low, high = ([getattr(c, end) for c in columns] for end in ("low", "high"))
+        self.low = np.where(free[0], -math.inf, np.array(low, float)) if clipped else None
+        self.high = np.where(free[1], math.inf, np.array(high, float)) if clipped else None
         self._invert()
 
     def observe(self, state: Array) -> Array:
@@ -59,8 +64,8 @@ class Mirror:
         if self.readouts:
             obs[..., places(self.readouts, like)] = state[..., dim:]
         if self.wrapped:
-            wrapped = places(self.wrapped, like)
-            obs[..., wrapped] = _wrap(obs[..., wrapped])
+            wrapped, start = places(self.wrapped, like), as_kind(self.start, like)
+            obs[..., wrapped] = (obs[..., wrapped] - start) % as_kind(self.span, like) + start
         if self.low is not None and self.high is not None:
             obs = obs.clip(as_kind(self.low, like), as_kind(self.high, like))
         if self.classed:
@@ -85,7 +90,7 @@ class Mirror:
                 angle = angle @ as_kind(self.solve, obs)
             state[..., places(self.solved, obs)] = angle
         for told, unknown in self.told:
-            for i, number in told.numbers(obs).items():
+            for i, number in told.numbers(obs, state).items():
                 if i in unknown:
                     state[..., i] = number
         if self.left:
@@ -107,7 +112,7 @@ class Mirror:
             k
             for k, column in enumerate(shown.columns)
             if column.terms and all(i < dim for i, _ in column.terms)
-            if not column.wrapped or [abs(factor) for _, factor in column.terms] == [1.0]
+            if not column.wrapped or len(column.terms) == 1
         ]
         equations = self.copied[:, lines].T  # (lines, dim)
         inverse = np.linalg.pinv(equations) if lines else np.zeros((dim, 0))
@@ -120,6 +125,7 @@ class Mirror:
         self.rest = np.zeros(dim + len(self.readouts))
         self.rest[:dim] = np.where(found, -inverse @ self.offset[lines], np.array(shown.usual))
         self._invert_angles(found)
+        found[list(shown.constant)] = True
         self._invert_orientations(found)
         self._invert_left(found)
         self.hidden = tuple(int(k) for k in np.flatnonzero(~found))
@@ -154,19 +160,29 @@ class Mirror:
 
     def _invert_orientations(self, found: np.ndarray) -> None:
         """Marks what columns that each show one number of an orientation give; others are guessed."""
-        shown, self.told = self.shown, list[tuple[Told, set[int]]]()
+        shown, self.told = self.shown, list[tuple[Told | ToldHeading, set[int]]]()
         for at, orientation in enumerate(shown.orientations):
             first = shown.first_oriented + COUNT * at
             alone = {
                 column.terms[0][0] - first: (k, column.terms[0][1], column.offset)
                 for k, column in enumerate(shown.columns)
-                if column.terms and len(column.terms) == 1 and column.low is None and column.high is None
+                if column.terms and len(column.terms) == 1
+                if column.wrapped or (column.low is None and column.high is None)
                 if first <= column.terms[0][0] < first + COUNT
             }
-            told, own = Told(orientation, alone), range(orientation.at, orientation.at + 4)
-            if told.anything and not orientation.ago and not found[own].all():
-                self.told.append((told, {int(i) for i in np.flatnonzero(~found)}))
-                found[list(told.known(anyway=shown.hides_heading(orientation.at)))] = True
+            if orientation.ago:
+                continue
+            if isinstance(orientation, Heading):
+                seen: Told | ToldHeading = ToldHeading(orientation, alone)
+                known = seen.known() if found[orientation.at] else set()
+            else:
+                own = range(orientation.at, orientation.at + 4)
+                level = {own[1], own[2]} <= {*shown.constant} and not any(shown.usual[i] for i in own[1:3])
+                seen = Told(orientation, alone, bool(found[own].all()), level)
+                known = seen.known(anyway=shown.hides_heading(orientation.at)) if seen.anything else None
+            if known is not None:
+                self.told.append((seen, {int(i) for i in np.flatnonzero(~found)}))
+                found[list(known)] = True
 
     def _invert_left(self, found: np.ndarray) -> None:
         """Marks numbers that are all that is unknown of a column beside sines and cosines."""

@@ -47,6 +47,7 @@ def describe(model: Any) -> Robot:
         vectors=_vectors(joints),
         **root,
         sums=_sums(model, joints),
+        headings=_headings(model, joints),
     )
 
 
@@ -191,6 +192,24 @@ def _bound(model: Any) -> set[int]:
         if int(model.actuator_trntype[i]) == int(mujoco.mjtTrn.mjTRN_JOINT) and model.actuator_biasprm[i, 1]
     }
     return _counted(model) | driven
+
+
+def _headings(model: Any, joints: list[_Joint]) -> tuple[tuple[int, int, int, tuple[int, int]], ...]:
+    """Bodies on two slides at right angles and a hinge about the axis that is across both."""
+    found = []
+    for body in dict.fromkeys(joint.body for joint in joints):
+        own = [joint for joint in joints if joint.body == body]
+        slides = [joint for joint in own if joint.kind == SLIDE]
+        for hinge in (joint for joint in own if joint.kind == HINGE):
+            across = [j for j in slides if abs(model.jnt_axis[j.index] @ model.jnt_axis[hinge.index]) < 1e-9]
+            before = own.index(hinge) > max((own.index(joint) for joint in across), default=0)
+            if len(across) == 2 and before:
+                first, second = (model.jnt_axis[joint.index] for joint in across)
+                sense = float(np.cross(first, second) @ model.jnt_axis[hinge.index])
+                if abs(abs(sense) - 1) < 1e-9:
+                    turn = across[0].dof, across[1].dof
+                    found.append((hinge.at, hinge.dof, round(sense), turn))
+    return tuple(found)
 
 
 def _sums(model: Any, joints: list[_Joint]) -> tuple[Chain, ...]:

@@ -7,7 +7,7 @@ velocity as they are in its own frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wmgym.io.schema import STRICT
@@ -23,7 +23,9 @@ TWIST_ANGLE = 19
 LOCAL = range(20, 23)  # linear velocity in the body's frame
 SPIN = range(23, 26)  # angular velocity in world axes
 LEVEL = range(26, 28)  # linear velocity along and across the heading
-COUNT = 28
+QUATERNION = range(28, 32)  # as it was a moment ago
+POSITIVE = range(32, 36)  # the quaternion whose w is not below 0
+COUNT = 36
 
 ANGLES = (*EULER, *OTHER_EULER, TWIST_ANGLE)
 LINEAR = (*MATRIX, *LOCAL, *SPIN)
@@ -70,15 +72,16 @@ class Orientation:
 
     def number(self, core: Array) -> Callable[[int], Array]:
         """A function that gives one of the numbers of cores ``(..., dim)``: ``(...)``."""
-        matrix = _matrix(self._quaternion(core))
         first = self.velocity or 0
         moving, turning = (tuple(core[..., at + k] for k in range(3)) for at in (first, self.spin))
+        quaternion = self._quaternion(core)
+        matrix = matrix_of(quaternion)
 
         def yaw() -> Array:
             return arctan2(matrix(3), matrix(0))
 
         def twist() -> Array:
-            w, _, _, z = self._quaternion(core)
+            w, _, _, z = quaternion
             return arctan2(2 * w * z, w * w - z * z)
 
         def upright() -> Array:
@@ -105,8 +108,11 @@ class Orientation:
                 return sum(matrix(3 * i + k - LOCAL[0]) * moving[i] for i in range(3))
             if k in SPIN:
                 return sum(matrix(3 * (k - SPIN[0]) + i) * turning[i] for i in range(3))
-            along, across = (cos(yaw()), sin(yaw())), (-sin(yaw()), cos(yaw()))
-            return sum(a * v for a, v in zip((along, across)[k - LEVEL[0]], moving, strict=False))
+            if k in QUATERNION:
+                return quaternion[k - QUATERNION[0]]
+            if k in POSITIVE:
+                return quaternion[k - POSITIVE[0]] * (1 - 2 * (quaternion[0] < 0))
+            return along(yaw(), moving)[k - LEVEL[0]]
 
         return number
 
@@ -123,13 +129,57 @@ class Orientation:
         return multiplied(quaternion, (cosine, *(each * ratio for each in half)))
 
 
-def orientations(robot: Robot, ago: float = 0.0) -> tuple[Orientation, ...]:
-    """Those of all bodies that are loose or hang on a ball joint."""
-    found = []
+@dataclass(frozen=True)
+class Heading:
+    """Where a core holds the heading of a body that slides and turns in a plane.
+
+    Attributes:
+        at: its angle.
+        spin: the angular velocity.
+        sense: 1 where it turns the first slide's axis towards the second's, else -1.
+        velocity: those along the two slides.
+        ago: seconds before the state; velocities are the state's.
+    """
+
+    __pydantic_config__ = STRICT
+
+    at: int
+    spin: int
+    sense: int
+    velocity: tuple[int, int]
+    ago: float = 0.0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which of ``COUNT`` it has: the velocity along and across it."""
+        return tuple(LEVEL)
+
+    def takes(self, number: int) -> set[int]:
+        """Core dimensions that a number is made of."""
+        return {self.at, *self.velocity}
+
+    def fits(self, dim: int) -> bool:
+        """Whether a core of so many dimensions has all of it."""
+        return all(0 <= i < dim for i in (self.at, self.spin, *self.velocity))
+
+    def number(self, core: Array) -> Callable[[int], Array]:
+        """A function that gives one of the numbers of cores ``(..., dim)``: ``(...)``."""
+        velocity = tuple(core[..., i] for i in self.velocity)
+        return lambda k: along(self.angle(core), velocity)[k - LEVEL[0]]
+
+    def angle(self, core: Array) -> Array:
+        """By which the first slide's axis has turned towards the second's."""
+        return self.sense * (core[..., self.at] - self.ago * core[..., self.spin])
+
+
+def orientations(robot: Robot, ago: float = 0.0) -> tuple[Orientation | Heading, ...]:
+    """Those of all bodies that are loose, hang on a ball joint, or slide and turn in a plane."""
+    found: list[Orientation | Heading] = []
     for before, at in enumerate(sorted(at for at in robot.rotations if at < robot.sizes[0])):
         spin = robot.sizes[0] + at - before
         free = tuple(range(at - 3, at)) in robot.vectors
         found.append(Orientation(at, spin, spin - 3 if free else None, ago))
+    found += [Heading(*each, ago=ago) for each in robot.headings]
     return tuple(found)
 
 
@@ -145,110 +195,6 @@ def without_heading(numbers: set[int]) -> bool:
     return numbers <= _WITHOUT_HEADING
 
 
-class Told:
-    """What an observation tells of an orientation: the way back from columns that show one number each."""
-
-    def __init__(self, orientation: Orientation, shown: Mapping[int, tuple[int, float, float]]) -> None:
-        """Take by number ``(column, factor, offset)``."""
-        self.orientation, self.shown = orientation, dict(shown)
-        self.whole = self._entries()
-        self.tilt = {6, 7, 8} <= self.whole or {*EULER[:2]} <= set(shown)
-        pair, angle = {*HEADING} <= set(shown), EULER[2] in shown
-        self.yaw = pair or angle or {0, 3} <= self.whole
-        self.twist = not self.yaw and ({*TWIST} <= set(shown) or TWIST_ANGLE in shown)
-        self.other = {*OTHER_EULER} <= set(shown)
-        moving = (LOCAL, LEVEL) if orientation.velocity is not None else ()
-        self.moving = next((each for each in moving if set(each[:2]) <= set(shown)), None)
-        self.local = self.moving is LOCAL and {*LOCAL} <= set(shown)
-        self.spin = {*SPIN} <= set(shown)
-
-    @property
-    def anything(self) -> bool:
-        """Whether that is more than nothing."""
-        return self.tilt or self.yaw or self.twist or self.other
-
-    def known(self, anyway: bool = False) -> set[int]:
-        """Core dimensions that are determined; with ``anyway`` but for the heading where none is shown."""
-        if not (self.other or (self.tilt and (anyway or self.yaw or self.twist))):
-            return set()
-        found = set(range(self.orientation.at, self.orientation.at + 4))
-        for told, first in ((self.local, self.orientation.velocity), (self.spin, self.orientation.spin)):
-            found |= set(range(first, first + 3)) if told and first is not None else set()
-        return found
-
-    def numbers(self, obs: Array) -> dict[int, Array]:
-        """Core dimensions ``(...)`` by their place; no tilt or heading where none is shown."""
-        entry, value = self._entry(obs), self._value(obs)
-        zero = obs[..., 0] * 0
-        if self.other:
-            roll, pitch, yaw = (_about(k, value(OTHER_EULER[k])) for k in range(3))
-            quaternion = multiplied(multiplied(roll, pitch), yaw)
-        else:
-            roll = pitch = yaw = zero
-            if self.tilt and {*EULER[:2]} <= set(self.shown):
-                roll, pitch = value(EULER[0]), value(EULER[1])
-            elif self.tilt:
-                roll = arctan2(entry(7), entry(8))
-                pitch = arctan2(-entry(6), sin(roll) * entry(7) + cos(roll) * entry(8))
-            if EULER[2] in self.shown:
-                yaw = value(EULER[2])
-            elif {*HEADING} <= set(self.shown):
-                yaw = arctan2(value(HEADING[1]), value(HEADING[0]))
-            elif self.yaw:
-                yaw = arctan2(entry(3), entry(0))
-            quaternion = multiplied(_about(1, pitch), _about(0, roll))
-            if self.twist:
-                angle = TWIST_ANGLE in self.shown
-                twist = value(TWIST_ANGLE) if angle else arctan2(value(TWIST[1]), value(TWIST[0]))
-                yaw = twist - 2 * arctan2(quaternion[3], quaternion[0])
-            quaternion = multiplied(_about(2, yaw), quaternion)
-        found, matrix = dict(enumerate(quaternion, self.orientation.at)), _matrix(quaternion)
-        if self.moving is not None and self.orientation.velocity is not None:
-            frame = matrix if self.moving is LOCAL else _matrix(_about(2, yaw))
-            own = [value(k) if k in self.shown else zero for k in range(self.moving[0], self.moving[0] + 3)]
-            for i in range(3 if self.moving is LOCAL else 2):
-                found[self.orientation.velocity + i] = sum(frame(3 * i + k) * own[k] for k in range(3))
-        if self.spin:
-            spin = [value(k) for k in SPIN]
-            for i in range(3):
-                found[self.orientation.spin + i] = sum(matrix(3 * k + i) * spin[k] for k in range(3))
-        return found
-
-    def _value(self, obs: Array) -> Callable[[int], Array]:
-        def value(number: int) -> Array:
-            column, factor, offset = self.shown[number]
-            return (obs[..., column] - offset) / factor
-
-        return value
-
-    def _entries(self) -> set[int]:
-        """Entries of the matrix that are shown or follow, since two rows or columns give the third."""
-        whole = {k for k in MATRIX if k in self.shown}
-        self.crossed: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
-        for third in range(3):
-            a, b = (third + 1) % 3, (third + 2) % 3
-            for across, along in ((3, 1), (1, 3)):  # rows, then columns
-                lines = [[line * across + k * along for k in range(3)] for line in (a, b)]
-                if not all(k in self.shown for line in lines for k in line):
-                    continue
-                for k in range(3):
-                    i, j = (k + 1) % 3, (k + 2) % 3
-                    one, other = lines
-                    self.crossed[third * across + k * along] = (one[i], other[j]), (one[j], other[i])
-        return whole | set(self.crossed)
-
-    def _entry(self, obs: Array) -> Callable[[int], Array]:
-        value = self._value(obs)
-
-        def entry(k: int) -> Array:
-            if k in self.shown:
-                return value(k)
-            (a, b), (c, d) = self.crossed[k]
-            return value(a) * value(b) - value(c) * value(d)
-
-        return entry
-
-
 def multiplied(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
     """Product of two quaternions, by components."""
     (w, x, y, z), (v, p, q, r) = a, b
@@ -260,14 +206,22 @@ def multiplied(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
     )
 
 
-def _about(axis: int, angle: Array) -> tuple[Array, ...]:
+def along(heading: Array, velocity: tuple[Array, ...]) -> tuple[Array, Array]:
+    """Velocities along and across a heading, of those along two axes."""
+    c, s = cos(heading), sin(heading)
+    return c * velocity[0] + s * velocity[1], c * velocity[1] - s * velocity[0]
+
+
+def about(axis: int, angle: Array) -> tuple[Array, ...]:
+    """The quaternion of a turn about an axis, of which 2 is the vertical one."""
     zero = angle * 0
     parts = [cos(angle / 2), zero, zero, zero]
     parts[1 + axis] = sin(angle / 2)
     return tuple(parts)
 
 
-def _matrix(quaternion: tuple[Array, ...]) -> Callable[[int], Array]:
+def matrix_of(quaternion: tuple[Array, ...]) -> Callable[[int], Array]:
+    """A function that gives an entry of the rotation matrix, row by row; of quaternions of any length."""
     w, x, y, z = quaternion
     scale = 2 / (w * w + x * x + y * y + z * z)
     entries: tuple[Callable[[], Array], ...] = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from wmgym.io.schema import STRICT
-from wmgym.tasks.layout import Foot
+from wmgym.tasks.geometry import Foot
 
 Chain: TypeAlias = tuple[tuple[int, float], ...]
 """A sum of numbers of the physical state, ``(number, factor)``."""
@@ -30,6 +30,8 @@ class Robot:
         vectors: components of one quantity of a loose body or a ball: its place, velocity, angular velocity.
         nowhere: places along which the world looks the same everywhere.
         sums: chains of hinges about one axis, ``(number, sign)``: the angle of a part against the world.
+        headings: of bodies that slide and turn in a plane, angle, angular velocity, the sense in which it
+            turns the first slide's axis towards the second's, and the velocities along these.
     """
 
     __pydantic_config__ = STRICT
@@ -47,6 +49,7 @@ class Robot:
     vectors: tuple[tuple[int, ...], ...]
     nowhere: tuple[int, ...]
     sums: tuple[Chain, ...]
+    headings: tuple[tuple[int, int, int, tuple[int, int]], ...] = ()
 
     @property
     def units(self) -> tuple[str, ...]:

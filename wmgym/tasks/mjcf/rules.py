@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wmgym.tasks.layout import Rule
+from wmgym.tasks.geometry import Rule
 from wmgym.tasks.mjcf.memory import Recorded
 from wmgym.tasks.mjcf.search import Linear
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wmgym.tasks.mjcf.orientation import ANGLES, COUNT, LINEAR, Orientation, orientations
+from wmgym.tasks.mjcf.orientation import ANGLES, COUNT, LINEAR, Heading, Orientation, orientations
 from wmgym.tasks.mjcf.robot import Chain, Robot
 from wmgym.tasks.mjcf.shown import Column
 
@@ -15,6 +15,8 @@ EXACT = 2e-6  # largest error relative to the column's largest value; float32 ro
 _ROWS = 4_000  # that a search looks at; all are checked
 _TERMS = 8  # a sum of more is no formula but a coincidence
 _STILL = 1e-9  # of numbers of the size of 1
+NOISE = 1e-10  # of what only rounding moves, such as the spin of a body about an axis that nothing turns
+_TURNS = 2 * np.pi, 360.0, 1.0, 2.0  # in radians, degrees, turns and half turns
 _LIKELY = 6  # candidates that are tried for each column
 
 
@@ -43,7 +45,7 @@ class Linear:
         self.some = np.linspace(0, len(values) - 1, min(len(values), _ROWS)).astype(np.int64)
         seen = self.values[self.some]
         candidates = np.array(self.numbers, np.int64)
-        self.moving = candidates[seen[:, candidates].std(0) > 1e-12]
+        self.moving = candidates[np.ptp(seen[:, candidates], axis=0) > NOISE]
 
     def columns(self, obs: np.ndarray) -> list[Column]:
         """What each column of ``obs`` ``(n, obs_dim)`` is; without terms where no function was found."""
@@ -55,7 +57,7 @@ class Linear:
         return [column or Column() for column in found]
 
     def _single(self, y: np.ndarray) -> Column | None:
-        if (y == y[0]).all():
+        if np.ptp(y) <= NOISE:
             return Column(terms=(), offset=float(y[0]))
         if (column := self._line(y, np.ones(len(y), bool))) is not None:
             return column
@@ -68,11 +70,29 @@ class Linear:
             column = self._line(y, inside)
             if column is not None and self.holds(clipped := replace(column, **ends), y):  # type: ignore[arg-type]
                 return clipped
-        for i in self.circle:
-            for sign in (1.0, -1.0):
-                wrapped = Column(terms=((i, sign),), wrapped=True)
-                if -np.pi - 1e-6 <= low and high <= np.pi + 1e-6 and self.holds(wrapped, y):
-                    return wrapped
+        return self._wrapped(y)
+
+    def _wrapped(self, y: np.ndarray) -> Column | None:
+        """An angle within a full turn, in some unit, counted from some heading."""
+        low, high = float(y.min()), float(y.max())
+        some = self.some
+        for turn in _TURNS:
+            for start in (-turn / 2, 0.0):
+                if not start - 1e-6 * turn <= low <= high <= start + turn * (1 + 1e-6):
+                    continue
+                for i in self.circle:
+                    for factor in (turn / (2 * np.pi), -turn / (2 * np.pi)):
+                        left = (y[some] - factor * self.values[some, i]) % turn
+                        apart = (left - left[0] + turn / 2) % turn - turn / 2
+                        if np.abs(apart).max() > 10 * EXACT * turn:
+                            continue
+                        offset = _plain(float((left[0] + np.median(apart)) % turn), y)
+                        plain = turn == _TURNS[0] and start and not offset % turn
+                        column = Column(((i, factor),), offset, start, start + turn, wrapped=True)
+                        if plain:
+                            column = Column(((i, factor),), wrapped=True)
+                        if self.holds(column, y):
+                            return column
         return None
 
     def _line(self, y: np.ndarray, rows: np.ndarray) -> Column | None:
@@ -146,8 +166,9 @@ class Linear:
         for i, factor in column.terms or ():
             said += factor * self.values[:, i]
         if column.wrapped:
-            off = np.abs(said - y)[rows] % (2 * np.pi)
-            return float(np.minimum(off, 2 * np.pi - off).max())
+            turn = column.turn[1]
+            off = np.abs(said - y)[rows] % turn
+            return float(np.minimum(off, turn - off).max())
         said = np.clip(said, column.low, column.high) if (column.low, column.high) != (None, None) else said
         return float(np.abs(said - y)[rows].max())
 
@@ -171,7 +192,7 @@ class Search(Linear):
                 values[start + k] = number(k)
             numbers += [start + k for k in orientation.numbers]
             summed |= {start + k for k in parts.moving[at]}
-            circle += [start + k for k in ANGLES]
+            circle += [start + k for k in ANGLES if k in orientation.numbers]
         super().__init__(np.stack(values, 1), numbers, summed, circle)
 
 
@@ -190,7 +211,7 @@ class Parts:
 
     robot: Robot
     sums: tuple[Chain, ...]
-    orientations: tuple[Orientation, ...]
+    orientations: tuple[Orientation | Heading, ...]
     moving: tuple[frozenset[int], ...]
     late: bool
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from wmgym.tasks.layout import Rule
-from wmgym.tasks.mjcf.orientation import COUNT, Orientation, without_heading
+from wmgym.tasks.geometry import Rule
+from wmgym.tasks.mjcf.orientation import COUNT, Heading, Orientation, without_heading
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Column:
         offset: added.
         low: smallest value, where the column is clipped.
         high: likewise the largest.
-        wrapped: an angle in [-pi, pi).
+        wrapped: an angle within a full turn, from ``low`` to ``high``; in [-pi, pi) where these are None.
         classed: a readout of two values, ``low`` and ``high``.
     """
 
@@ -28,6 +29,13 @@ class Column:
     high: float | None = None
     wrapped: bool = False
     classed: bool = False
+
+    @property
+    def turn(self) -> tuple[float, float]:
+        """Where the interval of a wrapped column begins, and how long it is."""
+        if self.low is None or self.high is None:
+            return -math.pi, 2 * math.pi
+        return self.low, self.high - self.low
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,15 @@ class Shown:
         columns: one for each number of the observation.
         usual: core ``(dim,)`` that stands for what the observation hides.
         orientations: of bodies of which columns take the heading, the tilt or velocities as these feel them.
+        constant: core dimensions that have their usual value in all data.
     """
 
     dim: int
     angles: tuple[tuple[tuple[int, float], ...], ...]
     columns: tuple[Column, ...]
     usual: tuple[float, ...]
-    orientations: tuple[Orientation, ...] = ()
+    orientations: tuple[Orientation | Heading, ...] = ()
+    constant: tuple[int, ...] = ()
 
     @property
     def readouts(self) -> tuple[int, ...]:
