@@ -71,7 +71,8 @@ class Told:
         found = set(range(self.orientation.at, self.orientation.at + 4))
         for told, first in ((self.local, self.orientation.velocity), (self.spin, self.orientation.spin)):
             found |= set(range(first, first + 3)) if told and first is not None else set()
-        if self.moving is LEVEL and self.orientation.velocity is not None:
+        level = self.moving is LEVEL or (self.moving is LOCAL and self.level)
+        if level and self.orientation.velocity is not None:
             found |= {self.orientation.velocity, self.orientation.velocity + 1}
         return found
 
