@@ -40,9 +40,10 @@ class Imagination:
             ``DisagreementPenalty``. Needs a calibrated world.
         averaging_rate: how fast the averaged actor follows the one that learns; at first faster: it averages
             over the last tenth of the updates.
-        choice_episodes: imagined episodes of each actor that are compared; the best one acts
-            deterministically.
+        choice_episodes: imagined episodes of each actor that are compared; the averaged one acts
+            deterministically unless another is worth more.
         choice_steps: where these are cut.
+        choice_margin: by which share of the averaged actor's worth another one's must be above it.
     """
 
     __pydantic_config__ = STRICT
@@ -61,6 +62,7 @@ class Imagination:
     averaging_rate: Share = 1e-3
     choice_episodes: _Number = 64
     choice_steps: _Number = 500
+    choice_margin: Amount = 0.1
 
 
 @dataclass(frozen=True)

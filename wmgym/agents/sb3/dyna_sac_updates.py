@@ -134,9 +134,11 @@ class ImaginedUpdates(SAC):
 
     @torch.no_grad()
     def _choose_actor(self, before: int) -> None:
-        """Take the actor that is worth most in the world, of the one chosen so far and both of now.
+        """Take the averaged actor, or where it is worth much less in the world the best one.
 
-        After every so many updates, of which there were ``before`` at the last call, and at the end.
+        That is of the one chosen so far and the two of now, after every so many updates, of which there were
+        ``before`` at the last call, and at the end. A few per cent decide nothing: of HalfCheetah the actor
+        that imagined episodes had 3 % faster was the one that fell on its back in real ones.
         Whole episodes show what the short rollouts of updates do not, a fall after a hundred steps say. All
         start from the same first states of real episodes, by the same members and with the noise that these
         state: who runs fastest may be who falls at the smallest error. They are cut before the env's time
@@ -178,8 +180,10 @@ class ImaginedUpdates(SAC):
         worth = torch.minimum(
             *(paid / steps * _expected_length(count / steps, limit) for count in (ended, ended + lost))
         )
-        policy.chosen_actor.load_state_dict(actors[int(worth.argmax())].state_dict())
-        self.logger.record("world/imagined_return", float(worth.max()))
+        averaged, best = worth[1], int(worth.argmax())
+        best = best if worth[best] > averaged + config.choice_margin * averaged.abs() else 1
+        policy.chosen_actor.load_state_dict(actors[best].state_dict())
+        self.logger.record("world/imagined_return", float(worth[best]))
 
     # Updates
 
