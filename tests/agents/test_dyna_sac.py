@@ -494,6 +494,9 @@ def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_
     assert torch.equal(torch.get_rng_state(), common)
     policy.averaged_actor.mu.bias.data.fill_(10.0)  # goes on, and nobody is asked yet
     assert model.predict(obs, deterministic=True)[0] == pytest.approx(0.0, abs=1e-6)
+    model.imagination = replace(model.imagination, choice_margin=1e6)  # nobody is worth so much more
+    model._choose_actor(0)
+    assert model.predict(obs, deterministic=True)[0] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_of_a_file_without_a_chosen_actor_the_averaged_one_acts() -> None:

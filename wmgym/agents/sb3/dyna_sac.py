@@ -59,7 +59,7 @@ class DynaSAC(ResumableSAC):
     Every other real episode is driven by deterministic actions, as the policy will be used, with noise only
     in states of low value, from which many rollouts start too: they show where the policy fails and how to
     recover. A rollout ends where the ensemble's members disagree. ``predict(deterministic=True)`` is of the
-    actor that did best in whole imagined episodes, every 250 updates and at the end.
+    mean of its weights, or of another actor that is worth a tenth more in whole imagined episodes.
 
     Rewards and terminations that the task knows in code are used, others are learned; no gradient passes
     through a learned termination, which only ends imagined episodes. Nothing that follows an episode's end or
