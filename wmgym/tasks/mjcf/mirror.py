@@ -27,9 +27,10 @@ class Mirror:
         whole = _matrix(rows, [column.terms or () for column in columns])
         self.copied, self.sine = whole[:dim], whole[dim : dim + turns]
         self.cosine = whole[dim + turns : shown.first_oriented]
+        first = shown.first_oriented
         self.oriented = [
-            (shown.orientations[at], k, whole[shown.first_oriented + COUNT * at + k])
-            for at, k in sorted(shown.oriented)
+            (turned, [(k, whole[first + COUNT * at + k]) for of, k in sorted(shown.oriented) if of == at])
+            for at, turned in enumerate(shown.orientations)
         ]
         self.offset = np.array([column.offset for column in columns])
         self.source, self.factor = np.abs(self.copied).argmax(0), self.copied.sum(0)
@@ -59,8 +60,10 @@ class Mirror:
         if self.shown.angles:
             angle = core @ as_kind(self.turn, like)
             obs = obs + sin(angle) @ as_kind(self.sine, like) + cos(angle) @ as_kind(self.cosine, like)
-        for orientation, k, factors in self.oriented:
-            obs = obs + orientation.number(core)(k)[..., None] * as_kind(factors, like)
+        for orientation, wanted in self.oriented:
+            number = orientation.number(core)
+            for k, factors in wanted:
+                obs = obs + number(k)[..., None] * as_kind(factors, like)
         if self.readouts:
             obs[..., places(self.readouts, like)] = state[..., dim:]
         if self.wrapped:
