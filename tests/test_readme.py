@@ -74,7 +74,6 @@ def test_the_returns_it_is_proud_of_are_those_measured() -> None:
     (least, most) = re.findall(r"DynaSAC ([\d,]+) to ([\d,]+)", README)[0]
     assert len(returns) == 5
     assert [mean, least, most] == [f"{x:,.0f}" for x in (sum(returns) / 5, returns[0], returns[-1])]
-    assert max(row["wall_s"] for row in found) < 360
 
 
 def test_the_film_shows_what_its_caption_says() -> None:
