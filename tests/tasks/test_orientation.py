@@ -14,7 +14,9 @@ from scipy.spatial.transform import Rotation
 
 import wmgym
 from wmgym.tasks.mjcf import orientation as numbers
+from wmgym.tasks.mjcf.mirror import Mirror
 from wmgym.tasks.mjcf.orientation import Orientation
+from wmgym.tasks.mjcf.shown import Column, Shown
 from wmgym.tasks.mjcf.told import Told
 
 STATE = Orientation(at=0, spin=7, velocity=4)
@@ -310,6 +312,17 @@ def test_a_body_in_a_plane_feels_its_velocity_and_a_spin_of_rounding_is_none(sen
     assert not any(
         env.step(env.action_space.sample())[4].get("diverged", np.zeros(8)).any() for _ in range(3)
     )
+
+
+def test_a_velocity_along_a_heading_that_nothing_shows_tells_no_velocity() -> None:
+    angle, velocity = 0, (1, 2)
+    heading = numbers.Heading(angle, 3, 1, velocity)
+    ahead = 4 + numbers.LEVEL[0]  # behind the four numbers of the core, of which no angle is taken
+    for terms in (((ahead, 1.0),),), (((ahead, 1.0),), ((ahead + 1, 1.0),)):
+        columns = tuple(Column(each) for each in terms)
+        mirror = Mirror(Shown(4, (), columns, (0.5, 0.0, 0.0, 0.0), (heading,)))
+        assert mirror.hidden == (0, 1, 2, 3)
+        np.testing.assert_array_equal(mirror.from_obs(np.ones((2, len(columns)))), [[0.5, 0, 0, 0]] * 2)
 
 
 def test_a_start_that_cannot_be_is_refused() -> None:

@@ -16,7 +16,7 @@ from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.tasks import actions
 from wmgym.tasks.layout import Core
 from wmgym.tasks.mjcf.mirror import Mirror
-from wmgym.tasks.mjcf.orientation import COUNT, unit
+from wmgym.tasks.mjcf.orientation import unit
 from wmgym.tasks.mjcf.shown import Column, Shown
 
 STARTS = 16
@@ -109,7 +109,7 @@ def _unit(column: Column, shown: Shown, state: list[str]) -> str | None:
     units = set()
     for i, _ in column.terms:
         if i >= shown.first_oriented:
-            units.add(unit((i - shown.first_oriented) % COUNT))
+            units.add(unit(shown.of_orientation(i)[1]))
         else:
             units.add(state[i] if i < shown.dim else "1")
     return units.pop() if len(units) == 1 else "unknown"

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from wmgym.data.transitions import Transitions
 from wmgym.io.progress import track
-from wmgym.models.batching import one_hot
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.muon import Muon
@@ -196,11 +195,7 @@ def _optimizers(model: EnsembleMLP, config: FitConfig, rate: float) -> list[torc
 
 def encoded_actions(train: Transitions) -> Tensor:
     """Actions as the dynamics take them: ``(n, action_dim)`` floats, clipped or one-hot."""
-    task = train.task
-    if actions.whole(task.action_space):
-        return one_hot(task.action_space, torch.tensor(train.action))
-    low, high = (side.reshape(-1) for side in (task.action_space.low, task.action_space.high))  # type: ignore[union-attr]
-    return torch.tensor(np.clip(train.action, low, high), dtype=torch.float32)
+    return torch.tensor(actions.seen(train.task.action_space, train.action), dtype=torch.float32)
 
 
 def safe_std(values: Tensor) -> Tensor:

@@ -106,9 +106,11 @@ def seen(space: spaces.Space[Any], stored: np.ndarray) -> np.ndarray:
     if isinstance(space, spaces.Box):
         flat = stored.reshape(len(stored), -1).astype(np.float64)
         return np.asarray(np.clip(flat, space.low.reshape(-1), space.high.reshape(-1)))
-    parts = stored.reshape(len(stored), -1)
-    every = choices(space).reshape(-1)
-    return np.concatenate([np.eye(int(n))[part] for n, part in zip(every, parts.T, strict=True)], 1)
+    counts = choices(space).reshape(-1)
+    found = np.zeros((len(stored), int(counts.sum())))
+    chosen = stored.reshape(len(stored), -1) + np.cumsum([0, *counts[:-1]])
+    np.put_along_axis(found, chosen, 1.0, 1)
+    return found
 
 
 def outside(space: spaces.Space[Any], counted: np.ndarray) -> np.ndarray:

@@ -40,11 +40,10 @@ class Mirror:
         self.classed = [k for k, column in enumerate(columns) if column.classed]
         starts = [columns[k].turn for k in self.wrapped]
         self.start, self.span = np.array(starts).reshape(-1, 2).T
-        free = [c.wrapped or c.low is None for c in columns], [c.wrapped or c.high is None for c in columns]
-        clipped = [c for c in columns if not (c.classed or c.wrapped) and (c.low, c.high) != (None, None)]
-        low, high = ([getattr(c, end) for c in columns] for end in ("low", "high"))
-        self.low = np.where(free[0], -math.inf, np.array(low, float)) if clipped else None
-        self.high = np.where(free[1], math.inf, np.array(high, float)) if clipped else None
+        ends = [(None, None) if c.wrapped else (c.low, c.high) for c in columns]
+        clipped = any(end != (None, None) and not c.classed for c, end in zip(columns, ends, strict=True))
+        self.low = np.array([-math.inf if low is None else low for low, _ in ends]) if clipped else None
+        self.high = np.array([math.inf if high is None else high for _, high in ends]) if clipped else None
         self._invert()
 
     def observe(self, state: Array) -> Array:
@@ -177,7 +176,7 @@ class Mirror:
                 continue
             if isinstance(orientation, Heading):
                 seen: Told | ToldHeading = ToldHeading(orientation, alone)
-                known = seen.known() if found[orientation.at] else set()
+                known = seen.known() if found[orientation.at] else None
             else:
                 own = range(orientation.at, orientation.at + 4)
                 level = {own[1], own[2]} <= {*shown.constant} and not any(shown.usual[i] for i in own[1:3])
@@ -200,7 +199,7 @@ class Mirror:
             taken = {i for i in terms if i < dim}
             for i in terms:
                 if i >= shown.first_oriented:
-                    at, number = divmod(i - shown.first_oriented, COUNT)
+                    at, number = shown.of_orientation(i)
                     taken |= shown.orientations[at].takes(number)
                 elif i >= dim:
                     taken |= {turned for turned, _ in shown.angles[(i - dim) % len(shown.angles)]}

@@ -81,9 +81,12 @@ class Shown:
     @property
     def oriented(self) -> set[tuple[int, int]]:
         """Orientations and which of their numbers columns take."""
-        first = self.first_oriented
         every = {i for column in self.columns for i, _ in column.terms or ()}
-        return {divmod(i - first, COUNT) for i in every if i >= first}
+        return {self.of_orientation(i) for i in every if i >= self.first_oriented}
+
+    def of_orientation(self, i: int) -> tuple[int, int]:
+        """The orientation that a number from ``first_oriented`` on is of, and which of its numbers it is."""
+        return divmod(i - self.first_oriented, COUNT)
 
     def hides_heading(self, at: int) -> bool:
         """Whether nothing shows which way the body with the quaternion at ``at`` heads."""
