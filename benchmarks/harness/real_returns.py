@@ -52,7 +52,7 @@ def real(env_id: str, name: str, episodes: int) -> Returns:
     def make() -> Returns:
         task, policy, parts = wmgym.make_task(env_id), everyone(env_id)[name], []
         for first in range(0, episodes, BATCH):
-            parts.append(_play(task, policy, _seeds(SEED, range(first, min(first + BATCH, episodes)))))
+            parts.append(_play(task, policy, reset_seeds(SEED, range(first, min(first + BATCH, episodes)))))
         return _joined(parts)
 
     return _once(f"{env_id}/{name}/real-{episodes}", make)
@@ -65,7 +65,7 @@ def perturbed(env_id: str, name: str, episodes: int) -> Returns:
         task, policy = wmgym.make_task(env_id), everyone(env_id)[name]
         bounds = wmgym.load(env_id).calibration
         assert bounds is not None
-        return _play(task, policy, _seeds(SEED, range(episodes)), 1e-3 * bounds.data_std)
+        return _play(task, policy, reset_seeds(SEED, range(episodes)), 1e-3 * bounds.data_std)
 
     return _once(f"{env_id}/{name}/perturbed-{episodes}", make)
 
@@ -74,7 +74,7 @@ def starts(env_id: str, count: int) -> np.ndarray:
     """Start states ``(count, state_dim)`` from resets of the real env, other than those of ``real``."""
     task = wmgym.make_task(env_id)
     env = task.make()
-    return np.concatenate([_reset(task, env, seed)[1] for seed in _seeds(SEED + 1, range(count))])
+    return np.concatenate([_reset(task, env, seed)[1] for seed in reset_seeds(SEED + 1, range(count))])
 
 
 def imagined(
@@ -127,7 +127,7 @@ def _reset(task: wmgym.Task, env: gym.Env[Any, Any], seed: int) -> tuple[np.ndar
     return obs, task.state(task.read_core(env, obs)[None], obs[None])
 
 
-def _seeds(seed: int, indices: range) -> list[int]:
+def reset_seeds(seed: int, indices: range) -> list[int]:
     """As ``wmgym.collect`` draws them."""
     return [int(np.random.SeedSequence((seed, index)).generate_state(1)[0]) for index in indices]
 

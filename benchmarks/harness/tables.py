@@ -255,6 +255,11 @@ def robots() -> str:
         else:
             gaps = [abs(row["gap"]) for row in each]
             said = f"gap {sum(gaps) / len(gaps):.1%} of the range, at worst {max(gaps):.1%}"
+            itself = [abs(row["gap_mujoco"]) for row in each if "gap_mujoco" in row]
+            few = [row["gap_mujoco_of_few"] for row in each if "gap_mujoco" in row]
+            if itself:
+                said += f"; MuJoCo itself {sum(itself) / len(itself):.1%}, at worst {max(itself):.1%}"
+                said += f" (over 5 episodes {sum(few) / len(few):.1%} in the mean)"
         rows.append([env, f"{each[0]['steps']:,}", str(seeds), str(each[0]["readouts"]), said])
     return table(["robot", "steps", "seeds", "columns predicted", "measured"], rows)
 

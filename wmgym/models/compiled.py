@@ -194,7 +194,6 @@ class CompiledStep:
         b, i, world = self.buffers, self._inputs, self.world
         flat: Any = i["action"].copy() if given is None else given
         known = beside(i["core"], i["shown"]).copy(), flat, b["next_full"].copy(), b["unobserved"].copy()
-        core, next_core = torch.tensor(i["core"]), torch.tensor(b["next_core"])
         encoded = world.encode_action(torch.as_tensor(flat))
         logit = torch.tensor(b["end_logit"])[0] if "end_logit" in b else None
         with torch.no_grad():
@@ -202,7 +201,7 @@ class CompiledStep:
                 world.task,
                 world.outcomes,
                 known,
-                (core, next_core, encoded),
+                encoded,
                 torch.tensor(b["predicted"]),
                 logit,
                 generator,

@@ -219,13 +219,13 @@ def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) 
         terminated = given["end_logit"][:, 0] > 0
     chosen: Array = None
     if outcomes is not None:
-        chosen = _likeliest(world, outcomes, given, found["next_core"], terminated)
+        pair = outcomes.pair(task.core, known[0], known[2])
+        chosen = _likeliest(world, outcomes, given, pair, terminated)
         if terminated is None:
             terminated = (chosen & outcomes.ends).any(1)
     if task.reward is not None:
         return {"reward": task.reward(*known).astype(np.float32), "terminated": terminated}
     if outcomes is not None and outcomes.rewards is not None:
-        pair = np.concatenate([given["core"], found["next_core"]], 1)
         predicted, _ = network(outcomes.rewards, pair, _encoded(world, given["action"]), 0, member=0)
     # Where nothing regresses, every value is one of a few.
     one = predicted[:, 0] if predicted.shape[1] else found["next_core"][:, 0] * 0.0
@@ -237,12 +237,11 @@ def _paid(world: World, given: Mapping[str, Array], found: Mapping[str, Array]) 
 
 
 def _likeliest(
-    world: World, outcomes: Outcomes, given: Mapping[str, Array], next_core: Array, terminated: Array | None
+    world: World, outcomes: Outcomes, given: Mapping[str, Array], pair: Array, terminated: Array | None
 ) -> Array:
     """Which outcome it is ``(1, classes)`` bool; see ``Outcomes.of``."""
-    logits = next_core[:, :1] * 0.0  # of a single class
+    logits = given["core"][:, :1] * 0.0  # of a single class
     if outcomes.network is not None:
-        pair = np.concatenate([given["core"], next_core], 1)
         logits, _ = network(outcomes.network, pair, _encoded(world, given["action"]), 0, member=0)
     if terminated is not None and outcomes.ends.any() and not outcomes.ends.all():
         logits = np.where(terminated[:, None] != outcomes.ends, -np.inf, logits)

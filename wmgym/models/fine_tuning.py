@@ -14,7 +14,7 @@ from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import Dynamics
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.outcomes import Outcomes
-from wmgym.models.pairs import pair_features
+from wmgym.models.pairs import outcome_features
 from wmgym.models.regression import fit_regression
 from wmgym.models.training_loop import encoded_actions
 
@@ -57,7 +57,7 @@ def tuned_outcomes(
     if min(len(learn), len(judged)) < _ENOUGH:
         return outcomes
     model = copy.deepcopy(outcomes.rewards).requires_grad_(True)
-    features = pair_features(model, data, data.next_core)
+    features = outcome_features(model, data)
     target = torch.tensor(data.reward).float()[:, None]
     config = replace(config, members=model.num_members)
     tuned = fit_regression(

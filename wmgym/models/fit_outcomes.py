@@ -13,7 +13,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.outcomes import Classifier, Outcomes, as_often, class_weights, told_apart
-from wmgym.models.pairs import RewardNetwork, pair_features, pair_shape
+from wmgym.models.pairs import RewardNetwork, outcome_features, outcome_geometry, pair_shape
 from wmgym.models.regression import fit_logits, fit_regression
 
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -55,13 +55,13 @@ def _fit_rewards(
 ) -> EnsembleMLP:
     """Regresses the reward of the rows ``left`` ``(n,)`` bool."""
     assert train.reward is not None
-    model = RewardNetwork(pair_shape(train, config, 1), generator)
+    model = RewardNetwork(pair_shape(train, config, 1, outcome_geometry(train.task.core)), generator)
     learn, judged = rows.numpy()[left[rows.numpy()]], held[left[held]]
     every = np.flatnonzero(left)  # where few are left, all of them learn and judge
     learn, judged = (part if len(part) else every for part in (learn, judged))
     paid = train.reward.copy()
     paid[~left] = np.median(paid[left])  # the units are those of what is left
-    features, target = pair_features(model, train, train.next_core), torch.tensor(paid).float()[:, None]
+    features, target = outcome_features(model, train), torch.tensor(paid).float()[:, None]
     return fit_regression(
         model, features, target, torch.tensor(learn), judged, config, generator, progress, "fit rewards"
     )
@@ -78,8 +78,8 @@ def _with_classes(
     progress: bool,
 ) -> Outcomes:
     classes = len(outcomes.values)
-    model = Classifier(pair_shape(train, config, classes), generator)
-    features = pair_features(model, train, train.next_core)
+    model = Classifier(pair_shape(train, config, classes, outcome_geometry(train.task.core)), generator)
+    features = outcome_features(model, train)
     weight = torch.tensor(class_weights(label)).float()
     labels = functional.one_hot(torch.tensor(label), classes) * weight
     # Without the rare rows among those that decide when to stop, the best network would be one that never

@@ -25,7 +25,7 @@ from wmgym.models.config import FitConfig
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.pairs import PairCoordinates, pair_features, pair_shape
+from wmgym.models.pairs import PairCoordinates, pair_features, pair_geometry, pair_shape
 from wmgym.models.regression import fit_logits
 
 TRACE = 1e-3
@@ -157,7 +157,9 @@ def fit_flags(
     if (said := one_hot(train)) is not None:
         warnings.warn(said, stacklevel=3)
     config, low, high = replace(config, members=1), every.min(0), every.max(0)
-    model = FlagNetwork(pair_shape(train, config, len(flags)), generator)
+    model = FlagNetwork(
+        pair_shape(train, config, len(flags), pair_geometry(train.task.core.geometry)), generator
+    )
     next_core = train.next_core.copy()
     next_core[:, flags] = train.core[:, flags]
     features = pair_features(model, train, next_core)

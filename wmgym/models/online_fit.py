@@ -19,7 +19,7 @@ from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import targets
 from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.outcomes import Outcomes
-from wmgym.models.pairs import RewardNetwork, pair_features, pair_geometry
+from wmgym.models.pairs import RewardNetwork, outcome_features, outcome_geometry
 from wmgym.models.training_loop import data_range, encoded_actions, safe_std, target_unit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -124,7 +124,7 @@ class OnlineFit(nn.Module):
         if task.reward is None:
             pair = dataclasses.replace(
                 shape,
-                geometry=pair_geometry(shape.geometry),
+                geometry=outcome_geometry(task.core),
                 target_dim=1,
                 learns_termination=False,
                 members=1,
@@ -232,7 +232,7 @@ class OnlineFit(nn.Module):
         raw = [(self.ensemble.features(torch.tensor(data.core), encoded_actions(data)), change)]
         if self.rewards is not None:
             assert data.reward is not None
-            seen = pair_features(self.rewards, data, data.next_core)
+            seen = outcome_features(self.rewards, data)
             raw.append((seen, torch.tensor(data.reward).float()[:, None]))
         found = []
         for pair, (features, target) in zip(self._networks(), raw, strict=True):

@@ -24,6 +24,8 @@ from wmgym.io.schema import ArraySpec, Record, check_arrays
 from wmgym.models.batching import constant
 from wmgym.models.dynamics import register_dynamics
 from wmgym.models.ensemble import EnsembleMLP
+from wmgym.models.pairs import outcome_pair
+from wmgym.tasks.layout import Array, Core
 
 MOST_VALUES = 16
 """A reward of more values than this is regressed."""
@@ -55,8 +57,8 @@ class Outcomes:
         drawn: whether a step's outcome is drawn by its probability where there is a generator; false where
             the likeliest one is right, and draws would only add noise.
         rates: ``(classes,)`` float64, how often each is in the data.
-        network: logits of the classes, from a core and the next one side by side, and the action; None where
-            there is a single class.
+        network: logits of the classes, from a state and the next one side by side, see ``outcome_pair``, and
+            the action; None where there is a single class.
         rewards: regresses what is paid where ``values`` is NaN, from the same; None where nothing is left to
             regress, or the dynamics predict it.
     """
@@ -82,10 +84,14 @@ class Outcomes:
         """Whether it says what every step pays, whatever the dynamics predict."""
         return self.rewards is not None or not np.isnan(self.values).any()
 
+    def pair(self, core: Core, before: Array, after: Array) -> Array:
+        """What the networks take of states ``(batch, state_dim)`` and the next ones."""
+        model = self.network if self.rewards is None else self.rewards
+        return before[:, :0] if model is None else outcome_pair(core, model, before, after)
+
     def of(
         self,
-        core: Tensor,
-        next_core: Tensor,
+        pair: Tensor,
         action: Tensor,
         terminated: Tensor | None,
         generator: torch.Generator | None,
@@ -93,15 +99,14 @@ class Outcomes:
         """Logits ``(batch, classes)``, of which the largest is the outcome.
 
         Args:
-            core: ``(batch, core_dim)``.
-            next_core: likewise, one step later.
+            pair: what ``pair`` gives.
             action: ``(batch, action_dim)``, encoded.
             terminated: ``(batch,)`` where that is known, so that classes which contradict it are ruled out.
             generator: draws outcomes where these are to be drawn; None takes the likeliest.
         """
         if self.network is None:
-            return core.new_zeros(len(core), 1)
-        logits = self.network.predict(torch.cat([core, next_core], 1), action).mean[0]
+            return pair.new_zeros(len(pair), 1)
+        logits = self.network.predict(pair, action).mean[0]
         if self.drawn and generator is not None:  # the largest of logits with Gumbel noise is a draw
             logits = _without_traces(logits, constant(self.rates, logits.device))
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
@@ -124,19 +129,18 @@ class Outcomes:
             paid = paid.detach() + expected - expected.detach()
         return paid
 
-    def regressed(self, core: Tensor, next_core: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
-        """Rewards ``(batch,)`` where these are not one of a few values; arguments as for ``of``.
+    def regressed(self, pair: Tensor, action: Tensor, predicted: Tensor) -> Tensor:
+        """Rewards ``(batch,)`` where these are not one of a few values.
 
         Args:
-            core: ``(batch, core_dim)``.
-            next_core: likewise, one step later.
+            pair: as for ``of``.
             action: ``(batch, action_dim)``, encoded.
             predicted: ``(batch, 1)`` reward that the dynamics predicted, or ``(batch, 0)``.
         """
         if self.rewards is not None:
-            predicted = self.rewards.predict(torch.cat([core, next_core], 1), action).mean[0]
+            predicted = self.rewards.predict(pair, action).mean[0]
         if not predicted.shape[1]:
-            return core.new_zeros(len(core))
+            return pair.new_zeros(len(pair))
         return torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0)
 
     def terminated(self, logits: Tensor) -> Tensor:

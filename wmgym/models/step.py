@@ -150,7 +150,7 @@ def outcome_of(
     task: Task,
     outcomes: Outcomes | None,
     known: tuple[Array, ...],
-    around: tuple[Tensor, Tensor, Tensor],
+    encoded: Tensor,
     predicted: Tensor,
     end_logit: Tensor | None,
     generator: torch.Generator | None,
@@ -165,7 +165,7 @@ def outcome_of(
         task: whose functions come first.
         outcomes: what the world knows of rewards and terminations that are one of a few.
         known: what the task's functions take: states, actions, next states, unobserved quantities.
-        around: cores, next cores and encoded actions, as the outcomes take them.
+        encoded: actions as networks take them ``(batch, action_dim)``.
         predicted: ``(batch, 1)`` reward that the dynamics predicted, or ``(batch, 0)``.
         end_logit: likewise, of termination.
         generator: draws outcomes that are not certain.
@@ -179,7 +179,10 @@ def outcome_of(
         terminated = as_tensor(task.terminated(*_in_kind(task, known)))
     elif outcomes is None or end_logit is not None:
         terminated = _drawn_ends(end_logit, noise)
-    logits = None if outcomes is None else outcomes.of(*around, terminated, generator)
+    logits = None
+    if outcomes is not None:
+        pair = as_tensor(outcomes.pair(task.core, known[0], known[2]))
+        logits = outcomes.of(pair, encoded, terminated, generator)
     if terminated is None:
         assert outcomes is not None
         assert logits is not None
@@ -190,7 +193,7 @@ def outcome_of(
         return (reward.to(predicted.dtype) if task.from_table else reward), terminated
     if outcomes is None or logits is None:
         return torch.nan_to_num(predicted[:, 0], 0.0, 0.0, 0.0), terminated
-    regressed = outcomes.regressed(*around, predicted)
+    regressed = outcomes.regressed(pair, encoded, predicted)
     if np.isnan(outcomes.values).all():
         return regressed, terminated
     return outcomes.reward(logits, regressed), terminated

@@ -29,7 +29,7 @@ from wmgym.models.ensemble import EnsembleMLP
 from wmgym.models.error_bounds import Calibration
 from wmgym.models.flags import FlagNetwork, Flags
 from wmgym.models.outcomes import Classifier, Outcomes
-from wmgym.models.pairs import RewardNetwork, pair_geometry
+from wmgym.models.pairs import RewardNetwork, outcome_geometry, outcome_pair, pair_geometry
 from wmgym.models.self_check import CheckRecord
 from wmgym.models.support import Support
 from wmgym.tasks.geometry import Geometry
@@ -228,12 +228,15 @@ def _check(parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], starts: i
         raise ValueError("the readout and the task do not go together")
     if readout is not None:
         _check_model(readout, geometry.in_world(), core.readout_dim, parts)
-    pairs = {**parts, "starts": np.concatenate([parts["starts"][:1, : core.dim]] * 2, 1)}
-    networks = [*_learned(outcomes).values(), *([] if flags is None else [flags.network])]
     if flags is not None and flags.columns.max() >= core.dim:
         raise ValueError("flags are columns of the core")
-    for network in networks:
-        _check_model(network, pair_geometry(geometry), network.target_dim, pairs)
+    one, alone = parts["starts"][:1], pair_geometry(geometry)
+    networks = [(network, outcome_geometry(core)) for network in _learned(outcomes).values()]
+    networks += [] if flags is None else [(flags.network, alone)]
+    for network, seen in networks:
+        seen = alone if network.config.geometry == alone else seen
+        pair = np.asarray(outcome_pair(core, network, one, one), np.float32)
+        _check_model(network, seen, network.target_dim, {**parts, "starts": pair})
 
 
 def _learned(outcomes: Outcomes | None) -> dict[str, EnsembleMLP]:

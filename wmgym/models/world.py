@@ -301,7 +301,7 @@ class WorldModel:
                 self.task,
                 self.outcomes,
                 known,
-                (state.core, next_state.core, encoded),
+                encoded,
                 target[:, self.coordinates.change_dim :],
                 own.end_logit,
                 generator,

@@ -62,6 +62,11 @@ class Layout(Protocol):
         """Observation columns that are exact functions of the core, predicted or remembered."""
         ...
 
+    @property
+    def formulas(self) -> tuple[tuple[int, tuple[float, float] | None], ...]:
+        """Observation columns computed from the core, not copied, with the ends of a wrapped one's turn."""
+        ...
+
 
 def _same(array: Array) -> Array:
     return array

@@ -97,6 +97,16 @@ class ModelLayout:
         exact = [k for k in every if k not in {*predicted, *remembered}]
         return {"exact": exact, "predicted": predicted, "remembered": remembered}
 
+    @property
+    def formulas(self) -> tuple[tuple[int, tuple[float, float] | None], ...]:
+        """Columns computed from the core, not copied, with the ends of a wrapped one's turn."""
+        found = []
+        for k, column in enumerate(self.shown.columns):
+            if column.terms and (len(column.terms) > 1 or column.terms[0][0] >= self.shown.dim):
+                start, turn = column.turn
+                found.append((k, (start, start + turn) if column.wrapped else None))
+        return tuple(found)
+
     def read(self, env: Env, obs: np.ndarray) -> np.ndarray:
         """Core of a live env that has just returned the flat ``obs``: ``(dim,)`` float64."""
         found = simulation(env)
