@@ -14,7 +14,9 @@ from gymnasium import spaces
 
 import wmgym
 from tests.envs.test_single import follow
+from tests.tasks.test_orientation import Car
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
+from wmgym.models.pairs import RewardNetwork, pair_geometry
 
 CONFIG = wmgym.FitConfig(members=2, width=64, depth=2, max_updates=300, eval_every=50, batch_size=64)
 
@@ -163,3 +165,52 @@ def test_gradients_pass_through_rewards_and_flags(drop: tuple[Any, Any]) -> None
     (gradient,) = torch.autograd.grad(total, action)
     assert gradient.isfinite().all()
     assert (gradient != 0).all()
+
+
+class Paced(Car):
+    """Paid for its speed along its own heading, which it shows; its state has velocities in world axes."""
+
+    def __init__(self) -> None:
+        super().__init__("wheeled")
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        obs, *_ = super().step(action)
+        return obs, float(np.tanh(2 * obs[4])), False, False, {}
+
+
+@pytest.fixture(scope="module")
+def paced() -> tuple[Any, Any]:
+    task = replace(wmgym.make_task(Paced), max_episode_steps=50)
+    data = wmgym.collect(task, steps=2_000, seed=0, workers=1)
+    world = wmgym.fit(data, CONFIG)
+    return data, wmgym.calibrate(world, wmgym.collect(data.task, steps=400, seed=1, workers=1), horizon=5)
+
+
+def test_rewards_see_what_is_shown_by_a_formula(paced: tuple[Any, Any]) -> None:
+    data, world = paced
+    test = wmgym.collect(data.task, steps=500, seed=2, workers=1)
+    outcomes, core = world.outcomes, data.task.core
+    pair = torch.tensor(outcomes.pair(core, test.state, test.next_state)).float()
+    said = outcomes.regressed(pair, torch.tensor(test.action), pair[:, :0]).numpy()
+    assert np.std(said - test.reward) < 0.5 * np.std(test.reward)  # 0.98 where it sees states alone
+
+
+def test_rewards_of_formulas_survive_storage_and_export(paced: tuple[Any, Any], tmp_path: Path) -> None:
+    data, world = paced
+    follow(world, 60)
+    world.save(tmp_path / "world")
+    follow(wmgym.load(tmp_path / "world", task=data.task), 60, trust=True)
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from tests.models.test_export import follow as follow_file
+
+    follow_file(world, tmp_path / "world.onnx", 30, "member", False)
+
+
+def test_worlds_whose_rewards_see_states_alone_still_load(paced: tuple[Any, Any], tmp_path: Path) -> None:
+    data, world = paced
+    shape = replace(world.outcomes.rewards.config, geometry=pair_geometry(data.task.core.geometry))
+    alone = RewardNetwork(shape, torch.Generator().manual_seed(0)).finished()
+    old = replace(world, outcomes=replace(world.outcomes, rewards=alone))
+    old.save(tmp_path / "world")
+    follow(wmgym.load(tmp_path / "world", task=data.task), 60)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import wmgym
@@ -120,6 +121,8 @@ def test_actions_in_parts(space: Any, tmp_path: Path) -> None:
     env.action_space.seed(0)
     actions = env.action_space.sample()
     obs, *_ = env.step(actions)
+    given = torch.as_tensor(actions)  # of a MultiBinary int8
+    assert torch.equal(loaded.encode_action(given), loaded.encode_action(given.long()))
     real = Line(space)
     for action, one in zip(actions, obs, strict=True):
         real.reset(seed=0)

@@ -12,37 +12,50 @@ import numpy as np
 from wmgym.data.layouts import difference, laid_out, same_env
 from wmgym.data.odd_columns import some_rows
 from wmgym.data.transitions import Transitions, refuse_other
+from wmgym.tasks.actions import seen
+from wmgym.tasks.mjcf.layout import ModelLayout
 from wmgym.tasks.task import Task
 
 
 def shown_otherwise(data: Transitions) -> str | None:
     """Which observations the layout of the task does not explain, and what to do; None where it does."""
     off = _off(data)
-    if not off.any():
-        return None
-    names = ", ".join(f"obs_{k}" for k in np.flatnonzero(off.any(0))[:5])
-    return (
-        f"{off.any(1).mean():.1%} of the rows show {names} otherwise than the data in which it was found how "
-        "observations follow from the state; collect those again by the env's id or factory, not by the task "
-        "of other data, and join all of them with wmgym.concat"
-    )
+    for part, what in zip(off, ("show", "change", "have a next"), strict=True):
+        if part.any():
+            names = ", ".join(f"obs_{k}" for k in np.flatnonzero(part.any(0))[:5])
+            return (
+                f"{part.any(1).mean():.1%} of the rows {what} {names} otherwise than the data in which it "
+                "was found how observations follow from the state; collect those again by the env's id or "
+                "factory, not by the task of other data, and join all of them with wmgym.concat"
+            )
+    return None
 
 
-def _off(data: Transitions) -> np.ndarray:
-    """Which observations differ from what the layout makes of some states: bool ``(rows, obs_dim)``.
+def _off(data: Transitions) -> tuple[np.ndarray, ...]:
+    """Which observations differ from what the layout makes of some steps: bools ``(rows, obs_dim)``.
 
-    They do where other data, in which it was found how observations show the state, told too little: in a
-    single episode, say, what is left to a goal is a place but for a constant.
+    First of what it makes of states, then of numbers that are to stay through an episode, then of those that
+    follow by a rule. They do where other data, in which this was found, told too little: in a single episode,
+    say, what is left to a goal is a place but for a constant; and actions that never reached a limit do not
+    show it.
     """
     core, rows = data.task.core, some_rows(data)
     # What an env reads late after a step it reads at a start as it is, and there it may show a quaternion
     # that it has drawn and that is not of unit length.
     rows = rows[~np.isin(rows, data.first)]
-    if core.layout is None or not len(rows):
-        return np.zeros((0, data.obs.shape[1]), bool)
-    obs = data.obs[rows]
-    off: np.ndarray = np.abs(core.observe(data.state[rows]) - obs) > 1e-4 * np.abs(obs).max(0) + 1e-5
-    return off
+    if not isinstance(core.layout, ModelLayout) or not len(rows):
+        return (np.zeros((0, data.obs.shape[1]), bool),) * 3
+    obs, before, after = data.obs[rows], data.core[rows], data.next_core[rows]
+    allowed = 1e-4 * np.abs(obs).max(0) + 1e-5
+    stays, follows = np.zeros(obs.shape, bool), np.zeros(obs.shape, bool)
+    action = seen(data.task.action_space, data.action[rows])
+    rules = {rule.number: rule for rule in core.geometry.rules}
+    for i, k in enumerate(core.layout.kept, sum(core.layout.sizes)):
+        if i in core.geometry.fixed:
+            stays[:, k] = np.abs(after[:, i] - before[:, i]) > allowed[k]
+        elif i in rules:
+            follows[:, k] = np.abs(rules[i].of(before, after, action) - after[:, i]) > allowed[k]
+    return np.abs(core.observe(data.state[rows]) - obs) > allowed, stays, follows
 
 
 def _task_of_all(parts: Sequence[Transitions]) -> Task:
@@ -51,7 +64,7 @@ def _task_of_all(parts: Sequence[Transitions]) -> Task:
     if all(layout == layouts[0] for layout in layouts[1:]):
         return parts[0].task
     for part in parts:
-        if not any(_off(laid_out(other, part.task)).any() for other in parts):
+        if not any(each.any() for other in parts for each in _off(laid_out(other, part.task))):
             return part.task
     return parts[0].task
 

@@ -56,19 +56,17 @@ def digits(data: Transitions) -> str | None:
 
 
 def wraps(data: Transitions) -> str | None:
-    """A column that jumps by a full turn, and is not known as an angle."""
-    declared = data.task.core.geometry.angles
-    for k in range(data.obs.shape[1]):
-        turn = _turn(data, k)
-        if turn is None or k in declared:
+    """A column that jumps by a full turn, and that a fit takes as an angle though it is not known as one."""
+    before, after = data.task.core.geometry, with_traits(data).task.core.geometry
+    for k, low, high in after.wrapped:
+        if k in before.angles or any(k == known for known, _, _ in before.wrapped):
             continue
-        change = np.abs(data.next_obs[:, k] - data.obs[:, k])
-        count = int((change > 0.8 * turn).sum())
-        if count and np.median(change) < 0.1 * turn:
-            return (
-                f"{column_name(data, k)} jumps by {_TURNS[turn]} in {count:,} rows: an angle that wraps; "
-                "fit takes its differences the shorter way round"
-            )
+        turn = next(turn for turn in _TURNS if np.isclose(turn, high - low))
+        count = int((np.abs(data.next_obs[:, k] - data.obs[:, k]) > 0.8 * turn).sum())
+        return (
+            f"{column_name(data, k)} jumps by {_TURNS[turn]} in {count:,} rows: an angle that wraps; "
+            "fit takes its differences the shorter way round"
+        )
     return None
 
 

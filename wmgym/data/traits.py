@@ -9,15 +9,14 @@ import numpy as np
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.actions import seen
 from wmgym.tasks.geometry import Geometry, Rule
+from wmgym.tasks.mjcf.memory import counts
 from wmgym.tasks.mjcf.rules import LEAST_ROWS, allowed
 from wmgym.tasks.mjcf.search import Linear
-from wmgym.tasks.mjcf.shown import Column
 
 _TURNS = (2 * np.pi, 360.0, 2.0)
 """Full turns in radians, degrees and half turns."""
 
 TURN_NAMES = dict(zip(_TURNS, ("2 pi", "360", "2"), strict=True))
-_MOST_VALUES = 32  # more may be a finely stepped reading, which rounding at every step would hold fast
 _HEAD = 1_000  # rows that settle most questions
 _LOOKED_AT = 4_000  # rows, before all
 _STARTS = (-0.5, 0.0)  # where an interval of one turn usually begins, in turns
@@ -57,7 +56,7 @@ def geometry_of(data: Transitions) -> Geometry:
     others = [i for i in free if i not in wrapped and i not in copies and i not in given.angles]
     rules = _rules(data, others)
     others = [i for i in others if i not in {rule.number for rule in rules}]
-    whole = [i for i in others if _counts(every[:, i])]
+    whole = [i for i in others if counts(every[:, i])]
     return replace(
         given,
         angles=tuple(i for i in given.angles if i not in wrapped),
@@ -84,7 +83,7 @@ def interval(data: Transitions, k: int, declared: bool = False) -> tuple[float, 
     jumps = change > 0.8 * turn
     if not declared:
         usual = change[~jumps]
-        if not jumps.any() or not len(usual) or _counts(column):
+        if not jumps.any() or not len(usual) or counts(column):
             return None
         # Nothing lies between steps and jumps, and the shorter way round looks like any other step.
         if usual.max() > 0.4 * turn or (turn - change[jumps]).max() > 3 * np.quantile(usual, 0.99):
@@ -130,9 +129,9 @@ def _rules(data: Transitions, free: list[int]) -> list[Rule]:
             counts = [number for number, _ in column.terms or ()] == [i]
             if counts and (column.terms != ((i, 1.0),) or not column.offset):
                 continue  # a law of its own
-            if column.terms and column == Column(column.terms, column.offset):
+            if column.terms and not column.wrapped:
                 terms = tuple((n if n < dim else n + dim, factor) for n, factor in column.terms)
-                rule = Rule(i, terms, column.offset)
+                rule = Rule(i, terms, column.offset, column.low, column.high)
                 if _holds(data, rule):
                     found.append(rule)
                     break
@@ -141,15 +140,9 @@ def _rules(data: Transitions, free: list[int]) -> list[Rule]:
 
 def _holds(data: Transitions, rule: Rule) -> bool:
     """Whether a rule of what was before a step gives back every row."""
-    dim, after = data.core.shape[1], data.next_core[:, rule.number].astype(np.float64)
-    said = np.full(len(after), rule.offset)
-    act = seen(data.task.action_space, data.action) if any(i >= dim for i, _ in rule.terms) else None
-    for i, factor in rule.terms:
-        said += factor * (data.core[:, i] if act is None or i < dim else act[:, i - 2 * dim])
+    after = data.next_core[:, rule.number].astype(np.float64)
+    acts = any(i >= 2 * data.core.shape[1] for i, _ in rule.terms)
+    said = rule.of(
+        data.core, data.next_core, seen(data.task.action_space, data.action) if acts else data.action
+    )
     return bool(np.abs(said - after).max() <= allowed(data.core[:, rule.number], after))
-
-
-def _counts(column: np.ndarray) -> bool:
-    """Whether a column holds a few whole numbers."""
-    whole = all((part == np.rint(part)).all() for part in (column[:_HEAD], column))
-    return whole and len(np.unique(column)) <= _MOST_VALUES

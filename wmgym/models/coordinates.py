@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from torch import Tensor
 
-from wmgym.models.batching import Tables, columns, library, with_columns
+from wmgym.models.batching import Tables, clamp, columns, library, with_columns
 from wmgym.models.contacts import ContactFeatures
 from wmgym.models.feet import Feet
 from wmgym.models.rotations import compose, length, rotation_between, rotation_matrix
@@ -125,6 +125,12 @@ class Coordinates(Tables):
             each = [[term[side] for term in rule] for rule in padded]
             self._keep(name, np.array(each, kind).reshape(len(padded), terms).T)
         self._keep("offsets", np.array([rule.offset for rule in g.rules], np.float32))
+        ends = [[rule.low, rule.high] for rule in g.rules]
+        self._clipped = any(end is not None for pair in ends for end in pair)
+        most = np.finfo(np.float32).max
+        for name, side, none in (("followed_low", 0, -most), ("followed_high", 1, most)):
+            limits = [none if pair[side] is None else pair[side] for pair in ends]
+            self._keep(name, np.array(limits, np.float32))
         self.feet = Feet(g) if g.feet else None
 
     def features(self, core: Array) -> Array:
@@ -191,7 +197,8 @@ class Coordinates(Tables):
             turns = (change[:, at + 3 * k : at + 3 * k + 3] for k in range(len(bases)))
             turned_to = [compose(_unit(core, base), turn) for base, turn in zip(bases, turns, strict=True)]
             every = library(core).concatenate([moved, *turned_to], 1)
-            return with_columns(core, self._table("rotating", core), every), change[:, split:]
+            next_core = with_columns(core, self._table("rotating", core), every)
+            return self._with_copies(self._with_whole(next_core)), change[:, split:]
         if quaternion is not None:
             at, turn = self._moving_before, compose(quaternion, change[:, split - 3 : split])
             moved = library(core).concatenate([moved[:, :at], turn, moved[:, at:]], 1)
@@ -202,10 +209,7 @@ class Coordinates(Tables):
             past = columns(next_core, at) - self._table("interval_low", core)
             within = past - interval * library(core).floor(past / interval)
             next_core = with_columns(next_core, at, within + self._table("interval_low", core))
-        if g.whole:
-            at = self._table("whole", core)
-            next_core = with_columns(next_core, at, _rounded(columns(next_core, at)))
-        return self._with_copies(next_core), change[:, split:]
+        return self._with_copies(self._with_whole(next_core)), change[:, split:]
 
     def followed(self, core: Array, next_core: Array, action: Array) -> Array:
         """The next core ``(batch, dim)`` with what follows from a step by rules.
@@ -221,7 +225,15 @@ class Coordinates(Tables):
         terms = zip(self._table("sources", core), self._table("factors", core), strict=True)
         for sources, factors in terms:
             said = said + columns(known, sources) * factors
+        if self._clipped:
+            said = clamp(said, self._table("followed_low", core), self._table("followed_high", core))
         return self._with_copies(with_columns(next_core, self._table("follow", core), said))
+
+    def _with_whole(self, core: Array) -> Array:
+        if not self.geometry.whole:
+            return core
+        at = self._table("whole", core)
+        return with_columns(core, at, _rounded(columns(core, at)))
 
     def _with_copies(self, core: Array) -> Array:
         if not self.geometry.copies:

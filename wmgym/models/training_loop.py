@@ -240,6 +240,8 @@ def data_range(
     for joint, first, final in joint_limits:
         slack = _PAST_LIMIT * (final - first)
         low[joint], high[joint] = min(first, least[joint]) - slack, max(final, most[joint]) + slack
+    for i, (first, final) in geometry.told_by_actions(actions.bounds(train.task.action_space)).items():
+        low[i], high[i] = np.fmin(first, low[i]), np.fmax(final, high[i])  # data may be of timid policies
     return low.astype(np.float32), high.astype(np.float32)
 
 

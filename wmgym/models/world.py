@@ -346,5 +346,6 @@ class WorldModel:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
         space = self.task.action_space
         if actions.whole(space):
-            return one_hot(space, action - constant(np.asarray(actions.first(space)), action.device))
+            first = constant(np.asarray(actions.first(space)), action.device)
+            return one_hot(space, action.long() - first)  # samples of a MultiBinary are int8
         return torch.clamp(action.flatten(1), *self.action_bounds)

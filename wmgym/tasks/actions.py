@@ -101,6 +101,13 @@ def width(space: spaces.Space[Any]) -> int:
     return int(choices(space).sum())
 
 
+def bounds(space: spaces.Space[Any]) -> list[tuple[float, float]]:
+    """Between what each of the ``width`` numbers is that a network sees of an action."""
+    if isinstance(space, spaces.Box):
+        return list(zip(space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist(), strict=True))
+    return [(0.0, 1.0)] * width(space)
+
+
 def seen(space: spaces.Space[Any], stored: np.ndarray) -> np.ndarray:
     """Stored actions ``(n, ...)`` as a network sees them ``(n, width)``, float64: clipped, or one-hots."""
     if isinstance(space, spaces.Box):

@@ -15,6 +15,8 @@ class RuleRecord(Record):
     number: Count
     terms: tuple[tuple[Count, float], ...]
     offset: float
+    low: float | None = None
+    high: float | None = None
 
 
 class TraitsRecord(Record):
@@ -41,7 +43,7 @@ class TraitsRecord(Record):
             wrapped=self.wrapped,
             whole=self.whole,
             copies=self.copies,
-            rules=tuple(Rule(rule.number, rule.terms, rule.offset) for rule in self.rules),
+            rules=tuple(Rule(**dict(rule)) for rule in self.rules),
         )
         if not found.follows(action_dim):
             raise ValueError("a rule is of a number that the observation or the action does not have")

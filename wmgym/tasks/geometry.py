@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from wmgym.tasks.contacts import NO_CONTACTS, Contacts
 
@@ -43,18 +46,31 @@ class Foot:
 class Rule:
     """A number of the core that follows exactly from a step: ``offset`` and a sum of factors times sources.
 
-    So do the last action, an observation of some steps ago, a count of steps, the phase of a gait.
+    It may be clipped. So do the last action, an observation of some steps ago, a count of steps, the phase of
+    a gait.
 
     Attributes:
         number: core dimension.
         terms: ``(source, factor)``; of a core of ``dim`` numbers, sources below ``dim`` are those before the
             step, then come those after it, then the action as networks see it.
         offset: added.
+        low: smallest value, where the number is clipped.
+        high: likewise the largest.
     """
 
     number: int
     terms: tuple[tuple[int, float], ...]
     offset: float = 0.0
+    low: float | None = None
+    high: float | None = None
+
+    def of(self, core: np.ndarray, next_core: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """What it makes of steps: of cores ``(n, dim)``, the next ones, and actions as networks see them."""
+        said, dim = np.full(len(core), self.offset), core.shape[1]
+        for i, factor in self.terms:
+            part = core if i < dim else next_core if i < 2 * dim else action
+            said += factor * part[:, i - (0 if i < dim else dim if i < 2 * dim else 2 * dim)]
+        return said if (self.low, self.high) == (None, None) else np.clip(said, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,26 @@ class Geometry:
             and all(0 <= i < 2 * self.dim + action_dim for i in sources)
             and after.isdisjoint(numbers)
             and len(set(numbers)) == len(numbers)
+            and all(r.low <= r.high for r in self.rules if r.low is not None and r.high is not None)
         )
+
+    def told_by_actions(self, bounds: Sequence[tuple[float, float]]) -> dict[int, tuple[float, float]]:
+        """Numbers that actions alone decide by rules, and between what, for actions within ``bounds``.
+
+        So are the last ones, however many steps ago.
+        """
+        first, found, before = 2 * self.dim, dict[int, tuple[float, float]](), -1
+        while len(found) > before:
+            before = len(found)
+            known = {place: found[i] for i in found for place in (i, i + self.dim)}
+            known |= {first + k: ends for k, ends in enumerate(bounds)}
+            for rule in self.rules:
+                if rule.number not in found and all(i in known for i, _ in rule.terms):
+                    ends = [[factor * end for end in known[i]] for i, factor in rule.terms]
+                    low, high = (rule.offset + sum(side(each) for each in ends) for side in (min, max))
+                    low = low if rule.low is None else max(low, rule.low)
+                    found[rule.number] = low, high if rule.high is None else min(high, rule.high)
+        return found
 
     def coarser(self) -> Geometry:
         """As networks saw robots before they saw contacts, and walkers' stops, and feet on two scales."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from wmgym.tasks.mjcf.goals import add_further, add_hidden_goals
-from wmgym.tasks.mjcf.memory import Places, Recorded, observations_tell, remembered
+from wmgym.tasks.mjcf.memory import Places, Recorded, counts, observations_tell, remembered
 from wmgym.tasks.mjcf.mirror import with_left
 from wmgym.tasks.mjcf.orientation import COUNT
 from wmgym.tasks.mjcf.robot import Chain, Robot
@@ -61,7 +61,7 @@ def find_shown(
     open_ = [k for k, column in enumerate(columns) if column.terms is None]
     goals = [k for k in open_ if still[k]]
     ruled = find_remembered(steps, [k for k in open_ if not still[k]], goals)
-    kept = [*goals, *hidden_goals, *{*ruled.terms, *ruled.sources} - {*goals}]
+    kept = [*goals, *hidden_goals, *{*ruled.columns, *ruled.sources} - {*goals}]
     kept += remembered(robot, steps, [k for k in open_ if k not in kept], places)
     needless = _hidden(parts, core, columns)
     needless = needless if needless and observations_tell(robot, steps) else ()
@@ -86,7 +86,9 @@ def find_shown(
     same = tuple(np.flatnonzero(np.ptp(left, axis=0) <= NOISE).tolist())
     shown = replace(shown, usual=tuple(np.median(left, 0).tolist()), constant=same)
     needless = tuple(i for i in needless if i not in fixed)
-    return Found(shown, tuple(kept), tuple(fixed), needless, ruled.rules(kept))
+    free = [(i, k) for i, k in enumerate(kept, core.shape[1]) if i not in fixed and k not in ruled.columns]
+    whole = tuple(i for i, k in free if counts(obs[:, k]))
+    return Found(shown, tuple(kept), tuple(fixed), needless, ruled.rules(kept), whole)
 
 
 def _add_after_the_first(columns: list[Column], parts: Parts, steps: Recorded, still: np.ndarray) -> None:

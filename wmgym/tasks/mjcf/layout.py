@@ -241,7 +241,7 @@ def settled(
     if robot.base is not None and shown.hides_heading(robot.base):
         numbers -= set(range(robot.base, robot.base + 4))  # only its tilt shows
     whole = geometry(robot, numbers, found.fixed, found.needless, len(kept))
-    whole = replace(whole, rules=found.rules)
+    whole = replace(whole, rules=found.rules, whole=found.whole)
     if model is not None:
         from wmgym.tasks.mjcf.contacts import find_contacts  # imports MuJoCo
 

@@ -9,6 +9,7 @@ import numpy as np
 from wmgym.tasks.geometry import Rule
 from wmgym.tasks.mjcf.memory import Recorded
 from wmgym.tasks.mjcf.search import Linear
+from wmgym.tasks.mjcf.shown import Column
 
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
 _OF_CHANGE = 1e-2  # a rule must say much more of a column than that it hardly changes
@@ -20,15 +21,13 @@ class Remembered:
     """Columns that follow from a step by a rule.
 
     Attributes:
-        terms: of each of them ``(source, factor)``. Sources are numbers of the physical state before the
+        columns: of each of them the sum that it is; its numbers are those of the physical state before the
             step, then after it, then all columns of the observation before it, then the action.
-        offset: added.
         dim: numbers of the physical state.
         obs_dim: columns.
     """
 
-    terms: dict[int, tuple[tuple[int, float], ...]]
-    offset: dict[int, float]
+    columns: dict[int, Column]
     dim: int
     obs_dim: int
 
@@ -36,7 +35,7 @@ class Remembered:
     def sources(self) -> set[int]:
         """Columns that others follow from, and that must be remembered for that."""
         first = 2 * self.dim
-        every = {i for terms in self.terms.values() for i, _ in terms}
+        every = {i for column in self.columns.values() for i, _ in column.terms or ()}
         return {i - first for i in every if first <= i < first + self.obs_dim}
 
     def rules(self, kept: list[int]) -> tuple[Rule, ...]:
@@ -53,8 +52,14 @@ class Remembered:
             return before[column] if column < self.obs_dim else 2 * dim + column - self.obs_dim
 
         return tuple(
-            Rule(before[k], tuple((source(i), factor) for i, factor in terms), self.offset[k])
-            for k, terms in self.terms.items()
+            Rule(
+                before[k],
+                tuple((source(i), factor) for i, factor in column.terms or ()),
+                column.offset,
+                column.low,
+                column.high,
+            )
+            for k, column in self.columns.items()
         )
 
 
@@ -65,20 +70,23 @@ def find_remembered(steps: Recorded, open_: list[int], goals: list[int]) -> Reme
     after the step, and from the action.
     """
     dim, obs_dim = steps.core.shape[1], steps.obs.shape[1]
-    found = Remembered({}, {}, dim, obs_dim)
+    found = Remembered({}, dim, obs_dim)
     if not open_ or len(steps.core) < LEAST_ROWS:
         return found
     values = np.concatenate([steps.core, steps.next_core, steps.obs, steps.action], 1)
-    apart = set(range(obs_dim)) - {*open_, *goals}
-    numbers = [i for i in range(values.shape[1]) if i - 2 * dim not in apart]
-    search = Linear(values, numbers)
-    columns = search.columns(steps.next_obs[:, open_])
-    for k, column in zip(open_, columns, strict=True):
-        plain = (column.low, column.high, column.wrapped) == (None, None, False)
-        stays = column.terms and [i for i, _ in column.terms] == [2 * dim + k] and not column.offset
-        y = steps.next_obs[:, k]
-        if column.terms and plain and not stays and search.off(column, y) <= allowed(steps.obs[:, k], y):
-            found.terms[k], found.offset[k] = column.terms, column.offset
+    apart = {2 * dim + k for k in range(obs_dim) if k not in {*open_, *goals}}
+    own = [i for i in range(2 * dim, values.shape[1]) if i not in apart]
+    # What the actions and the memory tell is not sought in a velocity that only follows from them.
+    for numbers in (own, [*range(2 * dim), *own]):
+        left = [k for k in open_ if k not in found.columns]
+        search = Linear(values, numbers)
+        for k, column in zip(left, search.columns(steps.next_obs[:, left]), strict=True):
+            stays = column.terms == ((2 * dim + k, 1.0),) and not column.offset
+            y = steps.next_obs[:, k]
+            if not column.terms or column.wrapped or stays:
+                continue
+            if search.off(column, y) <= allowed(steps.obs[:, k], y):
+                found.columns[k] = column
     return found
 
 

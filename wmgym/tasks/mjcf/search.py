@@ -53,22 +53,28 @@ class Linear:
         rest = [k for k, column in enumerate(found) if column is None]
         sums = self._sums(obs[:, rest]) if rest else []
         for k, column in zip(rest, sums, strict=True):
-            found[k] = column
+            found[k] = column or self._clipped_sum(obs[:, k])
         return [column or Column() for column in found]
+
+    def _clipped_sum(self, y: np.ndarray) -> Column | None:
+        """A sum that is clipped, told by the rows where it is not."""
+        low, high, inside = _ends(y)
+        some = self.some[inside[self.some]]
+        if (low, high) == (None, None) or len(some) < 20:
+            return None
+        column = Linear(self.values[some], self.numbers, self.summed)._sums(y[some][:, None])[0]
+        column = column and replace(column, low=low, high=high)
+        return column if column and self.holds(column, y) else None
 
     def _single(self, y: np.ndarray) -> Column | None:
         if np.ptp(y) <= NOISE:
             return Column(terms=(), offset=float(y[0]))
         if (column := self._line(y, np.ones(len(y), bool))) is not None:
             return column
-        low, high = float(y.min()), float(y.max())
-        ends = {"low": low if (y == low).sum() > 1 else None, "high": high if (y == high).sum() > 1 else None}
-        inside = np.ones(len(y), bool)
-        for end in (end for end in ends.values() if end is not None):
-            inside &= y != end
-        if ends != {"low": None, "high": None} and inside.sum() >= 20:
+        low, high, inside = _ends(y)
+        if (low, high) != (None, None) and inside.sum() >= 20:
             column = self._line(y, inside)
-            if column is not None and self.holds(clipped := replace(column, **ends), y):  # type: ignore[arg-type]
+            if column is not None and self.holds(clipped := replace(column, low=low, high=high), y):
                 return clipped
         return self._wrapped(y)
 
@@ -235,6 +241,12 @@ class Parts:
         taken = range(first, len(self.sums)) if then else range(first)
         turned = [k for k, each in enumerate(self.orientations) if oriented and bool(each.ago) == then]
         return Search(self, core, taken, turned)
+
+
+def _ends(y: np.ndarray) -> tuple[float | None, float | None, np.ndarray]:
+    """The smallest and the largest value where several rows have it, and which rows have neither."""
+    low, high = (end if (y == end).sum() > 1 else None for end in (float(y.min()), float(y.max())))
+    return low, high, (y != low) & (y != high)
 
 
 def _plain(value: float, y: np.ndarray) -> float:

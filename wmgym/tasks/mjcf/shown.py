@@ -107,6 +107,7 @@ class Found:
         fixed: numbers of the core, kept ones included, that never change within an episode.
         needless: numbers that nothing shows and that do not help to foresee what is shown.
         rules: of kept numbers that follow exactly from a step.
+        whole: kept numbers that are whole ones.
     """
 
     shown: Shown
@@ -114,6 +115,7 @@ class Found:
     fixed: tuple[int, ...]
     needless: tuple[int, ...] = ()
     rules: tuple[Rule, ...] = ()
+    whole: tuple[int, ...] = ()
 
 
 def all_readouts(dim: int, obs_dim: int) -> Shown:
