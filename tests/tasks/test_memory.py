@@ -1,4 +1,4 @@
-"""What an env remembers joins the state where no rule says it; rules know limits, and later data tell more."""
+"""What an env remembers joins the state where no rule says it; rules know limits; later data tell more."""
 
 from __future__ import annotations
 

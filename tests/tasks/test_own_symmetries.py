@@ -99,6 +99,67 @@ class Own(MujocoEnv):  # type: ignore[misc]
         return np.concatenate([self.data.qpos, self.data.qvel])
 
 
+class Remembering(Own):
+    """Shows its last two actions, a filter and a clip of them, its joints a step ago, a count, a phase."""
+
+    def __init__(self, xml: str, biased: float = 0.0) -> None:
+        self.kept, self.biased = np.zeros(0), biased
+        super().__init__(xml)
+        self.action_space = Box(-1, 1, (self.model.nu,), np.float32)
+        self.reset(seed=0)
+        self.observation_space = Box(-np.inf, np.inf, self._obs().shape, np.float64)
+
+    def reset_model(self) -> np.ndarray:
+        super().reset_model()
+        self.last = self.before = self.filtered = np.zeros(self.model.nu)
+        self.joints, self.count = self.data.qpos.copy(), 0
+        return self._obs()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        joints, self.count = self.data.qpos.copy(), self.count + 1
+        _, *rest = super().step(action)
+        self.last, self.before = np.array(action, float), self.last
+        self.filtered = 0.8 * self.filtered + 0.2 * action + self.biased
+        self.joints = joints
+        return self._obs(), *rest
+
+    def _obs(self) -> np.ndarray:
+        if not hasattr(self, "last"):
+            return super()._obs()
+        clipped = np.clip(self.last, -0.5, 0.5)
+        clock = [self.count, np.cos(0.4 * self.count), np.sin(0.4 * self.count)]
+        kept = [self.last, self.before, self.filtered, self.joints, clipped, clock]
+        return np.concatenate([super()._obs(), *kept])
+
+
+@pytest.mark.parametrize(("xml", "count"), [(walker(), 1), (arm(), 1)])
+def test_what_is_remembered_by_a_rule_is_mirrored_too(xml: str, count: int, tmp_path: Path) -> None:
+    path = tmp_path / "own.xml"
+    path.write_text(xml)
+    task = replace(wmgym.make_task(lambda: Remembering(str(path))), max_episode_steps=50)
+    data = wmgym.collect(task, steps=600, workers=1)
+    core, geometry = data.task.core, data.task.core.geometry
+    assert len(core.symmetries) == count
+    assert len(geometry.rules) == data.obs.shape[1] - len(Own(str(path))._obs())
+    for symmetry in core.symmetries:
+        before, after = (
+            mapped(symmetry, geometry, torch.tensor(x)).numpy() for x in (data.core, data.next_core)
+        )
+        action = placed(symmetry.action, torch.tensor(data.action)).numpy()
+        for rule in geometry.rules:
+            np.testing.assert_allclose(rule.of(before, after, action), after[:, rule.number], atol=1e-5)
+    assert wmgym.fit(data, wmgym.FitConfig(members=1, width=16, max_updates=5)).task.core.symmetries
+
+
+def test_a_rule_that_tells_left_from_right_leaves_no_mirror_image(tmp_path: Path) -> None:
+    path = tmp_path / "own.xml"
+    path.write_text(arm())
+    task = replace(wmgym.make_task(lambda: Remembering(str(path), biased=0.01)), max_episode_steps=50)
+    data = wmgym.collect(task, steps=600, workers=1)
+    assert data.task.core.geometry.rules
+    assert not data.task.core.symmetries
+
+
 @pytest.fixture
 def collected(tmp_path: Path) -> Collect:
     """Random steps of a model's text."""

@@ -19,6 +19,7 @@ from wmgym.tasks.mjcf.layout import core_of, settled, unsettled
 from wmgym.tasks.mjcf.memory import Recorded
 from wmgym.tasks.mjcf.mirror import with_left
 from wmgym.tasks.mjcf.robot import Robot
+from wmgym.tasks.mjcf.rules import mirrored
 from wmgym.tasks.mjcf.shown import Found
 from wmgym.tasks.mjcf.simulation import simulation
 from wmgym.tasks.task import Task, with_core
@@ -87,13 +88,13 @@ def _names(found: Found) -> tuple[str, ...]:
 def _symmetries(task: Task, env: Any, found: Found, states: np.ndarray) -> tuple[Symmetry, ...]:
     from wmgym.tasks.mjcf.symmetries import find_symmetries  # imports MuJoCo
 
-    kept = range(states.shape[1], states.shape[1] + len(found.kept))
-    if not set(kept) <= set(found.fixed):
+    dim, still = states.shape[1] + len(found.kept), {i for i in found.fixed if i >= states.shape[1]}
+    if set(range(states.shape[1], dim)) - still - {rule.number for rule in found.rules}:
         return ()  # nothing says how a mirrored env would remember what it does
     with warnings.catch_warnings(action="ignore"):
         try:
             every = find_symmetries(env, task.action_space, states, frozenset(found.fixed))
         except Exception:  # of an env that cannot be where its own steps have not led
             return ()
-    still = tuple((i, 1) for i in kept)
-    return tuple(replace(each, core=(*each.core, *still)) for each in every)
+    kept = ((each, mirrored(found.rules, dim, each.core, each.action, still)) for each in every)
+    return tuple(replace(each, core=(*each.core, *more)) for each, more in kept if more is not None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from wmgym.tasks.geometry import Rule
+from wmgym.tasks.layout import Placement
 from wmgym.tasks.mjcf.memory import Recorded
 from wmgym.tasks.mjcf.search import Linear
 from wmgym.tasks.mjcf.shown import Column
@@ -94,3 +96,59 @@ def allowed(before: np.ndarray, after: np.ndarray) -> float:
     """Errors of rounding, in a column that changes by much more than that in a step."""
     change, rounding = float(np.abs(after - before).max()), _ROUNDING * float(np.abs(after).max())
     return min(max(rounding, 1e-6 * change), _OF_CHANGE * change)
+
+
+def mirrored(
+    rules: tuple[Rule, ...], dim: int, core: Placement, action: Placement, still: Collection[int]
+) -> Placement | None:
+    """Places in a mirror image of the numbers behind the physical state, where rules tell them.
+
+    Args:
+        rules: of a core of ``dim`` numbers.
+        dim: their number.
+        core: places of those of the physical state, the first ones.
+        action: places of actions, as networks see them.
+        still: numbers that stay through an episode, and as they are.
+    """
+    places = dict(enumerate(core)) | {i: (i, 1) for i in still}
+    left = {rule.number: rule for rule in rules}
+    if set(range(dim)) - {*places, *left}:
+        return None  # nothing says how a mirrored env would remember it
+    candidates = {*left}
+
+    def image(i: int) -> tuple[int, int] | None:
+        """Of a source of a rule."""
+        if i >= 2 * dim:
+            source, sign = action[i - 2 * dim]
+            return source + 2 * dim, sign
+        found = places.get(i % dim)
+        return found and (found[0] + i - i % dim, found[1])
+
+    def fits(rule: Rule, other: Rule, sign: int) -> bool:
+        """Whether a mirrored step gives by one rule what the step gives by the other, with a sign."""
+        terms, low, high = dict[int, float](), other.low, other.high
+        for i, factor in rule.terms:
+            source = (other.number, sign) if i == rule.number else image(i)
+            if source is None:
+                return False
+            terms[source[0]] = factor * source[1]
+        if sign < 0:
+            low, high = None if high is None else -high, None if low is None else -low
+        same = terms.keys() == {i for i, _ in other.terms}
+        same &= all(np.isclose(terms.get(i, 0), sign * factor, rtol=1e-4) for i, factor in other.terms)
+        ends = zip((rule.offset, rule.low, rule.high), (sign * other.offset, low, high), strict=True)
+        return same and all(a == b or (a and b and np.isclose(a, b)) for a, b in ends)
+
+    rule_of, before = dict(left), -1
+    while left and len(places) > before:
+        before = len(places)
+        for number, rule in list(left.items()):
+            pairs = ((k, sign) for k in sorted(candidates, key=number.__ne__) for sign in (1, -1))
+            if found := next((pair for pair in pairs if fits(rule, rule_of[pair[0]], pair[1])), None):
+                places[number] = found
+                candidates.discard(found[0])
+                del left[number]
+    places |= {number: (number, 1) for number in left}  # clocks, of which each follows from others
+    if not all(fits(rule, rule, 1) for rule in left.values()):
+        return None
+    return tuple(places[i] for i in range(len(core), dim))
