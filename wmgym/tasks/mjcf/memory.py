@@ -75,7 +75,7 @@ def remembered(robot: Robot, steps: Recorded, open_: list[int], places: Places |
     memory = _unexplained(with_memory, now, whole) < _MEMORY * without
     lasting = np.median(np.abs(now - before[:, open_]), 0) < _LASTING * now.std(0)
     if (some := np.flatnonzero((without > _UNEXPLAINED) & ~memory & lasting)).size:
-        few = np.arange(0, len(rows), 2)
+        few = np.flatnonzero(np.arange(len(rows)) % 8 < 4)
         usual, beside = (
             _unexplained(each[few], now[few][:, some], whole[few], _USUAL) for each in (told, with_memory)
         )
