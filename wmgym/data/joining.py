@@ -25,8 +25,9 @@ def shown_otherwise(data: Transitions) -> str | None:
             names = ", ".join(f"obs_{k}" for k in np.flatnonzero(part.any(0))[:5])
             return (
                 f"{part.any(1).mean():.1%} of the rows {what} {names} otherwise than the data in which it "
-                "was found how observations follow from the state; collect those again by the env's id or "
-                "factory, not by the task of other data, and join all of them with wmgym.concat"
+                "was found how observations follow from the state; collect with all policies in one call, or "
+                "apart, each by the env's id or factory and not by the task of other data, and join with "
+                "wmgym.concat"
             )
     return None
 
