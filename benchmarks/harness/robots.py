@@ -6,7 +6,7 @@ divided by its standard deviation in the data, mean over windows of 32 steps, be
 changes"; coverage is that of the 90 % bounds. A frame is drawn of a state by wmgym and by the env itself.
 
 "cartpole-swingup", "finger-spin", "walker-walk": dm_control through Shimmy. 10,000 steps of three
-controllers and random actions, in turns of 40 steps and with noise, as the guide collects; the same controllers are then scored without noise in 100 whole
+controllers and random actions, with noise; the same controllers are then scored without noise in 100 whole
 episodes each, and the gap is a share of the range of their real returns. Beside it stands that of MuJoCo
 itself, from the same starts moved by 0.001 standard deviations, over all episodes and over five: a mean of
 five says little of controllers that stumble. Those of
@@ -120,7 +120,7 @@ def _dm_control(env: str, seed: int, setup: Setup) -> list[Row]:
         policies |= {"pump": _swing_up(balance=False), "pump and balance": _swing_up(balance=True)}
     data = wmgym.collect(
         f"dm_control/{env}-v0", {**policies, "random": None}, steps=setup.size(10_000, 4_000), seed=seed,
-        noise=0.1, switch_every=40, workers=1,
+        noise=0.3, workers=1,
     )  # fmt: skip
     world = _fitted(data, seed, setup)
     episodes = setup.size(EPISODES, FEW)
