@@ -15,7 +15,8 @@ from wmgym.data.checks import check
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions
 from wmgym.tasks.geometry import Geometry, Rule
-from wmgym.tasks.mjcf.memory import Recorded
+from wmgym.tasks.mjcf.layout import robot_of
+from wmgym.tasks.mjcf.memory import Recorded, remembered
 from wmgym.tasks.mjcf.rules import find_remembered
 
 
@@ -149,3 +150,44 @@ def test_a_command_that_is_drawn_anew_is_no_angle() -> None:
         data = _collected("held", model=model)
         assert not with_traits(data).task.core.geometry.wrapped
         assert not [finding for finding in check(data) if finding.about == "wrapped angles"]
+
+
+class Modes(Keeps):
+    """Modes that actions beyond limits choose."""
+
+    def __init__(self) -> None:
+        super().__init__("modes")
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        (grip, gear), u, (_, *rest) = self.memory[:2], float(action[0]), super().step(action)
+        grip = 1.0 if u > 0.7 else -1.0 if u < -0.6 else grip
+        gear = np.clip(gear + (u > 0.5) - (u < -0.5), 0, 4)
+        self.memory = np.array([grip, gear, 0, 0])
+        return self.look(), *rest
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_modes_that_actions_choose_are_remembered(seed: int) -> None:
+    data = wmgym.collect(Modes, steps=1_500, max_episode_steps=50, seed=seed, workers=1)
+    layout = data.task.core.layout
+    assert layout is not None
+    assert layout.columns()["remembered"] == [4, 5]
+    assert [layout.kept[i - sum(layout.sizes)] for i in data.task.core.geometry.whole] == [4, 5]
+
+
+def test_what_the_state_tells_is_no_memory_though_rows_like_no_other_mislead() -> None:
+    rng, n = np.random.default_rng(0), 2_000
+    speed = np.concatenate([rng.normal(size=(n, 1)), 30 * rng.normal(size=(20, 1))])
+    after = 0.9 * speed + 0.1 * rng.normal(size=speed.shape)
+    touch = np.where(after > np.sort(after[:, 0])[-8], after, 0)
+    shown = np.concatenate([np.abs(after), np.tanh(after) + 0.01 * after**2, touch], 1)
+    before = np.concatenate([np.abs(speed), np.tanh(speed) + 0.01 * speed**2, np.roll(touch, 1)], 1)
+    action, episode = rng.uniform(-1, 1, (len(speed), 1)), np.arange(len(speed)) // 50
+    robot = robot_of(Remembers())
+    assert robot is not None
+    alone = replace(robot, sums=(), rotations=())
+    steps = Recorded(speed, after, before, shown, action, episode)
+    assert not remembered(alone, steps, [0, 1, 2])
+    held = np.repeat(rng.normal(size=(len(speed) // 20 + 1, 1)), 20, 0)[: len(speed) + 1]
+    steps = replace(steps, obs=np.hstack([before, held[:-1]]), next_obs=np.hstack([shown, held[1:]]))
+    assert remembered(alone, steps, [0, 1, 2, 3]) == [3]

@@ -207,7 +207,7 @@ def test_a_single_episode_takes_a_hidden_goal_for_a_constant_and_more_are_told_a
     assert "obs_8" not in one.task.core.names
     with pytest.warns(UserWarning, match="show obs_8 otherwise than the data in which it was found"):
         later = wmgym.collect(one.task, steps=100, max_episode_steps=50, seed=5, workers=1)
-    with pytest.warns(UserWarning, match=r"join all of them with wmgym\.concat"):
+    with pytest.warns(UserWarning, match=r"join with wmgym\.concat"):
         wmgym.concat([one, later])
     more = wmgym.collect(HiddenCart, steps=100, max_episode_steps=50, seed=5, workers=1)
     for joined in (wmgym.concat([one, more]), wmgym.concat([more, one])):

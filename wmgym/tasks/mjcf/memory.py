@@ -22,6 +22,9 @@ _USUAL = 0.75  # share of the rows that this test looks at: in others, a command
 _LASTING = 0.5  # of a column's spread, that one which lasts changes by in most steps at most
 _TIMES = 3  # that a regression looks away from rows which it does not explain
 _OFTEN = 0.2  # share of rows in which a column takes one and the same step
+_OF_MODES, _LIMITS = 0.1, 20  # share of variance, and limits of each action that are tried
+_CHANGES = 10  # rows in which one changes at least, among those that are fitted and those held out
+_SELDOM = 200  # rows that a sensor fires in at most, all of which are looked at
 _COMMON = 0.05  # share of rows with a value that a sensor without a reading might have
 _MOST_VALUES = 32  # more may be a finely stepped reading, which rounding at every step would hold fast
 _HEAD = 1_000  # rows that settle most questions
@@ -57,36 +60,65 @@ def remembered(robot: Robot, steps: Recorded, open_: list[int], places: Places |
     One repeats another column of the step before; or its own value of the step before tells, in most rows,
     most of what the states before and after the step, where these put bodies, and the action do not; or it
     stays, or moves by the same step, in many rows; or the action alone tells most of it, which a state of the
-    next step no longer does.
+    next step no longer does; or it has few values, of which actions beyond some limit choose another.
     """
     if not open_ or len(steps.core) < 500:
         return []
-    rows = np.linspace(0, len(steps.core) - 1, min(len(steps.core), _ROWS)).astype(np.int64)
+    rows = _telling(steps.next_obs[:, open_])
     now, before = steps.next_obs[rows][:, open_], steps.obs[rows]
     repeats = np.array(
         [(np.abs(before - y[:, None]) <= _REPEATED * np.abs(y).max()).all(0).any() for y in now.T]
     )
+    repeats &= np.ptp(now, axis=0) > 0
     whole = steps.episode[rows] % 4 == 3 if steps.episode[-1] >= 7 else np.arange(len(rows)) % 4 == 3
     after, action = [_turned(robot, steps.next_core[rows])], steps.action[rows]
     after += [places(steps.next_core[rows])] if places is not None else []
     told = np.concatenate([*after, _turned(robot, steps.core[rows]), action], 1)
     with_memory = np.concatenate([told, before[:, open_]], 1)
-    without = _unexplained(told, now, whole)
-    memory = _unexplained(with_memory, now, whole) < _MEMORY * without
+    without, beside = (_errors(each, now, whole) for each in (told, with_memory))
+    # Rows like no other, of which a regression knows nothing, are not to decide alone.
+    memory = (beside.mean(0) < _MEMORY * without.mean(0)) & (_usual(beside) < _MEMORY * _usual(without))
+    memory &= (unknown := without.mean(0) > _UNEXPLAINED)
     lasting = np.median(np.abs(now - before[:, open_]), 0) < _LASTING * now.std(0)
-    if (some := np.flatnonzero((without > _UNEXPLAINED) & ~memory & lasting)).size:
+    if (some := np.flatnonzero(unknown & ~memory & lasting)).size:
         few = np.flatnonzero(np.arange(len(rows)) % 8 < 4)
         usual, beside = (
-            _unexplained(each[few], now[few][:, some], whole[few], _USUAL) for each in (told, with_memory)
+            _usual(_errors(each[few], now[few][:, some], whole[few], _TIMES)) for each in (told, with_memory)
         )
-        memory[some] = beside < _MEMORY * usual
+        memory[some] = (beside < _MEMORY * usual) & (usual > _UNEXPLAINED)
     # A readout sees the next state and the action; two states together may tell the command between them.
     as_readout = _unexplained(np.concatenate([*after, action], 1), now, whole)
     in_steps = _in_steps(before[:, open_], now) & (as_readout > _UNEXPLAINED)
-    by_action = _unexplained(action, now, whole) < _MEMORY
+    from_action = _unexplained(action, now, whole)
+    by_action = (from_action < _MEMORY) & (now[whole].var(0) > _MEMORY * now.var(0))
+    by_action &= as_readout > from_action / 2  # else it is a sensor, of which the state tells the rest
     by_action &= _unexplained(np.concatenate(after, 1), now, whole) > _MEMORY
-    yes = repeats | (memory & (without > _UNEXPLAINED)) | in_steps | by_action
+    modes = _modes(before[:, open_], now, action, whole) & (as_readout > 2 * _OF_MODES)
+    yes = repeats | memory | in_steps | by_action | modes
     return [k for k, each in zip(open_, yes, strict=True) if each]
+
+
+def _telling(columns: np.ndarray) -> np.ndarray:
+    """Some rows, and those in which a column is not what it mostly is, as a sensor that seldom fires."""
+    rows = [np.linspace(0, len(columns) - 1, min(len(columns), _ROWS)).astype(np.int64)]
+    for y in columns.T:
+        other = np.flatnonzero(y != np.median(y))
+        rows.append(other[:_SELDOM] if len(other) < _SELDOM else other[:0])
+    return np.unique(np.concatenate(rows))
+
+
+def _modes(before: np.ndarray, now: np.ndarray, action: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Which columns of few values follow from their last value and from actions beyond limits, all but."""
+    found = np.zeros(now.shape[1], bool)
+    limits = [np.unique(np.quantile(each, np.linspace(0, 1, _LIMITS + 1)[:-1])) for each in action.T]
+    beyond = [a > limit for a, each in zip(action.T, limits, strict=True) for limit in each]
+    chosen = np.stack([np.ones(len(now)), *beyond], 1)
+    for k, (y, was) in enumerate(zip(now.T, before.T, strict=True)):
+        told = min(((y != was) & part).sum() for part in (held, ~held)) >= _CHANGES
+        if told and len(np.unique(y)) <= _MOST_VALUES:
+            design = np.concatenate([chosen, chosen * was[:, None]], 1)
+            found[k] = _left(design, y[:, None], held).mean() < _OF_MODES
+    return found
 
 
 def _in_steps(before: np.ndarray, now: np.ndarray) -> np.ndarray:
@@ -136,25 +168,36 @@ def _turned(robot: Robot, core: np.ndarray) -> np.ndarray:
     return np.stack(parts, 1)
 
 
-def _unexplained(inputs: np.ndarray, targets: np.ndarray, held: np.ndarray, usual: float = 1.0) -> np.ndarray:
-    """Share of the targets' variance, on rows that are held out, that ridge regression leaves.
+def _unexplained(inputs: np.ndarray, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Share of the targets' variance, on rows that are held out, that ridge regression leaves."""
+    return np.asarray(_errors(inputs, targets, held).mean(0))
 
-    With ``usual`` below 1 the regression looks away from rows that it does not explain, and the share is that
-    of the rows which it explains best, so many of them.
+
+def _usual(errors: np.ndarray) -> np.ndarray:
+    """The mean of sorted errors over the rows that are explained best."""
+    return np.asarray(errors[: math.ceil(_USUAL * len(errors))].mean(0))
+
+
+def _errors(inputs: np.ndarray, targets: np.ndarray, held: np.ndarray, times: int = 0) -> np.ndarray:
+    """Squared errors of ridge regression on the rows held out, from the least on, in the targets' variances.
+
+    So many ``times`` it then looks away from rows that it does not explain.
     """
     rng = np.random.default_rng(0)
     x = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-9)
-    y = (targets - targets.mean(0)) / np.maximum(targets.std(0), 1e-9)
     turn = rng.normal(size=(x.shape[1], _FEATURES)) / np.sqrt(x.shape[1])
-    design = np.concatenate(
-        [x, np.cos(x @ turn + rng.uniform(0, 2 * np.pi, _FEATURES)), np.ones((len(x), 1))], 1
-    )
-    fit, ridge = design[~held], 1e-3 * np.eye(design.shape[1])
-    weights = np.linalg.solve(fit.T @ fit + ridge, fit.T @ y[~held])
-    for k in range(y.shape[1] if usual < 1 else 0):
-        for _ in range(_TIMES):
-            error = np.abs(fit @ weights[:, k] - y[~held, k])
+    waves = np.cos(x @ turn + rng.uniform(0, 2 * np.pi, _FEATURES))
+    return _left(np.concatenate([x, waves, np.ones((len(x), 1))], 1), targets, held, times)
+
+
+def _left(design: np.ndarray, targets: np.ndarray, held: np.ndarray, times: int = 0) -> np.ndarray:
+    y = (targets - targets.mean(0)) / np.maximum(targets.std(0), 1e-9)
+    fit, known, ridge = design[~held], y[~held], 1e-3 * np.eye(design.shape[1])
+    weights = np.linalg.solve(fit.T @ fit + ridge, fit.T @ known)
+    for k in range(y.shape[1] if times else 0):
+        for _ in range(times):
+            error = np.abs(fit @ weights[:, k] - known[:, k])
             count = fit / np.maximum(error, 0.1 * np.median(error) + 1e-9)[:, None]  # absolute errors
-            weights[:, k] = np.linalg.solve(count.T @ fit + ridge, count.T @ y[~held, k])
-    left = np.sort(np.square(design[held] @ weights - y[held]), 0)
-    return np.asarray(left[: math.ceil(usual * len(left))].mean(0))
+            weights[:, k] = np.linalg.solve(count.T @ fit + ridge, count.T @ known[:, k])
+    said = np.clip(design[held] @ weights, known.min(0), known.max(0))
+    return np.asarray(np.sort(np.square(said - y[held]), 0))
