@@ -122,7 +122,8 @@ def measure(env: str, seed: int, setup: Setup) -> list[Row]:
     return [
         {
             "family": True, "env": env, "seed": seed, "steps": len(data),
-            "episodes": EPISODES.get(env, 20), "real": score.real_mean, "random": random.real_mean, "imagined": score.imagined_mean,
+            "episodes": EPISODES.get(env, 20), "real": score.real_mean,
+            "random": random.real_mean, "imagined": score.imagined_mean,
             "imagined_random": random.imagined_mean, "gap": score.gap, "gap_random": random.gap,
             "diverged": score.diverged, "odd_rewards": odd,
         }
