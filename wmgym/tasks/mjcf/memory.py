@@ -80,8 +80,8 @@ def remembered(robot: Robot, steps: Recorded, open_: list[int], places: Places |
     memory = (beside.mean(0) < _MEMORY * without.mean(0)) & (_usual(beside) < _MEMORY * _usual(without))
     memory &= (unknown := without.mean(0) > _UNEXPLAINED)
     lasting = np.median(np.abs(now - before[:, open_]), 0) < _LASTING * now.std(0)
-    if (some := np.flatnonzero(unknown & ~memory & lasting)).size:
-        few = np.flatnonzero(np.arange(len(rows)) % 8 < 4)
+    few = np.flatnonzero(np.arange(len(rows)) % 8 < 4)
+    if (some := np.flatnonzero(unknown & ~memory & lasting)).size and whole[few].any():
         usual, beside = (
             _usual(_errors(each[few], now[few][:, some], whole[few], _TIMES)) for each in (told, with_memory)
         )
@@ -191,6 +191,7 @@ def _errors(inputs: np.ndarray, targets: np.ndarray, held: np.ndarray, times: in
 
 
 def _left(design: np.ndarray, targets: np.ndarray, held: np.ndarray, times: int = 0) -> np.ndarray:
+    """The same of a regression on the columns of ``design`` as they are."""
     y = (targets - targets.mean(0)) / np.maximum(targets.std(0), 1e-9)
     fit, known, ridge = design[~held], y[~held], 1e-3 * np.eye(design.shape[1])
     weights = np.linalg.solve(fit.T @ fit + ridge, fit.T @ known)
