@@ -346,6 +346,5 @@ class WorldModel:
         """Actions as the dynamics take them: ``(batch, action_dim)`` floats."""
         space = self.task.action_space
         if actions.whole(space):
-            first = constant(np.asarray(actions.first(space)), action.device)
-            return one_hot(space, action.long() - first)  # samples of a MultiBinary are int8
+            return one_hot(space, action.long() - constant(np.asarray(actions.first(space)), action.device))
         return torch.clamp(action.flatten(1), *self.action_bounds)
