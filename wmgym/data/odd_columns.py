@@ -57,6 +57,8 @@ def digits(data: Transitions) -> str | None:
 
 def wraps(data: Transitions) -> str | None:
     """A column that jumps by a full turn, and that a fit takes as an angle though it is not known as one."""
+    if all(_turn(data, k) is None for k in range(data.obs.shape[1])):
+        return None
     before, after = data.task.core.geometry, with_traits(data).task.core.geometry
     for k, low, high in after.wrapped:
         if k in before.angles or any(k == known for known, _, _ in before.wrapped):
