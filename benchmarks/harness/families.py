@@ -22,8 +22,8 @@ import wmgym
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.worlds import Setup
 
-STEPS = 8_000
-EPISODES = {"FetchPush-v4": 100}  # which mostly succeeds at once or not at all; of others 20
+STEPS, EPISODES = 8_000, 20
+MORE = {"FetchPush-v4": 100}  # which mostly succeeds at once or not at all
 Controller = Callable[[np.ndarray], np.ndarray]
 
 
@@ -98,7 +98,7 @@ ENVS = tuple(CONTROLLERS)
 def measure(env: str, seed: int, setup: Setup) -> list[Row]:
     """One row: gap and divergence of the controller, and imagined rewards that the data never show."""
     gym.register_envs(gymnasium_robotics)
-    policy = CONTROLLERS[env]
+    policy, episodes = CONTROLLERS[env], setup.size(MORE.get(env, EPISODES), 2)
     with warnings.catch_warnings(action="ignore"):  # Gymnasium-Robotics' of its versions
         task = wmgym.make_task(env)
         noise = 0.2 if isinstance(task.action_space, spaces.Box) else 0.0
@@ -106,9 +106,7 @@ def measure(env: str, seed: int, setup: Setup) -> list[Row]:
         steps = setup.size(STEPS, 2_000)
         data = wmgym.collect(task, both, steps=steps, seed=seed, noise=noise, workers=1)
         world = wmgym.fit(data, wmgym.FitConfig(max_updates=200) if setup.quick else None, seed)
-        report = wmgym.score(
-            world, {"controller": policy}, setup.size(EPISODES.get(env, 20), 2), seed=100 + seed, workers=1
-        )
+        report = wmgym.score(world, {"controller": policy}, episodes, seed=100 + seed, workers=1)
     score, random = report["controller"], report["random"]
     assert data.reward is not None
     known = np.unique(data.reward)
@@ -122,7 +120,7 @@ def measure(env: str, seed: int, setup: Setup) -> list[Row]:
     return [
         {
             "family": True, "env": env, "seed": seed, "steps": len(data),
-            "episodes": EPISODES.get(env, 20), "real": score.real_mean,
+            "episodes": episodes, "real": score.real_mean,
             "random": random.real_mean, "imagined": score.imagined_mean,
             "imagined_random": random.imagined_mean, "gap": score.gap, "gap_random": random.gap,
             "diverged": score.diverged, "odd_rewards": odd,

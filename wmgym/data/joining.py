@@ -20,7 +20,7 @@ from wmgym.tasks.task import Task
 def shown_otherwise(data: Transitions) -> str | None:
     """Which observations the layout of the task does not explain, and what to do; None where it does."""
     off = _off(data)
-    for part, what in zip(off, ("show", "change", "have a next"), strict=True):
+    for what, part in off.items():
         if part.any():
             names = ", ".join(f"obs_{k}" for k in np.flatnonzero(part.any(0))[:5])
             return (
@@ -32,20 +32,20 @@ def shown_otherwise(data: Transitions) -> str | None:
     return None
 
 
-def _off(data: Transitions) -> tuple[np.ndarray, ...]:
+def _off(data: Transitions) -> dict[str, np.ndarray]:
     """Which observations differ from what the layout makes of some steps: bools ``(rows, obs_dim)``.
 
-    First of what it makes of states, then of numbers that are to stay through an episode, then of those that
-    follow by a rule. They do where other data, in which this was found, told too little: in a single episode,
-    say, what is left to a goal is a place but for a constant; and actions that never reached a limit do not
-    show it.
+    By what rows then do: they "show" another number than their state tells, "change" one that is to stay
+    through an episode, or "have a next" one that no rule gives. They do where other data, in which this was
+    found, told too little: in a single episode, say, what is left to a goal is a place but for a constant;
+    and actions that never reached a limit do not show it.
     """
     core, rows = data.task.core, some_rows(data)
     # What an env reads late after a step it reads at a start as it is, and there it may show a quaternion
     # that it has drawn and that is not of unit length.
     rows = rows[~np.isin(rows, data.first)]
     if not isinstance(core.layout, ModelLayout) or not len(rows):
-        return (np.zeros((0, data.obs.shape[1]), bool),) * 3
+        return {}
     obs, before, after = data.obs[rows], data.core[rows], data.next_core[rows]
     allowed = 1e-4 * np.abs(obs).max(0) + 1e-5
     stays, follows = np.zeros(obs.shape, bool), np.zeros(obs.shape, bool)
@@ -56,7 +56,8 @@ def _off(data: Transitions) -> tuple[np.ndarray, ...]:
             stays[:, k] = np.abs(after[:, i] - before[:, i]) > allowed[k]
         elif i in rules:
             follows[:, k] = np.abs(rules[i].of(before, after, action) - after[:, i]) > allowed[k]
-    return np.abs(core.observe(data.state[rows]) - obs) > allowed, stays, follows
+    shows = np.abs(core.observe(data.state[rows]) - obs) > allowed
+    return {"show": shows, "change": stays, "have a next": follows}
 
 
 def _task_of_all(parts: Sequence[Transitions]) -> Task:
@@ -65,7 +66,7 @@ def _task_of_all(parts: Sequence[Transitions]) -> Task:
     if all(layout == layouts[0] for layout in layouts[1:]):
         return parts[0].task
     for part in parts:
-        if not any(each.any() for other in parts for each in _off(laid_out(other, part.task))):
+        if not any(each.any() for other in parts for each in _off(laid_out(other, part.task)).values()):
             return part.task
     return parts[0].task
 

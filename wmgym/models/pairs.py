@@ -37,7 +37,7 @@ def pair_geometry(geometry: Geometry) -> Geometry:
 
 def outcome_geometry(core: Core) -> Geometry:
     """Of two states side by side, each with what observations show of it by formulas."""
-    dim, formulas = core.dim, () if core.layout is None else core.layout.formulas
+    dim, formulas = core.dim, _formulas(core)
     turns = tuple((dim + i, *ends) for i, (_, ends) in enumerate(formulas) if ends is not None)
     wrapped = (*core.geometry.wrapped, *turns)
     return pair_geometry(replace(core.geometry, dim=dim + len(formulas), wrapped=wrapped))
@@ -45,13 +45,17 @@ def outcome_geometry(core: Core) -> Geometry:
 
 def outcome_pair(core: Core, model: EnsembleMLP, before: Array, after: Array) -> Array:
     """What a network of such a geometry takes of states ``(batch, state_dim)`` and the next ones."""
-    dim, formulas = core.dim, () if core.layout is None else core.layout.formulas
+    dim, formulas = core.dim, _formulas(core)
     if not formulas or model.config.geometry.dim == 2 * dim:  # worlds of before saw the cores alone
         return library(before).concatenate([before[:, :dim], after[:, :dim]], 1)
     taken: Array = np.array([k for k, _ in formulas])
     taken = constant(taken, before.device) if isinstance(before, Tensor) else taken
     parts = [part for each in (before, after) for part in (each[:, :dim], columns(core.observe(each), taken))]
     return library(before).concatenate(parts, 1)
+
+
+def _formulas(core: Core) -> tuple[tuple[int, tuple[float, float] | None], ...]:
+    return () if core.layout is None else core.layout.formulas
 
 
 class PairCoordinates(Coordinates):

@@ -68,8 +68,8 @@ class Rule:
         """What it makes of steps: of cores ``(n, dim)``, the next ones, and actions as networks see them."""
         said, dim = np.full(len(core), self.offset), core.shape[1]
         for i, factor in self.terms:
-            part = core if i < dim else next_core if i < 2 * dim else action
-            said += factor * part[:, i - (0 if i < dim else dim if i < 2 * dim else 2 * dim)]
+            kind = min(i // dim, 2)
+            said += factor * (core, next_core, action)[kind][:, i - kind * dim]
         return said if (self.low, self.high) == (None, None) else np.clip(said, self.low, self.high)
 
 

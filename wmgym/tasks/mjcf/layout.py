@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -55,7 +56,7 @@ class ModelLayout:
         terms = [i for column in shown.columns for i, _ in column.terms or ()]
         places = [*self.geometry.angles, *self.geometry.fixed, *self.geometry.free, *turns]
         places += [at + 3 for at in self.geometry.quaternions] + [i for i, _, _ in self.joint_limits]
-        places += [*shown.constant, *(i for i, _, _ in self.geometry.stops)]
+        places += [*shown.constant, *self.geometry.whole, *(i for i, _, _ in self.geometry.stops)]
         if len(self.sizes) != len(PARTS) or physical + len(self.kept) != dim or len(self.names) != dim:
             raise ValueError("sizes and names of its layout do not give the core")
         if (shown.dim, len(shown.usual), len(shown.columns)) != (dim, dim, obs_dim):
@@ -97,7 +98,7 @@ class ModelLayout:
         exact = [k for k in every if k not in {*predicted, *remembered}]
         return {"exact": exact, "predicted": predicted, "remembered": remembered}
 
-    @property
+    @functools.cached_property  # every step with a learned reward asks
     def formulas(self) -> tuple[tuple[int, tuple[float, float] | None], ...]:
         """Columns computed from the core, not copied, with the ends of a wrapped one's turn."""
         found = []

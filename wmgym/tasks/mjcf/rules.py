@@ -108,12 +108,10 @@ def mirrored(
         dim: their number.
         core: places of those of the physical state, the first ones.
         action: places of actions, as networks see them.
-        still: numbers that stay through an episode, and as they are.
+        still: numbers that stay through an episode, and as they are; all others have a rule.
     """
     places = dict(enumerate(core)) | {i: (i, 1) for i in still}
     left = {rule.number: rule for rule in rules}
-    if set(range(dim)) - {*places, *left}:
-        return None  # nothing says how a mirrored env would remember it
     candidates = {*left}
 
     def image(i: int) -> tuple[int, int] | None:
