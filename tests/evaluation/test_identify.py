@@ -53,6 +53,25 @@ def test_a_drive_and_parameters_are_identified_together() -> None:
     assert wmgym.gap(log, hybrid, horizon=4).open_loop < 0.05
 
 
+def test_what_a_log_cannot_tell_apart_is_said_and_the_nominal_robot_is_kept() -> None:
+    """A pendulum of twice the mass, gear and damping moves alike; one that is not driven shows no gear."""
+    robot = wmgym.make_task(wmgym.shift(ID, gear=0.6))
+    log = wmgym.collect(robot, steps=300, seed=0, workers=1)
+    found = wmgym.identify(log, ID, ("mass", "gear", "damping"))
+    assert not any(each.identified for each in found.parameters)
+    assert found.changes == pytest.approx({"mass": 1.0, "gear": 0.6, "damping": 1.0}, rel=1e-3)
+    assert "look for fewer" in str(found)
+    assert wmgym.identify(log, ID, ("mass", "gear")).changes == pytest.approx(
+        {"mass": 1, "gear": 0.6}, rel=0.01
+    )
+
+    robot = wmgym.make_task(wmgym.shift(ID, damping=2.0, gear=0.5))
+    log = wmgym.collect(robot, lambda obs: np.zeros((len(obs), 1)), steps=300, seed=0, workers=1)
+    found = wmgym.identify(log, ID, ("gear", "damping"))
+    assert found.changes == pytest.approx({"gear": 1.0, "damping": 2.0}, rel=1e-2)
+    assert [each.identified for each in found.parameters] == [False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"backlash": 0.2, "gear": 0.7}, {"delay": 1, "damping": 3.0}, {}])
 def test_drives_of_other_kinds_are_identified(change: dict[str, Any]) -> None:

@@ -60,8 +60,9 @@ class Parameter:
 class Identification:
     """A nominal model's parameters as a robot's log has them.
 
-    The intervals are those of ``mujoco.sysid``: from the curvature at the optimum, as if what is left were
-    noise. Where it is something else, a delay for instance, they are too narrow.
+    The intervals follow from the curvature at the optimum, as if what is left were noise. Where it is
+    something else, a delay for instance, they are too narrow. What the log cannot tell apart (twice the mass,
+    gear and damping move alike) is not identified, and as little of it is changed as the log allows.
 
     Attributes:
         env_id: the nominal robot; empty where a function makes it.
@@ -109,6 +110,8 @@ class Identification:
             lines.append(
                 f"{each.name} {each.value:.3f} +- {width}" + ("" if each.identified else ", not identifiable")
             )
+        if sum(not each.identified for each in self.parameters) > 1:
+            lines.append("of what is not identifiable, as little as possible was changed; look for fewer")
         if self.delay or self.backlash:
             lines.append(f"delay {self.delay} steps, backlash {self.backlash:.3f}")
         lines.append(f"error {self.error_before:.4f} -> {self.error:.4f} std")

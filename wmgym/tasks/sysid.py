@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from scipy import optimize
 
 from wmgym.tasks.physics import Physics
 from wmgym.tasks.shift import Shift
@@ -24,6 +25,15 @@ BOUNDS: dict[str, tuple[float, float]] = {
 """Parameters that can be identified, fields of ``Shift``, and where they are looked for."""
 
 _CLIP = 3.0  # std at which an error stops to count more: contacts that come a step late are outliers
+_COST = {"friction": 0.5, "mass": 1.2, "gear": 1.0, "damping": 0.5, "slope": 1.0}
+"""Of a change of each, where the log leaves the choice: masses are known best, frictions least."""
+
+_LEAST = 1e-4  # std, a difference that no log tells
+_NEAR, _TRIES = 0.05, 8  # how far from an optimum a better one is looked for, and at how many values of each
+_LOOSE = 0.2  # relative half-width of a direction beyond which the log does not settle it
+_USELESS = 10.0  # likewise, of a parameter of which it says nothing
+_T = 1.96
+_SLOPE = 5.0  # degrees that count like a change by all of its value of another parameter
 
 
 Stepper: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -36,8 +46,8 @@ class Estimate:
 
     Attributes:
         values: of each parameter.
-        half_widths: of their 95 % intervals, from the curvature at the optimum; infinite where the data say
-            nothing.
+        half_widths: of their 95 % intervals, from the curvature at the optimum with all of them free;
+            infinite where the data say nothing.
         error: root mean squared error of the windows, in std, before and after.
     """
 
@@ -74,28 +84,34 @@ def estimate(
 
     windows = _Windows(task, starts, actions, ends, unit)
     if not names:
-        alone = float(np.sqrt(np.mean(windows.errors({}) ** 2)))
+        alone = windows.rms({})
         return Estimate({}, {}, (alone, alone))
     nominal = {name: float(getattr(Shift(), name)) for name in names}
-    begin = windows.scanned(nominal)
-    parameters = sysid.ParameterDict(
-        {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
-    )
 
     def residual(x: np.ndarray, params: Any) -> tuple[list[np.ndarray], None, None]:
         return [windows.errors(dict(zip(names, map(float, np.ravel(x)), strict=True)))], None, None
 
-    before = [windows.errors(nominal)]
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
-        found, result = sysid.optimize(
-            parameters, residual, optimizer="scipy", verbose=False, max_iters=20, diff_step=1e-3,
-            x_scale="jac",
-        )  # fmt: skip
-    values = dict(zip(names, map(float, found.as_vector()), strict=True))
-    after = [windows.errors(values)]
-    _, widths = sysid.calculate_intervals(after, np.asarray(result.jac))
-    rms = [float(np.sqrt(np.mean(np.concatenate(each) ** 2))) for each in (before, after)]
-    return Estimate(values, dict(zip(names, map(float, widths), strict=True)), (rms[0], rms[1]))
+    def optimum(begin: Mapping[str, float]) -> dict[str, float]:
+        parameters = sysid.ParameterDict(
+            {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
+            found, _ = sysid.optimize(
+                parameters, residual, optimizer="scipy", verbose=False, max_iters=20, diff_step=1e-3,
+                x_scale="jac",
+            )  # fmt: skip
+        return dict(zip(names, map(float, found.as_vector()), strict=True))
+
+    before = windows.rms(nominal)
+    values = optimum(windows.scanned(nominal))
+    if windows.rms(values) > _LEAST:  # it may have stalled, or begun on the wrong side of a contact
+        alone = min((windows.scanned(nominal, [name]) for name in names), key=windows.absolute)
+        values = min(values, optimum(alone), key=windows.absolute)
+    if windows.rms(values) > _LEAST:
+        moved = windows.polished(values)
+        values = min(values, moved, optimum(moved), key=windows.absolute)
+    values, half_widths = windows.settled(values, nominal)
+    return Estimate(values, half_widths, (before, windows.rms(values)))
 
 
 def stepper(task: Task, values: Mapping[str, float]) -> Stepper:
@@ -121,10 +137,10 @@ class _Windows:
         self._starts, self._actions = starts.astype(np.float64), actions.astype(np.float64)
         self._ends, self._unit = ends, unit
 
-    def scanned(self, values: Mapping[str, float]) -> dict[str, float]:
+    def scanned(self, values: Mapping[str, float], names: Sequence[str] | None = None) -> dict[str, float]:
         """The best of a few values of each parameter in turn: contacts make a descent from afar stall."""
         best = dict(values)
-        for name in values:
+        for name in names or values:
             low, high = BOUNDS[name]
             tried = [
                 best[name],
@@ -134,6 +150,71 @@ class _Windows:
             best[name] = float(tried[int(np.argmin(costs))])
         return best
 
+    def polished(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Each moved to where the mean absolute error is least nearby.
+
+        Where contacts come earlier or later with a parameter, errors jump, and squares of a few of them end a
+        descent short of the optimum.
+        """
+        best = dict(values)
+        for name in values:
+            span, middle = _NEAR * _unit(name, best[name]), best[name]
+            low, high = (float(np.clip(middle + side, *BOUNDS[name])) for side in (-span, span))
+            found = optimize.minimize_scalar(
+                lambda value, name=name: self.absolute({**best, name: float(value)}),
+                bounds=(low, high),
+                method="bounded",
+                options={"maxiter": _TRIES},
+            )
+            if found.fun < self.absolute(best):
+                best[name] = float(found.x)
+        return best
+
+    def settled(
+        self, values: Mapping[str, float], nominal: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """The values with nothing in them that the log does not say, and half-widths of 95 % intervals.
+
+        A robot of twice the mass, gear and damping moves alike, and one that rests shows no gear. Along such
+        directions as few parameters as possible are changed.
+        """
+        names = [*values]
+        units = np.array([_unit(name, values[name]) for name in names])
+        slopes = self._slopes(values, units)
+        strength, axes = np.linalg.svd(slopes, full_matrices=False)[1:]
+        loose = _T * max(self.rms(values), _LEAST) / np.maximum(strength, 1e-30)  # relative half-widths
+        widths = np.sqrt(np.square(axes.T * loose).sum(1))
+        away = np.array([_distance(name, values[name], nominal[name]) for name in names])
+        kept = _fewest(away, axes[loose > _LOOSE], np.array([_COST[name] for name in names]))
+        back = {name: _moved(name, nominal[name], by) for name, by in zip(names, kept, strict=True)}
+        if self.rms(back) <= max(1.02 * self.rms(values), _LEAST):
+            values = back
+        half_widths = np.where(widths > _USELESS, np.inf, widths * units)
+        return dict(values), dict(zip(names, map(float, half_widths), strict=True))
+
+    def _slopes(self, values: Mapping[str, float], units: np.ndarray, step: float = 1e-4) -> np.ndarray:
+        """Derivatives of the errors by each parameter in its unit ``(errors, parameters)``.
+
+        By central differences, which see that two parameters do the same. Rows that jump are scaled to the
+        size of usual ones.
+        """
+        found = []
+        for (name, value), unit in zip(values.items(), units, strict=True):
+            more, less = (self.errors({**values, name: value + side * step * unit}) for side in (1, -1))
+            found.append((more - less) / (2 * step))
+        slopes = np.stack(found, 1)
+        size = np.linalg.norm(slopes, axis=1, keepdims=True)
+        most = np.quantile(size, 0.99)
+        return slopes * np.minimum(1.0, most / np.maximum(size, 1e-30))
+
+    def rms(self, values: Mapping[str, float]) -> float:
+        """Root mean squared error, in std."""
+        return float(np.sqrt(np.mean(self.errors(values) ** 2)))
+
+    def absolute(self, values: Mapping[str, float]) -> float:
+        """Mean absolute error, in std."""
+        return float(np.mean(np.abs(self.errors(values))))
+
     def errors(self, values: Mapping[str, float]) -> np.ndarray:
         """Errors of all windows under these parameters, flat, in std, clipped."""
         model = _changed(self._physics.model, values)
@@ -141,3 +222,34 @@ class _Windows:
         errors = np.nan_to_num((cores - self._ends) / self._unit, nan=_CLIP)
         clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP)
         return clipped.reshape(-1)
+
+
+def _unit(name: str, value: float) -> float:
+    """What counts as a large change of a parameter."""
+    return _SLOPE if name == "slope" else value
+
+
+def _distance(name: str, value: float, nominal: float) -> float:
+    """From the nominal value, in units: those that multiply something count by their logarithm."""
+    return (value - nominal) / _SLOPE if name == "slope" else float(np.log(value / nominal))
+
+
+def _moved(name: str, nominal: float, by: float) -> float:
+    """The inverse of ``_distance``, within the bounds."""
+    value = nominal + by * _SLOPE if name == "slope" else nominal * float(np.exp(by))
+    return float(np.clip(value, *BOUNDS[name]))
+
+
+def _fewest(away: np.ndarray, free: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """The cheapest change ``(parameters,)`` that differs from ``away`` along the rows of ``free`` alone."""
+    k, n = free.shape
+    if not k:
+        return away
+    size = np.eye(n)  # of each change, at least as large as it and as its negative
+    found = optimize.linprog(
+        np.r_[np.zeros(k), cost],
+        A_ub=np.block([[free.T, -size], [-free.T, -size]]),
+        b_ub=np.r_[-away, away],
+        bounds=[(None, None)] * k + [(0, None)] * n,
+    )
+    return away + found.x[:k] @ free if found.success else away
