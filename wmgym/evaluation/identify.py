@@ -154,7 +154,7 @@ def identify(
         )
     if unknown := sorted(set(parameters) - {*BOUNDS, DRIVE}):
         raise ValueError(f"cannot identify {', '.join(unknown)}; {', '.join([*BOUNDS, DRIVE])} can be")
-    names = [name for name in parameters if name != DRIVE]
+    names = [name for name in dict.fromkeys(parameters) if name != DRIVE]
     starts = log.window_starts(_STEPS)
     if not parameters or not len(starts):
         what = f"no episode of the log has {_STEPS} steps" if parameters else "no parameter was named"
@@ -168,8 +168,8 @@ def identify(
         unit[physical:] = np.inf
     action = encoded(task.action_space, log.action + first(task.action_space))
 
-    def fitted(acted: np.ndarray) -> Estimate:
-        return estimate(task, log.core[starts], acted[rows], log.next_core[rows], unit, names)
+    def fitted(acted: np.ndarray, thorough: bool = False) -> Estimate:
+        return estimate(task, log.core[starts], acted[rows], log.next_core[rows], unit, names, thorough)
 
     drive, found = PASSES, fitted(action)
     before, space = found.error[0], log.task.action_space
@@ -179,7 +179,10 @@ def identify(
             stacklevel=2,
         )
     if DRIVE in parameters and isinstance(space, spaces.Box) and found.error[1] > _EXACT * before:
-        drive, found = _with_drive(task, DriveSearch(log, seed), fitted, found)
+        search = DriveSearch(log, seed)
+        drive, found = _with_drive(task, search, fitted, found, "gear" in names)
+        action = search.replayed(drive).numpy()
+    found = fitted(action, thorough=True)
     made = []
     for name, value in found.values.items():
         width = found.half_widths[name]
@@ -195,11 +198,16 @@ def identify(
 
 
 def _with_drive(
-    task: Task, search: DriveSearch, fitted: Callable[[np.ndarray], Estimate], alone: Estimate
+    task: Task,
+    search: DriveSearch,
+    fitted: Callable[[np.ndarray], Estimate],
+    alone: Estimate,
+    finds_gear: bool,
 ) -> tuple[Drive, Estimate]:
     """A drive, and the parameters under it; none, and those alone, where that is not clearly better.
 
-    Play explains some of a weak motor, which then seems strong: a search begins with a delay alone, too.
+    Play explains some of a weak motor, which then seems strong: a search begins with a delay alone, too, and
+    where no gear is looked for, play has to explain what no strength does.
     """
     from wmgym.tasks.sysid import stepper
 
@@ -213,7 +221,10 @@ def _with_drive(
             def wrong(rows: np.ndarray, acted: Tensor, step: Stepper = step) -> Tensor:
                 return torch.from_numpy((step(log.core[rows], acted.numpy()) - log.next_core[rows]) / unit)
 
-            drive, _ = search.best(wrong, plays=plays or turn > 0)
+            if finds_gear:
+                drive, _ = search.best(wrong, plays=plays or turn > 0)
+            else:
+                drive = search.clear(wrong)
             if drive in begun:
                 break
             begun.add(drive)

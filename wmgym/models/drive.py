@@ -193,11 +193,19 @@ class DriveSearch:
     def clear(self, wrong: Wrong, known: Drive = PASSES) -> Drive:
         """The best drive; the known one where it is not clearly better than that, or than other strengths.
 
-        Saturated commands of a weak motor look like play, and are for a correction to learn.
+        Commands of a weak motor look like those that play has made smaller, late ones too; a strength is for
+        a correction to learn, or for what looks for a gear.
         """
         drive, error = self.best(wrong, known)
-        other = min(self.error(wrong, known, gain) for gain in (1.0, *_GAINS))
-        return drive if error < WORTH * other else known
+        if drive.half and drive != known:
+            late = {delay: self._any_strength(wrong, Drive(delay)) for delay in range(MEMORY + 1)}
+            delay = min(late, key=lambda each: late[each])
+            if error >= WORTH * late[delay]:
+                drive, error = Drive(delay), late[delay]
+        return drive if error < WORTH * self._any_strength(wrong, known) else known
+
+    def _any_strength(self, wrong: Wrong, drive: Drive) -> float:
+        return min(self.error(wrong, drive, gain) for gain in (1.0, *_GAINS))
 
     def error(self, wrong: Wrong, drive: Drive, gain: float = 1.0) -> float:
         """Mean clipped error of a model under a drive, in standard deviations."""

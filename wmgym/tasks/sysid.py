@@ -29,7 +29,7 @@ _COST = {"friction": 0.5, "mass": 1.2, "gear": 1.0, "damping": 0.5, "slope": 1.0
 """Of a change of each, where the log leaves the choice: masses are known best, frictions least."""
 
 _LEAST = 1e-4  # std, a difference that no log tells
-_NEAR, _TRIES = 0.05, 8  # how far from an optimum a better one is looked for, and at how many values of each
+_ROUNDS, _WORTHWHILE = 5, 0.9  # of refinement, each of which leaves at most this share of the error
 _LOOSE = 0.2  # relative half-width of a direction beyond which the log does not settle it
 _USELESS = 10.0  # likewise, of a parameter of which it says nothing
 _T = 1.96
@@ -63,6 +63,7 @@ def estimate(
     ends: np.ndarray,
     unit: np.ndarray,
     names: Sequence[str],
+    thorough: bool = True,
 ) -> Estimate:
     """Fit parameters to windows of recorded states by nonlinear least squares.
 
@@ -73,6 +74,7 @@ def estimate(
         ends: ``(n, steps, core_dim)`` recorded cores after each step.
         unit: ``(core_dim,)``, what errors are divided by.
         names: of the parameters, keys of ``BOUNDS``.
+        thorough: whether to refine the optimum and to find half-widths, which are infinite otherwise.
 
     Raises:
         ImportError: ``mujoco.sysid`` lacks what it imports.
@@ -91,25 +93,35 @@ def estimate(
     def residual(x: np.ndarray, params: Any) -> tuple[list[np.ndarray], None, None]:
         return [windows.errors(dict(zip(names, map(float, np.ravel(x)), strict=True)))], None, None
 
-    def optimum(begin: Mapping[str, float]) -> dict[str, float]:
+    def optimum(begin: Mapping[str, float], **how: Any) -> dict[str, float]:
         parameters = sysid.ParameterDict(
             {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
             found, _ = sysid.optimize(
-                parameters, residual, optimizer="scipy", verbose=False, max_iters=20, diff_step=1e-3,
-                x_scale="jac",
+                parameters, residual, optimizer="scipy", verbose=False, x_scale="jac",
+                **({"max_iters": 20, "diff_step": 1e-3} | how),
             )  # fmt: skip
         return dict(zip(names, map(float, found.as_vector()), strict=True))
 
+    def refined(values: dict[str, float]) -> dict[str, float]:
+        """Contacts that a parameter moves make errors jump; squares of a few of them end a descent early."""
+        for _ in range(_ROUNDS if windows.rms(values) > _LEAST else 0):
+            usual = max(float(np.median(np.abs(windows.errors(values)))), _LEAST / 100)
+            moved = optimum(values, loss="cauchy", f_scale=usual, max_iters=10, diff_step=1e-5)
+            if windows.absolute(moved) > _WORTHWHILE * windows.absolute(values):
+                break
+            values = moved
+        return values
+
     before = windows.rms(nominal)
     values = optimum(windows.scanned(nominal))
-    if windows.rms(values) > _LEAST:  # it may have stalled, or begun on the wrong side of a contact
-        alone = min((windows.scanned(nominal, [name]) for name in names), key=windows.absolute)
-        values = min(values, optimum(alone), key=windows.absolute)
-    if windows.rms(values) > _LEAST:
-        moved = windows.polished(values)
-        values = min(values, moved, optimum(moved), key=windows.absolute)
+    if not thorough:
+        return Estimate(values, dict.fromkeys(names, np.inf), (before, windows.rms(values)))
+    values = refined(values)
+    if windows.rms(values) > _LEAST:  # it may have begun in the wrong valley
+        single = min((windows.scanned(nominal, [name]) for name in names), key=windows.absolute)
+        values = min(values, refined(optimum(single)), key=windows.absolute)
     values, half_widths = windows.settled(values, nominal)
     return Estimate(values, half_widths, (before, windows.rms(values)))
 
@@ -150,26 +162,6 @@ class _Windows:
             best[name] = float(tried[int(np.argmin(costs))])
         return best
 
-    def polished(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Each moved to where the mean absolute error is least nearby.
-
-        Where contacts come earlier or later with a parameter, errors jump, and squares of a few of them end a
-        descent short of the optimum.
-        """
-        best = dict(values)
-        for name in values:
-            span, middle = _NEAR * _unit(name, best[name]), best[name]
-            low, high = (float(np.clip(middle + side, *BOUNDS[name])) for side in (-span, span))
-            found = optimize.minimize_scalar(
-                lambda value, name=name: self.absolute({**best, name: float(value)}),
-                bounds=(low, high),
-                method="bounded",
-                options={"maxiter": _TRIES},
-            )
-            if found.fun < self.absolute(best):
-                best[name] = float(found.x)
-        return best
-
     def settled(
         self, values: Mapping[str, float], nominal: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
@@ -205,7 +197,8 @@ class _Windows:
         slopes = np.stack(found, 1)
         size = np.linalg.norm(slopes, axis=1, keepdims=True)
         most = np.quantile(size, 0.99)
-        return slopes * np.minimum(1.0, most / np.maximum(size, 1e-30))
+        scaled: np.ndarray = slopes * np.minimum(1.0, most / np.maximum(size, 1e-30))
+        return scaled
 
     def rms(self, values: Mapping[str, float]) -> float:
         """Root mean squared error, in std."""
