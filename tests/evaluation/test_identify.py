@@ -72,6 +72,14 @@ def test_what_a_log_cannot_tell_apart_is_said_and_the_nominal_robot_is_kept() ->
     assert [each.identified for each in found.parameters] == [False, True]
 
 
+def test_a_noisy_robot_is_a_simulator_without_its_noise_too() -> None:
+    noisy = wmgym.shift(ID, sensor_noise=0.01)
+    clean = wmgym.collect(ID, steps=100, seed=0, workers=1)
+    assert wmgym.gap(clean, noisy, horizon=4).open_loop < 1e-6
+    assert wmgym.identify(clean, noisy, ("gear", "gear")).changes == pytest.approx({"gear": 1.0}, rel=1e-3)
+    assert wmgym.gap(noisy, noisy, episodes=2, horizon=4).open_loop > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"backlash": 0.2, "gear": 0.7}, {"delay": 1, "damping": 3.0}, {}])
 def test_drives_of_other_kinds_are_identified(change: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_a_delay_shows_in_earlier_actions() -> None:
 
 @pytest.mark.parametrize(
     ("change", "delay", "play"),
-    [({"delay": 2, "backlash": 0.3}, 2, 0.3), ({"gear": 0.8}, 0, 0.0),
+    [({"delay": 2, "backlash": 0.3}, 2, 0.3), ({"gear": 0.8}, 0, 0.0), ({"gear": 0.6, "delay": 1}, 1, 0.0),
      pytest.param({}, 0, 0.0, marks=pytest.mark.slow),
      pytest.param({"delay": 1}, 1, 0.0, marks=pytest.mark.slow),
      pytest.param({"backlash": 0.17}, 0, 0.17, marks=pytest.mark.slow)],
@@ -128,7 +128,7 @@ def test_the_drive_is_found(change: dict[str, Any], delay: int, play: float, tmp
     world.save(tmp_path / "world")
     again = wmgym.load(tmp_path / "world")
     assert again.dynamics.drive == drive  # type: ignore[attr-defined]
-    if play or delay:
+    if (play or delay) and "gear" not in change:  # which is for the correction to learn
         assert errors(again, steady, 4).max() < 0.05
 
 

@@ -79,13 +79,13 @@ def gap(
     else:
         if episodes < 2:
             raise ValueError(f"an interval needs at least 2 episodes of each policy, got {episodes}")
-        limit = min(x for x in (max_episode_steps, both.robot.max_episode_steps, 10**6) if x is not None)
+        limits = (max_episode_steps, both.robot.max_episode_steps)
         parts = collect_each(
             by_model(both.robot),
             named,
             episodes=episodes,
             seed=seed,
-            max_episode_steps=limit,
+            max_episode_steps=min((x for x in limits if x is not None), default=None),
             workers=workers,
             executor=executor,
         )

@@ -96,7 +96,7 @@ def counterfactual(
         ValueError: no such moment, or actions of another shape.
     """
     refuse_no_log(log, "counterfactual")
-    if not 0 <= episode < log.num_episodes or not 0 <= t < log.lengths[episode]:
+    if int(t) != t or not 0 <= episode < log.num_episodes or not 0 <= t < log.lengths[episode]:
         raise ValueError(f"the log has no step {t} in an episode {episode}")
     both = sides(log, simulator)
     world = both.world()

@@ -16,7 +16,8 @@ import numpy as np
 from wmgym.tasks.ground_truth import to_mujoco
 from wmgym.tasks.mjcf.control import Control, Tried, try_control
 from wmgym.tasks.mjcf.simulation import PARTS, simulation
-from wmgym.tasks.task import Task
+from wmgym.tasks.shift import SHIFTED, shift
+from wmgym.tasks.task import Task, on_robot
 from wmgym.tasks.threads import shares_cores
 
 _MAIN = os.getpid()
@@ -68,6 +69,7 @@ class Physics:
             ValueError: a task without a MuJoCo model, whose env has a drive that delays commands or plays, or
                 does something else in a step than to step its model.
         """
+        task = _without_noise(task)
         if task.core.to_mujoco is None or task.core.displacement_dim > 3:
             raise ValueError(f"{task.env_id or 'this task'} does not say how its core lies in MuJoCo")
         with contextlib.closing(task.make()) as env:
@@ -200,3 +202,11 @@ class Physics:
         if not hasattr(self._own, "data"):
             self._own.data = mujoco.MjData(self.model)
         return self._own.data
+
+
+def _without_noise(task: Task) -> Task:
+    """The robot with quiet sensors: noise is in what a robot shows, not in what its model steps."""
+    kwargs = dict(task.env_kwargs)
+    if task.core.layout is not None or task.env_id != SHIFTED or not kwargs.pop("sensor_noise", 0):
+        return task
+    return on_robot(task, shift(**kwargs))

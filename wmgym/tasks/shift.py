@@ -33,8 +33,8 @@ class Shift:
         delay: env steps by which a command reaches the actuators late; they hold zero until the first does.
         backlash: play between command and actuator: an actuator follows only where the command is further
             away than this share of half its range, and then at that distance.
-        sensor_noise: standard deviation of Gaussian noise on the observation, in its own units. States are
-            then read from the observation, as on a real robot.
+        sensor_noise: standard deviation of Gaussian noise on the observation, in its own units. States of
+            the v5 tasks are then read from it, as on a real robot; those of other robots stay MuJoCo's.
     """
 
     friction: float = 1.0
