@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import TrainFreq
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.sac.policies import SACPolicy
 
 import wmgym
 from tests import toy
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader
+from wmgym.agents.sb3.dyna_sac_settings import spread_of
 from wmgym.agents.sb3.dyna_sac_updates import _expected_length
 from wmgym.models.dynamics import Prediction
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
@@ -586,6 +589,7 @@ class Ending(toy.LinearGaussianEnv):
         (lambda: vec(gym.make(toy.ENV_ID)), "StateReader"),
         (lambda: DummyVecEnv([toy_env, lambda: gym.make(toy.ENV_ID)]), "StateReader"),
         (lambda: VecNormalize(vec(toy_env())), "without VecNormalize"),
+        (lambda: VecFrameStack(vec(toy_env()), 3), "inside each StateReader"),
         ("Reacher-v5", "include"),
     ],
 )
@@ -603,6 +607,78 @@ def test_settings_that_cannot_train_are_refused() -> None:
         small(n_steps=3)
     with pytest.raises(ValueError, match="runs on the CPU"):
         small(device="cuda")
+    with pytest.raises(ValueError, match="subclass of DynaSACPolicy"):
+        DynaSAC(SACPolicy, toy_env())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"gamma": 1.0}, {"gamma": None}, {"tau": -1}, {"buffer_size": -1}, {"batch_size": 12.5},
+     {"train_freq": 0}, {"train_freq": (0, "episode")}, {"gradient_steps": -2},
+     {"policy_kwargs": {"net_arch": [0]}}, {"policy_kwargs": {"activation_fn": "relu"}}],
+)  # fmt: skip
+def test_settings_that_sb3_would_fail_at_later_are_refused_at_once(change: dict[str, Any]) -> None:
+    name = next(iter(change.get("policy_kwargs", change)))
+    with pytest.raises(ValueError, match=f"{name} has to be"):
+        small(**change)
+
+
+def test_refits_may_count_episodes() -> None:
+    """Updates as many as SB3 makes, and the meter of exploitation looks at the episodes just played."""
+    model = small(train_freq=(1, "episode"), gradient_steps=2, random_episode_steps=25, episode_steps=25)
+    model.learn(200)
+    assert model._n_updates == 2 * 4 + 2 * 4  # of four random episodes at once, and after each of the others
+    assert np.isfinite(model.logger.name_to_value["world/exploitation"])
+
+
+class Dictionary(gym.ObservationWrapper[Any, Any, Any]):
+    """Shows the first number apart from the others."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        low = env.observation_space.low  # type: ignore[attr-defined]
+        box = spaces.Box(-np.inf, np.inf, (1, 1)), spaces.Box(-np.inf, np.inf, (len(low) - 1,))
+        self.observation_space = spaces.Dict({"z": box[0], "a": box[1]})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        obs = observation.astype(np.float32)
+        return {"z": obs[:1, None], "a": obs[1:]}
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "MultiInputPolicy"])
+def test_dicts_are_learned_from_and_acted_on(policy: str, tmp_path: Path) -> None:
+    env = Dictionary(gym.make("Pendulum-v1"))
+    model = DynaSAC(policy, env, **SMALL).learn(120)
+    model.save(tmp_path / "agent")
+    again = DynaSAC.load(tmp_path / "agent")
+    shown = [env.reset(seed=seed)[0] for seed in range(3)]
+    batch = {name: np.stack([each[name] for each in shown]) for name in shown[0]}
+    one, several = again.predict(shown[1], deterministic=True)[0], again.predict(batch, deterministic=True)[0]
+    assert one.shape == (1,)
+    assert several.shape == (3, 1)
+    np.testing.assert_allclose(several[1], one, rtol=1e-5)
+    flat = np.concatenate([shown[1]["a"], shown[1]["z"].ravel()])  # a Dict space sorts its parts
+    np.testing.assert_array_equal(model.predict(flat, deterministic=True)[0], one)
+    assert np.isfinite(evaluate_policy(model, Monitor(env), 1, warn=False)[0])
+    with pytest.raises(ValueError, match="learned from dicts of a, z"):
+        model.predict({"z": shown[0]["z"]})
+    with pytest.raises(ValueError, match="learned from arrays"):
+        small().predict(batch)
+
+
+@pytest.mark.parametrize("unit", [1e6, 1e-6])
+def test_observations_are_normalised_in_whatever_unit_they_are(unit: float) -> None:
+    env = gym.wrappers.TransformObservation(
+        gym.make("Pendulum-v1"), lambda obs: unit * obs, spaces.Box(-np.inf, np.inf, (3,))
+    )
+    model = DynaSAC("MlpPolicy", env, **SMALL).learn(120)
+    seen: Any = model.actor.features_extractor
+    np.testing.assert_allclose(seen.std, model.transitions().obs.std(0), rtol=0.3)
+
+
+def test_a_constant_observation_has_no_spread() -> None:
+    values = torch.stack([torch.full((1_000,), 0.3), torch.full((1_000,), 1e5), torch.zeros(1_000)], 1)
+    assert spread_of(values).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_the_length_of_episodes_that_end_at_some_rate() -> None:

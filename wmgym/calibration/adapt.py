@@ -107,7 +107,9 @@ def adapt(
             raise ValueError("one episode cannot be both learned from and kept for the bounds; pass calib=")
         data, calib = _kept_apart(data, seed)
     elif not calib.countable and {*calib.fingerprints()} & {*data.fingerprints()}:
-        raise ValueError("calib holds episodes of the data; bounds need episodes that the world did not learn")
+        raise ValueError(
+            "calib holds episodes of the data; bounds need episodes that the world did not learn"
+        )
     if not calib.countable and {*calib.fingerprints()} & {*world.provenance.fingerprints}:
         raise ValueError("the world has learned from these episodes already; adapt it to new ones")
     low, high = data_range(data, 1.0, world.task.core.joint_limits)

@@ -208,9 +208,10 @@ def require_env(world: WorldModel) -> None:
     """
     if not world.task.has_env:
         raise ValueError(
-            "this world has no env to score policies against: its data were recorded. "
+            "this world has no env to score policies against: its data were recorded, or DynaSAC was given "
+            "the env itself, which cannot be made again. "
             "wmgym.score_open_loop(world, recorded) judges it by episodes that it has not seen, and "
-            "wmgym.rank needs no real episode; where there is an env, load the world with "
+            "wmgym.rank needs no real episode; where there is an env, save the world and load it with "
             "task=wmgym.make_task(...)"
         )
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
-from wmgym.agents.sb3.dyna_sac_data import StateBuffer, StateReader, returns_ahead
+from wmgym.agents.sb3.dyna_sac_data import (
+    Flattened,
+    StateBuffer,
+    StateReader,
+    flat_observation,
+    parts_shown,
+    returns_ahead,
+)
 from wmgym.agents.sb3.dyna_sac_offline import (
     DisagreementPenalty,
     ImaginedReader,
@@ -29,6 +37,7 @@ from wmgym.agents.sb3.dyna_sac_offline import (
 from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
+from wmgym.agents.sb3.dyna_sac_settings import BY_BUDGET, check_settings, follow_budget, spread_of
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import read_settings
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
@@ -39,10 +48,6 @@ from wmgym.tasks.task import Task
 _DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3, "buffer_size": 200_000, "tau": 0.01, "gamma": 0.995, "ent_coef": "auto_0.1",
 }  # fmt: skip
-_BY_BUDGET = ("learning_starts", "train_freq", "gradient_steps")
-_LEAST_UPDATES = 4_000  # of a budget of less real steps
-_MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
-                "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _PATIENCE = 6  # refits in a row that exploit the model before it warns: the first few always do a little
 
 
@@ -94,7 +99,9 @@ class DynaSAC(ResumableSAC):
             keyword of SAC that has no meaning here.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DynaSACPolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": DynaSACPolicy, "MultiInputPolicy": DynaSACPolicy,
+    }  # fmt: skip
     _run_state = ("_generator", "_rollouts", "_exploited", "_episodes_begun", "_low_value")
 
     def __init__(
@@ -108,19 +115,14 @@ class DynaSAC(ResumableSAC):
         world_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if refused := _MEANINGLESS & kwargs.keys():
-            raise ValueError(f"{', '.join(sorted(refused))}: DynaSAC has no such setting; leave it out")
-        if str(kwargs.setdefault("device", "cpu")) not in ("auto", "cpu"):
-            raise ValueError("DynaSAC runs on the CPU; leave device out")
+        self._by_budget = [name for name in BY_BUDGET if kwargs.get(name) is None]
+        kwargs = {name: value for name, value in kwargs.items() if name not in self._by_budget}
+        lengths = {"random_episode_steps": random_episode_steps, "episode_steps": episode_steps}
+        check_settings(policy, kwargs | lengths)
         self.world: WorldModel | None = None
         self.imagination = read_settings(Imagination, imagination_kwargs or {}, "imagination_kwargs")
         self.world_config = read_settings(OnlineFitConfig, world_kwargs or {}, "world_kwargs")
-        for name, steps in (("random_episode_steps", random_episode_steps), ("episode_steps", episode_steps)):
-            if not isinstance(steps, int) or steps < 1:
-                raise ValueError(f"{name} has to be a whole number above 0, got {steps!r}")
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
-        self._by_budget = [name for name in _BY_BUDGET if kwargs.get(name) is None]
-        kwargs = {name: value for name, value in kwargs.items() if name not in self._by_budget}
         self.imagined_steps = 0
         super().__init__(
             policy, env, replay_buffer_class=StateBuffer, **(_DEFAULTS | kwargs | {"device": "cpu"})
@@ -143,17 +145,20 @@ class DynaSAC(ResumableSAC):
                     "DynaSAC reads the simulator's state; put wmgym.sb3.StateReader around each env of the "
                     "VecEnv"
                 )
+            if isinstance(env.observation_space, spaces.Dict):
+                raise ValueError("the VecEnv shows dicts; put FlattenObservation inside each StateReader")
             if isinstance(env, VecNormalize):
                 raise ValueError("DynaSAC normalises by itself; pass the env without VecNormalize")
             return env if world is None or isinstance(env, ImaginedReader) else ImaginedReader(env, world)
         if isinstance(env.observation_space, spaces.Dict):
-            env = FlattenObservation(env)
+            env = Flattened(env)
         return SAC._wrap_env(StateReader(env), verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
         if self.env is not None:
             self.offline = isinstance(self.env, ImaginedReader)
             self.task: Task = task_of(self.env)
+            self.observation_parts = parts_shown(self.env)
         core = self.task.core
         self.replay_buffer_kwargs = {
             "core_dim": core.dim, "unobserved_dim": core.unobserved_dim, "seed": self.seed or 0,
@@ -172,21 +177,17 @@ class DynaSAC(ResumableSAC):
         self._action_middle, self._action_scale = (high + low) / 2, (high - low) / 2
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        """As SB3's; the budget of the first call decides what was not given of ``_BY_BUDGET``."""
-        if total_timesteps < 1:
-            return super()._setup_learn(total_timesteps, *args, **kwargs)
-        if "learning_starts" in self._by_budget:
-            self.learning_starts = max(1, min(max(total_timesteps // 10, 200), total_timesteps // 2, 1_000))
-        if "train_freq" in self._by_budget:
-            frequency = max(1, self.learning_starts // (4 * self.n_envs))
-            self.train_freq = TrainFreq(frequency, TrainFrequencyUnit.STEP)  # type: ignore[assignment]
-        if "gradient_steps" in self._by_budget:
-            assert isinstance(self.train_freq, TrainFreq)
-            more = 1 if self.offline else max(1, round(_LEAST_UPDATES / total_timesteps))
-            by_step = self.train_freq.unit == TrainFrequencyUnit.STEP
-            self.gradient_steps = self.train_freq.frequency * self.n_envs * more if by_step else -1
-        self._by_budget = []
+        """As SB3's; the budget of the first call decides what was not given of ``BY_BUDGET``."""
+        if total_timesteps > 0:
+            follow_budget(self, total_timesteps, self._by_budget)
+            self._by_budget = []
         return super()._setup_learn(total_timesteps, *args, **kwargs)
+
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> tuple[np.ndarray, Any]:
+        """As SB3's; also of dicts where the env shows these."""
+        if isinstance(observation, Mapping):
+            observation = flat_observation(observation, self.observation_parts)
+        return super().predict(observation, *args, **kwargs)
 
     # Real steps
 
@@ -256,9 +257,9 @@ class DynaSAC(ResumableSAC):
             self.world = replace(self.world_fit.world(data), task=self.task)
         self._real_states, self._first_states = states, torch.tensor(data.state[data.first])
         obs = self.task.core.observe(self._real_states)
-        self.policy.set_normaliser(obs.mean(0), obs.std(0).clamp(min=1e-3))
+        self.policy.set_normaliser(obs.mean(0), spread_of(obs))
         change = torch.tensor(data.next_core - data.core)
-        self._change_std = change.std(0).clamp(min=1e-6)
+        self._change_std = spread_of(change)
         self._find_low_values()
 
     def _enter_world(self) -> Tensor:
@@ -275,8 +276,7 @@ class DynaSAC(ResumableSAC):
 
         From the same states, by the same policy: a policy that exploits the model is paid more in there.
         """
-        assert isinstance(self.train_freq, TrainFreq)
-        last, steps = self.train_freq.frequency, self.imagination.rollout_steps
+        last, steps = math.ceil(self._interval()), self.imagination.rollout_steps
         data = self.transitions(last)
         starts, real = returns_ahead(data, steps)
         if not len(starts):
@@ -313,8 +313,7 @@ class DynaSAC(ResumableSAC):
         if (~self.replay_buffer.held_out).sum() < 2:
             return  # nothing has a standard deviation yet
         if self._n_updates == 0:
-            assert isinstance(self.train_freq, TrainFreq)
-            interval = self.train_freq.frequency * self.n_envs
+            interval = self._interval() * self.n_envs
             share = 1.0 if self.gradient_steps < 0 else self.gradient_steps / interval
             gradient_steps = max(gradient_steps, int(share * self.num_timesteps))
         before = self._n_updates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import (
+    FlattenObservation,
     OrderEnforcing,
     PassiveEnvChecker,
     TimeLimit,
@@ -18,6 +20,7 @@ from gymnasium.wrappers import (
     TransformReward,
 )
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecEnv
 
 from wmgym.data.transitions import Transitions
 from wmgym.io.provenance import library_versions
@@ -31,6 +34,39 @@ _STATELESS = (
 )
 
 _STATE_IN_MUJOCO = "gymnasium.envs.mujoco."
+
+
+class Flattened(FlattenObservation):
+    """An env with Dict observations, flat.
+
+    Attributes:
+        observation_parts: name and shape of each part, in their order; None where a part is no Box.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        assert isinstance(env.observation_space, spaces.Dict)
+        parts = list(env.observation_space.spaces.items())
+        boxes = all(isinstance(part, spaces.Box) for _, part in parts)
+        self.observation_parts = [(name, list(part.shape or ())) for name, part in parts] if boxes else None
+        super().__init__(env)
+
+
+def parts_shown(env: VecEnv) -> Any:
+    """``Flattened.observation_parts`` of the envs; None of those that show arrays."""
+    return env.get_attr("observation_parts")[0] if env.has_attr("observation_parts") else None
+
+
+def flat_observation(observation: Mapping[str, Any], parts: Any) -> np.ndarray:
+    """What ``Flattened`` makes of one observation ``(obs_dim,)`` or of a batch ``(batch, obs_dim)``.
+
+    Raises:
+        ValueError: the agent learned from arrays, or from other parts.
+    """
+    if parts is None or {name for name, _ in parts} != observation.keys():
+        known = "arrays" if parts is None else f"dicts of {', '.join(name for name, _ in parts)}"
+        raise ValueError(f"the agent learned from {known}, got a dict of {', '.join(observation)}")
+    values = [(np.asarray(observation[name]), len(shape)) for name, shape in parts]
+    return np.concatenate([each.reshape((*each.shape[: each.ndim - ndim], -1)) for each, ndim in values], -1)
 
 
 class StateReader(gym.Wrapper[Any, Any, Any, Any]):

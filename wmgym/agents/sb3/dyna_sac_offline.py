@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
@@ -77,8 +78,17 @@ class ImaginedReader(VecEnvWrapper):
 
 
 def task_of(env: VecEnv) -> Task:
-    """What is known of an env, imagined or with a ``StateReader``."""
+    """What is known of an env, imagined or with a ``StateReader``.
+
+    Raises:
+        ValueError: the ``VecEnv`` changes what its envs show.
+    """
     task: Task = env.task if isinstance(env, ImaginedReader) else env.get_attr("task")[0]
+    if (shown := spaces.flatdim(env.observation_space)) != task.obs_dim:
+        raise ValueError(
+            f"the VecEnv shows {shown} numbers, its envs {task.obs_dim}; put what stacks or changes "
+            "observations inside each StateReader"
+        )
     return task
 
 

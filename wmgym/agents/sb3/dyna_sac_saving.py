@@ -116,6 +116,8 @@ class ResumableSAC(ImaginedUpdates):
         Raises:
             ValueError: a file that is damaged, or of another algorithm or version; other spaces.
         """
+        if str(device) not in ("auto", "cpu"):
+            raise ValueError("DynaSAC runs on the CPU; leave device out")
         run = read_run(path)
         model = super().load(path, env, "cpu", custom_objects, print_system_info, force_reset, **kwargs)
         model._write_run(run)

@@ -7,6 +7,7 @@ from collections import deque
 import numpy as np
 import torch
 from stable_baselines3 import SAC
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor
 from torch.nn import functional
@@ -186,6 +187,14 @@ class ImaginedUpdates(SAC):
         self.logger.record("world/imagined_return", float(worth[best]))
 
     # Updates
+
+    def _interval(self) -> float:
+        """Steps of every env between two refits; where these count episodes, as long as those so far."""
+        assert isinstance(self.train_freq, TrainFreq)
+        every = self.train_freq.frequency
+        if self.train_freq.unit == TrainFrequencyUnit.STEP:
+            return every
+        return every * self.num_timesteps / self.n_envs / max(1, self._episode_num)
 
     def _update(self, state: Tensor) -> dict[str, float]:
         """One step of every optimiser, from imagined states ``(batch, state_dim)``."""

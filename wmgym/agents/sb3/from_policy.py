@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
+from wmgym.agents.sb3.dyna_sac_settings import spread_of
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.data.acting import Actor, naming
 from wmgym.data.pool import as_policies
@@ -105,7 +106,8 @@ def _regress(
     """Fit the actor's most likely actions to those ``wanted`` for flat observations, both ``(n, ...)``."""
     policy = model.policy
     if isinstance(policy, DynaSACPolicy):
-        policy.set_normaliser(*(torch.tensor(x).float() for x in (obs.mean(0), obs.std(0).clip(1e-3))))
+        seen = torch.tensor(obs).float()
+        policy.set_normaliser(seen.mean(0), spread_of(seen))
     target = torch.tensor(_in_half_ranges(model.action_space, wanted))
     policy.set_training_mode(True)
     for _ in range(updates):
