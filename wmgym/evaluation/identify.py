@@ -30,6 +30,8 @@ DRIVE = "drive"
 """What to look for beside fields of ``Shift``: a delay and play."""
 
 _WINDOWS, _STEPS = 150, 4
+_FEWEST = 20  # windows, where they are dear
+_WORK = 30_000  # at most, in windows times the square of the joints, which is what a step costs
 _TURNS = 5  # of a drive given parameters, and parameters given it
 _EXACT = 0.01  # of the nominal model's error, with which nothing is left to explain
 _AT_END = 1e-3  # of its range
@@ -160,7 +162,8 @@ def identify(
         what = f"no episode of the log has {_STEPS} steps" if parameters else "no parameter was named"
         raise ValueError(f"nothing to identify: {what}")
     rng = np.random.default_rng(seed)
-    starts = np.sort(rng.choice(starts, min(_WINDOWS, len(starts)), replace=False))
+    most = min(_WINDOWS, max(_FEWEST, _WORK // max(1, log.core.shape[1] // 2) ** 2))
+    starts = np.sort(rng.choice(starts, min(most, len(starts)), replace=False))
     rows = starts[:, None] + np.arange(_STEPS)
     unit = state_unit(log.core, log.task.core.geometry)
     if task.core.layout is not None:  # behind the physical state, nothing is MuJoCo's
