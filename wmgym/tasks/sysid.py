@@ -29,6 +29,7 @@ _COST = {"friction": 0.5, "mass": 1.2, "gear": 1.0, "damping": 0.5, "slope": 1.0
 """Of a change of each, where the log leaves the choice: masses are known best, frictions least."""
 
 _LEAST = 1e-4  # std, a difference that no log tells
+_NEAR, _TRIES = 0.3, 12  # how far a better value is looked for, and at how many values
 _ROUNDS, _WORTHWHILE = 5, 0.9  # of refinement, each of which leaves at most this share of the error
 _LOOSE = 0.2  # relative half-width of a direction beyond which the log does not settle it
 _USELESS = 10.0  # likewise, of a parameter of which it says nothing
@@ -110,6 +111,8 @@ def estimate(
             usual = max(float(np.median(np.abs(windows.errors(values)))), _LEAST / 100)
             moved = optimum(values, loss="cauchy", f_scale=usual, max_iters=10, diff_step=1e-5)
             if windows.absolute(moved) > _WORTHWHILE * windows.absolute(values):
+                moved = windows.polished(values)
+            if windows.absolute(moved) > _WORTHWHILE * windows.absolute(values):
                 break
             values = moved
         return values
@@ -160,6 +163,22 @@ class _Windows:
             ]
             costs = [np.square(self.errors({**best, name: float(value)})).sum() for value in tried]
             best[name] = float(tried[int(np.argmin(costs))])
+        return best
+
+    def polished(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Each in turn moved to where the mean absolute error is least, without any derivative."""
+        best = dict(values)
+        for name, middle in values.items():
+            span = _NEAR * _unit(name, middle)
+            low, high = (float(np.clip(middle + side, *BOUNDS[name])) for side in (-span, span))
+            found = optimize.minimize_scalar(
+                lambda value, name=name: self.absolute({**best, name: float(value)}),
+                bounds=(low, high),
+                method="bounded",
+                options={"maxiter": _TRIES},
+            )
+            if found.fun < self.absolute(best):
+                best[name] = float(found.x)
         return best
 
     def settled(
