@@ -184,8 +184,10 @@ def identify(
     if DRIVE in parameters and isinstance(space, spaces.Box) and found.error[1] > _EXACT * before:
         search = DriveSearch(log, seed)
         drive, found = _with_drive(task, search, fitted, found, "gear" in names)
-        action = search.replayed(drive).numpy()
     found = fitted(action, thorough=True)
+    if drive != PASSES:
+        driven = fitted(search.replayed(drive).numpy(), thorough=True)
+        drive, found = (drive, driven) if driven.error[1] < WORTH * found.error[1] else (PASSES, found)
     made = []
     for name, value in found.values.items():
         width = found.half_widths[name]
