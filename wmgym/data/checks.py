@@ -183,7 +183,7 @@ def _lag(data: Transitions) -> str | None:
         return None
     return (
         f"observations answer to the action of the row {found}, not to that of their own row; shift the "
-        "action columns"
+        "action columns, unless it is the robot that acts late"
     )
 
 

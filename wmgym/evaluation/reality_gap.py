@@ -72,6 +72,8 @@ def gap(
     named = as_policies(policies, split=None)
     if isinstance(reality, os.PathLike) or (isinstance(reality, str) and os.path.isdir(reality)):
         reality = Transitions.load(reality)
+    elif isinstance(reality, str) and os.path.isfile(reality):
+        raise ValueError(f"{reality} is a file; read it first: wmgym.from_log({reality!r}, ..., task=...)")
     both = sides(reality, simulator)
     if isinstance(reality, Transitions):
         data, real_steps = laid_out(reality, both.nominal or both.world().task), 0
