@@ -96,7 +96,7 @@ def estimate(
 
     def optimum(begin: Mapping[str, float], **how: Any) -> dict[str, float]:
         parameters = sysid.ParameterDict(
-            {name: sysid.Parameter(name, begin[name], *BOUNDS[name]) for name in names}
+            {name: sysid.Parameter(name, _off_ends(name, begin[name]), *BOUNDS[name]) for name in names}
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of every iteration
             found, _ = sysid.optimize(
@@ -234,6 +234,13 @@ class _Windows:
         errors = np.nan_to_num((cores - self._ends) / self._unit, nan=_CLIP)
         clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP)
         return clipped.reshape(-1)
+
+
+def _off_ends(name: str, value: float) -> float:
+    """A value to begin from; at an end of its range a descent may stall, of which the toolbox warns."""
+    low, high = BOUNDS[name]
+    inside = 2e-3 * (high - low)
+    return float(np.clip(value, low + inside, high - inside))
 
 
 def _unit(name: str, value: float) -> float:
