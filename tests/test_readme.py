@@ -76,6 +76,19 @@ def test_the_returns_it_is_proud_of_are_those_measured() -> None:
     assert [mean, least, most] == [f"{x:,.0f}" for x in (sum(returns) / 5, returns[0], returns[-1])]
 
 
+def test_the_returns_without_a_real_step_are_those_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "offline.json").read_text())["rows"]
+    row = {r["env"][:-3]: r for r in rows if (r["algorithm"], r["seed"]) == ("DynaSAC", 100)}
+    (said,) = re.findall(
+        r"earns ([\d,]+) in MuJoCo\s+on Hopper and ([\d,]+) on Walker2d, where imagination said ([\d,]+) and "
+        r"([\d,]+)\. On HalfCheetah it exploits the world and earns\s+([\d,]+) instead of ([\d,]+)",
+        README,
+    )
+    hopper, walker, cheetah = (row[name] for name in ("Hopper", "Walker2d", "HalfCheetah"))
+    found = [each[key] for key in ("real", "imagined") for each in (hopper, walker)]
+    assert list(said) == [f"{value:,.0f}" for value in (*found, cheetah["real"], cheetah["imagined"])]
+
+
 def test_the_film_shows_what_its_caption_says() -> None:
     (share,) = re.findall(r"(\d+) % of the errors here are inside", README)
     world = wmgym.load(make_gif.ENV)

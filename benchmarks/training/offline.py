@@ -88,12 +88,17 @@ def goals(rows: list[Row]) -> list[Row]:
             continue
         share = float(np.mean([r["real"] / r["best"] for r in mine]))
         gap = float(np.mean([r["gap"] for r in mine]))
-        where = f"trained in the shipped world alone, mean of {len(mine)} seeds, {env_id}"
+        where = f"trained in the shipped world alone, mean of {len(mine)} of {len(SEEDS)} seeds, {env_id}"
         what = f"DynaSAC's real return as a share of the best reference policy's, {where}"
-        found.append(target(what, ">= 80 %", f"{share:.0%}", share >= SHARE))
+        found.append(target(what, ">= 80 %", f"{share:.0%}", so_far(share >= SHARE, len(mine))))
         what = f"DynaSAC's imagined minus real return as a share of the real one above random, {where}"
-        found.append(target(what, "<= 10 %", f"{gap:+.0%}", gap <= GAP))
+        found.append(target(what, "<= 10 %", f"{gap:+.0%}", so_far(gap <= GAP, len(mine))))
     return found
+
+
+def so_far(met: bool, seeds: int) -> bool | None:
+    """A target that is met by some of the seeds is not met yet."""
+    return None if met and seeds < len(SEEDS) else met
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
