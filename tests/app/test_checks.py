@@ -81,10 +81,11 @@ def unmoved(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"gamma": "high"}, "DynaSAC cannot train with these: "),
-        ({"tau": "soft"}, "DynaSAC cannot train with these: "),
-        ({"gradient_steps": "two"}, "DynaSAC cannot train with these: "),
-        ({"learning_starts": "late"}, "learning_starts has to be a whole number above 0, got 'late'"),
+        ({"gamma": "high"}, "gamma has to be above 0 and below 1, got 'high'"),
+        ({"tau": "soft"}, "tau has to be above 0 and at most 1, got 'soft'"),
+        ({"gradient_steps": "two"}, "gradient_steps has to be a whole number of at least -1, got 'two'"),
+        ({"target_entropy": "low"}, "DynaSAC refuses: could not convert"),
+        ({"learning_starts": "late"}, "learning_starts has to be a whole number of at least 0, got 'late'"),
         ({"train_freq": 0}, "train_freq has to be a whole number above 0, got 0"),
         ({"train_freq": [0, "episode"]}, "train_freq has to be a whole number above 0, got 0"),
         ({"batch_size": 0}, "batch_size has to be a whole number above 0, got 0"),

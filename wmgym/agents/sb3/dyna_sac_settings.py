@@ -78,4 +78,5 @@ def spread_of(values: Tensor) -> Tensor:
 
 def _whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise ValueError(f"{name} has to be a whole number above {least - 1}, got {value!r}")
+        allowed = "above 0" if least == 1 else f"of at least {least}"
+        raise ValueError(f"{name} has to be a whole number {allowed}, got {value!r}")
