@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -171,22 +171,23 @@ def identify(
         unit[physical:] = np.inf
     action = encoded(task.action_space, log.action + first(task.action_space))
 
-    def fitted(acted: np.ndarray, thorough: bool = False) -> Estimate:
-        return estimate(task, log.core[starts], acted[rows], log.next_core[rows], unit, names, thorough)
+    def fitted(acted: np.ndarray, begin: Mapping[str, float] | None = None) -> Estimate:
+        return estimate(task, log.core[starts], acted[rows], log.next_core[rows], unit, names, begin)
 
-    drive, found = PASSES, fitted(action)
-    before, space = found.error[0], log.task.action_space
+    alone = fitted(action)
+    drive, driven = PASSES, alone
+    before, space = alone.error[0], log.task.action_space
     if DRIVE in parameters and not isinstance(space, spaces.Box):
         warnings.warn(
             "a drive is looked for only where actions are a Box; elsewhere a delay passes for weak motors",
             stacklevel=2,
         )
-    if DRIVE in parameters and isinstance(space, spaces.Box) and found.error[1] > _EXACT * before:
+    if DRIVE in parameters and isinstance(space, spaces.Box) and alone.error[1] > _EXACT * before:
         search = DriveSearch(log, seed)
-        drive, found = _with_drive(task, search, fitted, found, "gear" in names)
-    found = fitted(action, thorough=True)
+        drive, driven = _with_drive(task, search, fitted, alone, "gear" in names)
+    found = fitted(action, alone.values)
     if drive != PASSES:
-        driven = fitted(search.replayed(drive).numpy(), thorough=True)
+        driven = fitted(search.replayed(drive).numpy(), driven.values)
         drive, found = (drive, driven) if driven.error[1] < WORTH * found.error[1] else (PASSES, found)
     made = []
     for name, value in found.values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,7 @@ def estimate(
     ends: np.ndarray,
     unit: np.ndarray,
     names: Sequence[str],
-    thorough: bool = True,
+    begin: Mapping[str, float] | None = None,
 ) -> Estimate:
     """Fit parameters to windows of recorded states by nonlinear least squares.
 
@@ -75,7 +76,8 @@ def estimate(
         ends: ``(n, steps, core_dim)`` recorded cores after each step.
         unit: ``(core_dim,)``, what errors are divided by.
         names: of the parameters, keys of ``BOUNDS``.
-        thorough: whether to refine the optimum and to find half-widths, which are infinite otherwise.
+        begin: values of a first estimate, to be refined; None makes a first one, whose half-widths are
+            infinite.
 
     Raises:
         ImportError: ``mujoco.sysid`` lacks what it imports.
@@ -118,10 +120,10 @@ def estimate(
         return values
 
     before = windows.rms(nominal)
-    values = optimum(windows.scanned(nominal))
-    if not thorough:
+    if begin is None:
+        values = optimum(windows.scanned(nominal))
         return Estimate(values, dict.fromkeys(names, np.inf), (before, windows.rms(values)))
-    values = refined(values)
+    values = refined(dict(begin))
     if windows.rms(values) > _LEAST:  # it may have begun in the wrong valley
         single = min((windows.scanned(nominal, [name]) for name in names), key=windows.absolute)
         values = min(values, refined(optimum(single)), key=windows.absolute)
@@ -151,6 +153,7 @@ class _Windows:
         self._physics = Physics.of(task)
         self._starts, self._actions = starts.astype(np.float64), actions.astype(np.float64)
         self._ends, self._unit = ends, unit
+        self._remembered = functools.lru_cache(maxsize=8)(self._replayed)
 
     def scanned(self, values: Mapping[str, float], names: Sequence[str] | None = None) -> dict[str, float]:
         """The best of a few values of each parameter in turn: contacts make a descent from afar stall."""
@@ -228,12 +231,19 @@ class _Windows:
         return float(np.mean(np.abs(self.errors(values))))
 
     def errors(self, values: Mapping[str, float]) -> np.ndarray:
-        """Errors of all windows under these parameters, flat, in std, clipped."""
-        model = _changed(self._physics.model, values)
+        """Errors of all windows under these parameters, flat, in std, clipped; not to be written to.
+
+        Those of a few are remembered: a search asks for several norms of the same.
+        """
+        return self._remembered(tuple(values.items()))
+
+    def _replayed(self, values: tuple[tuple[str, float], ...]) -> np.ndarray:
+        model = _changed(self._physics.model, dict(values))
         cores = self._physics.open_loop(self._starts, self._actions, model)
         errors = np.nan_to_num((cores - self._ends) / self._unit, nan=_CLIP)
-        clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP)
-        return clipped.reshape(-1)
+        clipped: np.ndarray = np.clip(errors, -_CLIP, _CLIP).reshape(-1)
+        clipped.flags.writeable = False
+        return clipped
 
 
 def _off_ends(name: str, value: float) -> float:

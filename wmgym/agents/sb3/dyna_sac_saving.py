@@ -26,6 +26,8 @@ from torch import Tensor
 from wmgym.agents.sb3.dyna_sac_data import StateBuffer
 from wmgym.agents.sb3.dyna_sac_file import Run, append_run, read_run
 from wmgym.agents.sb3.dyna_sac_offline import check_same_kind, task_of
+from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
+from wmgym.agents.sb3.dyna_sac_settings import check_settings
 from wmgym.agents.sb3.dyna_sac_updates import ImaginedUpdates
 from wmgym.io import files
 from wmgym.io.files import StoreError
@@ -116,8 +118,7 @@ class ResumableSAC(ImaginedUpdates):
         Raises:
             ValueError: a file that is damaged, or of another algorithm or version; other spaces.
         """
-        if str(device) not in ("auto", "cpu"):
-            raise ValueError("DynaSAC runs on the CPU; leave device out")
+        check_settings(DynaSACPolicy, {"device": device})
         run = read_run(path)
         model = super().load(path, env, "cpu", custom_objects, print_system_info, force_reset, **kwargs)
         model._write_run(run)
