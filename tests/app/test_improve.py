@@ -14,6 +14,8 @@ import torch
 import wmgym
 from wmgym.agents.config import TrainConfig
 from wmgym.app.improve import training
+from wmgym.models.fit import hold_out
+from wmgym.models.rollout_error import RolloutError
 from wmgym.models.warm_start import emphasised
 
 TRAIN = TrainConfig("PPO", steps=128, num_envs=4, max_episode_steps=20, hyperparameters={"n_steps": 32})
@@ -154,3 +156,30 @@ def test_few_new_rows_make_up_a_third_of_all() -> None:
     rows = emphasised(torch.arange(1_000), 990)
     assert float((rows >= 990).float().mean()) == pytest.approx(1 / 3, abs=0.01)
     assert torch.equal(emphasised(torch.arange(100), 10), torch.arange(100))
+
+
+def test_new_data_are_held_out_for_themselves(data: wmgym.Transitions) -> None:
+    fresh = wmgym.collect("Pendulum-v1", steps=100, seed=5, workers=1, max_episode_steps=20)
+    both = wmgym.concat([data, fresh])
+    rows, held = hold_out(both, CONFIG, 0, len(fresh))
+    assert 0 < (held >= len(data)).sum() <= len(fresh) // 4
+    assert {*rows.tolist()} | {*held.tolist()} == {*range(len(both))}
+    error = RolloutError(both, held, CONFIG, 0, len(fresh))
+    assert (error.starts >= len(data)).mean() == 0.5
+    np.testing.assert_array_equal(hold_out(data, CONFIG, 0)[1], hold_out(data, CONFIG, 0, len(data))[1])
+
+
+def test_what_policies_imagine_is_tried_where_an_env_can_be_put_there(tmp_path: Path) -> None:
+    data = wmgym.collect("InvertedPendulum-v5", steps=400, seed=0, workers=1)
+    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=40, eval_every=20))
+    train = replace(TRAIN, max_episode_steps=30)
+    found = improved(world, tmp_path, data, train=train, real_steps=1_000)
+    short = wmgym.Transitions.load(tmp_path / "round-00" / "branched")
+    assert {*short.fingerprints()} <= {*found.world.provenance.fingerprints}
+    assert short.lengths.max() <= 20
+    assert not (tmp_path / "round-01" / "branched").exists()  # nothing is learned from the last one
+    assert found.rounds[0].real_steps > len(short)
+    assert found.ledger["real_steps"] <= 1_000
+    short.select([0]).save(tmp_path / "round-00" / "branched")
+    with pytest.raises(wmgym.StoreError, match="branched"):
+        improved(world, tmp_path, data, train=train, real_steps=1_000)

@@ -10,6 +10,7 @@ from typing import Any
 from gymnasium import spaces
 
 from wmgym.agents.config import TrainConfig
+from wmgym.app.improve_branches import branch_off
 from wmgym.app.stages import Stages
 from wmgym.calibration import online
 from wmgym.calibration.calibrate import calibrate
@@ -122,22 +123,24 @@ class Rounds:
                 self.sb3.to_policy(model, title).save(folder / "policy")
                 noted["imagined_steps"] = model.num_timesteps
         policy = load_policy(folder / "policy")
-        with self.stages.stage(f"{name}/play", ("judged", "noisy")) as noted:
+        with self.stages.stage(f"{name}/play", ("judged", "noisy", "branch*")) as noted:
             if noted is not None:
-                noted["real_steps"] = self._play(folder, policy, seed)
+                noted["real_steps"] = self._play(folder, policy, seed, last)
         judged, noisy = (Transitions.load(folder / part) for part in ("judged", "noisy"))
+        short = [Transitions.load(place) for place in folder.glob("branch*") if place.is_dir()]
+        taken = len(judged) + len(noisy) + sum(len(part) + part.num_episodes for part in short)
         with self.stages.stage(f"{name}/judge", ("bred.json",)) as noted:
             if noted is not None:
-                bred, noted["imagined_steps"] = self._judge(policy, judged, noisy, seed, last)
+                bred, noted["imagined_steps"] = self._judge(policy, judged, taken, seed, last)
                 artifacts.write_json(folder / "bred.json", bred.model_dump())
         read: Bred = read_settings(Bred, artifacts.read_json(folder / "bred.json"), str(folder / "bred.json"))
         self.bred.append(read)
         if read.learned:
-            self._learn(folder, judged, noisy, seed)
+            self._learn(folder, judged, noisy, short, seed)
         return read
 
-    def _play(self, folder: Path, policy: MLPPolicy, seed: int) -> int:
-        """Whole episodes of the policy that judge, and some with noise that only teach."""
+    def _play(self, folder: Path, policy: MLPPolicy, seed: int, last: bool) -> int:
+        """Whole episodes of the policy that judge, and some with noise and short ones that only teach."""
         box = isinstance(self.world.task.action_space, spaces.Box)
         share, policies = self.steps // 2, {policy.name: policy}
         episodes = max(LEAST, share // self.limit)
@@ -146,8 +149,16 @@ class Rounds:
             more = max(1, (share - len(judged)) // self.limit)
             judged = concat([judged, self._collect(policies, seed + 7_919 * len(judged), episodes=more)])
         judged.save(folder / "judged")
-        noises = _NOISES if box else (0.0, 0.0)
-        steps = max(LEAST, (self.steps - len(judged)) // len(noises))
+        noises, left = _NOISES if box else (0.0, 0.0), self.steps - len(judged)
+        branched = 0
+        if not last:
+            found, branched = branch_off(
+                self.world, policy, judged.state[judged.first], left // 2, seed,
+                limit=self.limit, propagation=self.train.propagation,
+            )  # fmt: skip
+            if found is not None:
+                found.save(folder / "branched")
+        steps = max(LEAST, (left - branched) // len(noises))
         noisy = concat(
             [
                 self._collect(policies, seed + 10_000 * (place + 1), steps=steps, noise=noise)
@@ -155,7 +166,7 @@ class Rounds:
             ]
         )
         noisy.save(folder / "noisy")
-        return len(judged) + len(noisy)
+        return len(judged) + len(noisy) + branched
 
     def _collect(self, policies: Mapping[str, PolicyFn] | None, seed: int, **how: Any) -> Transitions:
         task, limit = self.world.task, self.limit
@@ -164,7 +175,7 @@ class Rounds:
         )
 
     def _judge(
-        self, policy: MLPPolicy, judged: Transitions, noisy: Transitions, seed: int, last: bool
+        self, policy: MLPPolicy, judged: Transitions, real_steps: int, seed: int, last: bool
     ) -> tuple[Bred, int]:
         """What the world says of a policy that was trained in it, beside what came of it."""
         starts = judged.state[judged.first]
@@ -185,15 +196,17 @@ class Rounds:
             diverged=float(found.diverged.mean()),
             coverage=None if fresh is None else fresh.coverage,
             episodes=judged.num_episodes,
-            real_steps=len(judged) + len(noisy),
+            real_steps=real_steps,
             learned=not last and abs(gap) > self.max_gap,
         )
         return bred, found.steps
 
-    def _learn(self, folder: Path, judged: Transitions, noisy: Transitions, seed: int) -> None:
-        """A new world: fitted on to two thirds of the episodes, bounded by the others."""
+    def _learn(
+        self, folder: Path, judged: Transitions, noisy: Transitions, short: list[Transitions], seed: int
+    ) -> None:
+        """A new world: fitted on to two thirds of whole episodes and all short ones, bounded by the rest."""
         parts = [part.split((1 - _CALIBRATES, _CALIBRATES), seed) for part in (judged, noisy)]
-        self.learned += [learn for learn, _ in parts]
+        self.learned += [*(learn for learn, _ in parts), *short]
         self.bounds += [kept for _, kept in parts]
         with self.stages.stage(f"{folder.name}/fit", ("world",)) as noted:
             if noted is not None:

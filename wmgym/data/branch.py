@@ -1,4 +1,4 @@
-"""What the real env does from a snapshot, given actions."""
+"""What the real env does from a snapshot, given actions, or from states that it is put into."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from wmgym.data.acting import Actor
 from wmgym.data.joining import concat
+from wmgym.data.policy import PolicyFn
 from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
 from wmgym.data.transitions import Transitions
-from wmgym.tasks.ground_truth import Snapshot, restore
+from wmgym.tasks.ground_truth import Snapshot, restore, to_mujoco
 from wmgym.tasks.task import Task
 
 
@@ -52,3 +54,52 @@ def fork(task: Task, at: Snapshot, plans: Sequence[np.ndarray]) -> Transitions:
     with contextlib.closing(task.make()) as env:
         env.reset(seed=0)
         return concat([branch(task, at, actions, env) for actions in plans])
+
+
+def can_be_put(task: Task) -> bool:
+    """Whether the task's env can be put into any state and remembers nothing beside it.
+
+    Envs of one's own may: what an env remembers cannot be put into it.
+    """
+    if not task.from_table or task.core.to_mujoco is None:
+        return False
+    with contextlib.closing(task.make()) as env:
+        return getattr(env.unwrapped, "_drive", None) is None  # a changed robot's delay and play
+
+
+def from_states(
+    task: Task, policy: PolicyFn, name: str, cores: np.ndarray, steps: int, *, seed: int = 0
+) -> Transitions | None:
+    """Short real episodes of a policy from states that its env is put into; None where all end at once.
+
+    They are recorded from the second step on: what an env shows is in part of the step before. Those of which
+    MuJoCo warns are left out: bodies may be inside each other.
+
+    Args:
+        task: of an env that ``can_be_put``.
+        policy: acts in it.
+        name: the policy's.
+        cores: ``(n, core_dim)``, a state for each episode.
+        steps: of each episode, unless it ends.
+        seed: of the resets before.
+    """
+    episodes, actor = list[Episode](), Actor(policy, task)
+    with contextlib.closing(task.make()) as env:
+        unwrapped: Any = env.unwrapped
+        recorder = Recorder(task, env)
+
+        def step(index: int) -> Step:
+            return recorder.step(actor(recorder.obs[None], [index])[0])
+
+        for index, core in enumerate(cores):
+            env.reset(seed=seed + index)
+            unwrapped.set_state(*to_mujoco(task, np.asarray(core, np.float64)))
+            recorder.look(task.flat(unwrapped._get_obs()))
+            recorded, ended = list[Step](), step(index).terminated
+            while not ended and len(recorded) < steps:
+                recorded.append(step(index))
+                ended = recorded[-1].terminated
+            if recorded and not unwrapped.data.warning.number.any():
+                recorded[-1] = recorded[-1]._replace(truncated=not ended)
+                episodes.append(Episode(index, name, -1, columns(recorded)))
+    return from_episodes(task, episodes) if episodes else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from wmgym.data.acting import Actor, PolicyError
@@ -22,6 +24,7 @@ def rollout(
     max_episode_steps: int | None = None,
     propagation: Propagation = "member",
     progress: bool = False,
+    look: Callable[[np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Imagine one whole episode of a policy from each start state, all side by side.
 
@@ -34,6 +37,8 @@ def rollout(
         max_episode_steps: steps after which an episode is truncated; None takes the real env's limit.
         propagation: see ``WorldModel.step``.
         progress: show a bar on a terminal.
+        look: called after each step with the cores ``(m, core_dim)`` of episodes that go on and have not
+            diverged.
 
     Returns:
         Undiscounted returns ``(n,)`` float64, lengths ``(n,)`` int64, and whether each episode diverged
@@ -66,5 +71,7 @@ def rollout(
             lengths += going
             diverged |= going & infos.get("final_info", infos)["diverged"].astype(bool)
             going &= ~(terminated | truncated)
+            if look is not None:
+                look(env.core()[going & ~diverged])
             advance(1)
     return returns, lengths, diverged

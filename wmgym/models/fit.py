@@ -100,7 +100,7 @@ def fit(
     train = with_traits(train)
     task = train.task
     generator = torch.Generator().manual_seed(seed)
-    rows, held = hold_out(train, config, seed)
+    rows, held = hold_out(train, config, seed, newest)
     rows = warm_start.emphasised(rows, len(train) - newest) if newest else rows
     dynamics = EnsembleMLP if dynamics is None else dynamics
     if begin is not None:
@@ -110,7 +110,9 @@ def fit(
     model: Dynamics
     history: list[float] = []
     if isinstance(dynamics, type) and issubclass(dynamics, EnsembleMLP):
-        model, history = _fit_ensemble(dynamics, train, rows, held, config, seed, generator, progress, begin)
+        model, history = _fit_ensemble(
+            dynamics, train, rows, held, config, seed, generator, progress, begin, newest
+        )
     else:
         made_by: Any = dynamics
         if not callable(getattr(made_by, "fit", made_by)):
@@ -171,6 +173,7 @@ def _fit_ensemble(
     generator: torch.Generator,
     progress: bool,
     begin: WorldModel | None,
+    newest: int,
 ) -> tuple[EnsembleMLP, list[float]]:
     """The fitted network and its validation errors."""
     task = train.task
@@ -191,7 +194,7 @@ def _fit_ensemble(
     wanted = targets(train, model.coordinates, model.target_dim)
     inputs, labels = normalise(model, features, wanted, seen, model.coordinates.vectors, begin is not None)
     ends = torch.zeros(len(inputs))  # outcomes learn them, and rewards
-    validation_fn = RolloutError(train, held, config, seed)
+    validation_fn = RolloutError(train, held, config, seed, newest)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
     history = optimise(fitting, "fit")
     if config.finetune_updates:
@@ -225,14 +228,21 @@ def _fit_readout(
     )
 
 
-def hold_out(train: Transitions, config: FitConfig, seed: int) -> tuple[Tensor, np.ndarray]:
-    """Rows to train on, and rows of the held-out episodes (the tail of the data when it is one episode)."""
-    want = min(max(1, round(config.validation * len(train))), len(train) // 2)  # something is left to fit to
-    if train.num_episodes == 1:
-        held = np.arange(len(train)) >= len(train) - want
-    else:
-        order = np.random.default_rng(seed).permutation(train.num_episodes)
-        sizes = np.cumsum(train.lengths[order])
-        count = min(int(np.searchsorted(sizes, want)) + 1, train.num_episodes - 1)
-        held = np.isin(train.episode, order[:count])
+def hold_out(train: Transitions, config: FitConfig, seed: int, newest: int = 0) -> tuple[Tensor, np.ndarray]:
+    """Rows to train on, and rows of the held-out episodes: of the ``newest`` a share of their own."""
+    old = len(train) - newest
+    parts = [train.episode[:old], train.episode[old:]] if newest > 1 and old > 1 else [train.episode]
+    held = np.concatenate([_held(part, config.validation, seed) for part in parts])
     return torch.tensor(np.flatnonzero(~held)), np.flatnonzero(held)
+
+
+def _held(episode: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which rows ``(n,)`` are held out: whole episodes, the tail where there is one alone."""
+    want = min(max(1, round(share * len(episode))), len(episode) // 2)  # something is left to fit to
+    number, lengths = np.unique(episode, return_counts=True)
+    if len(number) == 1:
+        return np.arange(len(episode)) >= len(episode) - want
+    order = np.random.default_rng(seed).permutation(len(number))
+    sizes = np.cumsum(lengths[order])
+    count = min(int(np.searchsorted(sizes, want)) + 1, len(number) - 1)
+    return np.isin(episode, number[order[:count]])

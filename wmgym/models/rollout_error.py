@@ -24,14 +24,20 @@ class RolloutError:
         length: steps of each.
     """
 
-    def __init__(self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int) -> None:
+    def __init__(
+        self, train: Transitions, held: np.ndarray, config: FitConfig, seed: int, newest: int = 0
+    ) -> None:
         length = config.rollout
-        starts = windows(train, held, length)
-        while len(starts) < 8 and length > 1:  # short episodes: shorter windows
+        first = len(train) - newest
+        # Of a fit that goes on, the old episodes may have been learned from before: new ones weigh as much.
+        groups = [rows for rows in (held[held < first], held[held >= first]) if len(rows)]
+        found = [windows(train, rows, length) for rows in groups]
+        while min(map(len, found)) < 8 and length > 1:  # short episodes: shorter windows
             length //= 2
-            starts = windows(train, held, length)
+            found = [windows(train, rows, length) for rows in groups]
         rng = np.random.default_rng(seed)
-        starts = rng.choice(starts, size=min(128, len(starts)), replace=False)
+        size = 128 if len(groups) > 1 else min(128, len(found[0]))
+        starts = np.concatenate([rng.choice(rows, size, replace=len(rows) < size) for rows in found])
         self.starts, self.length = starts, length
         rows = starts[:, None] + np.arange(length)  # (windows, length)
         self.core = torch.tensor(train.core[starts])

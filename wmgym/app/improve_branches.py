@@ -1,0 +1,80 @@
+"""Real steps from the states that a policy comes to in a world, and in reality perhaps never."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+
+from wmgym.data.branch import can_be_put, from_states
+from wmgym.data.joining import concat
+from wmgym.data.policy import MLPPolicy, PolicyFn
+from wmgym.data.transitions import Transitions
+from wmgym.envs.rollout import rollout
+from wmgym.models.dynamics import Propagation
+from wmgym.models.world import WorldModel
+
+_STEPS = 20  # of each episode
+_NOISES = (0.0, 0.2)
+_IMAGINED = 64  # episodes whose states real ones branch off
+
+
+def branch_off(
+    world: WorldModel,
+    policy: MLPPolicy,
+    starts: np.ndarray,
+    steps: int,
+    seed: int,
+    *,
+    limit: int,
+    propagation: Propagation,
+) -> tuple[Transitions | None, int]:
+    """Short real episodes that begin where imagined ones have come to, and the real steps that they took.
+
+    Where the world errs it leads a policy to states that real episodes do not reach, and what it pays there
+    is what was learned: real steps from these very states tell it so. None where the env cannot be put into
+    states, or where the steps are too few.
+
+    Args:
+        world: where the policy was trained.
+        policy: of that training.
+        starts: ``(n, state_dim)`` where imagined episodes begin.
+        steps: real ones at most.
+        seed: decides everything random.
+        limit: steps of an imagined episode.
+        propagation: see ``WorldModel.step``.
+    """
+    space = world.task.action_space
+    noises = _NOISES if isinstance(space, spaces.Box) else (0.0,)
+    count = steps // (_STEPS + 1) // len(noises)
+    if not count or not can_be_put(world.task):
+        return None, 0
+    starts = np.resize(starts, (_IMAGINED, starts.shape[1]))
+    low, high = (side[: world.task.core.dim] for side in (world.low, world.high))
+    parts, taken = list[Transitions](), 0
+    for place, noise in enumerate(noises):
+        rng, cores = np.random.default_rng((seed, place)), list[np.ndarray]()
+        acts = _with_noise(policy, space, noise, rng) if isinstance(space, spaces.Box) else policy
+        rollout(
+            world, acts, starts, seed, max_episode_steps=limit, propagation=propagation, look=cores.append
+        )
+        chosen = rng.permutation(np.concatenate(cores))[:count]
+        found = from_states(world.task, acts, policy.name, chosen, _STEPS, seed=seed + place)
+        if found is None:
+            continue
+        taken += len(found) + len(chosen)
+        within = ((found.next_core >= low) & (found.next_core <= high)).all(1)
+        kept = np.setdiff1d(np.arange(found.num_episodes), found.episode[~within])  # the rest fell apart
+        if len(kept):
+            parts.append(found.select(kept))
+    return (concat(parts) if parts else None), taken
+
+
+def _with_noise(policy: PolicyFn, space: spaces.Box, noise: float, rng: np.random.Generator) -> PolicyFn:
+    """The policy with Gaussian noise on its actions, as a share of half their range."""
+    scale = noise * (space.high - space.low) / 2
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        action = np.asarray(policy(obs), np.float32)
+        return (action + scale * rng.standard_normal(action.shape)).astype(np.float32)
+
+    return act
