@@ -3,6 +3,7 @@
     python -m tools.fit_worlds                     # all tasks, into wmgym/models/pretrained/
     python -m tools.fit_worlds --env Hopper-v5     # finished tasks are skipped
     python -m tools.fit_worlds --calibrate         # new bounds for the worlds there are
+    python -m tools.fit_worlds --improve --env Hopper-v5           # fit one on to the policies that it breeds
     python -m tools.fit_worlds --small --env Hopper-v5             # a smaller twin of a world that ships
     python -m tools.fit_worlds --executor ray --address auto       # a task a unit
 
@@ -32,6 +33,7 @@ from benchmarks.harness.worlds import (
     distilled,
     fitted,
     held_out_data,
+    improved,
     pool_data,
 )
 from wmgym.data.executors import KINDS, make_executor
@@ -48,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--env", nargs="+", choices=TASKS, default=TASKS, metavar="ENV")
     parser.add_argument("--calibrate", action="store_true", help="fit nothing; make the bounds anew")
+    parser.add_argument("--improve", action="store_true", help="fit on in rounds; see wmgym.improve")
     parser.add_argument("--small", action="store_true", help="distil smaller twins, into <env>-small")
     parser.add_argument("--executor", choices=KINDS, default="serial")
     parser.add_argument("--workers", type=int, help="processes; one a core by default")
@@ -57,6 +60,12 @@ def main() -> None:
     if args.calibrate:
         for env_id in args.env:
             bounded(wmgym.load(env_id), env_id).save(SHIPPED / env_id, half=True)
+            print(env_id, flush=True)
+        return
+    if args.improve:
+        for env_id in args.env:
+            _, payloads = ship(env_id, improved(env_id))
+            put(env_id, payloads)
             print(env_id, flush=True)
         return
     if args.small:

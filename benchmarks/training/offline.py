@@ -20,7 +20,7 @@ import numpy as np
 import wmgym
 from benchmarks.harness.results import ROOT, Row, target
 from benchmarks.harness.runner import Benchmark, Work
-from benchmarks.harness.worlds import Setup
+from benchmarks.harness.worlds import DISCOUNT, Setup
 from wmgym.io.provenance import cpu_seconds
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5")
@@ -30,7 +30,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "DynaSAC": {"num_envs": 16, "hyperparameters": {"gradient_steps": -1}},  # one a step, also of --quick
     "SAC": {"num_envs": 16},
 }
-DISCOUNT = {"Swimmer-v5": 0.999}  # what a stroke is worth shows after hundreds of steps; not tuned
 STEPS_AN_UPDATE = {"DynaSAC": 1, "SAC": 16}
 SHARE, GAP = 0.8, 0.1
 

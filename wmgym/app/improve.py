@@ -61,7 +61,9 @@ def improve(
     Each round trains a fresh policy in the world alone, plays it in the real env, and compares its real
     return with the imagined one. Where they differ by more than ``max_gap``, its episodes join the data, the
     world's weights are fitted on, and its bounds are made anew; the next round does the same in the new
-    world. The last round only measures: nothing of its policy is learned from.
+    world. So do short real episodes from states that the policy came to in the world alone, where the env is
+    one of Gymnasium's on MuJoCo, which can be put there. The last round only measures: nothing of its policy
+    is learned from.
 
     Leaves in ``out``: ``world/``, ``policy/``, ``improve.json``, ``run.json``, and a directory for each
     round. Killed anywhere, the same call goes on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from wmgym.data.branch import can_be_put, from_states
+from wmgym.data.branch import from_states
 from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy, PolicyFn
 from wmgym.data.transitions import Transitions
@@ -31,11 +31,10 @@ def branch_off(
     """Short real episodes that begin where imagined ones have come to, and the real steps that they took.
 
     Where the world errs it leads a policy to states that real episodes do not reach, and what it pays there
-    is what was learned: real steps from these very states tell it so. None where the env cannot be put into
-    states, or where the steps are too few.
+    is what was learned: real steps from these very states tell it so. None where the steps are too few.
 
     Args:
-        world: where the policy was trained.
+        world: where the policy was trained, of an env that ``can_be_put`` into states.
         policy: of that training.
         starts: ``(n, state_dim)`` where imagined episodes begin.
         steps: real ones at most.
@@ -46,7 +45,7 @@ def branch_off(
     space = world.task.action_space
     noises = _NOISES if isinstance(space, spaces.Box) else (0.0,)
     count = steps // (_STEPS + 1) // len(noises)
-    if not count or not can_be_put(world.task):
+    if not count:
         return None, 0
     starts = np.resize(starts, (_IMAGINED, starts.shape[1]))
     low, high = (side[: world.task.core.dim] for side in (world.low, world.high))

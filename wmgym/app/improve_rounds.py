@@ -14,6 +14,7 @@ from wmgym.app.improve_branches import branch_off
 from wmgym.app.stages import Stages
 from wmgym.calibration import online
 from wmgym.calibration.calibrate import calibrate
+from wmgym.data.branch import can_be_put
 from wmgym.data.collect import collect
 from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
@@ -30,7 +31,7 @@ from wmgym.models.world import WorldModel
 LEAST = 2
 """Whole episodes that a policy is judged by."""
 
-_NOISES = (0.1, 0.3)  # of the actions, in the half of a round's steps that does not judge
+_NOISES = (0.1, 0.3)  # of the actions, in whole episodes that do not judge
 _DRAWS, _CALIBRATES = 4, 1 / 3
 
 
@@ -142,7 +143,8 @@ class Rounds:
     def _play(self, folder: Path, policy: MLPPolicy, seed: int, last: bool) -> int:
         """Whole episodes of the policy that judge, and some with noise and short ones that only teach."""
         box = isinstance(self.world.task.action_space, spaces.Box)
-        share, policies = self.steps // 2, {policy.name: policy}
+        branches = not last and can_be_put(self.world.task)
+        share, policies = self.steps // (3 if branches else 2), {policy.name: policy}
         episodes = max(LEAST, share // self.limit)
         judged = self._collect(policies, seed, episodes=episodes)
         while len(judged) < share - self.limit:  # episodes that end early leave room for more
@@ -151,7 +153,7 @@ class Rounds:
         judged.save(folder / "judged")
         noises, left = _NOISES if box else (0.0, 0.0), self.steps - len(judged)
         branched = 0
-        if not last:
+        if branches:
             found, branched = branch_off(
                 self.world, policy, judged.state[judged.first], left // 2, seed,
                 limit=self.limit, propagation=self.train.propagation,
