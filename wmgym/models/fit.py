@@ -70,8 +70,8 @@ def fit(
         begin: a world of the same task whose weights, units and range the fit goes on from, instead of
             fresh ones; its architecture stays. ``config`` then says how far to go, and its learning rate
             should be a tenth of a fresh fit's.
-        newest: the last so many transitions are drawn for a third of every batch at least, so that few new
-            ones count beside many old ones.
+        newest: the last so many transitions are drawn for a third of every batch at least, and are half of
+            what early stopping looks at, so that few new ones count beside many old ones.
         starts: ``(n, state_dim)`` start states for the bank; None takes the first state of every episode.
         progress: show a bar on a terminal.
 
