@@ -229,10 +229,21 @@ def _fit_readout(
 
 
 def hold_out(train: Transitions, config: FitConfig, seed: int, newest: int = 0) -> tuple[Tensor, np.ndarray]:
-    """Rows to train on, and rows of the held-out episodes: of the ``newest`` a share of their own."""
+    """Rows to train on, and rows of the held-out episodes: of the ``newest`` a share of their own.
+
+    A fit that goes on from another's weights is judged by what neither has seen: with the same seed, old data
+    are held out as before, and so are new ones where more have followed them.
+    """
     old = len(train) - newest
-    parts = [train.episode[:old], train.episode[old:]] if newest > 1 and old > 1 else [train.episode]
-    held = np.concatenate([_held(part, config.validation, seed) for part in parts])
+    if newest > 1 and old > 1:
+        held = np.concatenate(
+            [
+                _held(train.episode[:old], config.validation, seed),
+                _every(train.episode[old:], config.validation),
+            ]
+        )
+    else:
+        held = _held(train.episode, config.validation, seed)
     return torch.tensor(np.flatnonzero(~held)), np.flatnonzero(held)
 
 
@@ -246,3 +257,11 @@ def _held(episode: np.ndarray, share: float, seed: int) -> np.ndarray:
     sizes = np.cumsum(lengths[order])
     count = min(int(np.searchsorted(sizes, want)) + 1, len(number) - 1)
     return np.isin(episode, number[order[:count]])
+
+
+def _every(episode: np.ndarray, share: float) -> np.ndarray:
+    """Likewise, but every tenth episode, say, which it remains when others follow."""
+    if episode[0] == episode[-1]:
+        return _held(episode, share, 0)
+    held: np.ndarray = (episode - episode[0]) % max(2, round(1 / share)) == 0
+    return held
