@@ -213,10 +213,15 @@ class Rounds:
         with self.stages.stage(f"{folder.name}/fit", ("world",)) as noted:
             if noted is not None:
                 every = ([] if self.data is None else [self.data]) + self.learned
-                raw = fit(  # by the same seed in every round, which holds out the same episodes
-                    concat(every), self.config, self.seed, begin=self.world, newest=sum(map(len, self.learned)),
-                    starts=self.world.starts, progress=self.progress,
-                )  # fmt: skip
+                raw = fit(
+                    concat(every),
+                    self.config,
+                    self.seed,  # every round holds out the episodes that those before did
+                    begin=self.world,
+                    newest=sum(map(len, self.learned)),
+                    starts=self.world.starts,
+                    progress=self.progress,
+                )
                 bounded = calibrate(raw, concat(self.bounds), seed=seed, progress=self.progress)
                 bounded.save(folder / "world")
         self.world = saving.load(folder / "world", self.world.task)
