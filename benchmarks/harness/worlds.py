@@ -46,6 +46,7 @@ FIT = wmgym.FitConfig(
     layer_norm=False,
 )
 FIT_ON = dataclasses.replace(FIT, learning_rate=1e-3, max_updates=12_000, finetune_updates=0, rollout=8)
+BRED_STEPS = {"Walker2d-v5": 16_000}  # walking is learned late
 LEARNERS = (103, 105, 106)
 """Seeds of DynaSAC whose real steps worlds learn from; what those of other seeds come to can judge them."""
 T = TypeVar("T", Transitions, wmgym.WorldModel)
@@ -239,7 +240,7 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
         return wmgym.calibrate(made, calib, seed=0)
 
     train = TrainConfig(
-        "DynaSAC", steps=8_000, num_envs=16,
+        "DynaSAC", steps=BRED_STEPS.get(env_id, 8_000), num_envs=16,
         hyperparameters={"gradient_steps": -1, "gamma": DISCOUNT.get(env_id, 0.995)},
     )  # fmt: skip
     done = wmgym.improve(
