@@ -262,7 +262,7 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
 
 
 def polished(world: wmgym.WorldModel, data: Transitions, rounds: list[Path], newest: int) -> wmgym.WorldModel:
-    """The world fitted on to all that is known, rounds included, and then through rollouts as ``FIT`` does."""
+    """The world fitted on to all that is known, rounds included, and then through rollouts, as by ``FIT``."""
     parts = [
         Transitions.load(round / part)
         for round in rounds
