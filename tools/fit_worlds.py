@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,29 +63,24 @@ def main() -> None:
             bounded(wmgym.load(env_id), env_id).save(SHIPPED / env_id, half=True)
             print(env_id, flush=True)
         return
-    if args.improve:
-        for env_id in args.env:
-            _, payloads = ship(env_id, improved(env_id))
-            put(env_id, payloads)
-            print(env_id, flush=True)
-        return
     if args.small:
         for env_id in args.env:
-            _, payloads = ship(env_id, distilled(env_id, wmgym.load(env_id)))
+            _, payloads = ship(env_id, lambda name: distilled(name, wmgym.load(name)))
             put(f"{env_id}{SMALL}", payloads)
             print(f"{env_id}{SMALL}", flush=True)
         return
-    units = Units("fit_worlds", RUNS / "fitted" / "fit_worlds", {})
-    works = {env_id: functools.partial(ship, env_id) for env_id in args.env}
+    make = improved if args.improve else fitted
+    units = Units("fit_worlds", RUNS / make.__name__ / "fit_worlds", {})
+    works = {env_id: functools.partial(ship, env_id, make) for env_id in args.env}
     units.do_all(works, make_executor(args.executor, workers=args.workers, address=args.address), take)
     path = RESULTS / "fit_worlds.json"
     units.write(path, "python -m tools.fit_worlds", goals, (0,))
     print(path)
 
 
-def ship(env_id: str, whole: wmgym.WorldModel | None = None) -> tuple[Row, dict[str, bytes]]:
-    """A row, and the files of the world, which may come from another machine."""
-    whole = whole or fitted(env_id)
+def ship(env_id: str, make: Callable[[str], wmgym.WorldModel]) -> tuple[Row, dict[str, bytes]]:
+    """A row, and the files of the world that was made, which may come from another machine."""
+    whole = make(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
     with tempfile.TemporaryDirectory() as home:
         path = Path(home) / env_id

@@ -258,7 +258,7 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
         say=lambda text: print(f"{env_id}: {text}", flush=True),
     )
     taught = [out / f"round-{index:02d}" for index, bred in enumerate(done.rounds) if bred.learned]
-    return polished(done.world, data, taught, len(new))
+    return once(f"worlds/{env_id}-improved", wmgym.load, lambda: polished(done.world, data, taught, len(new)))
 
 
 def polished(world: wmgym.WorldModel, data: Transitions, rounds: list[Path], newest: int) -> wmgym.WorldModel:
