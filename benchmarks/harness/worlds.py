@@ -258,6 +258,8 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
         say=lambda text: print(f"{env_id}: {text}", flush=True),
     )
     taught = [out / f"round-{index:02d}" for index, bred in enumerate(done.rounds) if bred.learned]
+    if not taught:
+        return done.world
     return once(f"worlds/{env_id}-improved", wmgym.load, lambda: polished(done.world, data, taught, len(new)))
 
 
