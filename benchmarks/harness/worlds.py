@@ -46,7 +46,6 @@ FIT = wmgym.FitConfig(
     layer_norm=False,
 )
 FIT_ON = dataclasses.replace(FIT, learning_rate=1e-3, max_updates=12_000, finetune_updates=0, rollout=8)
-POLISH = dataclasses.replace(FIT_ON, learning_rate=5e-4, max_updates=4_000, finetune_updates=2_000)
 BRED_STEPS = {"Walker2d-v5": 16_000}  # walking is learned late
 LEARNERS = (103, 105, 106)
 """Seeds of DynaSAC whose real steps worlds learn from; what those of other seeds come to can judge them."""
@@ -244,10 +243,9 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
         "DynaSAC", steps=BRED_STEPS.get(env_id, 8_000), num_envs=16,
         hyperparameters={"gradient_steps": -1, "gamma": DISCOUNT.get(env_id, 0.995)},
     )  # fmt: skip
-    out = RUNS / "improved" / f"{env_id}-{len(new)}"
     done = wmgym.improve(
         once(f"worlds/{env_id}-fitted-on", wmgym.load, fit),
-        out,
+        RUNS / "improved" / f"{env_id}-{len(new)}",
         data,
         calib=calib,
         rounds=rounds,
@@ -257,22 +255,7 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
         config=dataclasses.replace(FIT_ON, max_updates=8_000),
         say=lambda text: print(f"{env_id}: {text}", flush=True),
     )
-    taught = [out / f"round-{index:02d}" for index, bred in enumerate(done.rounds) if bred.learned]
-    if not taught:
-        return done.world
-    return once(f"worlds/{env_id}-improved", wmgym.load, lambda: polished(done.world, data, taught, len(new)))
-
-
-def polished(world: wmgym.WorldModel, data: Transitions, rounds: list[Path], newest: int) -> wmgym.WorldModel:
-    """The world fitted on to all that is known, rounds included, and then through rollouts, as by ``FIT``."""
-    parts = [
-        Transitions.load(round / part)
-        for round in rounds
-        for part in ("judged", "noisy", "branched")
-        if artifacts.exists(round / part, kind="transitions")
-    ]
-    every, count = concat([data, *parts]), newest + sum(map(len, parts))
-    return wmgym.fit(every, POLISH, begin=world, newest=count, starts=world.starts)
+    return done.world
 
 
 def fitted(
