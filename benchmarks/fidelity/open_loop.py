@@ -20,7 +20,7 @@ from benchmarks.harness.metrics import core_error, imagine, spread
 from benchmarks.harness.results import Row, target
 from benchmarks.harness.runner import Benchmark, per_env
 from benchmarks.harness.variants import in_world_axes
-from benchmarks.harness.worlds import FIT, LARGE, STEPS, TASKS, Setup, fitted
+from benchmarks.harness.worlds import FIT, LARGE, STEPS, TASKS, Setup, fitted, minutes_of_fit
 from wmgym.calibration.open_loop import steps_left
 from wmgym.data.transitions import Transitions
 from wmgym.models.coordinates import Coordinates
@@ -61,7 +61,7 @@ def measure(env_id: str, setup: Setup) -> list[Row]:
     found: list[Row] = [
         {
             "section": "fit", "env": env_id, "transitions": world.provenance.steps,
-            "minutes": world.provenance.fit["minutes"], "policies": len(set(train.episode_policy)),
+            "minutes": minutes_of_fit(world), "policies": len(set(train.episode_policy)),
             "held_out": len(set(test.episode_policy)), "windows": len(starts), "readout_error": shown,
         }
     ]  # fmt: skip

@@ -258,6 +258,14 @@ def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
     return done.world
 
 
+def minutes_of_fit(world: wmgym.WorldModel) -> float:
+    """Minutes of the fit that gave a world its first weights; what went on from there is not counted."""
+    fit = world.provenance.fit
+    while "minutes" not in fit:
+        fit = fit["begin"]
+    return float(fit["minutes"])
+
+
 def fitted(
     env_id: str,
     name: str = "base",
