@@ -18,7 +18,9 @@ from wmgym.models.config import FitConfig
 from wmgym.models.world import WorldModel
 from wmgym.tasks.real_env import bare
 
-REFIT = FitConfig(learning_rate=5e-4, layer_norm=False, max_updates=3_000, patience=30)
+REFIT = FitConfig(
+    learning_rate=1e-3, layer_norm=False, max_updates=6_000, eval_every=200, patience=15, rollout=8
+)
 """A refit, from where the weights are, to the old and the new transitions together."""
 GENTLE = replace(REFIT, learning_rate=3e-4, batch_size=128, max_updates=200, eval_every=50, patience=4)
 """A refit to the new transitions alone: more would forget what the old ones taught."""
