@@ -46,7 +46,7 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
         "short": lambda: f"{textwrap.fill(f'**This world falls short: {missed}.**', 118)}\n\n" * bool(missed),
         "steps": lambda: f"{origin.steps:,}",
         "copies": lambda: ", of parameter-noise copies of them" if env_id in WITH_COPIES else "",
-        "bred": lambda: ", of policies that were trained in it" if "begin" in origin.fit else "",
+        "bred": lambda: ", of policies while they were trained" if "begin" in origin.fit else "",
         "others": lambda: "1 other policy" if count == 1 else f"{count} other policies",
         "small": lambda: small_facts(env_id),
         "facts": lambda: table(["what", "value"], [[what, value] for what, value in facts]),
