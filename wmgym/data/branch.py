@@ -59,7 +59,7 @@ def fork(task: Task, at: Snapshot, plans: Sequence[np.ndarray]) -> Transitions:
 def can_be_put(task: Task) -> bool:
     """Whether the task's env can be put into any state and remembers nothing beside it.
 
-    Envs of one's own may: what an env remembers cannot be put into it.
+    Envs of one's own may remember more than their state, and that cannot be put into them.
     """
     if not task.from_table or task.core.to_mujoco is None:
         return False
