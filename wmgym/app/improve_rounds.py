@@ -124,11 +124,11 @@ class Rounds:
                 self.sb3.to_policy(model, title).save(folder / "policy")
                 noted["imagined_steps"] = model.num_timesteps
         policy = load_policy(folder / "policy")
-        with self.stages.stage(f"{name}/play", ("judged", "noisy", "branch*")) as noted:
+        with self.stages.stage(f"{name}/play", ("judged", "noisy", "branched*")) as noted:
             if noted is not None:
                 noted["real_steps"] = self._play(folder, policy, seed, last)
         judged, noisy = (Transitions.load(folder / part) for part in ("judged", "noisy"))
-        short = [Transitions.load(place) for place in folder.glob("branch*") if place.is_dir()]
+        short = [Transitions.load(folder / "branched")] if (folder / "branched").exists() else []
         taken = len(judged) + len(noisy) + sum(len(part) + part.num_episodes for part in short)
         with self.stages.stage(f"{name}/judge", ("bred.json",)) as noted:
             if noted is not None:

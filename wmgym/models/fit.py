@@ -110,9 +110,8 @@ def fit(
     model: Dynamics
     history: list[float] = []
     if isinstance(dynamics, type) and issubclass(dynamics, EnsembleMLP):
-        model, history = _fit_ensemble(
-            dynamics, train, rows, held, config, seed, generator, progress, begin, newest
-        )
+        error = RolloutError(train, held, config, seed, newest)
+        model, history = _fit_ensemble(dynamics, train, rows, error, config, generator, progress, begin)
     else:
         made_by: Any = dynamics
         if not callable(getattr(made_by, "fit", made_by)):
@@ -167,13 +166,11 @@ def _fit_ensemble(
     kind: type[EnsembleMLP],
     train: Transitions,
     rows: Tensor,
-    held: np.ndarray,
+    validation_fn: RolloutError,
     config: FitConfig,
-    seed: int,
     generator: torch.Generator,
     progress: bool,
     begin: WorldModel | None,
-    newest: int,
 ) -> tuple[EnsembleMLP, list[float]]:
     """The fitted network and its validation errors."""
     task = train.task
@@ -194,7 +191,6 @@ def _fit_ensemble(
     wanted = targets(train, model.coordinates, model.target_dim)
     inputs, labels = normalise(model, features, wanted, seen, model.coordinates.vectors, begin is not None)
     ends = torch.zeros(len(inputs))  # outcomes learn them, and rewards
-    validation_fn = RolloutError(train, held, config, seed, newest)
     fitting = FitState(model, inputs, labels, ends, rows, config, generator, validation_fn, progress, seen)
     history = optimise(fitting, "fit")
     if config.finetune_updates:
