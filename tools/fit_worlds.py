@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import wmgym
+from benchmarks.harness.bred import bred_data, improved
 from benchmarks.harness.metrics import spread, window_error
 from benchmarks.harness.results import RESULTS, RUNS, Row, Units, target
 from benchmarks.harness.worlds import (
@@ -34,10 +35,11 @@ from benchmarks.harness.worlds import (
     distilled,
     fitted,
     held_out_data,
-    improved,
     pool_data,
+    small_ships,
 )
 from wmgym.data.executors import KINDS, make_executor
+from wmgym.data.joining import concat
 from wmgym.io import files
 from wmgym.io.registered import SHIPPED, SMALL
 
@@ -60,12 +62,15 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.calibrate:
         for env_id in args.env:
-            bounded(wmgym.load(env_id), env_id).save(SHIPPED / env_id, half=True)
-            print(env_id, flush=True)
+            data = bounds_data(env_id, wmgym.load(env_id))
+            for name in [env_id, f"{env_id}{SMALL}"][: 1 + small_ships(env_id)]:
+                wmgym.calibrate(wmgym.load(name), data, seed=0).save(SHIPPED / name, half=True)
+                print(name, flush=True)
         return
     if args.small:
         for env_id in args.env:
-            _, payloads = ship(env_id, lambda name: distilled(name, wmgym.load(name)))
+            teacher = wmgym.load(env_id)
+            _, payloads = ship(env_id, functools.partial(distilled, teacher=teacher), teacher)
             put(f"{env_id}{SMALL}", payloads)
             print(f"{env_id}{SMALL}", flush=True)
         return
@@ -78,14 +83,21 @@ def main() -> None:
     print(path)
 
 
-def ship(env_id: str, make: Callable[[str], wmgym.WorldModel]) -> tuple[Row, dict[str, bytes]]:
-    """A row, and the files of the world that was made, which may come from another machine."""
+def ship(
+    env_id: str, make: Callable[[str], wmgym.WorldModel], breeder: wmgym.WorldModel | None = None
+) -> tuple[Row, dict[str, bytes]]:
+    """A row, and the files of the world that was made, which may come from another machine.
+
+    Its bounds also hold for policies that were trained in ``breeder``, or in the world itself.
+    """
     whole = make(env_id)
     bank = np.random.default_rng(0).permutation(whole.starts)[:STARTS]
     with tempfile.TemporaryDirectory() as home:
         path = Path(home) / env_id
         dataclasses.replace(whole, starts=bank, calibration=None).save(path, half=True)
-        bounded(wmgym.load(path), env_id).save(path, half=True)
+        rounded = wmgym.load(path)
+        data = bounds_data(env_id, rounded if breeder is None else breeder)
+        wmgym.calibrate(rounded, data, seed=0).save(path, half=True)
         shipped = wmgym.load(path)
         payloads = {file.name: file.read_bytes() for file in path.iterdir()}
     row = {
@@ -95,9 +107,10 @@ def ship(env_id: str, make: Callable[[str], wmgym.WorldModel]) -> tuple[Row, dic
     return row, payloads
 
 
-def bounded(world: wmgym.WorldModel, env_id: str) -> wmgym.WorldModel:
-    """The world with bounds from the calibration's policies."""
-    return wmgym.calibrate(world, calibration_data(env_id), seed=0)
+def bounds_data(env_id: str, breeder: wmgym.WorldModel) -> wmgym.Transitions:
+    """Episodes of the calibration's policies, and of some that were trained in a world alone."""
+    bred = bred_data(env_id, breeder)
+    return concat([calibration_data(env_id), *([] if bred is None else [bred])])
 
 
 def take(env_id: str, made: tuple[Row, dict[str, bytes]]) -> list[Row]:

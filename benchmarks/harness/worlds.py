@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,6 @@ import torch
 
 import wmgym
 from benchmarks.harness.results import ROOT, RUNS
-from wmgym.agents.config import TrainConfig
 from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import load_pool
@@ -36,8 +35,6 @@ MIX = (
 """Share of the steps, action noise, and steps between two policies; the rest are uniform random actions."""
 MIX_WITH_COPIES = ((0.10, 0.0, None), (0.10, 0.0, 40), (0.25, 0.1, 40), (0.30, 0.3, 40), (0.15, 0.6, 40))
 
-DISCOUNT = {"Swimmer-v5": 0.999}  # what a stroke is worth shows after hundreds of steps; not tuned
-
 FIT = wmgym.FitConfig(
     max_updates=20_000,
     eval_every=500,
@@ -45,10 +42,6 @@ FIT = wmgym.FitConfig(
     finetune_updates=2_000,
     layer_norm=False,
 )
-FIT_ON = dataclasses.replace(FIT, learning_rate=1e-3, max_updates=12_000, finetune_updates=0, rollout=8)
-BRED_STEPS = {"Walker2d-v5": 16_000}  # walking is learned late
-LEARNERS = (103, 105, 106)
-"""Seeds of DynaSAC whose real steps worlds learn from; what those of other seeds come to can judge them."""
 T = TypeVar("T", Transitions, wmgym.WorldModel)
 
 
@@ -172,18 +165,31 @@ def calibration_data(env_id: str, episodes: int = 4, of_copies: int = 3) -> Tran
     named = policies(env_id, "calibration")
 
     def collect() -> Transitions:
-        parts = []
-        for i, (name, policy) in enumerate(named.items()):
-            for j, noise in enumerate((0.0, 0.1, 0.3)):
-                seed = 66_000 + 10 * i + j
-                parts.append(wmgym.collect(env_id, {name: policy}, episodes=episodes, seed=seed, noise=noise))
-            for j, other in enumerate(parameter_noise(policy, seed=i)):
-                seed = 45_000 + 10 * i + j
-                parts.append(wmgym.collect(env_id, {other.name: other}, episodes=of_copies, seed=seed))
-        return concat(parts)
+        return played(env_id, named, episodes, of_copies, seed=66_000, copies_seed=45_000)
 
     which = zlib.crc32(" ".join(named).encode())  # the pool grows
     return once(f"data/{env_id}-calibration-{episodes}-{of_copies}-{which:08x}", Transitions.load, collect)
+
+
+def played(
+    env_id: str,
+    named: Mapping[str, MLPPolicy],
+    episodes: int,
+    of_copies: int,
+    *,
+    seed: int,
+    copies_seed: int,
+) -> Transitions:
+    """Whole real episodes of policies: alone, with action noise, and of their copies."""
+    parts = []
+    for i, (name, policy) in enumerate(named.items()):
+        for j, noise in enumerate((0.0, 0.1, 0.3)):
+            own = seed + 10 * i + j
+            parts.append(wmgym.collect(env_id, {name: policy}, episodes=episodes, seed=own, noise=noise))
+        for j, other in enumerate(parameter_noise(policy, seed=i)):
+            own = copies_seed + 10 * i + j
+            parts.append(wmgym.collect(env_id, {other.name: other}, episodes=of_copies, seed=own))
+    return concat(parts)
 
 
 def parameter_noise(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
@@ -206,56 +212,6 @@ def parameter_noise(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
         )
         for scale in (0.1, 0.2, 0.4, 0.6)
     ]
-
-
-def learning_data(env_id: str) -> Transitions:
-    """All real steps of three trainings of DynaSAC, clumsy ones first, and of earlier rounds of ``improved``.
-
-    The gaits of a pool are few and well practised. What learns through a world's gradients goes elsewhere.
-    """
-
-    def collect() -> Transitions:
-        parts = []
-        for seed in LEARNERS:
-            agent = wmgym.sb3.DynaSAC("MlpPolicy", env_id, seed=seed)
-            parts.append(agent.learn(20_000).transitions())
-        for place in sorted((RUNS / "improved").glob(f"{env_id}*/round-*/*/manifest.json")):
-            if artifacts.exists(place.parent, kind="transitions"):
-                parts.append(Transitions.load(place.parent))
-        return concat([dataclasses.replace(part, task=wmgym.make_task(env_id)) for part in parts])
-
-    return once(f"data/{env_id}-learning", Transitions.load, collect)
-
-
-def improved(env_id: str, rounds: int = 2) -> wmgym.WorldModel:
-    """The world that ships, fitted on to how policies learn, then in rounds to those that it breeds.
-
-    Killed, it goes on. The last round's policy is a measurement and teaches nothing, as in ``wmgym.improve``.
-    """
-    before, old, new = wmgym.load(env_id), pool_data(env_id), learning_data(env_id)
-    data, calib = concat([old, new]), calibration_data(env_id, 1, 1)
-
-    def fit() -> wmgym.WorldModel:
-        made = wmgym.fit(data, FIT_ON, begin=before, newest=len(new), starts=before.starts)
-        return wmgym.calibrate(made, calib, seed=0)
-
-    train = TrainConfig(
-        "DynaSAC", steps=BRED_STEPS.get(env_id, 8_000), num_envs=16,
-        hyperparameters={"gradient_steps": -1, "gamma": DISCOUNT.get(env_id, 0.995)},
-    )  # fmt: skip
-    done = wmgym.improve(
-        once(f"worlds/{env_id}-fitted-on", wmgym.load, fit),
-        RUNS / "improved" / f"{env_id}-{len(new)}",
-        data,
-        calib=calib,
-        rounds=rounds,
-        real_steps=20_000 * (rounds + 1),
-        max_gap=0.01,
-        train=train,
-        config=dataclasses.replace(FIT_ON, max_updates=8_000),
-        say=lambda text: print(f"{env_id}: {text}", flush=True),
-    )
-    return done.world
 
 
 def minutes_of_fit(world: wmgym.WorldModel) -> float:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 import wmgym
+from benchmarks.harness.bred import DISCOUNT
 from benchmarks.harness.results import ROOT, Row, target
 from benchmarks.harness.runner import Benchmark, Work
-from benchmarks.harness.worlds import DISCOUNT, Setup
+from benchmarks.harness.worlds import Setup
 from wmgym.io.provenance import cpu_seconds
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5")

@@ -25,21 +25,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from benchmarks.harness.bred import ENV_KWARGS
 from benchmarks.harness.learning_curves import ALGORITHMS, ENVS, SEEDS, goals
 from benchmarks.harness.results import RUNS, Growing, Row
 from benchmarks.harness.runner import Benchmark
 from benchmarks.harness.trainings import Checkpoints, Clock, Models, evaluate, summary
 from benchmarks.harness.worlds import Setup
 
-ENV_KWARGS: dict[str, dict[str, Any]] = {
-    "Ant-v5": {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0},
-    "Humanoid-v5": {
-        "include_cinert_in_observation": False, "include_cvel_in_observation": False,
-        "include_qfrc_actuator_in_observation": False, "include_cfrc_ext_in_observation": False,
-        "contact_cost_weight": 0,
-    },
-}  # fmt: skip
-"""The 27 and 45 observations of the published curves, whose contact cost was zero as well."""
 CHECKPOINTS = (5_000, 10_000, 15_000, 20_000, 30_000, 40_000, 50_000, 75_000, 100_000)
 CHECKPOINTS_OF = {
     "HalfCheetah-v5": (3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000),
