@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -39,6 +40,8 @@ OTHER_LEARNERS = (104, 105, 106)
 BRED_SEEDS, BRED_SHARES = (200, 201), (0.25, 0.5, 1.0)
 """Seeds of the policies that bounds are made of, and the shares of the training after which each is kept."""
 
+PIECE = 25  # steps
+
 
 def learning_data(env_id: str) -> Transitions:
     """All real steps of trainings of DynaSAC, clumsy ones first, and of earlier rounds of ``improved``.
@@ -61,17 +64,24 @@ def learning_data(env_id: str) -> Transitions:
 
 
 def played_again(data: Transitions, env_id: str) -> Transitions:
-    """The same actions from the same starts, with the observations and rewards of the env as it is made."""
+    """The same actions from the same states, with what the env shows and pays as it is made by default.
+
+    Played on from its start an episode would soon be another one, so the env is put back every few steps, and
+    recorded from the second on: what it shows is in part of the step before.
+    """
     if env_id not in ENV_KWARGS:
         return data
     task, parts = wmgym.make_task(env_id), list[Transitions]()
-    env = task.make()
-    for episode, first in enumerate(data.first):
-        env.reset(seed=0)
+    with contextlib.closing(task.make()) as env:
         unwrapped: Any = env.unwrapped
-        unwrapped.set_state(*to_mujoco(task, data.core[first].astype(float)))
-        parts.append(record(task, env, unwrapped._get_obs(), data.action[data.episode == episode]))
-    env.close()
+        for first, steps in zip(data.first, data.lengths, strict=True):
+            for at in range(first, first + steps - 1, PIECE):
+                env.reset(seed=0)
+                unwrapped.set_state(*to_mujoco(task, data.core[at].astype(float)))
+                obs, _, terminated, *_ = env.step(data.action[at])
+                if not terminated:
+                    actions = data.action[at + 1 : min(at + PIECE, first + steps)]
+                    parts.append(record(task, env, obs, actions))
     return concat(parts)
 
 
