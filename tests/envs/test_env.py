@@ -618,22 +618,37 @@ def test_distrust_grows_with_what_members_disagree_by(propagation: Any) -> None:
     _, infos = env.reset(seed=0)
     assert not infos["distrust"].any()
     members = env._episodes.state.member.numpy()
-    companion, apart = env.core(), []
+    companion, lasting = env.core(), np.zeros((6, 3))
     for h in range(1, 10):
         infos = env.step(np.zeros((6, 2), np.float32))[4]
         companion = (
             companion @ toy.A.T + np.array([0.3, 0.35, -0.3])[members, None]
         )  # the next member's own path
-        apart.append(np.abs(env.core() - companion) / table.data_std)
-        past = np.mean(apart, 0)
-        own = np.sqrt((apart[-1] ** 2 + past**2) / 2)
-        disagreement = own**0.4 * stats.gmean(past, axis=1)[:, None] ** 0.6
+        apart = np.abs(env.core() - companion) / table.data_std
+        lasting = np.maximum(lasting, 0.9 * lasting + 0.1 * apart)
+        own = np.sqrt((apart**2 + lasting**2) / 2)
+        disagreement = own**0.4 * stats.gmean(lasting, axis=1)[:, None] ** 0.6
         expected = table.error_bound(np.full(6, h), propagation, env.core(), disagreement)
         np.testing.assert_allclose(infos["error_bound"], expected, rtol=1e-4)
         np.testing.assert_allclose(infos["distrust"], (expected / table.data_std).mean(1), rtol=1e-4)
     final = env.step(np.zeros((6, 2), np.float32))[4]
     assert (final["final_info"]["distrust"] > 0).all()
     assert not final["distrust"].any()  # of the new episodes
+
+
+def test_members_that_agree_again_have_still_lost_the_path() -> None:
+    world = disagreeing()
+    state = world.init(torch.zeros(1, 3), torch.Generator().manual_seed(0))
+    for _ in range(20):
+        state = world.step(state, torch.zeros(1, 2), trust=True).state
+    lost = state.lasting_disagreement
+    together = replace(state, companion=state.core)
+    one = replace(world, dynamics=toy.LinearGaussian(offset=(0.0, 0.0)))  # members that never come apart
+    for _ in range(50):
+        together = one.step(together, torch.zeros(1, 2), trust=True).state
+    assert torch.equal(together.core, together.companion)
+    assert torch.equal(together.lasting_disagreement, lost)
+    assert one.disagreement(together).min() > 0.5 * world.disagreement(state).min()
 
 
 def test_what_follows_distrust() -> None:

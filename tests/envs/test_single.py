@@ -130,7 +130,7 @@ def test_starts_are_those_of_the_batch(env_id: str, trust: bool | None) -> None:
             np.testing.assert_array_equal(value, its_infos[key][0])
         mine, its = one.snapshot(), batch.snapshot()
         assert torch.equal(mine.generator, its.generator)
-        for part in ("core", "shown", "member", "companion", "cumulative_disagreement"):
+        for part in ("core", "shown", "member", "companion", "lasting_disagreement"):
             assert torch.equal(getattr(mine.state, part), getattr(its.state, part))
         one.step(one.action_space.sample())
         one.restore(mine)

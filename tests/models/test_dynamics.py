@@ -285,7 +285,7 @@ def test_a_single_member_never_disagrees_and_its_bounds_hold(linear: WorldModel)
     infos = env.step(np.zeros((4, 2), np.float32))[4]
     assert np.isfinite(infos["distrust"]).all()
     np.testing.assert_allclose(infos["error_bound"], infos["error_bound"][:1].repeat(4, 0), rtol=1e-5)
-    assert env.snapshot().state.cumulative_disagreement.max() == 0
+    assert env.snapshot().state.lasting_disagreement.max() == 0
 
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)

@@ -44,7 +44,7 @@ def follow(world: wmgym.WorldModel, path: Path, steps: int, propagation: Any, tr
         feed = {
             "core": state.core.numpy(), "shown": state.shown.numpy(), "action": action,
             "member": state.member.numpy(), "elapsed": np.array([elapsed]),
-            "companion": state.companion.numpy(), "cumulative": state.cumulative_disagreement.numpy(),
+            "companion": state.companion.numpy(), "lasting": state.lasting_disagreement.numpy(),
         }  # fmt: skip
         given = {name: feed[name] for name in contract["inputs"]}
         said = dict(zip(names, run.run(None, given), strict=True))
@@ -55,7 +55,7 @@ def follow(world: wmgym.WorldModel, path: Path, steps: int, propagation: Any, tr
         obs = world.task.core.observe(ours.state.full.numpy())
         np.testing.assert_allclose(said["obs"], obs, rtol=1e-3, atol=2e-3)
         if world.calibration is not None:
-            apart = world.disagreement(ours.state, np.array([elapsed])) if trust else None
+            apart = world.disagreement(ours.state) if trust else None
             bound = world.calibration.error_bound(
                 np.array([elapsed]), propagation, ours.state.core.numpy(), apart
             )

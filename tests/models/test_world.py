@@ -281,7 +281,7 @@ def test_a_row_is_bit_equal_in_any_batch(env_id: str, propagation: Propagation) 
         some = world.step(state.map(lambda x: x[rows]), action[rows], propagation, trust=True)  # noqa: B023
         for mine, theirs in ((some.reward, every.reward), (some.displacement, every.displacement)):
             assert torch.equal(mine, theirs[rows])
-        for name in ("core", "shown", "companion", "cumulative_disagreement"):
+        for name in ("core", "shown", "companion", "lasting_disagreement"):
             assert torch.equal(getattr(some.state, name), getattr(every.state, name)[rows])
 
 
@@ -319,9 +319,7 @@ def test_disagreement_of_a_path_that_is_not_finite_is_huge_and_of_equal_paths_is
     world = toy.world().with_calibration(toy.blank_calibration(3))
     start = world.init(torch.zeros(3, 3), rng())
     lost = torch.tensor([[0.0] * 3, [float("nan")] * 3, [float("inf"), 0.0, 0.0]])
-    disagreement = world.disagreement(
-        replace(start, companion=lost, cumulative_disagreement=lost), np.array([1, 1, 1])
-    )
+    disagreement = world.disagreement(replace(start, companion=lost, lasting_disagreement=lost))
     assert disagreement[0].max() < 1e-3
     assert disagreement[1].min() > 9e8
     assert disagreement[2, 0] > 1e3

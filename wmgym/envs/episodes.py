@@ -119,7 +119,7 @@ class Episodes:
     def _put(self, rows: np.ndarray, fresh: WorldState) -> WorldState:
         """``WorldState.put`` into arrays of our own; ``rows`` are counted."""
         state = self.state
-        parts = ("core", "companion", "cumulative_disagreement")
+        parts = ("core", "companion", "lasting_disagreement")
         for name in (*parts, "shown", "full") if state.shown.shape[1] else parts:
             getattr(state, name).numpy()[rows] = getattr(fresh, name).numpy()
         over = torch.zeros(len(state.member), dtype=torch.bool)
@@ -193,7 +193,7 @@ class Episodes:
             state = replace(
                 state,
                 companion=torch.cat([part.companion for part in parts]),
-                cumulative_disagreement=torch.cat([part.cumulative_disagreement for part in parts]),
+                lasting_disagreement=torch.cat([part.lasting_disagreement for part in parts]),
             )
         state.keep_full(full)
         return state
@@ -238,7 +238,7 @@ class Episodes:
         infos, table = {"diverged": diverged}, self.world.calibration
         if table is not None:
             core = state.core.cpu().numpy()
-            disagreement = self.world.disagreement(state, elapsed) if self.trust else None
+            disagreement = self.world.disagreement(state) if self.trust else None
             bound = table.error_bound(elapsed, self.propagation, core, disagreement)
             infos["error_bound"] = bound
             if self.trust:

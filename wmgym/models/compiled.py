@@ -78,14 +78,14 @@ class CompiledStep:
             "core": self.state.core.numpy(),
             "shown": self.state.shown.numpy(),
             "companion": self.state.companion.numpy(),
-            "cumulative": self.state.cumulative_disagreement.numpy(),
+            "lasting": self.state.lasting_disagreement.numpy(),
         }
         self._drawn_flags = world.flags is not None and world.flags.drawn
         if world.flags is not None:
             self._inputs["threshold"] = np.full((1, world.flags.network.target_dim), 0.5, np.float32)
         self._parts = {
             name: getattr(self.state, name).numpy()
-            for name in ("core", "shown", "member", "companion", "cumulative_disagreement")
+            for name in ("core", "shown", "member", "companion", "lasting_disagreement")
         }
         self._stamp = _stamp(world)
         with np.errstate(all="ignore"):
@@ -120,7 +120,7 @@ class CompiledStep:
         if self.trust:
             kept += [
                 (self._inputs["companion"], b["next_companion"]),
-                (self._inputs["cumulative"], b["next_cumulative"]),
+                (self._inputs["lasting"], b["next_lasting"]),
             ]
         self._kept = [(to, source) for to, source in kept if to.size]
 
@@ -140,7 +140,7 @@ class CompiledStep:
         """Begin an episode of a member at a state ``(state_dim,)``; then ``first_obs`` is what it shows."""
         parts, dim = self._parts, self._parts["core"].shape[1]
         parts["core"][0] = parts["companion"][0] = state[:dim]
-        parts["shown"][0], parts["cumulative_disagreement"][0] = state[dim:], 0
+        parts["shown"][0], parts["lasting_disagreement"][0] = state[dim:], 0
         parts["member"][0] = self.member = member
         self._one, self._two = self._first.calls(member), self._second.calls(member)
         if self._look is not None:

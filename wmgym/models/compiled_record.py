@@ -98,7 +98,7 @@ def example_inputs(world: World) -> dict[str, np.ndarray]:
         "shown": start[:, core.dim :],
         "action": np.zeros((1, world.task.action_dim), np.float32),
         "companion": zeros,
-        "cumulative": zeros,
+        "lasting": zeros,
         "noise": np.zeros((1, world.dynamics.target_dim), np.float32),
         "elapsed": np.zeros(1, np.int64),
     }
@@ -250,11 +250,11 @@ def _likeliest(
 
 def _with_companion(world: World, given: Mapping[str, Array], next_core: Array) -> dict[str, Array]:
     encoded = _encoded(world, given["action"])
-    companion, total = companion_after(
-        next_core, given["companion"], given["cumulative"], given["companion_target"], encoded,
+    companion, lasting = companion_after(
+        next_core, given["companion"], given["lasting"], given["companion_target"], encoded,
         world.coordinates, world.limits, world.data_std.numpy(), world.flags,
     )  # fmt: skip
-    return {"next_companion": companion, "next_cumulative": total}
+    return {"next_companion": companion, "next_lasting": lasting}
 
 
 def _disagreement_scale(
@@ -263,7 +263,7 @@ def _disagreement_scale(
     distance = (
         world.coordinates.distance(found["next_core"], found["next_companion"]) / world.data_std.numpy()
     )
-    scale = disagreement(distance, found["next_cumulative"], given["elapsed"])
+    scale = disagreement(distance, found["next_lasting"])
     assert world.calibration is not None
     power = world.calibration.power[propagation]
     exponent = given["elapsed"].looked_up(np.concatenate([power[:1], power]))

@@ -139,16 +139,14 @@ class Calibration:
         return int(past.argmax()) if past.any() else self.horizon
 
 
-def disagreement(distance: np.ndarray, total: np.ndarray, elapsed: np.ndarray) -> np.ndarray:
+def disagreement(distance: np.ndarray, lasting: np.ndarray) -> np.ndarray:
     """How far two members' own paths of each episode have come apart ``(batch, core_dim)``.
 
-    Per dimension the root mean square of their ``distance`` now and of its mean so far, that is ``total``
-    over the ``elapsed`` ``(batch,)`` steps, shrunk towards the geometric mean over dimensions: one other
-    member is a small sample of what the model does not know, and its past and its other dimensions steady
-    the estimate.
+    Per dimension the root mean square of their ``distance`` now and of what it came to so far, that is
+    ``lasting``, shrunk towards the geometric mean over dimensions: one other member is a small sample of what
+    the model does not know, and its past and its other dimensions steady the estimate.
     """
-    now, total = (np.fmin(np.abs(each), _LOST) for each in (distance, total))  # so that NaN is lost as well
-    past = total / np.maximum(elapsed, 1).astype(np.float32)[:, None]
+    now, past = (np.fmin(np.abs(each), _LOST) for each in (distance, lasting))  # so that NaN is lost as well
     own = np.sqrt((now**2 + past**2) / 2)
     rest = np.exp(np.log(np.maximum(past, SMALLEST_DISAGREEMENT)).mean(1, keepdims=True))
     found: np.ndarray = own**0.4 * rest**0.6

@@ -23,7 +23,7 @@ STARTS = 16
 """Start states that a contract holds."""
 
 _STEP = ("next_core", "next_shown", "obs", "reward", "terminated", "diverged", "error_bound", "displacement")
-_TRUST = ("next_companion", "next_cumulative", "distrust")
+_TRUST = ("next_companion", "next_lasting", "distrust")
 
 
 def export_world(world: World, path: StrPath, propagation: Propagation, trust: bool) -> Path:
@@ -83,7 +83,7 @@ def _contract(world: World, propagation: Propagation, trust: bool) -> dict[str, 
         "first_obs": np.asarray(task.core.observe(world.starts[:STARTS]), float).tolist(),
         "bound": bound,
         "step": (
-            "elapsed counts this step, from 1; feed next_* back as core, shown, companion and cumulative; an "
+            "elapsed counts this step, from 1; feed next_* back as core, shown, companion and lasting; an "
             "episode ends where terminated, is cut off where diverged, and keeps its member"
         ),
     }

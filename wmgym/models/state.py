@@ -24,8 +24,8 @@ class WorldState:
             all.
         companion: ``(batch, core_dim)``, where the next member has come to from the episode's start, by its
             own path under the same actions; stands still where steps were not asked for trust.
-        cumulative_disagreement: ``(batch, core_dim)``, distance of core and companion summed over the steps,
-            in standard deviations of the calibration data.
+        lasting_disagreement: ``(batch, core_dim)``, a slow mean over the steps of the distance of core
+            and companion, at its highest so far, in standard deviations of the calibration data.
         carry: what the dynamics remember of each episode, leading shape ``(batch,)``; None for no memory.
         companion_carry: the same of the companion's path.
     """
@@ -34,7 +34,7 @@ class WorldState:
     shown: Tensor
     member: Tensor
     companion: Tensor
-    cumulative_disagreement: Tensor
+    lasting_disagreement: Tensor
     carry: Carry = None
     companion_carry: Carry = None
     _full: Tensor | None = field(default=None, init=False, repr=False, compare=False)

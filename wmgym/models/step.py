@@ -28,6 +28,8 @@ from wmgym.models.state import WorldState
 from wmgym.tasks.layout import Array
 from wmgym.tasks.task import Task
 
+_RATE = 0.1  # with which the mean of two members' disagreement follows it, while it rises
+
 
 def predict_step(
     model: Dynamics, state: WorldState, action: Tensor, propagation: Propagation, trust: bool
@@ -65,14 +67,16 @@ def advance_companion(
     flags: Flags | None,
 ) -> WorldState:
     """The state after a step, its companion moved on by what the next member predicted for it."""
-    core, companion, total, target, given, std = alike(
-        state.core, state.companion, state.cumulative_disagreement, prediction.mean, action, data_std
+    core, companion, lasting, target, given, std = alike(
+        state.core, state.companion, state.lasting_disagreement, prediction.mean, action, data_std
     )
-    companion, total = companion_after(core, companion, total, target, given, coordinates, limits, std, flags)
+    companion, lasting = companion_after(
+        core, companion, lasting, target, given, coordinates, limits, std, flags
+    )
     return replace(
         state,
         companion=as_tensor(companion),
-        cumulative_disagreement=as_tensor(total),
+        lasting_disagreement=as_tensor(lasting),
         companion_carry=prediction.carry,
     )
 
@@ -80,7 +84,7 @@ def advance_companion(
 def companion_after(
     core: Array,
     companion: Array,
-    total: Array,
+    lasting: Array,
     target: Array,
     action: Array,
     coordinates: Coordinates,
@@ -88,9 +92,12 @@ def companion_after(
     data_std: Array,
     flags: Flags | None,
 ) -> tuple[Array, Array]:
-    """Where a companion moves to, and ``cumulative_disagreement`` with its distance from the next core.
+    """Where a companion moves to, and ``lasting_disagreement`` with its distance from the next core.
 
-    Flags are those of the core, which it is beside.
+    That is a mean over about ten steps which never falls: two paths that have come apart and then settle in
+    one place, such as a robot's on its back, agree with each other and not with what is real.
+
+    Flags are those of the core, which the companion is beside.
     """
     moved, _ = coordinates.move(companion, target[:, : coordinates.change_dim])
     moved = coordinates.followed(companion, moved, action)
@@ -98,7 +105,8 @@ def companion_after(
     if flags is not None:
         at = constant(flags.columns, core.device) if isinstance(core, Tensor) else flags.columns
         companion = with_columns(companion, at, columns(core, at))
-    return companion, total + abs(coordinates.distance(core, companion)) / data_std
+    apart = abs(coordinates.distance(core, companion)) / data_std
+    return companion, library(core).maximum(lasting, lasting + _RATE * (apart - lasting))
 
 
 def moved_within(
