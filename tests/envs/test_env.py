@@ -626,8 +626,9 @@ def test_distrust_grows_with_what_members_disagree_by(propagation: Any) -> None:
         )  # the next member's own path
         apart = np.abs(env.core() - companion) / table.data_std
         lasting = np.maximum(lasting, 0.9 * lasting + 0.1 * apart)
-        own = np.sqrt((apart**2 + lasting**2) / 2)
-        disagreement = own**0.4 * stats.gmean(lasting, axis=1)[:, None] ** 0.6
+        past = lasting / (1 - 0.9**h)
+        own = np.sqrt((apart**2 + past**2) / 2)
+        disagreement = own**0.4 * stats.gmean(past, axis=1)[:, None] ** 0.6
         expected = table.error_bound(np.full(6, h), propagation, env.core(), disagreement)
         np.testing.assert_allclose(infos["error_bound"], expected, rtol=1e-4)
         np.testing.assert_allclose(infos["distrust"], (expected / table.data_std).mean(1), rtol=1e-4)
@@ -648,7 +649,10 @@ def test_members_that_agree_again_have_still_lost_the_path() -> None:
         together = one.step(together, torch.zeros(1, 2), trust=True).state
     assert torch.equal(together.core, together.companion)
     assert torch.equal(together.lasting_disagreement, lost)
-    assert one.disagreement(together).min() > 0.5 * world.disagreement(state).min()
+    assert (
+        one.disagreement(together, np.array([70])).min()
+        > 0.5 * world.disagreement(state, np.array([20])).min()
+    )
 
 
 def test_what_follows_distrust() -> None:

@@ -55,7 +55,7 @@ def follow(world: wmgym.WorldModel, path: Path, steps: int, propagation: Any, tr
         obs = world.task.core.observe(ours.state.full.numpy())
         np.testing.assert_allclose(said["obs"], obs, rtol=1e-3, atol=2e-3)
         if world.calibration is not None:
-            apart = world.disagreement(ours.state) if trust else None
+            apart = world.disagreement(ours.state, np.array([elapsed])) if trust else None
             bound = world.calibration.error_bound(
                 np.array([elapsed]), propagation, ours.state.core.numpy(), apart
             )

@@ -319,7 +319,9 @@ def test_disagreement_of_a_path_that_is_not_finite_is_huge_and_of_equal_paths_is
     world = toy.world().with_calibration(toy.blank_calibration(3))
     start = world.init(torch.zeros(3, 3), rng())
     lost = torch.tensor([[0.0] * 3, [float("nan")] * 3, [float("inf"), 0.0, 0.0]])
-    disagreement = world.disagreement(replace(start, companion=lost, lasting_disagreement=lost))
+    disagreement = world.disagreement(
+        replace(start, companion=lost, lasting_disagreement=lost), np.array([1, 1, 1])
+    )
     assert disagreement[0].max() < 1e-3
     assert disagreement[1].min() > 9e8
     assert disagreement[2, 0] > 1e3

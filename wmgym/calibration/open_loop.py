@@ -88,7 +88,7 @@ def open_loop_steps(
             state, reward[going] = step.state, step.reward.cpu().numpy()
             core[going] = state.core.cpu().numpy()
             error[going] = np.abs(world.coordinates.distance(core[going], real.next_core[rows]))
-            disagreement[going] = world.disagreement(state) if trust else 0.0
+            disagreement[going] = world.disagreement(state, np.full(len(going), h + 1)) if trust else 0.0
         yield OpenLoopStep(error, core, disagreement, reward)
 
 

@@ -238,7 +238,7 @@ class Episodes:
         infos, table = {"diverged": diverged}, self.world.calibration
         if table is not None:
             core = state.core.cpu().numpy()
-            disagreement = self.world.disagreement(state) if self.trust else None
+            disagreement = self.world.disagreement(state, elapsed) if self.trust else None
             bound = table.error_bound(elapsed, self.propagation, core, disagreement)
             infos["error_bound"] = bound
             if self.trust:

@@ -183,7 +183,7 @@ def _simulated(
         rows["reward"].append(outcome.reward.cpu().numpy()[0])
         if world.calibration is not None:
             elapsed = np.array([step])
-            apart = world.disagreement(state)
+            apart = world.disagreement(state, elapsed)
             bound = world.calibration.error_bound(elapsed, "member", state.core.cpu().numpy(), apart)
             rows["bound"].append(bound[0])
     return {name: np.array(values) for name, values in rows.items()}

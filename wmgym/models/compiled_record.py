@@ -263,7 +263,7 @@ def _disagreement_scale(
     distance = (
         world.coordinates.distance(found["next_core"], found["next_companion"]) / world.data_std.numpy()
     )
-    scale = disagreement(distance, found["next_lasting"])
+    scale = disagreement(distance, found["next_lasting"], given["elapsed"])
     assert world.calibration is not None
     power = world.calibration.power[propagation]
     exponent = given["elapsed"].looked_up(np.concatenate([power[:1], power]))

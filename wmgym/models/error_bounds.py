@@ -139,19 +139,29 @@ class Calibration:
         return int(past.argmax()) if past.any() else self.horizon
 
 
-def disagreement(distance: np.ndarray, lasting: np.ndarray) -> np.ndarray:
+def disagreement(distance: np.ndarray, lasting: np.ndarray, elapsed: np.ndarray) -> np.ndarray:
     """How far two members' own paths of each episode have come apart ``(batch, core_dim)``.
 
-    Per dimension the root mean square of their ``distance`` now and of what it came to so far, that is
-    ``lasting``, shrunk towards the geometric mean over dimensions: one other member is a small sample of what
-    the model does not know, and its past and its other dimensions steady the estimate.
+    Per dimension the root mean square of their ``distance`` now and of the ``lasting`` one after ``elapsed``
+    ``(batch,)`` steps, shrunk towards the geometric mean over dimensions: one other member is a small sample
+    of what the model does not know, and its past and its other dimensions steady the estimate.
     """
-    now, past = (np.fmin(np.abs(each), _LOST) for each in (distance, lasting))  # so that NaN is lost as well
+    now, lasting = (np.fmin(np.abs(each), _LOST) for each in (distance, lasting))  # so that NaN is lost too
+    past = lasting / weight_so_far(elapsed)[:, None]
     own = np.sqrt((now**2 + past**2) / 2)
     rest = np.exp(np.log(np.maximum(past, SMALLEST_DISAGREEMENT)).mean(1, keepdims=True))
     found: np.ndarray = own**0.4 * rest**0.6
     return found
 
+
+def weight_so_far(elapsed: np.ndarray) -> np.ndarray:
+    """The sum ``(batch,)`` of the weights in a mean that follows at ``LASTING_RATE`` and began at 0."""
+    weight: np.ndarray = 1 - np.exp(np.maximum(elapsed, 1).astype(np.float32) * np.log1p(-LASTING_RATE))
+    return weight
+
+
+LASTING_RATE = np.float32(0.1)
+"""With which the lasting disagreement of two members follows their distance, while it rises."""
 
 _LOST = 1e9  # disagreement where a path is no longer finite
 

@@ -24,8 +24,9 @@ class WorldState:
             all.
         companion: ``(batch, core_dim)``, where the next member has come to from the episode's start, by its
             own path under the same actions; stands still where steps were not asked for trust.
-        lasting_disagreement: ``(batch, core_dim)``, a slow mean over the steps of the distance of core
-            and companion, at its highest so far, in standard deviations of the calibration data.
+        lasting_disagreement: ``(batch, core_dim)``, a mean over the last steps of the distance of core
+            and companion, at its highest so far, in standard deviations of the calibration data; see
+            ``wmgym.models.step.companion_after``.
         carry: what the dynamics remember of each episode, leading shape ``(batch,)``; None for no memory.
         companion_carry: the same of the companion's path.
     """

@@ -22,13 +22,12 @@ from wmgym.models.batching import (
 )
 from wmgym.models.coordinates import Coordinates
 from wmgym.models.dynamics import Dynamics, Prediction, Propagation, predict_assigned
+from wmgym.models.error_bounds import LASTING_RATE
 from wmgym.models.flags import Flags
 from wmgym.models.outcomes import Outcomes
 from wmgym.models.state import WorldState
 from wmgym.tasks.layout import Array
 from wmgym.tasks.task import Task
-
-_RATE = 0.1  # with which the mean of two members' disagreement follows it, while it rises
 
 
 def predict_step(
@@ -106,7 +105,7 @@ def companion_after(
         at = constant(flags.columns, core.device) if isinstance(core, Tensor) else flags.columns
         companion = with_columns(companion, at, columns(core, at))
     apart = abs(coordinates.distance(core, companion)) / data_std
-    return companion, library(core).maximum(lasting, lasting + _RATE * (apart - lasting))
+    return companion, library(core).maximum(lasting, lasting + float(LASTING_RATE) * (apart - lasting))
 
 
 def moved_within(

@@ -309,14 +309,14 @@ class WorldModel:
             )
         return WorldStep(next_state, as_tensor(displacement), reward, terminated, as_tensor(diverged))
 
-    def disagreement(self, state: WorldState) -> np.ndarray:
-        """How far two members' paths are apart ``(batch, core_dim)`` so far.
+    def disagreement(self, state: WorldState, elapsed: np.ndarray) -> np.ndarray:
+        """How far two members' paths are apart ``(batch, core_dim)`` after ``elapsed`` ``(batch,)`` steps.
 
         In units of ``data_std``; see ``wmgym.models.error_bounds``.
         """
         distance = self.coordinates.distance(state.core, state.companion) / self.data_std
         now, lasting = (x.detach().cpu().numpy() for x in (distance, state.lasting_disagreement))
-        return disagreement(now, lasting)
+        return disagreement(now, lasting, elapsed)
 
     @torch.no_grad()
     def novelty(self, core: Tensor) -> Tensor:
