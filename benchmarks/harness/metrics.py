@@ -10,6 +10,7 @@ from scipy import stats
 
 import wmgym
 from benchmarks.harness.results import Row
+from wmgym.calibration.open_loop import open_loop_steps
 from wmgym.data.policy import MLPPolicy, apply_policy
 from wmgym.data.transitions import Transitions
 
@@ -68,6 +69,19 @@ def window_error(
     path = imagine(world, test.state[starts], test.action[starts[:, None] + np.arange(horizon)])[:, -1]
     error = core_error(world.task, path, test.next_core[starts + horizon - 1].astype(np.float64)) / std
     return float(np.sqrt(np.minimum(error**2, 1e4).mean(1)).mean())
+
+
+def coverage_at(world: wmgym.WorldModel, real: Transitions, horizons: tuple[int, ...]) -> dict[str, float]:
+    """Share of errors inside the bounds given disagreement, after numbers of steps that some windows last."""
+    table, starts, found = world.calibration, starts_of(real, 128), dict[str, float]()
+    assert table is not None
+    for h, step in enumerate(open_loop_steps(world, real, starts, max(horizons), "member", trust=True), 1):
+        there = ~np.isnan(step.disagreement[:, 0])
+        if h in horizons and there.any():
+            elapsed = np.full(there.sum(), h)
+            bound = table.error_bound(elapsed, "member", step.core[there], step.disagreement[there])
+            found[str(h)] = round(float((step.error[there] <= bound).mean()), 4)
+    return found
 
 
 def spread(data: Transitions) -> np.ndarray:

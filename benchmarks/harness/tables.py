@@ -196,11 +196,13 @@ def offline() -> str:
         [short(r["env"]), r["algorithm"], str(r["seed"]), f"{r['updates']:,}", f"{r['real']:,.0f}",
          f"{r['real_min']:,.0f}", f"{r['imagined']:,.0f}", f"{r['gap']:+.0%}",
          f"{r['best']:,.0f} ({r['best_policy']})", f"{r['real'] / r['best']:.0%}",
+         " ".join(f"{100 * share:.0f}" for share in r.get("coverage", {}).values()),
          f"{r['cpu_s'] / 60:.1f} min"]
         for r in found
     ]  # fmt: skip
     head = ["task", "algorithm", "seed", "updates", "real return", "worst episode", "imagined return", "gap",
-            "best reference policy", "share of it", "CPU time"]  # fmt: skip
+            "best reference policy", "share of it", "inside the bound, %, h = 1, 8, 32, 128, 368",
+            "CPU time"]  # fmt: skip
     return table(head, rows) if rows else ""
 
 
