@@ -9,6 +9,7 @@ import numpy as np
 
 import wmgym
 from benchmarks.harness import verdict_tables
+from benchmarks.harness.bred import BRED_SEEDS, BRED_SHARES
 from benchmarks.harness.results import result_rows
 from benchmarks.harness.tables import mean_gap, table, times_to_half_std
 from benchmarks.harness.worlds import LARGE, TASKS, WITH_COPIES, policies, small_ships
@@ -48,6 +49,9 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
         "copies": lambda: ", of parameter-noise copies of them" if env_id in WITH_COPIES else "",
         "bred": lambda: ", of policies while they were trained" if "begin" in origin.fit else "",
         "others": lambda: "1 other policy" if count == 1 else f"{count} other policies",
+        "trained": lambda: (
+            f", on {len(BRED_SEEDS) * len(BRED_SHARES)} trained in the world itself" * (env_id in LARGE)
+        ),
         "small": lambda: small_facts(env_id),
         "facts": lambda: table(["what", "value"], [[what, value] for what, value in facts]),
         "warnings": lambda: "\n".join(warnings(env_id)),
