@@ -1137,6 +1137,9 @@ def test_starts_far_from_the_data_are_refused(pendulum_world: WorldModel) -> Non
             with pytest.raises(ValueError, match=r"is far from all that this world has learned from") as said:
                 env.reset(options={name: far})
             assert "\n" not in str(said.value)
+    assert ImaginedVectorEnv(world, 2, starts=near[None]).starts.shape == (1, world.task.core.dim)
+    with pytest.raises(ValueError, match=r"is far from all that this world has learned from"):
+        ImaginedVectorEnv(world, 2, starts=np.stack([near, near * 40 + 100]))
 
 
 def test_no_step_follows_an_end(pendulum_world: WorldModel) -> None:

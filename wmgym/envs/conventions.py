@@ -67,6 +67,28 @@ def start_states(options: Mapping[str, Any], world: WorldModel, num_envs: int) -
     states = np.array(flat if name == "state" else layout.from_obs(flat), np.float32)
     if name == "obs":
         _refuse_impossible(flat, states, layout)
+    _refuse_no_starts(states, world)
+    return states
+
+
+def start_bank(given: Any, world: WorldModel) -> np.ndarray:
+    """The states ``(n, state_dim)`` float32 to draw starts from; None takes those that the world keeps.
+
+    Raises:
+        ValueError: another shape, values that are not finite, states far from all that the world knows.
+    """
+    dim = world.task.core.state_dim
+    bank = bounded_numbers("starts", world.starts if given is None else given).astype(np.float32)
+    if bank.ndim != 2 or bank.shape[1] != dim or len(bank) == 0:
+        raise ValueError(f"starts must have shape (n, {dim}), n >= 1, got {bank.shape}")
+    if given is not None:
+        _refuse_no_starts(bank, world)
+    return bank
+
+
+def _refuse_no_starts(states: np.ndarray, world: WorldModel) -> None:
+    """Refuse states ``(n, state_dim)`` with rotations that are none, or of which the world knows nothing."""
+    layout = world.task.core
     for at in layout.geometry.quaternions:
         length = np.linalg.norm(states[:, at : at + 4], axis=1)
         if (abs(length - 1) > _LENGTH).any():
@@ -75,7 +97,6 @@ def start_states(options: Mapping[str, Any], world: WorldModel, num_envs: int) -
                 f"{length[abs(length - 1).argmax()]:.3g}; quaternions have length 1"
             )
     _refuse_far(states[:, : layout.dim], world)
-    return states
 
 
 def _refuse_impossible(obs: np.ndarray, states: np.ndarray, layout: Core) -> None:

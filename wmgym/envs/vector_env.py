@@ -12,7 +12,6 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from wmgym.data.columns import bounded_numbers
 from wmgym.envs import conventions
 from wmgym.envs.episodes import EnvSnapshot, Episodes
 from wmgym.envs.torch_episodes import TorchEpisodes
@@ -128,9 +127,7 @@ class ImaginedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if self.trust is not None and self.world.calibration is None:
             raise ValueError("trust needs a calibrated world; see wmgym.calibrate")
         task = self.world.task
-        bank = bounded_numbers("starts", self.world.starts if starts is None else starts).astype(np.float32)
-        if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or len(bank) == 0:
-            raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
+        bank = conventions.start_bank(starts, self.world)
         self.num_envs, self.propagation, self.precision = num_envs, propagation, precision
         self.render_mode, self.autoreset_mode = render_mode, AutoresetMode(autoreset_mode)
         fps = max(1, round(1 / task.dt))
