@@ -34,7 +34,7 @@ DISCOUNT = {"Swimmer-v5": 0.999}  # what a stroke is worth shows after hundreds 
 FIT_ON = dataclasses.replace(FIT, learning_rate=1e-3, max_updates=12_000, finetune_updates=0, rollout=8)
 LONGER = {"Walker2d-v5": 16_000, "Hopper-v5": 16_000, "Ant-v5": 30_000}  # updates of a fit on
 BRED_STEPS = {"Walker2d-v5": 16_000}  # walking is learned late
-LEARNERS = {"HalfCheetah-v5": (103, 105, 106), "Walker2d-v5": (105, 106)}
+LEARNERS = {"HalfCheetah-v5": (103, 105, 106), "Walker2d-v5": (105, 106), "Hopper-v5": (104, 106)}
 """Seeds of DynaSAC whose real steps worlds learn from; what those of other seeds come to can judge them."""
 OTHER_LEARNERS = (104, 105, 106)
 BRED_SEEDS, BRED_SHARES = (200, 201), (0.25, 0.5, 1.0)
