@@ -34,6 +34,7 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
     origin, bounds = world.provenance, world.calibration
     assert bounds is not None
     count = len(policies(env_id, "calibration"))
+    bred = len(BRED_SEEDS.get(env_id, ())) * len(BRED_SHARES)
     facts = [*fidelity(env_id), *gap(env_id), *coverage(env_id), *sanity(env_id)]
     facts += [
         *verdict_tables.of_shipped(env_id),
@@ -49,9 +50,7 @@ def blocks(env_id: str) -> dict[str, Callable[[], str]]:
         "copies": lambda: ", of parameter-noise copies of them" if env_id in WITH_COPIES else "",
         "bred": lambda: ", of policies while they were trained" if "begin" in origin.fit else "",
         "others": lambda: "1 other policy" if count == 1 else f"{count} other policies",
-        "trained": lambda: (
-            f", on {len(BRED_SEEDS) * len(BRED_SHARES)} trained in the world itself" * (env_id in LARGE)
-        ),
+        "trained": lambda: f", on {bred} trained in the world itself" * bool(bred),
         "small": lambda: small_facts(env_id),
         "facts": lambda: table(["what", "value"], [[what, value] for what, value in facts]),
         "warnings": lambda: "\n".join(warnings(env_id)),
