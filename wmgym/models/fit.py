@@ -15,7 +15,7 @@ from wmgym.data.functions import try_functions
 from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions, refuse_other
-from wmgym.io.arguments import whole_number
+from wmgym.io.arguments import instance, whole_number
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models import warm_start
 from wmgym.models.config import FitConfig, architecture
@@ -95,8 +95,16 @@ def fit(
         raise ValueError(f"{len(train)} transitions are too few to fit to; collect more")
     refuse_overflow(train.arrays())
     try_functions(train)
+    newest = whole_number("newest", newest, least=0)
     if begin is not None:
+        instance("begin", begin, WorldModel, "read it with wmgym.load")
+        if dynamics is not None:
+            raise ValueError("pass dynamics= or begin=, whose dynamics the fit goes on from, not both")
         train = laid_out(train, begin.task)
+    if newest > len(train) or (0 < newest < len(train) and len(train) - newest not in train.first):
+        raise ValueError(
+            f"newest must be the steps of the last whole episodes, and there are {len(train)}; got {newest}"
+        )
     train = with_traits(train)
     task = train.task
     generator = torch.Generator().manual_seed(seed)
@@ -124,18 +132,22 @@ def fit(
         if _knows_ends(model, train):
             found = None
     outcomes = None
+    whole = begin is not None and {*begin.provenance.fingerprints} <= {*train.fingerprints()}
     given = rows, held, config, generator, progress
     if found is not None:
         own = getattr(model, "coordinates", None) or Coordinates(task.core.geometry)
         predicted = model.target_dim > own.change_dim
-        outcomes = fit_outcomes(train, *found, predicted, rows, held, config, generator, progress)
+        known = None if begin is None else begin.outcomes
+        outcomes = fit_outcomes(
+            train, *found, predicted, rows, held, config, generator, progress, known, whole
+        )
     readout = _fit_readout(train, *given, begin) if task.core.readout_dim else None
-    flags = fit_flags(train, *given)
-    bank = (
-        train.state[train.first]
-        if starts is None
-        else np.array(bounded_numbers("starts", starts), np.float32)
-    )
+    flags = fit_flags(train, *given, None if begin is None else begin.flags, whole)
+    bank = train.state[train.first]
+    if starts is not None:
+        bank = np.array(bounded_numbers("starts", starts), np.float32)
+        if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or not len(bank):
+            raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
     low, high = data_range(train, config.margin, task.core.joint_limits)
     settings = {"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history}
     if begin is not None:

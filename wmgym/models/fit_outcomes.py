@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from wmgym.data.transitions import Transitions
+from wmgym.models import warm_start
 from wmgym.models.config import FitConfig
 from wmgym.models.ensemble import EnsembleMLP
-from wmgym.models.outcomes import Classifier, Outcomes, as_often, class_weights, told_apart
+from wmgym.models.outcomes import Classifier, Outcomes, among, as_often, class_weights, told_apart
 from wmgym.models.pairs import RewardNetwork, outcome_features, outcome_geometry, pair_shape
 from wmgym.models.regression import fit_logits, fit_regression
 
@@ -29,18 +30,35 @@ def fit_outcomes(
     config: FitConfig,
     generator: torch.Generator,
     progress: bool,
+    before: Outcomes | None = None,
+    whole: bool = False,
 ) -> Outcomes:
     """Networks from a core, the action and the next core to the classes ``label`` ``(n,)`` and the reward.
 
-    ``predicted`` says that the dynamics predict the reward themselves.
+    Args:
+        train: what to fit to.
+        outcomes: those that it shows.
+        label: the class of each row.
+        predicted: the dynamics predict the reward themselves.
+        rows: to train on.
+        held: to stop by.
+        config: of the optimiser.
+        generator: of all draws.
+        progress: show a bar.
+        before: what the world knew that the fit goes on from. Classes that are not in ``train`` stay known.
+        whole: ``train`` holds all that was learned before; else classes stay as they are.
     """
     config = dataclasses.replace(config, members=1)
     given = rows, held, config, generator, progress
-    if len(outcomes.values) > 1:
+    places = None if before is None else among(before, outcomes)
+    if before is not None and places is not None and not (whole and len({*places}) == len(before.values)):
+        outcomes, label = before, places[label]
+    elif len(outcomes.values) > 1:
         outcomes = _with_classes(train, outcomes, label, *given)
     left = np.isnan(outcomes.values)[label]
     if train.task.reward is None and left.any() and not predicted:
-        outcomes = dataclasses.replace(outcomes, rewards=_fit_rewards(train, left, *given))
+        network = None if before is None else before.rewards
+        outcomes = dataclasses.replace(outcomes, rewards=_fit_rewards(train, left, *given, network))
     return outcomes
 
 
@@ -52,19 +70,20 @@ def _fit_rewards(
     config: FitConfig,
     generator: torch.Generator,
     progress: bool,
+    before: EnsembleMLP | None,
 ) -> EnsembleMLP:
-    """Regresses the reward of the rows ``left`` ``(n,)`` bool."""
+    """Regresses the reward of the rows ``left`` ``(n,)`` bool, on from the network ``before``."""
     assert train.reward is not None
-    model = RewardNetwork(pair_shape(train, config, 1, outcome_geometry(train.task.core)), generator)
+    shape = pair_shape(train, config, 1, outcome_geometry(train.task.core))
+    model = warm_start.continued(before) or RewardNetwork(shape, generator)
     learn, judged = rows.numpy()[left[rows.numpy()]], held[left[held]]
     every = np.flatnonzero(left)  # where few are left, all of them learn and judge
     learn, judged = (part if len(part) else every for part in (learn, judged))
     paid = train.reward.copy()
     paid[~left] = np.median(paid[left])  # the units are those of what is left
     features, target = outcome_features(model, train), torch.tensor(paid).float()[:, None]
-    return fit_regression(
-        model, features, target, torch.tensor(learn), judged, config, generator, progress, "fit rewards"
-    )
+    given = torch.tensor(learn), judged, config, generator, progress, "fit rewards", before is not None
+    return fit_regression(model, features, target, *given)
 
 
 def _with_classes(

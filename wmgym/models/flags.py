@@ -147,11 +147,19 @@ def fit_flags(
     config: FitConfig,
     generator: torch.Generator,
     progress: bool,
+    before: Flags | None = None,
+    whole: bool = False,
 ) -> Flags | None:
-    """The flags among the core's whole numbers; None where there are none."""
+    """The flags among the core's whole numbers; None where there are none.
+
+    A fit that goes on knows those ``before``: they stay unless ``train`` holds the ``whole`` of what was
+    learned, and shows every one of them.
+    """
     geometry = train.task.core.geometry
     every = np.concatenate([train.core, train.next_core])
     flags = [i for i in geometry.whole if len(np.unique(every[:, i])) == 2]
+    if before is not None and not (whole and {*before.columns.tolist()} <= {*flags, *dict(geometry.copies)}):
+        return before
     if not flags:
         return None
     if (said := one_hot(train)) is not None:

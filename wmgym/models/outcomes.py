@@ -192,6 +192,22 @@ class _OutcomesRecord(Record):
     drawn: bool
 
 
+def among(known: Outcomes, shown: Outcomes) -> np.ndarray | None:
+    """Which of ``known`` each of the ``shown`` classes is ``(classes,)``; None where one is new.
+
+    A value that ``known`` regresses is one of those.
+    """
+    places = []
+    for value, end in zip(shown.values, shown.ends, strict=True):
+        alike = known.ends == end
+        same = alike & (known.values == value)
+        found = np.flatnonzero(same if same.any() else alike & np.isnan(known.values))
+        if not len(found):
+            return None
+        places.append(found[0])
+    return np.array(places)
+
+
 def find_outcomes(train: Transitions) -> tuple[Outcomes, np.ndarray] | None:
     """The outcomes that data show, without a network, and the class ``(n,)`` of each row.
 
