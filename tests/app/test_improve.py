@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 import wmgym
 from wmgym.agents.config import TrainConfig
-from wmgym.app.improve import training
+from wmgym.app.improve import _check, training
 from wmgym.models.fit import hold_out
 from wmgym.models.rollout_error import RolloutError
 from wmgym.models.warm_start import emphasised
@@ -87,9 +88,12 @@ def test_it_stops_where_the_gap_is_small_and_leaves_the_world_as_it_was(
     ("changes", "said"),
     [
         ({"real_steps": 199}, "199 real steps are too few for 2 policies.*take at least 200"),
-        ({"rounds": 0}, "rounds must be at least 1"),
-        ({"max_gap": 0.0}, "max_gap above 0"),
-        ({"max_gap": float("nan")}, "max_gap above 0"),
+        ({"rounds": 0}, "rounds must be a whole number of at least 1"),
+        ({"rounds": 1.5}, "rounds must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"max_gap": 0.0}, "max_gap must be above 0"),
+        ({"max_gap": float("nan")}, "max_gap must be above 0"),
         ({"train": replace(TRAIN, hyperparameters={"nothing": 1})}, "PPO refuses"),
     ],
 )
@@ -99,6 +103,99 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     with pytest.raises(ValueError, match=said):
         improved(world, tmp_path / "out", data, **changes)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"train": {"steps": 5}}, {"config": {}}, {"calib": "data"}],
+    ids=lambda given: next(iter(given)),
+)
+def test_arguments_of_another_kind_are_named(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path, changes: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(changes))} must be"):
+        improved(world, tmp_path / "out", data, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_episode_is_as_long_as_the_shorter_of_two_limits(world: wmgym.WorldModel) -> None:
+    budget = world, None, None, 1, 10_000
+    assert [_check(*budget, limit) for limit in (None, 20, 1_000)] == [200, 20, 200]
+
+
+def test_other_contents_are_other_settings(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    """Of the same episodes, as their states and actions tell: another reward, other weights, bounds."""
+    improved(world, tmp_path, data)
+    assert data.reward is not None
+    paid = replace(data, reward=data.reward + 1)
+    with pytest.raises(ValueError, match="holds work with other settings: data"):
+        improved(world, tmp_path, paid)
+    heavier = wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=41, eval_every=20))
+    fresh = wmgym.collect("Pendulum-v1", steps=100, seed=9, workers=1, max_episode_steps=20)
+    for other in (heavier, wmgym.calibrate(world, fresh)):
+        with pytest.raises(ValueError, match="holds work with other settings: world"):
+            improved(other, tmp_path, data)
+
+
+def test_it_keeps_off_its_own_source_and_what_others_left(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    world.save(tmp_path / "a" / "world")
+    with pytest.raises(ValueError, match="lies in"):
+        wmgym.improve(tmp_path / "a" / "world", tmp_path / "a", data, real_steps=240, train=TRAIN)
+    with pytest.raises(ValueError, match="holds a world of something else"):
+        improved(world, tmp_path / "a", data)
+    (tmp_path / "b" / "policy").mkdir(parents=True)
+    (tmp_path / "b" / "policy" / "notes").write_text("mine")
+    with pytest.raises((ValueError, wmgym.StoreError), match="choose another --out"):
+        improved(world, tmp_path / "b", data)
+
+
+class Upright(gym.Wrapper[Any, Any, Any, Any]):
+    def step(self, action: Any) -> Any:
+        obs, _, *rest = self.env.step(action)
+        return obs, float(-((obs[0] - 1) ** 2)), *rest
+
+
+def test_a_reward_of_the_callers_is_known_all_along(tmp_path: Path) -> None:
+    task = wmgym.make_task(
+        lambda: Upright(gym.make("Pendulum-v1")),
+        reward_fn=lambda obs, action, after: -((after[:, 0] - 1) ** 2),
+    )
+    data = wmgym.collect(task, steps=400, seed=0, workers=1, max_episode_steps=20)
+    small = wmgym.FitConfig(members=2, width=16, depth=1, max_updates=40, eval_every=20)
+    world = wmgym.fit(data, small)
+    found = improved(world, tmp_path, data, seed=5_000_000)
+    assert len(found.rounds) == 2
+    assert improved(world, tmp_path, data, seed=5_000_000).rounds == found.rounds
+
+
+class Corridor(gym.Env[Any, Any]):
+    """One start, no chance; the env cuts its episodes itself after seven steps."""
+
+    observation_space = gym.spaces.Box(-10, 10, (1,), np.float32)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.x, self.steps = 0.0, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.x, self.steps = self.x + float(action) - 1, self.steps + 1
+        return np.array([self.x], np.float32), self.x, False, self.steps == 7, {}
+
+
+def test_an_env_that_always_does_the_same_is_improved_too(tmp_path: Path) -> None:
+    data = wmgym.collect(Corridor, steps=210, seed=0, workers=1)
+    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=200, eval_every=50))
+    found = improved(world, tmp_path, data)
+    noisy = wmgym.Transitions.load(tmp_path / "round-00" / "noisy", world.task)
+    assert len({*noisy.fingerprints()}) > 1  # some actions are random, though no Gaussian noise can be added
+    # Both returns are of seven steps, though twenty are allowed: they differ by less than one step pays.
+    assert abs(found.rounds[0].imagined - found.rounds[0].real) < 7
 
 
 def test_it_writes_into_no_other_artifact(

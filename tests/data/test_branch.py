@@ -20,8 +20,9 @@ def test_they_are_what_mujoco_does_from_these_states(env_id: str) -> None:
     data = wmgym.collect(env_id, steps=60, seed=3, workers=1)
     task, cores = data.task, data.core[20:30].astype(np.float64)
     action = np.full(task.action_dim, 0.3, np.float32)
-    found = from_states(task, lambda obs: np.tile(action, (len(obs), 1)), "constant", cores, STEPS)
+    found, taken = from_states(task, lambda obs: np.tile(action, (len(obs), 1)), "constant", cores, STEPS)
     assert found is not None
+    assert len(found) + len(cores) == taken  # the first step of each is not recorded
     assert (found.source, found.episode_policy[0]) == ("real", "constant")
     truth = open_loop(task, cores, np.tile(action, (len(cores), STEPS + 1, 1)), workers=1)
     whole = np.flatnonzero(found.lengths == STEPS)
@@ -41,7 +42,7 @@ def test_states_that_end_at_once_and_bodies_that_fly_apart_give_nothing() -> Non
     fallen[0, 0], wild[0, 6:] = 0.2, 1e12
     still = np.zeros(3, np.float32)
     for cores in (fallen, wild):
-        found = from_states(data.task, lambda obs: np.tile(still, (len(obs), 1)), "still", cores, STEPS)
+        found, _ = from_states(data.task, lambda obs: np.tile(still, (len(obs), 1)), "still", cores, STEPS)
         assert found is None
 
 

@@ -47,6 +47,40 @@ def test_a_terminal_bonus_is_paid_as_it_was(bonus: tuple[Any, Any]) -> None:
     assert reward[~ended].min() > -0.15
 
 
+def test_a_fit_that_goes_on_keeps_the_ends_and_values_that_new_data_do_not_show(bonus: Any) -> None:
+    _, world = bonus
+    data = wmgym.collect(Line, steps=400, seed=3, workers=1, max_episode_steps=5)
+    calm = data.select(np.flatnonzero(~np.isin(np.arange(data.num_episodes), data.episode[data.terminated])))
+    assert not calm.terminated.any()
+    gentle = replace(CONFIG, max_updates=50, learning_rate=3e-4)
+    after = wmgym.fit(calm, gentle, begin=world, newest=len(calm))
+    for one in (world, after):
+        env = wmgym.ImaginedVectorEnv(one, 64)
+        env.reset(seed=0)
+        steps = [env.step(np.full((64, 1), 0.6, np.float32)) for _ in range(60)]
+        reward, ended = (np.array([step[k] for step in steps]) for k in (1, 2))
+        assert ended.sum() > 10
+        assert reward[ended].min() > 99
+
+
+@pytest.mark.parametrize("newest", [-5, 1e9, 13, 1.5, "3", None, True])
+def test_newest_are_whole_episodes(bonus: tuple[Any, Any], newest: Any) -> None:
+    data, world = bonus
+    assert len(data) - 13 not in data.first
+    with pytest.raises(ValueError, match="newest must be"):
+        wmgym.fit(data, CONFIG, begin=world, newest=newest)
+
+
+def test_what_a_fit_goes_on_from_is_a_world(bonus: tuple[Any, Any]) -> None:
+    data, world = bonus
+    with pytest.raises(TypeError, match="begin must be WorldModel"):
+        wmgym.fit(data, CONFIG, begin="world")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="dynamics= or begin="):
+        wmgym.fit(data, CONFIG, begin=world, dynamics=wmgym.EnsembleMLP)
+    with pytest.raises(ValueError, match="starts must have shape"):
+        wmgym.fit(data, CONFIG, starts=np.zeros((3, 7)))
+
+
 def test_ends_are_where_the_real_ones_are(bonus: tuple[Any, Any]) -> None:
     _, world = bonus
     env = wmgym.ImaginedVectorEnv(world, 41, autoreset_mode="Disabled")

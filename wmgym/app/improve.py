@@ -10,9 +10,12 @@ from gymnasium import spaces
 
 from wmgym.agents.config import TrainConfig
 from wmgym.app.improve_rounds import LEAST, Bred, Rounds
+from wmgym.calibration.calibrate import env_and_keywords
+from wmgym.data.layouts import laid_out
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
 from wmgym.io import files
+from wmgym.io.arguments import instance, number, whole_number
 from wmgym.models import saving, warm_start
 from wmgym.models.config import FitConfig
 from wmgym.models.world import WorldModel
@@ -92,13 +95,22 @@ def improve(
             before any work.
         StoreError: ``out`` cannot be written.
     """
+    path = files.as_path(out)
+    if not isinstance(world, WorldModel) and files.as_path(world).resolve().is_relative_to(path.resolve()):
+        raise ValueError(f"{world} lies in {out}, where the improved one will; choose another --out")
     source = world if isinstance(world, WorldModel) else saving.load(world)
-    train = train or training(source)
-    limit = _check(source, data, calib, rounds, real_steps, max_gap, train.max_episode_steps)
+    train = training(source) if train is None else train
+    config = (GENTLE if data is None else REFIT) if config is None else config
+    instance("train", train, TrainConfig, "such as TrainConfig('SAC', steps=50_000)")
+    instance("config", config, FitConfig, "such as wmgym.FitConfig(max_updates=2_000)")
+    rounds, real_steps = whole_number("rounds", rounds), whole_number("real_steps", real_steps)
+    max_gap, seed = number("max_gap", max_gap), whole_number("seed", seed, least=0)
+    if not max_gap > 0:
+        raise ValueError(f"max_gap must be above 0, got {max_gap}")
+    limit = _check(source, data, calib, rounds, real_steps, train.max_episode_steps)
     work = Rounds(
-        source, files.as_path(out), data, calib, rounds, real_steps, max_gap, train,
-        config or (GENTLE if data is None else REFIT), seed, limit, progress,
-    )  # fmt: skip
+        source, path, data, calib, rounds, real_steps, max_gap, train, config, seed, limit, progress
+    )
     for index in range(rounds + 1):
         bred = work.round(index, last=index == rounds)
         gap = f"{bred.gap:+.1%} of the range"
@@ -114,11 +126,13 @@ def training(
     world: WorldModel, algorithm: str | None = None, steps: int | None = None, limit: int | None = None
 ) -> TrainConfig:
     """How ``improve`` trains a policy unless it is told otherwise."""
-    name = algorithm or ("DynaSAC" if isinstance(world.task.action_space, spaces.Box) else "PPO")
-    online, usual = name == "DynaSAC", {"DynaSAC": 5_000, "PPO": 200_000, "A2C": 200_000}.get(name, 50_000)
+    plain = world.task.dict_space is None
+    usual = ("DynaSAC" if plain else "SAC") if isinstance(world.task.action_space, spaces.Box) else "PPO"
+    name = algorithm or usual
+    online, some = name == "DynaSAC", {"DynaSAC": 5_000, "PPO": 200_000, "A2C": 200_000}.get(name, 50_000)
     return TrainConfig(
         name,
-        steps=steps or usual,
+        steps=steps or some,
         num_envs=16,
         max_episode_steps=limit,
         hyperparameters={"gradient_steps": -1} if online else {},
@@ -131,7 +145,6 @@ def _check(
     calib: Transitions | None,
     rounds: int,
     real_steps: int,
-    max_gap: float,
     limit: int | None,
 ) -> int:
     """The time limit of an episode; refuses what would fail after an hour."""
@@ -140,11 +153,10 @@ def _check(
             "this world has no real env to play its policies in; fit it to data of an env, or improve it by "
             "wmgym.fit(more_data, begin=world)"
         )
-    steps = limit or world.task.max_episode_steps
-    if steps is None:
+    limits = [each for each in (limit, world.task.max_episode_steps) if each]
+    if not limits:
         raise ValueError(f"{world.task.env_id} has no time limit; set max_episode_steps of train")
-    if rounds < 1 or not max_gap > 0:
-        raise ValueError(f"rounds must be at least 1 and max_gap above 0, got {rounds} and {max_gap}")
+    steps = min(limits)
     least = 2 * LEAST * steps * (rounds + 1) + LEAST * steps
     if real_steps < least:
         raise ValueError(
@@ -153,12 +165,21 @@ def _check(
             "rounds or shorter episodes"
         )
     warm_start.kind(world, world.task)  # refuses dynamics that no fit goes on from
-    for part in (data, calib):
-        if part is not None and part.source != "real":
+    for name, part in (("data", data), ("calib", calib)):
+        if part is None:
+            continue
+        instance(name, part, Transitions, "read them with wmgym.Transitions.load")
+        if part.source != "real":
             raise ValueError("these transitions are imagined; a world learns from real ones alone")
-        if part is not None and bare(part.task.env_id) != bare(world.task.env_id):
+        if bare(part.task.env_id) != bare(world.task.env_id):
             raise ValueError(f"the data are of {part.task.env_id}, the world of {world.task.env_id}")
-    known, new = {*world.provenance.fingerprints}, {*calib.fingerprints()} if calib is not None else set()
+        if (theirs := env_and_keywords(part.task)) != (ours := env_and_keywords(world.task)):
+            raise ValueError(f"the data are of {theirs}, the world of {ours}")
+        warm_start.kind(world, laid_out(part, world.task).task)  # refuses what it cannot learn on from
+        if world.task.reward is None and part.reward is None:
+            raise ValueError(f"{name} has no reward, which this world has learned from data; record it")
+    known = {*world.provenance.fingerprints, *([] if data is None else data.fingerprints())}
+    new = {*calib.fingerprints()} if calib is not None else set()
     if calib is not None and known & new and not (calib.countable and not new <= known):
         raise ValueError("some of calib's episodes are among those that the world was fitted to; pass others")
     return steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
@@ -42,25 +44,24 @@ def branch_off(
         limit: steps of an imagined episode.
         propagation: see ``WorldModel.step``.
     """
-    space = world.task.action_space
-    noises = _NOISES if isinstance(space, spaces.Box) else (0.0,)
-    count = steps // (_STEPS + 1) // len(noises)
+    space, long = world.task.action_space, min(_STEPS, limit - 1)
+    count = steps // (long + 1) // len(_NOISES) if long else 0
     if not count:
         return None, 0
     starts = np.resize(starts, (_IMAGINED, starts.shape[1]))
     low, high = (side[: world.task.core.dim] for side in (world.low, world.high))
     parts, taken = list[Transitions](), 0
-    for place, noise in enumerate(noises):
+    for place, noise in enumerate(_NOISES):
         rng, cores = np.random.default_rng((seed, place)), list[np.ndarray]()
-        acts = _with_noise(policy, space, noise, rng) if isinstance(space, spaces.Box) else policy
+        acts = with_noise(policy, space, noise, rng)
         rollout(
             world, acts, starts, seed, max_episode_steps=limit, propagation=propagation, look=cores.append
         )
         chosen = rng.permutation(np.concatenate(cores))[:count]
-        found = from_states(world.task, acts, policy.name, chosen, _STEPS, seed=seed + place)
+        found, spent = from_states(world.task, acts, policy.name, chosen, long, seed=seed + place)
+        taken += spent
         if found is None:
             continue
-        taken += len(found) + len(chosen)
         within = ((found.next_core >= low) & (found.next_core <= high)).all(1)
         kept = np.setdiff1d(np.arange(found.num_episodes), found.episode[~within])  # the rest fell apart
         if len(kept):
@@ -68,8 +69,23 @@ def branch_off(
     return (concat(parts) if parts else None), taken
 
 
-def _with_noise(policy: PolicyFn, space: spaces.Box, noise: float, rng: np.random.Generator) -> PolicyFn:
-    """The policy with Gaussian noise on its actions, as a share of half their range."""
+def with_noise(
+    policy: PolicyFn, space: spaces.Space[Any], noise: float, rng: np.random.Generator
+) -> PolicyFn:
+    """The policy with Gaussian noise on its actions, as a share of half their range.
+
+    Where actions are whole numbers, that is the share of them that are random.
+    """
+    if not isinstance(space, spaces.Box):
+        space.seed(int(rng.integers(2**31)))
+
+        def draw(obs: np.ndarray) -> np.ndarray:
+            action = np.array(policy(obs))
+            for row in np.flatnonzero(rng.random(len(action)) < noise):
+                action[row] = space.sample()
+            return action
+
+        return draw
     scale = noise * (space.high - space.low) / 2
 
     def act(obs: np.ndarray) -> np.ndarray:

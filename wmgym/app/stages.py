@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wmgym.app.checks import settings_read
 from wmgym.io import artifacts
@@ -119,3 +121,15 @@ def _found(folder: Path, makes: Sequence[str]) -> list[str]:
         there = sorted(str(each.relative_to(folder)) for each in folder.glob(path)) if "*" in path else [path]
         found += there
     return found
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON can hold it; classes and functions by their names."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    simple = value is None or isinstance(value, str | bool | int | float)
+    return value if simple else getattr(value, "__qualname__", type(value).__qualname__)

@@ -69,8 +69,10 @@ def can_be_put(task: Task) -> bool:
 
 def from_states(
     task: Task, policy: PolicyFn, name: str, cores: np.ndarray, steps: int, *, seed: int = 0
-) -> Transitions | None:
-    """Short real episodes of a policy from states that its env is put into; None where all end at once.
+) -> tuple[Transitions | None, int]:
+    """Short real episodes of a policy from states that its env is put into, and how many steps they took.
+
+    There are none where all end at once.
 
     They are recorded from the second step on: what an env shows is in part of the step before. Those of which
     MuJoCo warns are left out: bodies may be inside each other.
@@ -83,7 +85,7 @@ def from_states(
         steps: of each episode, unless it ends.
         seed: of the resets before.
     """
-    episodes, actor = list[Episode](), Actor(policy, task)
+    episodes, actor, taken = list[Episode](), Actor(policy, task), 0
     with contextlib.closing(task.make()) as env:
         unwrapped: Any = env.unwrapped
         recorder = Recorder(task, env)
@@ -99,7 +101,8 @@ def from_states(
             while not ended and len(recorded) < steps:
                 recorded.append(step(index))
                 ended = recorded[-1].terminated
+            taken += 1 + len(recorded)
             if recorded and not unwrapped.data.warning.number.any():
                 recorded[-1] = recorded[-1]._replace(truncated=not ended)
                 episodes.append(Episode(index, name, -1, columns(recorded)))
-    return from_episodes(task, episodes) if episodes else None
+    return (from_episodes(task, episodes) if episodes else None), taken

@@ -86,6 +86,15 @@ def start_bank(given: Any, world: WorldModel) -> np.ndarray:
     return bank
 
 
+def knows(state: np.ndarray, world: WorldModel) -> bool:
+    """Whether an episode may be started in a state ``(state_dim,)``."""
+    try:
+        _refuse_no_starts(state[None], world)
+    except ValueError:
+        return False
+    return True
+
+
 def _refuse_no_starts(states: np.ndarray, world: WorldModel) -> None:
     """Refuse states ``(n, state_dim)`` with rotations that are none, or of which the world knows nothing."""
     layout = world.task.core

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from wmgym.io import artifacts
 from wmgym.io.schema import STRICT, Count, Fingerprint
 
@@ -34,6 +36,16 @@ def write_run_json(out: Path, command: str, config: Mapping[str, Any], ledger: M
 def fingerprint(values: Any) -> str:
     """SHA-256 of JSON values, the same for dictionaries in any order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def content(arrays: Mapping[str, np.ndarray], document: Any) -> str:
+    """SHA-256 of arrays and of the JSON values that are beside them."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def cpu_seconds() -> float:

@@ -92,6 +92,11 @@ def record_task(task: Task) -> TaskRecord:
     )
 
 
+def has_functions(task: Task) -> bool:
+    """Whether the caller's functions are part of a task, so that no file can hold all of it."""
+    return "given" in (_origin(task, task.reward), _origin(task, task.terminated))
+
+
 def rebuild_task(record: TaskRecord, task: Task | None, where: str = "task") -> Task:
     """The stored task, or the caller's where functions were given that no file can hold.
 
