@@ -14,7 +14,7 @@ import torch
 
 import wmgym
 from wmgym.agents.config import TrainConfig
-from wmgym.app.improve import _check, training
+from wmgym.app.improve import _check, _filled, training
 from wmgym.models.fit import hold_out
 from wmgym.models.rollout_error import RolloutError
 from wmgym.models.warm_start import emphasised
@@ -74,14 +74,6 @@ def test_rounds_go_on_after_a_kill_and_the_last_one_teaches_nothing(
 
     with pytest.raises(ValueError, match="holds work with other settings: seed; choose another"):
         improved(world, tmp_path / "b", data, seed=1)
-
-
-def test_it_stops_where_the_gap_is_small_and_leaves_the_world_as_it_was(
-    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
-) -> None:
-    found = improved(world, tmp_path, data, max_gap=1e9)
-    assert [bred.learned for bred in found.rounds] == [False]
-    assert torch.equal(found.world.dynamics.weights[0], world.dynamics.weights[0])  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -188,9 +180,46 @@ class Corridor(gym.Env[Any, Any]):
         return np.array([self.x], np.float32), self.x, False, self.steps == 7, {}
 
 
-def test_an_env_that_always_does_the_same_is_improved_too(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def corridor() -> tuple[wmgym.Transitions, wmgym.WorldModel]:
     data = wmgym.collect(Corridor, steps=210, seed=0, workers=1)
-    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=200, eval_every=50))
+    config = wmgym.FitConfig(members=2, width=16, depth=1, max_updates=200, eval_every=50)
+    return data, wmgym.fit(data, config)
+
+
+def test_it_stops_where_the_gap_is_small_and_leaves_the_world_as_it_was(
+    corridor: Any, tmp_path: Path
+) -> None:
+    data, world = corridor
+    train, lines = replace(TRAIN, steps=4_096), list[str]()
+    found = improved(world, tmp_path, data, max_gap=0.5, train=train, say=lines.append)
+    assert [bred.learned for bred in found.rounds] == [False]
+    assert found.rounds[0].real == 21 + 7 > found.random  # 1, 2, ... 7 to the right
+    assert found.world.dynamics is world.dynamics
+    assert "is right about PPO round 0" in lines[-1]
+    assert "no refit was made" in found.conclusion
+    assert json.loads((tmp_path / "improve.json").read_text())["conclusion"] == found.conclusion
+    assert not (tmp_path / "round-00" / "noisy").exists()  # steps that nothing would learn from
+
+
+def test_a_policy_no_better_than_random_is_no_reason_to_stop(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    found = improved(world, tmp_path, data, max_gap=1e9)
+    assert [(bred.above_random, bred.learned) for bred in found.rounds] == [(False, True), (False, False)]
+    assert "asks nothing of the world" in found.conclusion
+
+
+def test_what_a_training_leaves_open_is_as_usual(world: wmgym.WorldModel) -> None:
+    found = _filled(TrainConfig(steps=20_000, max_episode_steps=50), world)
+    usual = training(world)
+    assert (found.algorithm, found.steps, found.max_episode_steps) == ("DynaSAC", 20_000, 50)
+    assert (found.num_envs, found.hyperparameters) == (usual.num_envs, usual.hyperparameters)
+    assert _filled(TRAIN, world) is TRAIN
+
+
+def test_an_env_that_always_does_the_same_is_improved_too(corridor: Any, tmp_path: Path) -> None:
+    data, world = corridor
     found = improved(world, tmp_path, data)
     noisy = wmgym.Transitions.load(tmp_path / "round-00" / "noisy", world.task)
     assert len({*noisy.fingerprints()}) > 1  # some actions are random, though no Gaussian noise can be added

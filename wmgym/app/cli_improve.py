@@ -36,7 +36,11 @@ def improve(
     ] = None,
     imagined_steps: Annotated[
         int | None,
-        Option(min=1, help="Imagined steps of each policy's training.", show_default="the algorithm's"),
+        Option(
+            min=1,
+            help="Imagined steps of each policy's training.",
+            show_default="5,000 DynaSAC, 200,000 PPO or A2C, else 50,000",
+        ),
     ] = None,
     max_episode_steps: options.MaxEpisodeSteps = None,
     seed: options.Seed = 0,
@@ -44,7 +48,8 @@ def improve(
 ) -> None:
     """Train policies in a world, play them in the real env, and fit the world on to what came of it.
 
-    A killed call goes on where it stopped. Writes OUT/world, OUT/policy and OUT/improve.json.
+    A killed call does again the training or refit that it was in, and goes on. Writes OUT/world, OUT/policy,
+    the best in reality of those trained, and OUT/improve.json.
 
     Example: wmgym improve worlds/cheetah --data data/cheetah --out runs/better
     """
@@ -76,8 +81,14 @@ def improve(
             )
             for bred in done.rounds
         ]  # fmt: skip
+        rows.append(("random actions", f"{done.random:,.1f}", "-", "-", "-"))
         names = ("policy", "real return", "imagined return", "gap", "bounds hold")
-        result = {"rounds": [bred.model_dump() for bred in done.rounds]}
+        result = {
+            "rounds": [bred.model_dump() for bred in done.rounds],
+            "random": done.random,
+            "policy": done.policy.name,
+            "conclusion": done.conclusion,
+        }
         job.answer(result, done.ledger, console.table(None, names, rows))
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from gymnasium import spaces
 
 from wmgym.agents.config import TrainConfig
-from wmgym.app.improve_rounds import LEAST, Bred, Rounds
+from wmgym.app.improve_conclusion import Bred
+from wmgym.app.improve_play import LEAST
+from wmgym.app.improve_rounds import Rounds
 from wmgym.calibration.calibrate import env_and_keywords
 from wmgym.data.layouts import laid_out
 from wmgym.data.policy import MLPPolicy
@@ -38,12 +40,16 @@ class ImproveResult:
         policy: of those trained on the way, the best in reality.
         rounds: the policy of each round; the last one tells what the world is worth.
         ledger: real and imagined steps, wall-clock and CPU seconds.
+        random: mean real return of random actions.
+        conclusion: what came of it, and what to do next.
     """
 
     world: WorldModel
     policy: MLPPolicy
     rounds: tuple[Bred, ...]
     ledger: dict[str, float]
+    random: float
+    conclusion: str
 
 
 def improve(
@@ -82,7 +88,8 @@ def improve(
         rounds: refits at most; one more policy is trained than there are refits.
         real_steps: real steps of all rounds and of the random policy that anchors the gap.
         max_gap: stop where a fresh policy's gap is within this share of the range of returns.
-        train: how policies are trained; None takes DynaSAC for Box actions and PPO for Discrete ones.
+        train: how policies are trained; what it leaves open is as usual: DynaSAC for Box actions, SAC where
+            observations are Dict as well, PPO for Discrete ones.
         config: how the weights are fitted on; its architecture is the world's. None takes ``REFIT``, or
             ``GENTLE`` without ``data``.
         seed: decides everything random.
@@ -99,9 +106,10 @@ def improve(
     if not isinstance(world, WorldModel) and files.as_path(world).resolve().is_relative_to(path.resolve()):
         raise ValueError(f"{world} lies in {out}, where the improved one will; choose another --out")
     source = world if isinstance(world, WorldModel) else saving.load(world)
-    train = training(source) if train is None else train
     config = (GENTLE if data is None else REFIT) if config is None else config
-    instance("train", train, TrainConfig, "such as TrainConfig('SAC', steps=50_000)")
+    if train is not None:
+        instance("train", train, TrainConfig, "such as TrainConfig('SAC', steps=50_000)")
+    train = _filled(train, source)
     instance("config", config, FitConfig, "such as wmgym.FitConfig(max_updates=2_000)")
     rounds, real_steps = whole_number("rounds", rounds), whole_number("real_steps", real_steps)
     max_gap, seed = number("max_gap", max_gap), whole_number("seed", seed, least=0)
@@ -119,7 +127,10 @@ def improve(
         if not bred.learned:
             break
     policy = work.finish()
-    return ImproveResult(work.world, policy, tuple(work.bred), work.stages.ledger)
+    say(work.conclusion())
+    return ImproveResult(
+        work.world, policy, tuple(work.bred), work.stages.ledger, float(work.random.mean()), work.conclusion()
+    )
 
 
 def training(
@@ -137,6 +148,17 @@ def training(
         max_episode_steps=limit,
         hyperparameters={"gradient_steps": -1} if online else {},
     )
+
+
+def _filled(train: TrainConfig | None, world: WorldModel) -> TrainConfig:
+    """The training with what it leaves open as ``improve`` has it."""
+    if train is None or train.algorithm is not None:
+        return train or training(world)
+    usual, plain = training(world), TrainConfig()
+    own = {each.name: getattr(train, each.name) for each in fields(train)}
+    own = {name: value for name, value in own.items() if value != getattr(plain, name)}
+    hyperparameters = {**usual.hyperparameters, **train.hyperparameters}
+    return replace(usual, **{**own, "hyperparameters": hyperparameters})
 
 
 def _check(
@@ -172,7 +194,8 @@ def _check(
         if part.source != "real":
             raise ValueError("these transitions are imagined; a world learns from real ones alone")
         if bare(part.task.env_id) != bare(world.task.env_id):
-            raise ValueError(f"the data are of {part.task.env_id}, the world of {world.task.env_id}")
+            other = part.task.env_id or "an env without an id, or a log"
+            raise ValueError(f"the data are of {other}, the world of {world.task.env_id or 'an own env'}")
         if (theirs := env_and_keywords(part.task)) != (ours := env_and_keywords(world.task)):
             raise ValueError(f"the data are of {theirs}, the world of {ours}")
         warm_start.kind(world, laid_out(part, world.task).task)  # refuses what it cannot learn on from

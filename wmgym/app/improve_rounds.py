@@ -3,68 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from wmgym.agents.config import TrainConfig
-from wmgym.app.improve_branches import branch_off, with_noise
+from wmgym.app.improve_branches import branch_off
+from wmgym.app.improve_conclusion import Bred, conclusion
+from wmgym.app.improve_play import LEAST, RealEnv, beats, drawn
 from wmgym.app.stages import Stages, plain
 from wmgym.calibration import online
 from wmgym.calibration.calibrate import calibrate
 from wmgym.data.branch import can_be_put
-from wmgym.data.collect import collect
 from wmgym.data.joining import concat
-from wmgym.data.policy import MLPPolicy, PolicyFn, load_policy
+from wmgym.data.policy import MLPPolicy, load_policy
 from wmgym.data.transitions import Transitions
 from wmgym.envs.conventions import knows
 from wmgym.evaluation.imagined import imagine
 from wmgym.io import artifacts
 from wmgym.io.provenance import content, write_run_json
-from wmgym.io.schema import Amount, Count, Record, read_settings, to_json
+from wmgym.io.schema import read_settings, to_json
 from wmgym.models import saving
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
-from wmgym.tasks.schema import has_functions
 
-LEAST = 2
-"""Whole episodes that a policy is judged by."""
-
-_NOISES = (0.1, 0.3)  # of the actions, in whole episodes that do not judge
 _DRAWS, _CALIBRATES = 4, 1 / 3
 _SAME = 0.01  # returns closer than this share of their size are no range that a gap is a share of
 _MADE = ("world", "policy", "random", "round-00")
-
-
-class Bred(Record):
-    """A policy that was trained in a world, and what that world said of it.
-
-    Attributes:
-        policy: its name.
-        real: mean return of its real episodes, none of which any fit had seen.
-        imagined: mean return of imagined ones from the same start states.
-        gap: imagined minus real, as a share of the range of real returns so far, random actions included; of
-            the return itself where these are alike.
-        diverged: share of imagined episodes that left the range of the data.
-        coverage: share of the real episodes' errors inside the world's bounds; None where it had none.
-        episodes: real episodes behind this.
-        real_steps: of these, and with noise on the actions.
-        learned: whether they went into the next fit; those of the last round never do.
-    """
-
-    policy: str
-    real: float
-    imagined: float
-    gap: float
-    diverged: Amount
-    coverage: Amount | None
-    episodes: Count
-    real_steps: Count
-    learned: bool
 
 
 class Rounds:
@@ -90,7 +57,7 @@ class Rounds:
         self.sb3, self.world, self.out, self.data, self.calib = sb3, world, out, data, calib
         self.max_gap, self.train, self.config = max_gap, train, config
         self.seed, self.progress = seed, progress
-        self.limit = limit
+        self.real, self.branches = RealEnv(world.task, limit, progress), can_be_put(world.task)
         self.steps = (real_steps - LEAST * limit) // (rounds + 1)  # some are the random policy's
         sb3.check_agent(sb3.ImaginedVecEnv(world, train.num_envs), train)
         artifacts.check_place(out, names=("improve.json", "run.json", "config.json"), folder=True)
@@ -117,16 +84,18 @@ class Rounds:
         self.stages = Stages(out, self.settings, lambda config, record: config)
         self.bred: list[Bred] = []
         self.learned: list[Transitions] = []
+        self.refits: list[bool] = []  # whether each changed the weights
         self.bounds: list[Transitions] = [] if calib is None else [calib]
         with self.stages.stage("random", ("random",)) as noted:
             if noted is not None:
-                self._collect(None, _drawn(seed, 0), episodes=LEAST).save(out / "random")
-                noted["real_steps"] = len(self._read(out / "random"))
-        self.anchor = float(self._read(out / "random").returns.mean())
+                found = self.real.episodes(None, drawn(seed, 0), LEAST * limit)
+                found.save(out / "random")
+                noted["real_steps"] = len(found)
+        self.random = self.real.read(out / "random").returns
 
     def round(self, index: int, *, last: bool) -> Bred:
         """Train, play, judge; and refit where that is called for."""
-        name, seed = f"round-{index:02d}", _drawn(self.seed, index + 1)
+        name, seed = f"round-{index:02d}", drawn(self.seed, index + 1)
         folder = self.out / name
         with self.stages.stage(f"{name}/train", ("policy",)) as noted:
             if noted is not None:
@@ -135,53 +104,39 @@ class Rounds:
                 self.sb3.to_policy(model, title).save(folder / "policy")
                 noted["imagined_steps"] = model.num_timesteps
         policy = load_policy(folder / "policy")
-        before = self.stages.ledger["real_steps"]
-        with self.stages.stage(f"{name}/play", ("judged", "noisy", "branched*")) as noted:
+        with self.stages.stage(f"{name}/play", ("judged",)) as noted:
             if noted is not None:
-                noted["real_steps"] = self._play(folder, policy, seed, last)
-        taken = int(self.stages.ledger["real_steps"] - before)
-        judged, noisy = (self._read(folder / part) for part in ("judged", "noisy"))
-        short = [self._read(folder / "branched")] if (folder / "branched").exists() else []
+                share = self.steps if last else self.steps // (3 if self.branches else 2)
+                judged = self.real.episodes({policy.name: policy}, seed, share)
+                judged.save(folder / "judged")
+                noted["real_steps"] = len(judged)
+        judged = self.real.read(folder / "judged")
         with self.stages.stage(f"{name}/judge", ("bred.json",)) as noted:
             if noted is not None:
-                bred, noted["imagined_steps"] = self._judge(policy, judged, taken, seed, last)
+                bred, noted["imagined_steps"] = self._judge(policy, judged, seed, last)
                 artifacts.write_json(folder / "bred.json", bred.model_dump())
         read: Bred = read_settings(Bred, artifacts.read_json(folder / "bred.json"), str(folder / "bred.json"))
         self.bred.append(read)
         if read.learned:
-            self._learn(folder, judged, noisy, short, seed)
+            with self.stages.stage(f"{name}/explore", ("noisy", "branched*")) as noted:
+                if noted is not None:
+                    noted["real_steps"] = self._explore(folder, policy, judged, seed)
+            self._learn(folder, judged, seed)
         return read
 
-    def _play(self, folder: Path, policy: MLPPolicy, seed: int, last: bool) -> int:
-        """Whole episodes of the policy that judge, and some with noise and short ones that only teach."""
-        branches = not last and can_be_put(self.world.task)
-        share, policies = self.steps // (3 if branches else 2), {policy.name: policy}
-        episodes = max(LEAST, share // self.limit)
-        judged = self._collect(policies, seed, episodes=episodes)
-        while len(judged) < share - self.limit:  # episodes that end early leave room for more
-            more = max(1, (share - len(judged)) // self.limit)
-            judged = concat([judged, self._collect(policies, _drawn(seed, len(judged)), episodes=more)])
-        judged.save(folder / "judged")
+    def _explore(self, folder: Path, policy: MLPPolicy, judged: Transitions, seed: int) -> int:
+        """Real steps that only teach: short episodes from imagined states, and some with noise."""
         left, branched, starts = self.steps - len(judged), 0, self._known_starts(judged)
-        if branches and len(starts):
+        if self.branches and len(starts):
             found, branched = branch_off(
                 self.world, policy, starts, left // 2, seed,
-                limit=self.limit, propagation=self.train.propagation,
+                limit=self.real.limit, propagation=self.train.propagation,
             )  # fmt: skip
             if found is not None:
                 found.save(folder / "branched")
-        steps, parts = max(LEAST, (left - branched) // len(_NOISES)), list[Transitions]()
-        for place, noise in enumerate(_NOISES):
-            of_noise = _drawn(seed, place + 1)
-            if isinstance(self.world.task.action_space, spaces.Box):
-                parts.append(self._collect(policies, of_noise, steps=steps, noise=noise))
-                continue
-            rng = np.random.default_rng(of_noise)
-            act = with_noise(policy, self.world.task.action_space, noise, rng)
-            parts.append(self._collect({policy.name: act}, of_noise, steps=steps))
-        noisy = concat(parts)
+        noisy = self.real.noisy(policy, seed, left - branched)
         noisy.save(folder / "noisy")
-        return len(judged) + len(noisy) + branched
+        return len(noisy) + branched
 
     def _known_starts(self, judged: Transitions) -> np.ndarray:
         """The states ``(n, state_dim)`` that real episodes started in and the world may be started in."""
@@ -189,23 +144,12 @@ class Rounds:
         known: np.ndarray = starts[[knows(state, self.world) for state in starts]]
         return known
 
-    def _read(self, place: Path) -> Transitions:
-        return Transitions.load(place, self.world.task if has_functions(self.world.task) else None)
-
-    def _collect(self, policies: Mapping[str, PolicyFn] | None, seed: int, **how: Any) -> Transitions:
-        task, limit = self.world.task, self.limit
-        return collect(
-            task, policies, seed=seed, max_episode_steps=limit, workers=1, progress=self.progress, **how
-        )
-
-    def _judge(
-        self, policy: MLPPolicy, judged: Transitions, real_steps: int, seed: int, last: bool
-    ) -> tuple[Bred, int]:
+    def _judge(self, policy: MLPPolicy, judged: Transitions, seed: int, last: bool) -> tuple[Bred, int]:
         """What the world says of a policy that was trained in it, beside what came of it."""
         starts, real = self._known_starts(judged), float(judged.returns.mean())
         cut = np.setdiff1d(np.arange(judged.num_episodes), judged.episode[judged.terminated])
         # An env may cut episodes itself, before the time limit that is known of it.
-        limit = int(judged.lengths.max()) if len(cut) else self.limit
+        limit = int(judged.lengths.max()) if len(cut) else self.real.limit
         imagined, diverged, steps = 0.0, 1.0, 0
         if len(starts):
             found = imagine(
@@ -215,7 +159,8 @@ class Rounds:
             imagined, steps = float(found.returns.mean()), found.steps
             lost = judged.num_episodes - len(starts)  # where the world knows nothing of the start
             diverged = (float(found.diverged.sum()) + lost) / judged.num_episodes
-        every = [self.anchor, real, *(bred.real for bred in self.bred)]
+        above = beats(judged.returns, self.random)
+        every = [float(self.random.mean()), real, *(bred.real for bred in self.bred)]
         scale = max(every) - min(every)
         if scale < _SAME * max(map(abs, every)):  # no policy has earned anything yet
             scale = max(map(abs, every))
@@ -229,23 +174,23 @@ class Rounds:
             diverged=diverged,
             coverage=None if fresh is None else fresh.coverage,
             episodes=judged.num_episodes,
-            real_steps=real_steps,
-            learned=not last and (abs(gap) > self.max_gap or not len(starts)),
+            real_steps=len(judged),
+            above_random=above,
+            learned=not last and (abs(gap) > self.max_gap or not above or not len(starts)),
         )
         return bred, steps
 
-    def _learn(
-        self, folder: Path, judged: Transitions, noisy: Transitions, short: list[Transitions], seed: int
-    ) -> None:
+    def _learn(self, folder: Path, judged: Transitions, seed: int) -> None:
         """A new world: fitted on to two thirds of whole episodes and all short ones, bounded by the rest."""
-        for part in (judged, noisy):
+        for part in (judged, self.real.read(folder / "noisy")):
             if _distinct(part) < 2:  # an env that always does the same: all there is to learn
                 self.learned.append(part)
                 continue
             learn, kept = part.split((1 - _CALIBRATES, _CALIBRATES), seed)
             self.learned.append(learn)
             self.bounds.append(kept)
-        self.learned += short
+        if (folder / "branched").exists():
+            self.learned.append(self.real.read(folder / "branched"))
         with self.stages.stage(f"{folder.name}/fit", ("world",)) as noted:
             if noted is not None:
                 every = ([] if self.data is None else [self.data]) + self.learned
@@ -260,6 +205,8 @@ class Rounds:
                 )
                 self._bounded(raw, seed).save(folder / "world")
         self.world = saving.load(folder / "world", self.world.task)
+        errors = self.world.provenance.fit["rollout_error"]
+        self.refits.append(bool(errors) and min(errors) < errors[0])
 
     def _bounded(self, world: WorldModel, seed: int) -> WorldModel:
         """The world with bounds from all episodes kept for them, but for such as a fit saw as well.
@@ -273,6 +220,12 @@ class Rounds:
         kept = every if every.countable and fresh else every.select(fresh) if fresh else None
         return world if kept is None else calibrate(world, kept, seed=seed, progress=self.progress)
 
+    def conclusion(self) -> str:
+        """What came of it, and what to do next."""
+        table = self.world.calibration
+        level = None if table is None else table.level
+        return conclusion(self.bred[-1], float(self.random.mean()), self.max_gap, self.refits, level)
+
     def finish(self) -> MLPPolicy:
         """Put the world and the best policy where they are looked for; return the latter."""
         best = max(range(len(self.bred)), key=lambda index: self.bred[index].real)
@@ -281,15 +234,15 @@ class Rounds:
         if self.world.calibration is None:
             self.world = self._bounded(self.world, self.seed)
         self.world.save(self.out / "world")
-        rows = [bred.model_dump() for bred in self.bred]
-        artifacts.write_json(self.out / "improve.json", {"rounds": rows})
+        document = {
+            "rounds": [bred.model_dump() for bred in self.bred],
+            "random": float(self.random.mean()),
+            "policy": policy.name,
+            "conclusion": self.conclusion(),
+        }
+        artifacts.write_json(self.out / "improve.json", document)
         write_run_json(self.out, "improve", self.settings, self.stages.ledger)
         return policy
-
-
-def _drawn(seed: int, place: int) -> int:
-    """A seed for one purpose, of any seed; none that ``collect`` draws with the same one."""
-    return int(np.random.SeedSequence((seed, place, 2)).generate_state(1)[0] >> 1)
 
 
 def _distinct(data: Transitions) -> int:

@@ -1,0 +1,74 @@
+"""What a policy bred in a world says of it, and what came of all rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wmgym.io.schema import Amount, Count, Record
+
+_SHORT = 0.1  # by which bounds may hold less often than promised before that is said
+
+
+class Bred(Record):
+    """A policy that was trained in a world, and what that world said of it.
+
+    Attributes:
+        policy: its name.
+        real: mean return of its real episodes, none of which any fit had seen.
+        imagined: mean return of imagined ones from the same start states.
+        gap: imagined minus real, as a share of the range of real returns so far, random actions included; of
+            the return itself where these are alike.
+        diverged: share of imagined episodes that left the range of the data.
+        coverage: share of the real episodes' errors inside the world's bounds; None where it had none.
+        episodes: real episodes behind this.
+        real_steps: of these.
+        above_random: whether they earned clearly more than random actions did; a policy that does not asks
+            nothing of a world.
+        learned: whether they went into the next fit; those of the last round never do.
+    """
+
+    policy: str
+    real: float
+    imagined: float
+    gap: float
+    diverged: Amount
+    coverage: Amount | None
+    episodes: Count
+    real_steps: Count
+    above_random: bool
+    learned: bool
+
+
+def conclusion(last: Bred, random: float, max_gap: float, refits: Sequence[bool], level: float | None) -> str:
+    """What came of all rounds, and what to do next, in a line.
+
+    Args:
+        last: the policy of the last round.
+        random: mean real return of random actions.
+        max_gap: what was aimed at.
+        refits: whether each refit changed the weights.
+        level: of the world's bounds, if it has any.
+    """
+    said = list[str]()
+    if not last.above_random:
+        said.append(
+            f"{last.policy} earned no more than random actions do ({random:,.1f}), which asks nothing of the "
+            "world: train policies for more imagined steps"
+        )
+    elif abs(last.gap) <= max_gap:
+        said.append(f"the world is right about {last.policy} within {max_gap:.1%} of the range")
+    else:
+        said.append(
+            f"the gap of {last.policy} is {last.gap:+.1%} after all rounds, not within {max_gap:.1%}: "
+            "improve the new world further, with all real episodes as its data, or fit a larger one"
+        )
+    if unchanged := [str(index) for index, changed in enumerate(refits) if not changed]:
+        said.append(
+            f"the refit after round {', '.join(unchanged)} kept the weights it began with, since nothing "
+            "lowered the error on held-out episodes"
+        )
+    if level is not None and last.coverage is not None and last.coverage < level - _SHORT:
+        said.append(f"bounds held for {last.coverage:.0%} of its errors, not {level:.0%}")
+    if not refits:
+        said.append("no refit was made, so the world is the one that was given")
+    return "; ".join(said)
