@@ -57,6 +57,10 @@ def test_rounds_go_on_after_a_kill_and_the_last_one_teaches_nothing(
     assert whole.rounds[0].coverage is None  # the world had no bounds
     assert whole.rounds[1].coverage is not None
     assert whole.ledger["real_steps"] <= 240
+    left = wmgym.Transitions.load(tmp_path / "b" / "data")
+    assert whole.data is not None
+    assert left.fingerprints() == whole.data.fingerprints()
+    assert {*left.fingerprints()} == {*whole.world.provenance.fingerprints}
     weights = [found.world.dynamics.weights[0] for found in (first, whole)]
     assert torch.equal(*weights)
     assert not torch.equal(weights[0], world.dynamics.weights[0])  # type: ignore[attr-defined]

@@ -49,7 +49,7 @@ def improve(
     """Train policies in a world, play them in the real env, and fit the world on to what came of it.
 
     A killed call does again the training or refit that it was in, and goes on. Writes OUT/world, OUT/policy,
-    the best in reality of those trained, and OUT/improve.json.
+    the best in reality of those trained, OUT/data, all that the world was fitted to, and OUT/improve.json.
 
     Example: wmgym improve worlds/cheetah --data data/cheetah --out runs/better
     """

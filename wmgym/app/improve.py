@@ -42,6 +42,7 @@ class ImproveResult:
         ledger: real and imagined steps, wall-clock and CPU seconds.
         random: mean real return of random actions.
         conclusion: what came of it, and what to do next.
+        data: all that ``world`` was fitted to, to go on with; None where none were given and no refit made.
     """
 
     world: WorldModel
@@ -50,6 +51,7 @@ class ImproveResult:
     ledger: dict[str, float]
     random: float
     conclusion: str
+    data: Transitions | None
 
 
 def improve(
@@ -76,8 +78,8 @@ def improve(
     one of Gymnasium's on MuJoCo, which can be put there. The last round only measures: nothing of its policy
     is learned from.
 
-    Leaves in ``out``: ``world/``, ``policy/``, ``improve.json``, ``run.json``, and a directory for each
-    round. Killed anywhere, the same call goes on.
+    Leaves in ``out``: ``world/``, ``policy/``, ``data/`` to go on with, ``improve.json``, ``run.json``, and a
+    directory for each round. Killed anywhere, the same call goes on.
 
     Args:
         world: a world with a real env, the directory of a saved one, or the id of one that ships.
@@ -129,7 +131,13 @@ def improve(
     policy = work.finish()
     say(work.conclusion())
     return ImproveResult(
-        work.world, policy, tuple(work.bred), work.stages.ledger, float(work.random.mean()), work.conclusion()
+        work.world,
+        policy,
+        tuple(work.bred),
+        work.stages.ledger,
+        float(work.random.mean()),
+        work.conclusion(),
+        work.known(),
     )
 
 

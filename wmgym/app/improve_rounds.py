@@ -31,7 +31,7 @@ from wmgym.models.world import WorldModel
 
 _DRAWS, _CALIBRATES = 4, 1 / 3
 _SAME = 0.01  # returns closer than this share of their size are no range that a gap is a share of
-_MADE = ("world", "policy", "random", "round-00")
+_MADE = ("world", "policy", "data", "random", "round-00")
 
 
 class Rounds:
@@ -61,8 +61,8 @@ class Rounds:
         self.steps = (real_steps - LEAST * limit) // (rounds + 1)  # some are the random policy's
         sb3.check_agent(sb3.ImaginedVecEnv(world, train.num_envs), train)
         artifacts.check_place(out, names=("improve.json", "run.json", "config.json"), folder=True)
-        for kind in ("world", "policy"):
-            artifacts.check_place(out / kind, kind=kind)
+        for name, kind in (("world", "world"), ("policy", "policy"), ("data", "transitions")):
+            artifacts.check_place(out / name, kind=kind)
         arrays, document = world.pack()
         settings = {
             "world": content(arrays, document),
@@ -193,9 +193,10 @@ class Rounds:
             self.learned.append(self.real.read(folder / "branched"))
         with self.stages.stage(f"{folder.name}/fit", ("world",)) as noted:
             if noted is not None:
-                every = ([] if self.data is None else [self.data]) + self.learned
+                known = self.known()
+                assert known is not None
                 raw = fit(
-                    concat(every),
+                    known,
                     self.config,
                     self.seed,  # every round holds out the episodes that those before did
                     begin=self.world,
@@ -207,6 +208,11 @@ class Rounds:
         self.world = saving.load(folder / "world", self.world.task)
         errors = self.world.provenance.fit["rollout_error"]
         self.refits.append(bool(errors) and min(errors) < errors[0])
+
+    def known(self) -> Transitions | None:
+        """All that the world was fitted to by now, as far as it was given."""
+        every = ([] if self.data is None else [self.data]) + self.learned
+        return concat(every) if every else None
 
     def _bounded(self, world: WorldModel, seed: int) -> WorldModel:
         """The world with bounds from all episodes kept for them, but for such as a fit saw as well.
@@ -234,6 +240,8 @@ class Rounds:
         if self.world.calibration is None:
             self.world = self._bounded(self.world, self.seed)
         self.world.save(self.out / "world")
+        if (known := self.known()) is not None:
+            known.save(self.out / "data")
         document = {
             "rounds": [bred.model_dump() for bred in self.bred],
             "random": float(self.random.mean()),
