@@ -42,6 +42,23 @@ def coverage(world: WorldModel, data: Transitions) -> np.ndarray:
     return np.array(found).T
 
 
+def test_an_episode_counts_for_the_steps_that_it_has(world: WorldModel) -> None:
+    """Not for those that the bounds have: the last step of an episode that ends early is one of few."""
+    data, table = toy.episodes(20, 3, steps=5), world.calibration
+    assert table is not None
+    assert table.horizon == 24
+    inside: dict[tuple[int, int], list[np.ndarray]] = {}
+    starts = np.arange(len(data))
+    for h, step in enumerate(open_loop_steps(world, data, starts, 5, "member", trust=True), start=1):
+        bound = table.error_bound(np.full(len(starts), h), "member", step.core, step.disagreement)
+        for row in np.flatnonzero(~np.isnan(step.error[:, 0])):
+            inside.setdefault((int(data.episode[row]), h), []).append(step.error[row] <= bound[row])
+    assert len(inside) == 20 * 5
+    shares = {place: np.mean(each) for place, each in inside.items()}
+    expected = np.mean([np.mean([shares[episode, h] for h in range(1, 6)]) for episode in range(20)])
+    assert online.check(world, data).coverage == pytest.approx(expected)
+
+
 def test_unchanged_episodes_leave_bounds_as_they_are(world: WorldModel) -> None:
     data = toy.episodes(60, 1, steps=24)
     seen = online.check(world, data)

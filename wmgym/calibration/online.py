@@ -59,7 +59,9 @@ def check(
     table, data = _table(world), laid_out(data, world.task)
     starts, every = _replayed(world, data, propagation, seed)
     episodes = _by_episode(data, starts, every)
-    shares = [np.mean(1 - _missed(table, propagation, each)[0][1]) for each in episodes]
+    # Steps beyond an episode's end, which repeat the last one, tell nothing more of it.
+    given = [_missed(table, propagation, each)[0][1, : len(each.error)] for each in episodes]
+    shares = [1 - each.mean() for each in given]
     coverage = float(np.mean(shares))
     chance = 1.645 * float(np.sqrt(table.level * (1 - table.level) / len(shares)))
     rows = open_loop_rows(table, data, starts, every, propagation)
