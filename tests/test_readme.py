@@ -89,6 +89,16 @@ def test_the_returns_without_a_real_step_are_those_measured() -> None:
     assert list(said) == [f"{value:,.0f}" for value in measured]
 
 
+def test_bounds_hold_as_often_as_it_says_for_policies_trained_in_a_world() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "offline.json").read_text())["rows"]
+    covered: dict[str, list[float]] = {}
+    for row in rows:
+        covered.setdefault(row["env"], []).extend(row.get("coverage", {}).values())
+    shares = [round(100 * sum(each) / len(each)) for each in covered.values() if each]
+    (said,) = re.findall(r"in a world alone they hold for (\d+) to (\d+) % of errors", README)
+    assert [int(share) for share in said] == [min(shares), max(shares)]
+
+
 def test_the_film_shows_what_its_caption_says() -> None:
     (share,) = re.findall(r"(\d+) % of the errors here are inside", README)
     world = wmgym.load(make_gif.ENV)
