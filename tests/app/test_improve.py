@@ -256,6 +256,15 @@ def test_data_that_a_world_must_not_learn_from_are_refused(
         improved(world, tmp_path, replace(data, source="imagined"))
     with pytest.raises(ValueError, match="among those that the world was fitted to"):
         improved(world, tmp_path, data, calib=data)
+    heavy = wmgym.collect(
+        wmgym.make_task("Pendulum-v1", env_kwargs={"g": 3.0}),
+        steps=40,
+        seed=0,
+        workers=1,
+        max_episode_steps=20,
+    )
+    with pytest.raises(ValueError, match='with {"g": 3.0}, the world of one with {}'):
+        improved(world, tmp_path, heavy)
     logged = replace(world, task=replace(world.task, env_id="", factory=None))
     if not logged.task.has_env:
         with pytest.raises(ValueError, match="no real env to play its policies in"):

@@ -12,7 +12,7 @@ from wmgym.agents.config import TrainConfig
 from wmgym.app.improve_conclusion import Bred
 from wmgym.app.improve_play import LEAST
 from wmgym.app.improve_rounds import Rounds
-from wmgym.calibration.calibrate import env_and_keywords
+from wmgym.calibration.calibrate import keywords
 from wmgym.data.layouts import laid_out
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
@@ -204,8 +204,8 @@ def _check(
         if bare(part.task.env_id) != bare(world.task.env_id):
             other = part.task.env_id or "an env without an id, or a log"
             raise ValueError(f"the data are of {other}, the world of {world.task.env_id or 'an own env'}")
-        if (theirs := env_and_keywords(part.task)) != (ours := env_and_keywords(world.task)):
-            raise ValueError(f"the data are of {theirs}, the world of {ours}")
+        if (theirs := keywords(part.task)) != (ours := keywords(world.task)):
+            raise ValueError(f"{name} are of {part.task.env_id} with {theirs}, the world of one with {ours}")
         warm_start.kind(world, laid_out(part, world.task).task)  # refuses what it cannot learn on from
         if world.task.reward is None and part.reward is None:
             raise ValueError(f"{name} has no reward, which this world has learned from data; record it")

@@ -118,7 +118,7 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
     if calib.source != "real":
         raise ValueError("calibration needs real episodes; these are imagined")
     refuse_overflow(calib.arrays())
-    imagined, real = env_and_keywords(world.task), env_and_keywords(calib.task)
+    imagined, real = _env_and_keywords(world.task), _env_and_keywords(calib.task)
     if not alike(world.task, calib.task) or (imagined != real and not update):
         if imagined == real:
             raise ValueError(f"the world and the data differ in {difference(world.task, calib.task)}")
@@ -137,6 +137,10 @@ def _refuse(world: WorldModel, calib: Transitions, level: float, horizon: int | 
         raise ValueError("some of these episodes made the bounds already; update with new ones")
 
 
-def env_and_keywords(task: Task) -> str:
-    """The env and its keywords; a tuple and the list that a file makes of it are the same."""
-    return f"{task.env_id!r} {json.dumps(dict(task.env_kwargs), sort_keys=True, default=repr)}"
+def _env_and_keywords(task: Task) -> str:
+    return f"{task.env_id!r} {keywords(task)}"
+
+
+def keywords(task: Task) -> str:
+    """The keywords of a task's env; a tuple and the list that a file makes of it are the same."""
+    return json.dumps(dict(task.env_kwargs), sort_keys=True, default=repr)
