@@ -263,7 +263,7 @@ def test_data_that_a_world_must_not_learn_from_are_refused(
         workers=1,
         max_episode_steps=20,
     )
-    with pytest.raises(ValueError, match='with {"g": 3.0}, the world of one with {}'):
+    with pytest.raises(ValueError, match="the world of one with"):
         improved(world, tmp_path, heavy)
     logged = replace(world, task=replace(world.task, env_id="", factory=None))
     if not logged.task.has_env:
