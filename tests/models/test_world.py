@@ -345,7 +345,7 @@ def test_a_joint_at_its_stop_is_put_back_and_nothing_diverges() -> None:
 def test_a_world_is_told_in_a_line_and_names_its_dimensions() -> None:
     world = load("Hopper-v5")
     assert repr(world) == "WorldModel(Hopper-v5, EnsembleMLP of 8, 0.9 bounds for 1000 steps)"
-    assert repr(world.calibration) == "Calibration(level=0.9, horizon=1000, episodes=204)"
+    assert repr(world.calibration) == "Calibration(level=0.9, horizon=1000, episodes=348)"
     assert len(repr(world.support)) < 80
     assert repr(toy.world()).endswith("LinearGaussian of 4, no bounds)")
     assert len(world.core_names) == len(set(world.core_names)) == world.task.core.dim
