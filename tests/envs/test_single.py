@@ -260,7 +260,8 @@ def test_weights_changed_in_place_count_from_the_next_reset(readout: bool) -> No
     for world in (env.world, other.world):
         model = world.readout if readout else world.dynamics
         assert isinstance(model, EnsembleMLP)
-        changed = {name: value * 1.5 for name, value in model.state_dict().items() if "weights" in name}
+        factor = 1.5 if readout else 1.1  # at rest the forces that are read out are small
+        changed = {name: value * factor for name, value in model.state_dict().items() if "weights" in name}
         model.load_state_dict(changed, strict=False)
     after, batched = next_obs()
     assert np.abs(after - before).max() > 1e-3
