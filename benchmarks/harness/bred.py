@@ -11,14 +11,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import wmgym
 from benchmarks.harness.results import RUNS
-from benchmarks.harness.worlds import FIT, calibration_data, once, played, pool_data
+from benchmarks.harness.worlds import FIT, calibration_data, fit_of, once, played, pool_data
 from wmgym.agents.config import TrainConfig
 from wmgym.data.branch import record
 from wmgym.data.joining import concat
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
-from wmgym.io.provenance import fingerprint
 from wmgym.tasks.ground_truth import to_mujoco
 
 ENV_KWARGS: dict[str, dict[str, Any]] = {
@@ -143,7 +142,6 @@ def bred_data(env_id: str, world: wmgym.WorldModel) -> Transitions | None:
     """
     if env_id not in BRED_SEEDS:
         return None
-    name = f"{env_id}-bred-{fingerprint([world.provenance.fit, world.provenance.fingerprints])[:8]}"
 
     def collect() -> Transitions:
         policies: dict[str, MLPPolicy] = {}
@@ -154,7 +152,7 @@ def bred_data(env_id: str, world: wmgym.WorldModel) -> Transitions | None:
             policies |= keep.policies
         return played(env_id, policies, 4, 3, seed=83_000, copies_seed=84_000)
 
-    return once(f"data/{name}", Transitions.load, collect)
+    return once(f"data/{env_id}-bred-{fit_of(world)}", Transitions.load, collect)
 
 
 class Snapshots(BaseCallback):

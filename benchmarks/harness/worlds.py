@@ -19,6 +19,7 @@ from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import load_pool
 from wmgym.data.transitions import Transitions
 from wmgym.io import artifacts
+from wmgym.io.provenance import fingerprint
 from wmgym.io.registered import SHIPPED, SMALL
 from wmgym.models.distill import CONFIG
 from wmgym.tasks.registry import TABLE
@@ -212,6 +213,11 @@ def parameter_noise(policy: MLPPolicy, seed: int) -> list[MLPPolicy]:
         )
         for scale in (0.1, 0.2, 0.4, 0.6)
     ]
+
+
+def fit_of(world: wmgym.WorldModel) -> str:
+    """Eight letters that tell a world's fit from others, whatever its bounds."""
+    return fingerprint([world.provenance.fit, world.provenance.fingerprints])[:8]
 
 
 def minutes_of_fit(world: wmgym.WorldModel) -> float:

@@ -25,9 +25,9 @@ from benchmarks.harness.bred import DISCOUNT
 from benchmarks.harness.metrics import coverage_at
 from benchmarks.harness.results import ROOT, Row, target
 from benchmarks.harness.runner import Benchmark, Work
-from benchmarks.harness.worlds import Setup
+from benchmarks.harness.worlds import Setup, fit_of
 from wmgym.data.policy import MLPPolicy
-from wmgym.io.provenance import cpu_seconds, fingerprint
+from wmgym.io.provenance import cpu_seconds
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5", "Ant-v5")
 UPDATES = 20_000
@@ -79,8 +79,7 @@ def trained(
     env_id: str, algorithm: str, seed: int, updates: int, world: wmgym.WorldModel
 ) -> tuple[MLPPolicy, Row]:
     """A policy trained in the world alone, and what that cost; kept, since bounds may be made anew."""
-    made_in = fingerprint([world.provenance.fit, world.provenance.fingerprints])[:8]
-    path = ROOT / "runs" / "offline" / f"{env_id}-{algorithm}-{seed}-{updates}-{made_in}"
+    path = ROOT / "runs" / "offline" / f"{env_id}-{algorithm}-{seed}-{updates}-{fit_of(world)}"
     if (path / "cost.json").exists():
         return wmgym.load_policy(path), json.loads((path / "cost.json").read_text())
     began, cpu = time.perf_counter(), cpu_seconds()

@@ -33,7 +33,6 @@ def test_snapshots_are_of_their_time_and_bounds_of_what_they_do(pendulum_world: 
         pairs = zip(getattr(first, kind), getattr(last, kind), strict=True)
         assert all((one != other).any() for one, other in pairs)  # the first one has not learned on
     real = wmgym.collect("InvertedPendulum-v5", {"last": last}, episodes=2, seed=9, workers=1)
-    if pendulum_world.calibration is not None:
-        found = coverage_at(pendulum_world, real, (1, 2, 900))
-        assert {*found} <= {"1", "2", "900"}
-        assert 0 <= found["1"] <= 1
+    found = coverage_at(pendulum_world, real, (1, 2, 900))
+    assert {*found} <= {"1", "2", "900"}
+    assert 0 <= found["1"] <= 1

@@ -128,16 +128,16 @@ def improve(
         say(f"{bred.policy}: {bred.real:,.1f} real, {bred.imagined:,.1f} imagined, {gap}{bounds}")
         if not bred.learned:
             break
-    policy = work.finish()
-    say(work.conclusion())
+    policy, said, known = work.finish()
+    say(said)
     return ImproveResult(
         work.world,
         policy,
         tuple(work.bred),
         work.stages.ledger,
         float(work.random.mean()),
-        work.conclusion(),
-        work.known(),
+        said,
+        known,
     )
 
 

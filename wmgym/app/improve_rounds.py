@@ -232,25 +232,26 @@ class Rounds:
         level = None if table is None else table.level
         return conclusion(self.bred[-1], float(self.random.mean()), self.max_gap, self.refits, level)
 
-    def finish(self) -> MLPPolicy:
-        """Put the world and the best policy where they are looked for; return the latter."""
+    def finish(self) -> tuple[MLPPolicy, str, Transitions | None]:
+        """Put all where it is looked for; return the best policy, the conclusion and what is ``known``."""
         best = max(range(len(self.bred)), key=lambda index: self.bred[index].real)
         policy = load_policy(self.out / f"round-{best:02d}" / "policy")
         policy.save(self.out / "policy")
         if self.world.calibration is None:
             self.world = self._bounded(self.world, self.seed)
         self.world.save(self.out / "world")
-        if (known := self.known()) is not None:
+        known, said = self.known(), self.conclusion()
+        if known is not None:
             known.save(self.out / "data")
         document = {
             "rounds": [bred.model_dump() for bred in self.bred],
             "random": float(self.random.mean()),
             "policy": policy.name,
-            "conclusion": self.conclusion(),
+            "conclusion": said,
         }
         artifacts.write_json(self.out / "improve.json", document)
         write_run_json(self.out, "improve", self.settings, self.stages.ledger)
-        return policy
+        return policy, said, known
 
 
 def _distinct(data: Transitions) -> int:

@@ -49,6 +49,18 @@ def bounded_numbers(name: str, given: Any) -> np.ndarray:
     return array
 
 
+def state_rows(name: str, given: Any, dim: int) -> np.ndarray:
+    """States ``(n, dim)`` float32 to start from.
+
+    Raises:
+        ValueError: as before, or of another shape.
+    """
+    rows = bounded_numbers(name, given).astype(np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dim or not len(rows):
+        raise ValueError(f"{name} must have shape (n, {dim}), n >= 1, got {rows.shape}")
+    return rows
+
+
 def refuse_overflow(arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse columns that float32 arithmetic cannot work with, though they are finite.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from wmgym.data.columns import bounded_numbers, real_numbers
+from wmgym.data.columns import bounded_numbers, real_numbers, state_rows
 from wmgym.models.world import WorldModel
 from wmgym.tasks import actions
 from wmgym.tasks.layout import Core
@@ -77,10 +77,7 @@ def start_bank(given: Any, world: WorldModel) -> np.ndarray:
     Raises:
         ValueError: another shape, values that are not finite, states far from all that the world knows.
     """
-    dim = world.task.core.state_dim
-    bank = bounded_numbers("starts", world.starts if given is None else given).astype(np.float32)
-    if bank.ndim != 2 or bank.shape[1] != dim or len(bank) == 0:
-        raise ValueError(f"starts must have shape (n, {dim}), n >= 1, got {bank.shape}")
+    bank = state_rows("starts", world.starts if given is None else given, world.task.core.state_dim)
     if given is not None:
         _refuse_no_starts(bank, world)
     return bank

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmgym.data.columns import bounded_numbers, refuse_overflow
+from wmgym.data.columns import refuse_overflow, state_rows
 from wmgym.data.functions import try_functions
 from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
@@ -132,7 +132,8 @@ def fit(
         if _knows_ends(model, train):
             found = None
     outcomes = None
-    whole = begin is not None and {*begin.provenance.fingerprints} <= {*train.fingerprints()}
+    mine, before = train.fingerprints(), set() if begin is None else {*begin.provenance.fingerprints}
+    whole = begin is not None and before <= {*mine}
     given = rows, held, config, generator, progress
     if found is not None:
         own = getattr(model, "coordinates", None) or Coordinates(task.core.geometry)
@@ -143,19 +144,14 @@ def fit(
         )
     readout = _fit_readout(train, *given, begin) if task.core.readout_dim else None
     flags = fit_flags(train, *given, None if begin is None else begin.flags, whole)
-    bank = train.state[train.first]
-    if starts is not None:
-        bank = np.array(bounded_numbers("starts", starts), np.float32)
-        if bank.ndim != 2 or bank.shape[1] != task.core.state_dim or not len(bank):
-            raise ValueError(f"starts must have shape (n, {task.core.state_dim}), n >= 1, got {bank.shape}")
+    bank = train.state[train.first] if starts is None else state_rows("starts", starts, task.core.state_dim)
     low, high = data_range(train, config.margin, task.core.joint_limits)
     settings = {"config": dataclasses.asdict(config), "seed": seed, "rollout_error": history}
     if begin is not None:
         low, high = np.minimum(begin.low, low), np.maximum(begin.high, high)
         settings["begin"] = begin.provenance.fit
-    seen = set() if begin is None else {*begin.provenance.fingerprints} - {*train.fingerprints()}
     provenance = Provenance(
-        fingerprints=(*sorted(seen), *train.fingerprints()),
+        fingerprints=(*sorted(before - {*mine}), *mine),
         steps=len(train),
         source=train.source if begin is None or begin.provenance.source == "real" else "imagined",
         versions=library_versions(),
