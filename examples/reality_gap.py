@@ -12,7 +12,7 @@ import wmgym
 parser = argparse.ArgumentParser()
 parser.add_argument("--real-steps", type=int, default=2_000, help="steps of the robot to learn from")
 parser.add_argument("--train-steps", type=int, default=4_000, help="imagined steps to retrain with")
-parser.add_argument("--simulator-steps", type=int, default=15_000, help="of the identified simulator, or 0")
+parser.add_argument("--simulator-steps", type=int, default=10_000, help="of the identified simulator, or 0")
 parser.add_argument("--episodes", type=int, default=5, help="episodes of each policy, to judge")
 args = parser.parse_args()
 
@@ -46,11 +46,11 @@ with tempfile.TemporaryDirectory() as folder:
     wmgym.train(adapted, config, policy=deployed, callback=keep)
     agent = wmgym.sb3.DynaSAC.load(Path(folder) / "best_model")
 
-# Or learn from nothing in the identified simulator, which costs no step of the robot either.
+# Or let it go on in the identified simulator as if that were the robot: no step of the robot either.
 policies = {"deployed": deployed, "retrained": agent}
 if args.simulator_steps:
-    learner = wmgym.sb3.DynaSAC("MlpPolicy", explained.simulator(), seed=0)
-    policies["learned"] = learner.learn(args.simulator_steps)
+    learner = wmgym.sb3.DynaSAC("MlpPolicy", explained.simulator(), seed=0, begin=deployed)
+    policies["continued"] = learner.learn(args.simulator_steps)
 
 # A gate before the robot: deploy only what is better in the closest simulator, from the same start states.
 print(ranked := wmgym.rank(hybrid, policies, episodes=20), "\nto deploy:", ranked.names[0])

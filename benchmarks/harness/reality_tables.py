@@ -91,12 +91,12 @@ def detection_by_shift() -> str:
 
 
 def retrained_scores() -> str:
-    """Of every task and shift: scores on the robot of the policy as it is, retrained, and learned on it."""
+    """Of every task and shift: scores on the robot of the policy as it is and after more training."""
     shown = []
     for row in result_rows("retrained"):
         scores = [
             f"{row[name]:,.0f} \u00b1 {2 * row[f'{name}_se']:,.0f}" if name in row else "-"
-            for name in ("deployed", "retrained", "last", "learned", "direct")
+            for name in ("deployed", "retrained", "last", "continued", "direct")
         ]
         shown.append([short(row["env"]), f"{row['shift']} ({row['kind']})", *scores, row["gate"]])
     head = [
@@ -105,7 +105,7 @@ def retrained_scores() -> str:
         "deployed",
         "retrained",
         "last",
-        "learned in the identified simulator",
+        "continued in the identified simulator",
         "SAC on the robot",
         "best in the identified simulator",
     ]

@@ -502,6 +502,12 @@ def test_deterministic_actions_are_those_of_the_actor_that_did_best_in_imagined_
     assert model.predict(obs, deterministic=True)[0] == pytest.approx(1.0, abs=1e-6)
 
 
+def test_later_episodes_may_last_a_twentieth_of_all_steps() -> None:
+    lengths = small(episode_steps=7, random_episode_steps=7).learn(400).transitions().lengths.tolist()
+    assert lengths[:15] == [7] * 15
+    assert max(lengths) == 350 // 20  # as of the last refit
+
+
 def test_of_a_file_without_a_chosen_actor_the_averaged_one_acts() -> None:
     model, obs = small(), np.random.default_rng(0).normal(size=(5, 3))
     old = {k: v.clone() for k, v in model.policy.state_dict().items() if not k.startswith("chosen_actor.")}

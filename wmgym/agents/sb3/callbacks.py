@@ -88,6 +88,7 @@ class HoldActor(BaseCallback):
     """Lets only the critics learn for the first ``steps`` steps, what the actor that is there is worth.
 
     An actor that follows critics which know nothing yet forgets within a few hundred updates what it could.
+    The entropy coefficient stays as well: waiting for an actor that does not change, it would only grow.
     """
 
     def __init__(self, steps: int) -> None:
@@ -102,15 +103,19 @@ class HoldActor(BaseCallback):
                 parameter.grad = None
 
         actor = getattr(self.model, "actor", None)
-        optimizer = self.model.policy.optimizer if actor is None else actor.optimizer
-        self._hook = optimizer.register_step_pre_hook(without_gradients)
+        optimizers = [self.model.policy.optimizer if actor is None else actor.optimizer]
+        if (entropy := getattr(self.model, "ent_coef_optimizer", None)) is not None:
+            optimizers.append(entropy)
+            held.update(entropy.param_groups[0]["params"])
+        self._hooks = [each.register_step_pre_hook(without_gradients) for each in optimizers]
 
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps >= self._steps:
-            self._hook.remove()
+            self._on_training_end()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()

@@ -12,17 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from wmgym.agents.sb3.dyna_sac_data import (
-    Flattened,
     StateBuffer,
-    StateReader,
     flat_observation,
     parts_shown,
     returns_ahead,
@@ -30,24 +27,25 @@ from wmgym.agents.sb3.dyna_sac_data import (
 from wmgym.agents.sb3.dyna_sac_offline import (
     DisagreementPenalty,
     ImaginedReader,
-    imagined_world,
     kept_states,
+    readable_env,
     task_of,
 )
 from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
 from wmgym.agents.sb3.dyna_sac_settings import BY_BUDGET, check_settings, follow_budget, spread_of
+from wmgym.agents.sb3.take_over import alike, go_on_from
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import read_settings
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
 from wmgym.models.world import WorldModel
-from wmgym.tasks.actions import refuse_fixed
 from wmgym.tasks.task import Task
 
 _DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3, "buffer_size": 200_000, "tau": 0.01, "gamma": 0.995, "ent_coef": "auto_0.1",
 }  # fmt: skip
+_EPISODES = 20  # shares of all steps, one of which an episode may last: some policies fall late
 _PATIENCE = 6  # refits in a row that exploit the model before it warns: the first few always do a little
 
 
@@ -80,7 +78,11 @@ class DynaSAC(ResumableSAC):
             imagined env, such as ``ImaginedVecEnv("Hopper-v5", 16)``.
         random_episode_steps: episodes of the first ``learning_starts`` random steps are cut here, so that a
             robot that fell does not fill the data.
-        episode_steps: later ones are cut here.
+        episode_steps: later ones are cut here, or after a twentieth of all steps where that is more.
+        begin: a policy to go on from, such as the one that runs on the robot: an MLP whose outputs are
+            squashed by tanh, as of SAC, TD3, TQC or DynaSAC, in any of the forms that ``collect`` takes. The
+            actor gets its architecture and weights, takes the first steps in place of random ones, and stays
+            for the first 2,000 updates, while the world and the critics learn what it is worth.
         imagination_kwargs: fields of ``Imagination``.
         world_kwargs: fields of ``OnlineFitConfig``.
         kwargs: SAC's keywords, with other defaults: learning rate 1e-3, gamma 0.995, tau 0.01,
@@ -93,10 +95,11 @@ class DynaSAC(ResumableSAC):
     Attributes:
         world: the world model as of the last refit, or the imagined env's own; None before any training.
         imagined_steps: steps taken in it, one for each state of a batch.
+        held_updates: of the first updates, how many leave the actor as it began.
 
     Raises:
-        ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without ``StateReader``, or a
-            keyword of SAC that has no meaning here.
+        ValueError: actions that are not Box, ``VecNormalize``, a ``VecEnv`` without ``StateReader``, a
+            keyword of SAC that has no meaning here, or a ``begin`` of another kind or for another env.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -111,6 +114,7 @@ class DynaSAC(ResumableSAC):
         *,
         random_episode_steps: int = 125,
         episode_steps: int = 500,
+        begin: Any = None,
         imagination_kwargs: dict[str, Any] | None = None,
         world_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -123,36 +127,17 @@ class DynaSAC(ResumableSAC):
         self.imagination = read_settings(Imagination, imagination_kwargs or {}, "imagination_kwargs")
         self.world_config = read_settings(OnlineFitConfig, world_kwargs or {}, "world_kwargs")
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
-        self.imagined_steps = 0
+        self.imagined_steps = self.held_updates = 0
+        kwargs = kwargs if begin is None else alike("DynaSAC", kwargs, begin)
         super().__init__(
             policy, env, replay_buffer_class=StateBuffer, **(_DEFAULTS | kwargs | {"device": "cpu"})
         )
+        if begin is not None:
+            go_on_from(self, begin)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if not isinstance(env.action_space, spaces.Box):
-            raise ValueError(
-                f"DynaSAC needs Box actions, got {env.action_space}; for Discrete ones take "
-                "wmgym.sb3.train(world, algorithm='PPO') or 'DQN'"
-            )
-        refuse_fixed(env.action_space, "DynaSAC")
-        world = imagined_world(env)
-        if world is not None and not isinstance(env, VecEnv):
-            env = SAC._wrap_env(env, verbose, monitor_wrapper)
-        if isinstance(env, VecEnv):
-            if world is None and not all(env.env_is_wrapped(StateReader)):
-                raise ValueError(
-                    "DynaSAC reads the simulator's state; put wmgym.sb3.StateReader around each env of the "
-                    "VecEnv"
-                )
-            if isinstance(env.observation_space, spaces.Dict):
-                raise ValueError("the VecEnv shows dicts; put FlattenObservation inside each StateReader")
-            if isinstance(env, VecNormalize):
-                raise ValueError("DynaSAC normalises by itself; pass the env without VecNormalize")
-            return env if world is None or isinstance(env, ImaginedReader) else ImaginedReader(env, world)
-        if isinstance(env.observation_space, spaces.Dict):
-            env = Flattened(env)
-        return SAC._wrap_env(StateReader(env), verbose, monitor_wrapper)
+        return readable_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
         if self.env is not None:
@@ -196,9 +181,11 @@ class DynaSAC(ResumableSAC):
         if self._steps_collected:
             pass  # goes on where a file was saved or a callback stopped
         elif self.num_timesteps < self.learning_starts:
-            env.env_method("limit_episodes", self.random_episode_steps)
+            limit = self.episode_steps if self.held_updates else self.random_episode_steps
+            env.env_method("limit_episodes", limit)
         else:
-            env.env_method("limit_episodes", self.episode_steps)
+            longest = self.num_timesteps // (_EPISODES * self.n_envs)
+            env.env_method("limit_episodes", max(self.episode_steps, longest))
             if self._n_updates == 0:
                 self.train(0, self.batch_size)
         return super().collect_rollouts(env, *args, **kwargs)
@@ -212,7 +199,7 @@ class DynaSAC(ResumableSAC):
         noisy ones do. Noise helps out of the states of least value, so that recoveries are seen too.
         """
         if self._n_updates == 0:  # nothing was learned yet
-            learning_starts = self.num_timesteps + 1
+            learning_starts = 0 if self.held_updates else self.num_timesteps + 1
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
         self._deterministic = np.zeros(n_envs, bool)
         if self.num_timesteps >= learning_starts:

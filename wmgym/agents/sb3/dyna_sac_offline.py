@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
+from wmgym.agents.sb3.dyna_sac_data import Flattened, StateReader
 from wmgym.models.state import WorldStep
 from wmgym.models.world import WorldModel
+from wmgym.tasks.actions import refuse_fixed
 from wmgym.tasks.task import Task
 
 _FREE = 0.8  # share of real transitions that no penalty would touch
@@ -27,6 +30,36 @@ def imagined_world(env: Any) -> WorldModel | None:
     else:
         found = getattr(env.unwrapped, "world", None)
     return found if isinstance(found, WorldModel) else None
+
+
+def readable_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    """A real or imagined env as ``DynaSAC`` takes it, with the simulator's state in infos.
+
+    Raises:
+        ValueError: actions that are not Box, or a ``VecEnv`` without ``StateReader`` or that hides states.
+    """
+    if not isinstance(env.action_space, spaces.Box):
+        raise ValueError(
+            f"DynaSAC needs Box actions, got {env.action_space}; for Discrete ones take "
+            "wmgym.sb3.train(world, algorithm='PPO') or 'DQN'"
+        )
+    refuse_fixed(env.action_space, "DynaSAC")
+    world = imagined_world(env)
+    if world is not None and not isinstance(env, VecEnv):
+        env = SAC._wrap_env(env, verbose, monitor_wrapper)
+    if isinstance(env, VecEnv):
+        if world is None and not all(env.env_is_wrapped(StateReader)):
+            raise ValueError(
+                "DynaSAC reads the simulator's state; put wmgym.sb3.StateReader around each env of the VecEnv"
+            )
+        if isinstance(env.observation_space, spaces.Dict):
+            raise ValueError("the VecEnv shows dicts; put FlattenObservation inside each StateReader")
+        if isinstance(env, VecNormalize):
+            raise ValueError("DynaSAC normalises by itself; pass the env without VecNormalize")
+        return env if world is None or isinstance(env, ImaginedReader) else ImaginedReader(env, world)
+    if isinstance(env.observation_space, spaces.Dict):
+        env = Flattened(env)
+    return SAC._wrap_env(StateReader(env), verbose, monitor_wrapper)
 
 
 @torch.no_grad()

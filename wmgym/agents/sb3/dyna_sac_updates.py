@@ -33,6 +33,7 @@ class ImaginedUpdates(SAC):
         imagination: how it imagines.
         penalty: of steps that the world is unsure of; None for none.
         imagined_steps: steps of the world so far, one for each state of a batch.
+        held_updates: of the first updates, how many leave the actor and the entropy coefficient as they are.
     """
 
     policy: DynaSACPolicy
@@ -44,6 +45,7 @@ class ImaginedUpdates(SAC):
     imagination: Imagination
     penalty: DisagreementPenalty | None = None
     imagined_steps: int
+    held_updates = 0
     _generator: torch.Generator
     _rollouts: deque[Tensor]
     _starts: Tensor
@@ -211,13 +213,14 @@ class ImaginedUpdates(SAC):
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
 
         actor_loss = -self._gain(path, ent_coef) / scale
-        actor = [*self.actor.parameters()]
-        for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
-            parameter.grad = gradient
-        self.actor.optimizer.step()
-        rate = max(self.imagination.averaging_rate, 10 / (10 + self._n_updates))
-        polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
-        self._update_entropy_coefficient(path.log_probs[0])
+        if self._n_updates >= self.held_updates:
+            actor = [*self.actor.parameters()]
+            for parameter, gradient in zip(actor, torch.autograd.grad(actor_loss, actor), strict=True):
+                parameter.grad = gradient
+            self.actor.optimizer.step()
+            rate = max(self.imagination.averaging_rate, 10 / (10 + self._n_updates))
+            polyak_update(actor, self.policy.averaged_actor.parameters(), rate)
+            self._update_entropy_coefficient(path.log_probs[0])
         return {
             "actor_loss": (actor_loss * scale).item(),
             "critic_loss": (critic_loss * scale * scale).item(),

@@ -1,4 +1,4 @@
-"""Begin a training where a policy is, of any architecture: its actions are cloned into the new agent."""
+"""Begin a training where a policy of any architecture is: its actions are cloned into the new agent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_settings import spread_of
+from wmgym.agents.sb3.take_over import NOISE, follow
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.data.acting import Actor, naming
 from wmgym.data.pool import as_policies
@@ -23,7 +24,6 @@ _ROUNDS = 3  # by the policy first, then by what was learned so far (DAgger, arX
 _VISITS = 4_096  # observations of every round
 _UPDATES, _BATCH = 1_000, 256  # of every round
 _SHARE = 0.05  # of the training's steps, if that is less
-_NOISE = 0.1  # of a cloned stochastic policy, in half ranges of the actions; that of a SAC agent in the end
 _ALIKE = 0.85  # of the variance of a policy's actions, which a clone should explain
 _SMALL = 0.05  # half ranges; actions that differ less from their mean need no better clone
 
@@ -60,7 +60,7 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     if isinstance(space, spaces.Box) and not _squashed(model) and model.policy.log_std.ndim == 1:
         with torch.no_grad():
-            model.policy.log_std.copy_(torch.tensor(_NOISE * _middle_and_scale(space)[1]).log())
+            model.policy.log_std.copy_(torch.tensor(NOISE * _middle_and_scale(space)[1]).log())
     venv.seed(seed)
     episode = np.arange(count)
     obs = venv.reset()
@@ -117,9 +117,8 @@ def _regress(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     policy.set_training_mode(False)
-    for follower in ("actor_target", "averaged_actor", "chosen_actor"):
-        if hasattr(policy, follower):
-            getattr(policy, follower).load_state_dict(policy.actor.state_dict())
+    if hasattr(policy, "actor"):
+        follow(policy)
 
 
 def _middle_and_scale(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +161,7 @@ def _loss(model: Any, obs: Any, target: Tensor) -> Tensor:
         mean, log_std, _ = model.actor.get_action_dist_params(obs)
         loss = torch.nn.functional.mse_loss(torch.tanh(mean), target)
         if log_std.shape == mean.shape:
-            loss = loss + 0.01 * (log_std - math.log(_NOISE)).square().mean()
+            loss = loss + 0.01 * (log_std - math.log(NOISE)).square().mean()
         return loss
     acts = model.policy.get_distribution(obs)
     if not isinstance(space, spaces.Box):

@@ -27,6 +27,7 @@ from wmgym.agents.sb3.callbacks import HoldActor, HoldUpdates, as_callbacks, war
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.from_policy import clone
+from wmgym.agents.sb3.take_over import alike, take_over
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
@@ -72,8 +73,10 @@ def train(
             states that the world keeps.
         agent: arrays of ``agent_arrays`` to continue from.
         policy: one to continue from, of any kind that ``collect`` takes and of any architecture, such as the
-            one that runs on the robot: the agent learns to act like it, and for the first fifth of the steps
-            its actor then stays, while critics learn what that is worth. Not for DQN.
+            one that runs on the robot. The agent gets its architecture and weights where the algorithm's
+            actor can have them: of an MLP with the same kind of output, and without ``net_arch`` of your own.
+            Else it learns to act like it. For the first fifth of the steps its actor then stays, while
+            critics learn what that is worth. Not for DQN.
         callback: of Stable-Baselines3, as its ``learn`` takes them: an ``EvalCallback`` keeps what is best in
             another simulator than the one that is learned in.
         log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
@@ -107,11 +110,14 @@ def train(
         divergence_is_terminal=config.divergence_is_terminal,
         trust=config.trust,
     )
+    if policy is not None:
+        algorithm = config.algorithm or _usual(venv)
+        config = replace(config, hyperparameters=alike(algorithm, config.hyperparameters, policy))
     model = new_agent(venv, config, seed)
     warn_of_idle(callbacks, model, config.steps)
     if agent is not None:
         load_agent(model, agent)
-    if policy is not None:
+    if policy is not None and not take_over(model, policy):
         clone(model, policy, venv, steps=config.steps, seed=seed)
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     holds: list[BaseCallback] = [HoldUpdates(wait)] if wait else []
@@ -135,7 +141,7 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
         ValueError: an algorithm that does not take the env's actions, or what its class refuses.
     """
     kind = type(env.action_space).__name__
-    name = config.algorithm or ("SAC" if kind == "Box" else "PPO")
+    name = config.algorithm or _usual(env)
     usable = {"Box": BOX_ALGORITHMS, "Discrete": DISCRETE_ALGORITHMS}.get(kind, ("PPO", "A2C"))
     if name not in usable:
         raise ValueError(f"{name} takes no {kind} actions; algorithms that do: {', '.join(usable)}")
@@ -162,6 +168,11 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
     model: BaseAlgorithm = build(policy, env, seed=seed, device="cpu", **keywords)
     return model
+
+
+def _usual(env: Any) -> str:
+    """The algorithm that is taken where none is named."""
+    return "SAC" if isinstance(env.action_space, spaces.Box) else "PPO"
 
 
 def _linear(key: str, value: str) -> LinearSchedule:

@@ -1,0 +1,136 @@
+"""Begin a training with the very weights of a policy, where an agent's actor can have them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor, nn
+
+from wmgym.agents.sb3.export import ACTIVATIONS, to_policy
+from wmgym.data.policy import MLPPolicy
+from wmgym.data.pool import as_policies
+
+NOISE = 0.1  # of a policy that states none, in half ranges of the actions; that of a SAC agent in the end
+FOLLOWERS = ("actor_target", "averaged_actor", "chosen_actor")
+"""What a policy of SB3 has beside its actor and of the same weights, while nothing was learned."""
+
+_HELD = 2_000  # updates, after which critics of the pool's policies follow them
+_BESIDE: dict[str, tuple[str, list[int]]] = {
+    "DynaSAC": ("qf", [128, 128]), "SAC": ("qf", [256, 256]), "TQC": ("qf", [256, 256]),
+    "TD3": ("qf", [400, 300]), "DDPG": ("qf", [400, 300]), "PPO": ("vf", [64, 64]), "A2C": ("vf", [64, 64]),
+}  # fmt: skip
+"""Name and widths of the networks beside the actor, as the algorithms have them by default."""
+
+
+def layers_of(policy: Any) -> MLPPolicy | None:
+    """A policy as layers, from any of the forms that ``collect`` takes; None where it is no plain network."""
+    if isinstance(policy, Mapping) and len(policy) == 1:
+        (policy,) = policy.values()
+    if isinstance(policy, BaseAlgorithm):
+        try:
+            return to_policy(policy)
+        except ValueError:
+            return None
+    every = [*as_policies(policy).values()]
+    return every[0] if len(every) == 1 and isinstance(every[0], MLPPolicy) else None
+
+
+def alike(algorithm: str, keywords: Mapping[str, Any], policy: Any) -> dict[str, Any]:
+    """Keywords of an algorithm that give its actor the architecture of the policy, where that can be.
+
+    An architecture that is given stays.
+    """
+    networks, found = dict(keywords.get("policy_kwargs") or {}), layers_of(policy)
+    if found is None or algorithm not in _BESIDE or {"net_arch", "activation_fn"} & networks.keys():
+        return dict(keywords)
+    name, beside = _BESIDE[algorithm]
+    networks["net_arch"] = {"pi": [weight.shape[1] for weight in found.weights[:-1]], name: beside}
+    networks["activation_fn"] = next(
+        kind for kind, called in ACTIVATIONS.items() if called == found.activation
+    )
+    return {**keywords, "policy_kwargs": networks}
+
+
+@torch.no_grad()
+def take_over(model: Any, policy: Any) -> bool:
+    """Put the policy's weights, and its noise where it states any, into a fresh agent's actor.
+
+    Returns:
+        Whether they fit; where they do not, nothing has changed.
+    """
+    found, name = layers_of(policy), type(model).__name__
+    if found is None or name not in _BESIDE or not _fits(model, found):
+        return False
+    actor = getattr(model.policy, "actor", None)
+    if actor is None:
+        _put([*model.policy.mlp_extractor.policy_net, model.policy.action_net], found)
+        if isinstance(model.action_space, spaces.Box):
+            bounds = (np.reshape(side, -1) for side in (found.low, found.high))
+            low, high = (torch.tensor(side).float() for side in bounds)
+            plain = (NOISE * (high - low) / 2).log()
+            model.policy.log_std.copy_(plain if found.log_std_bias is None else _tensor(found.log_std_bias))
+        return True
+    plain_actor = hasattr(actor, "latent_pi")
+    _put([*actor.latent_pi, actor.mu] if plain_actor else [*actor.mu], found)
+    if plain_actor:
+        bias, weight = found.log_std_bias, found.log_std_weight
+        actor.log_std.weight.copy_(_tensor(weight).T if weight is not None else torch.tensor(0.0))
+        actor.log_std.bias.copy_(_tensor(bias) if bias is not None else torch.tensor(math.log(NOISE)))
+    follow(model.policy)
+    return True
+
+
+def go_on_from(model: Any, policy: Any) -> None:
+    """Let a fresh ``DynaSAC`` begin as the policy is, and leave that as it is at first.
+
+    Raises:
+        ValueError: its actor cannot have the policy's weights.
+    """
+    if not take_over(model, policy):
+        raise ValueError(
+            "begin takes an MLP of this env's observations and actions with a tanh at its end, as of SAC, "
+            "TD3, TQC or DynaSAC, and no net_arch beside it; wmgym.train(world, policy=...) takes any policy"
+        )
+    model.held_updates = _HELD
+    model._low_value = torch.tensor(-torch.inf)  # of no state is known yet that it is stuck
+
+
+def follow(policy: Any) -> None:
+    """Give everything beside a policy's actor that has its weights those of now."""
+    for name in FOLLOWERS:
+        if hasattr(policy, name):
+            getattr(policy, name).load_state_dict(policy.actor.state_dict())
+
+
+def _fits(model: Any, found: MLPPolicy) -> bool:
+    """Whether a fresh agent's actor is a network of these layers between the same bounds."""
+    try:
+        own = to_policy(model)
+    except ValueError:
+        return False
+    shapes = ([each.shape for each in policy.weights] for policy in (own, found))
+    bounds = zip((own.low, own.high), (found.low, found.high), strict=True)
+    return (
+        len({tuple(each) for each in shapes}) == 1
+        and (own.activation == found.activation or len(own.weights) == 1)
+        and own.head == found.head
+        and all(mine.shape == theirs.shape and np.allclose(mine, theirs) for mine, theirs in bounds)
+        and not isinstance(model.action_space, spaces.MultiBinary)  # one number for two
+    )
+
+
+def _put(modules: list[Any], found: MLPPolicy) -> None:
+    linear: Iterator[nn.Linear] = (each for each in modules if isinstance(each, nn.Linear))
+    for layer, weight, bias in zip(linear, found.weights, found.biases, strict=True):
+        layer.weight.copy_(_tensor(weight).T)
+        layer.bias.copy_(_tensor(bias))
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.tensor(values).float()
