@@ -139,3 +139,17 @@ def test_dyna_sac_refuses_to_begin_as_what_it_cannot_be() -> None:
         DynaSAC("MlpPolicy", gym.make(POLE), begin=made(), policy_kwargs={"net_arch": [8]})
     with pytest.raises(ValueError, match="begin takes an MLP"):
         DynaSAC("MlpPolicy", gym.make("Hopper-v5"), begin=made())
+
+
+@pytest.mark.parametrize("use_sde", [False, True])
+def test_a_policy_without_noise_gives_an_agent_the_usual_one(
+    pendulum_world: WorldModel, use_sde: bool
+) -> None:
+    old = replace(made(PPO), stochastic=False, log_std_bias=None)
+    keywords = alike("PPO", {"use_sde": use_sde}, old)
+    model: Any = new_agent(ImaginedVecEnv(pendulum_world, 2), TrainConfig("PPO", hyperparameters=keywords))
+    before = model.policy.log_std.detach().clone()
+    assert take_over(model, old)
+    acts_as(model, old)
+    said = before if use_sde else torch.full((1,), np.log(0.1 * 3.0))  # of actions from -3 to 3
+    torch.testing.assert_close(model.policy.log_std.detach(), said, check_dtype=False)

@@ -45,7 +45,7 @@ class ImaginedUpdates(SAC):
     imagination: Imagination
     penalty: DisagreementPenalty | None = None
     imagined_steps: int
-    held_updates = 0
+    held_updates: int
     _generator: torch.Generator
     _rollouts: deque[Tensor]
     _starts: Tensor

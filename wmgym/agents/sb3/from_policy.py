@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_settings import spread_of
-from wmgym.agents.sb3.take_over import NOISE, follow
+from wmgym.agents.sb3.take_over import NOISE, follow, middle_and_scale, set_usual_noise
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.data.acting import Actor, naming
 from wmgym.data.pool import as_policies
@@ -58,9 +58,8 @@ def clone(model: Any, policy: Any, venv: ImaginedVecEnv, *, steps: int, seed: in
         teacher = Actor(taken, task)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
-    if isinstance(space, spaces.Box) and not _squashed(model) and model.policy.log_std.ndim == 1:
-        with torch.no_grad():
-            model.policy.log_std.copy_(torch.tensor(NOISE * _middle_and_scale(space)[1]).log())
+    if isinstance(space, spaces.Box) and not _squashed(model):
+        set_usual_noise(model)
     venv.seed(seed)
     episode = np.arange(count)
     obs = venv.reset()
@@ -121,17 +120,11 @@ def _regress(
         follow(policy)
 
 
-def _middle_and_scale(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and half range of every number of a flat action; 1 where there is no range to scale by."""
-    low, high = (side.reshape(-1).astype(np.float64) for side in (space.low, space.high))
-    return (low + high) / 2, np.where(high > low, (high - low) / 2, 1)
-
-
 def _in_half_ranges(space: spaces.Space[Any], action: np.ndarray) -> np.ndarray:
     """Actions of a Box flat ``(n, action_dim)``, from -1 to 1; those of other spaces as they are."""
     if not isinstance(space, spaces.Box):
         return action
-    middle, scale = _middle_and_scale(space)
+    middle, scale = middle_and_scale(space)
     scaled: np.ndarray = (action.reshape(len(action), -1) - middle) / scale
     return scaled.astype(np.float32)
 
@@ -167,7 +160,7 @@ def _loss(model: Any, obs: Any, target: Tensor) -> Tensor:
     if not isinstance(space, spaces.Box):
         likely: Tensor = -acts.log_prob(target).mean()
         return likely
-    middle, scale = (torch.tensor(each).float() for each in _middle_and_scale(space))
+    middle, scale = (torch.tensor(each).float() for each in middle_and_scale(space))
     return torch.nn.functional.mse_loss((acts.mode() - middle) / scale, target)
 
 

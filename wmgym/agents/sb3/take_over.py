@@ -17,7 +17,7 @@ from wmgym.data.policy import MLPPolicy
 from wmgym.data.pool import as_policies
 
 NOISE = 0.1  # of a policy that states none, in half ranges of the actions; that of a SAC agent in the end
-FOLLOWERS = ("actor_target", "averaged_actor", "chosen_actor")
+_FOLLOWERS = ("actor_target", "averaged_actor", "chosen_actor")
 """What a policy of SB3 has beside its actor and of the same weights, while nothing was learned."""
 
 _HELD = 2_000  # updates, after which critics of the pool's policies follow them
@@ -71,10 +71,10 @@ def take_over(model: Any, policy: Any) -> bool:
     if actor is None:
         _put([*model.policy.mlp_extractor.policy_net, model.policy.action_net], found)
         if isinstance(model.action_space, spaces.Box):
-            bounds = (np.reshape(side, -1) for side in (found.low, found.high))
-            low, high = (torch.tensor(side).float() for side in bounds)
-            plain = (NOISE * (high - low) / 2).log()
-            model.policy.log_std.copy_(plain if found.log_std_bias is None else _tensor(found.log_std_bias))
+            if found.log_std_bias is None:
+                set_usual_noise(model)
+            else:
+                model.policy.log_std.copy_(_tensor(found.log_std_bias))
         return True
     plain_actor = hasattr(actor, "latent_pi")
     _put([*actor.latent_pi, actor.mu] if plain_actor else [*actor.mu], found)
@@ -101,9 +101,22 @@ def go_on_from(model: Any, policy: Any) -> None:
     model._low_value = torch.tensor(-torch.inf)  # of no state is known yet that it is stuck
 
 
+@torch.no_grad()
+def set_usual_noise(model: Any) -> None:
+    """Give an agent such as PPO, whose noise depends on no state, that of ``NOISE``."""
+    if model.policy.log_std.ndim == 1:
+        model.policy.log_std.copy_(torch.tensor(NOISE * middle_and_scale(model.action_space)[1]).log())
+
+
+def middle_and_scale(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and half range of every number of a flat action; 1 where there is no range to scale by."""
+    low, high = (side.reshape(-1).astype(np.float64) for side in (space.low, space.high))
+    return (low + high) / 2, np.where(high > low, (high - low) / 2, 1)
+
+
 def follow(policy: Any) -> None:
     """Give everything beside a policy's actor that has its weights those of now."""
-    for name in FOLLOWERS:
+    for name in _FOLLOWERS:
         if hasattr(policy, name):
             getattr(policy, name).load_state_dict(policy.actor.state_dict())
 
