@@ -212,3 +212,16 @@ def test_other_robots_and_single_episodes_are_refused(pendulum_world: WorldModel
         wmgym.adapt(pendulum_world, wmgym.collect("InvertedPendulum-v5", steps=800, seed=0, workers=1))
     with pytest.raises(TypeError, match="adapt takes a WorldModel, got str"):
         wmgym.adapt("worlds/pendulum", wmgym.collect(robot, episodes=2, workers=1))  # type: ignore[arg-type]
+
+
+def test_one_transition_is_not_enough(pendulum_world: WorldModel, logs: Transitions) -> None:
+    short = wmgym.collect("InvertedPendulum-v5", episodes=2, max_episode_steps=1, workers=1)
+    for given in ((short,), (short.select(np.array([0])), logs)):
+        with pytest.raises(ValueError, match="a single transition to learn from"):
+            wmgym.adapt(pendulum_world, *given)
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, "a", None, True, 2**64])
+def test_a_seed_is_a_whole_number(pendulum_world: WorldModel, logs: Transitions, seed: Any) -> None:
+    with pytest.raises(ValueError, match=r"^seed must be"):
+        wmgym.adapt(pendulum_world, logs, seed=seed)

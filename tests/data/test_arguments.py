@@ -36,6 +36,7 @@ def data() -> wmgym.Transitions:
         ({"steps": 9, "seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"steps": 9, "step_timeout": "2"}, "step_timeout must be a number, got '2'"),
         ({"steps": 9, "workers": "2"}, "workers must be"),
+        ({"steps": 10**400}, "steps must be a whole number"),
     ],
 )
 def test_collect_names_the_argument(given: dict[str, Any], said: str) -> None:
@@ -48,6 +49,20 @@ def test_collect_names_the_argument(given: dict[str, Any], said: str) -> None:
     [
         (lambda data: wmgym.fit(data, {"max_updates": 2}), "config must be a FitConfig"),
         (lambda data: wmgym.fit(data, seed="a"), "seed must be a whole number"),
+        (lambda data: wmgym.fit(data, seed=2**64), r"seed must be less than 2\*\*64"),
+        (lambda data: data.split((0.5, 0.5), seed=1.5), "seed must be a whole number"),
+        (lambda data: wmgym.agreement([1, 2, 3], [1, 2, 3], seed=-1), "seed must be a whole number"),
+        (lambda data: wmgym.make_executor("serial", workers=1.5), "workers must be a whole number"),
+        (lambda data: wmgym.make_task(ID, env_kwargs=0), "env_kwargs must be keywords"),
+        (
+            lambda data: wmgym.make_task(ID, env_kwargs={"frame_skip": 0}),
+            "these env_kwargs: ZeroDivisionError",
+        ),
+        (lambda data: wmgym.score_open_loop(toy.world(), data, seed=1.5), "seed must be a whole number"),
+        (
+            lambda data: wmgym.distill(toy.world(), data, imagined_steps=0),
+            "imagined_steps must be a whole number",
+        ),
         (lambda data: wmgym.calibrate(toy.world(), data, level="90"), "level must be a number, got '90'"),
         (lambda data: wmgym.calibrate(toy.world(), data, horizon=2.5), "horizon must be a whole number"),
         (lambda data: wmgym.calibrate(toy.world(), data, seed=-1), "seed must be a whole number"),

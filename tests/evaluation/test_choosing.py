@@ -105,9 +105,12 @@ def test_a_policy_that_fails_is_named(verb: str, workers: int) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"seed": "1"}, "seed must be a whole number, got '1'"),
-        ({"max_episode_steps": 2.5}, "max_episode_steps must be a whole number, got 2.5"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": "1"}, "seed must be a whole number of at least 0, got '1'"),
+        ({"seed": 2**64}, "seed must be less than"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be a whole number of at least 1, got 2.5"),
+        ({"max_episode_steps": True}, "max_episode_steps must be a whole number"),
+        ({"workers": 2.5}, "workers must be a whole number of at least 1, got 2.5"),
     ],
 )
 def test_numbers_that_count_are_whole(verb: str, given: dict[str, Any], said: str) -> None:
@@ -320,7 +323,7 @@ def test_imagined_episodes_start_where_the_real_ones_do(monkeypatch: pytest.Monk
     ("given", "said"),
     [
         ({"policies": damp}, "at least 2 policies"),
-        ({"real_budget": 0}, "at least 1 episode"),
+        ({"real_budget": 0}, "real_budget must be a whole number of at least 1"),
         ({"imagined_episodes": 1}, "at least 2"),
     ],
 )

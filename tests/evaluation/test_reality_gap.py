@@ -163,10 +163,27 @@ def test_returns_take_two_episodes(pendulum_world: WorldModel) -> None:
     assert [row.policy for row in found.returns] == ["random"]
 
 
-@pytest.mark.parametrize("horizon", [0, 1.5])
-def test_a_horizon_is_a_number_of_steps(pendulum_world: WorldModel, horizon: Any) -> None:
-    with pytest.raises(ValueError, match="horizon must be a whole number"):
-        wmgym.gap(ID, pendulum_world, horizon=horizon)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("horizon", value) for value in (0, 1.5, None, float("inf"), float("nan"))],
+        *[("episodes", value) for value in (float("nan"), 2.5, "3", True)],
+        *[("seed", value) for value in (1.5, -1, None, 2**64)],
+        *[("max_episode_steps", value) for value in (0, -1, float("nan"))],
+        *[("workers", value) for value in (0, 2.5, "2")],
+    ],
+)
+def test_numbers_are_whole_before_any_work(name: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wmgym.evaluation.reality_gap.sides", None)
+    for verb in (wmgym.gap, wmgym.diagnose):
+        with pytest.raises(ValueError, match=f"{name} must be (a whole number|less than)") as caught:
+            verb(ID, ID, **{name: value})
+        assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_may_be_floats(pendulum_world: WorldModel) -> None:
+    log = wmgym.collect(ID, steps=60, seed=1, workers=1)
+    assert wmgym.gap(log, pendulum_world, horizon=4.0).horizon == 4  # type: ignore[arg-type]
 
 
 def test_nothing_known_of_contacts_is_nothing_said() -> None:

@@ -218,7 +218,7 @@ def test_episodes_are_capped_on_both_sides(tmp_path: Path) -> None:
     assert longer["damp"].real_length == longer["damp"].imagined_length == toy.LIMIT
     endless = toy.world(described=replace(toy.task(), max_episode_steps=None))
     assert score(endless, damp, 2, max_episode_steps=4, workers=1)["damp"].imagined_length == 4
-    with pytest.raises(ValueError, match="max_episode_steps must be at least 1"):
+    with pytest.raises(ValueError, match="max_episode_steps must be a whole number of at least 1"):
         score(toy.world(), damp, max_episode_steps=0)
 
 

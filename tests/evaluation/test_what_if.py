@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import wmgym
+from tests import toy
+from tests.families import Line
 from wmgym.data.transitions import Transitions
 from wmgym.models.world import WorldModel
 
@@ -50,7 +54,7 @@ def test_other_actions_are_what_the_robot_would_have_done(log: Transitions) -> N
     assert found.mujoco is not None
     there = ~np.isnan(found.mujoco[:, 0])
     np.testing.assert_allclose(found.simulated[there], found.mujoco[there], atol=1e-3)
-    assert np.abs(found.simulated - found.logged[: len(push)]).max() > 0.01
+    assert np.abs(found.simulated - found.logged)[there].max() > 0.01
     assert "simulated" in repr(found)
 
 
@@ -101,7 +105,8 @@ def test_actions_of_any_number_type_are_taken(
     [
         (np.full((3, 1), np.nan), None, "NaN"),
         (np.zeros((0, 1)), None, "at least one step"),
-        (np.zeros((3, 1)), 0, "steps must be at least 1"),
+        (np.full((3, 1), 1e300), None, "finite in float32"),
+        (np.zeros((3, 1)), 0, "steps must be a whole number of at least 1"),
     ],
 )
 def test_actions_that_lead_nowhere_are_refused(
@@ -109,3 +114,65 @@ def test_actions_that_lead_nowhere_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         wmgym.counterfactual(log, 2, actions, pendulum_world, steps=steps)
+
+
+def test_nothing_follows_the_end_of_an_episode(pendulum_world: WorldModel, log: Transitions) -> None:
+    push = np.full((40, 1), 3.0, np.float32)
+    found = wmgym.counterfactual(log, 1, push, ID)
+    assert found.mujoco is not None
+    assert found.mujoco_reward is not None
+    there = ~np.isnan(found.mujoco_reward)
+    assert 0 < there.sum() < len(push)
+    for part in (found.simulated, found.action, found.reward[:, None]):
+        np.testing.assert_array_equal(~np.isnan(part).any(1), there)
+    assert np.nansum(found.reward) == pytest.approx(np.nansum(found.mujoco_reward))
+    assert f"after {there.sum()} of 40, where the simulated episode ends" in repr(found)
+    learned = wmgym.counterfactual(log, 1, lambda obs: np.full((len(obs), 1), 3.0), pendulum_world, steps=40)
+    assert learned.bound is not None
+    went = ~np.isnan(learned.reward)
+    assert 0 < went.sum() < 40
+    np.testing.assert_array_equal(~np.isnan(learned.bound).any(1), went)
+    np.testing.assert_array_equal(learned.action[went], 3.0)
+
+
+def test_the_time_limit_of_the_robot_is_an_end_in_both() -> None:
+    task = replace(wmgym.make_task(ID), max_episode_steps=6)
+    limited = wmgym.collect(task, rest, episodes=2, workers=1)
+    found = wmgym.counterfactual(limited, 2, np.zeros((9, 1)), ID)
+    assert found.mujoco_reward is not None
+    np.testing.assert_array_equal(np.isnan(found.reward), np.isnan(found.mujoco_reward))
+    assert np.isfinite(found.reward).sum() == 4
+    assert len(found.logged) == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        *[({"t": t}, "t must be a whole number of at least 0") for t in (float("inf"), None, 1.5, True, -1)],
+        *[({"episode": value}, "episode must be a whole number") for value in ("0", 0.5, -1)],
+        ({"episode": 3}, "no step 1 in an episode 3"),
+        *[({"steps": value}, "steps must be a whole number") for value in (2.5, True, "2")],
+        *[({"seed": value}, "seed must be") for value in (1.5, -1, 2**64)],
+    ],
+)
+def test_numbers_are_whole(
+    pendulum_world: WorldModel, log: Transitions, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        wmgym.counterfactual(
+            log, **{"t": 1, "actions": np.zeros((3, 1)), "simulator": pendulum_world, **given}
+        )
+    whole = wmgym.counterfactual(log, 1.0, np.zeros((3, 1)), pendulum_world, episode=0.0, steps=2.0)  # type: ignore[arg-type]
+    assert len(whole.reward) == 2
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3, start=2), spaces.MultiDiscrete([2, 3], start=[1, 2])])
+def test_whole_number_actions_are_those_of_the_env(space: Any) -> None:
+    task = wmgym.make_task(lambda: Line(space), reward_fn=toy.paid, terminated_fn=toy.never)
+    log = wmgym.collect(lambda: Line(space), steps=20, workers=1)
+    world = toy.world(toy.Stub([0.3]), task)
+    given = log.action[:4] + space.start
+    np.testing.assert_array_equal(wmgym.counterfactual(log, 0, given, world).action, given)
+    for wrong in (np.zeros_like(given), given + 9, given + 0.5):
+        with pytest.raises(ValueError, match=r"whole numbers inside .*log\.action counts from 0: add"):
+            wmgym.counterfactual(log, 0, wrong, world)

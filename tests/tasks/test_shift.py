@@ -312,13 +312,56 @@ def test_the_changed_robot_has_its_time_limit_by_its_id_alone(one_joint: None) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gear": "weak"}, "gear must be one finite number"),
-        ({"mass": [1, 2]}, "mass must be one finite number"),
-        ({"delay": 1.5}, "delay takes whole steps"),
+        ({"gear": "weak"}, "gear must be a number, got 'weak'"),
+        ({"mass": [1, 2]}, "mass must be a number"),
+        ({"friction": True}, "friction must be a number"),
+        ({"delay": 1.5}, "delay must be a whole number of at least 0, got 1.5"),
+        ({"delay": 10**10}, "delay takes at most 10,000 env steps"),
+        ({"delay": 10**400}, "delay must be a whole number"),
         ({"payload_at": 3}, "payload_at takes three metres"),
+        (
+            {"payload": 1, "payload_at": [1e200, 0, 0]},
+            "payload_at takes three metres, each from -1000 to 1000",
+        ),
+        ({"payload": 1e300}, "payload must be from 0 to 1e6"),
+        ({"mass": 1e-300}, "mass is a factor from 1e-6 to 1e6"),
+        ({"damping": 1e300}, "damping is a factor"),
+        ({"sensor_noise": float("inf")}, "sensor_noise must be from 0"),
+        ({"slope": float("nan")}, "slope takes less than 90 degrees"),
+        ({"env_kwargs": 3}, "env_kwargs must be keywords"),
+        ({"env_kwargs": 0}, "env_kwargs must be keywords"),
+        ({"env_kwargs": {1: 2}}, "env_kwargs must be keywords"),
+        ({"env_kwargs": {"frame_skip": 0}}, "frame_skip must be a whole number of at least 1, got 0"),
+        ({"env_kwargs": {"frame_skip": 2.5}}, "frame_skip must be a whole number"),
+        ({"env_kwargs": {"xml_file": "nowhere.xml"}}, "with these env_kwargs: OSError: .* does not exist"),
+        ({"env_kwargs": {"nope": 3}}, "unexpected keyword argument 'nope'"),
         ({"wind": 3}, "no change called wind; there are friction"),
     ],
 )
 def test_what_is_no_change_is_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
         wmgym.shift("InvertedPendulum-v5", **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("delay", [2.0, np.float64(2), np.int32(2)])
+def test_numbers_of_any_type_are_stored_as_plain_ones(delay: Any) -> None:
+    env = wmgym.shift("InvertedPendulum-v5", delay=delay, mass=np.float32(2), payload_at=np.array([1, 0, 0]))
+    assert env.spec is not None
+    assert env.spec.kwargs["delay"] == 2
+    assert [type(env.spec.kwargs[name]) for name in ("delay", "mass")] == [int, float]
+    env.reset(seed=0)
+    gym.make(SHIFTED, env_id="InvertedPendulum-v5", delay=delay).reset(seed=0)  # as the command line does
+
+
+def test_a_state_of_nan_is_no_observation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MuJoCo logs its warnings
+    env = wmgym.shift("Ant-v5", mass=1e-6, payload=1e6, payload_at=[1e3] * 3)
+    env.reset(seed=0)
+
+    def drive() -> None:
+        for _ in range(50):
+            env.step(np.ones(8, np.float32))
+
+    with pytest.raises(ValueError, match="becomes NaN; change it less"):
+        drive()

@@ -14,6 +14,7 @@ from wmgym.calibration.open_loop import open_loop_steps
 from wmgym.data.layouts import difference, laid_out
 from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.transitions import Transitions
+from wmgym.io.arguments import seed_number
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models.config import FitConfig
 from wmgym.models.dynamics import Dynamics, targets
@@ -85,8 +86,11 @@ def adapt(
 
     Raises:
         ValueError: imagined data, on which a model that feeds on itself collapses; a robot with other states
-            or actions; one episode and no ``calib``; or dynamics of another kind with a memory of their own.
+            or actions; one episode and no ``calib``; a single transition to learn from; a seed that is no
+            whole number; or dynamics of another kind with a memory of their own.
+        TypeError: ``world`` is no ``WorldModel``.
     """
+    seed = seed_number(seed)
     if not isinstance(world, WorldModel):
         raise TypeError(f"adapt takes a WorldModel, got {type(world).__name__}; read one with wmgym.load")
     for part in (data, *([] if calib is None else [calib])):
@@ -112,6 +116,11 @@ def adapt(
         )
     if not calib.countable and {*calib.fingerprints()} & {*world.provenance.fingerprints}:
         raise ValueError("the world has learned from these episodes already; adapt it to new ones")
+    if len(data) < 2:
+        raise ValueError(
+            "there is a single transition to learn from, and another is needed to judge by; pass more "
+            "episodes, or longer ones"
+        )
     low, high = data_range(data, 1.0, world.task.core.joint_limits)
     ends = np.minimum(world.low, low), np.maximum(world.high, high)
     robot = on_robot(world.task, data.task) if data.task.has_env else data.task

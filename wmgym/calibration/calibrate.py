@@ -16,7 +16,7 @@ from wmgym.data.executors import chosen
 from wmgym.data.layouts import difference, laid_out
 from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor, Unit, in_order
-from wmgym.io.arguments import flag, number, whole_number
+from wmgym.io.arguments import flag, number, seed_number, whole_number
 from wmgym.io.progress import Advance, track
 from wmgym.models.dynamics import PROPAGATIONS, Propagation
 from wmgym.models.world import WorldModel
@@ -78,7 +78,7 @@ def calibrate(
             f"calibrate takes a WorldModel and Transitions, got {type(world).__name__} and "
             f"{type(calib).__name__}; read them with wmgym.load and wmgym.Transitions.load"
         )
-    seed, level, update = whole_number("seed", seed, least=0), number("level", level), flag("update", update)
+    seed, level, update = seed_number(seed), number("level", level), flag("update", update)
     horizon = None if horizon is None else whole_number("horizon", horizon)
     calib = laid_out(calib, world.task)
     _refuse(world, calib, level, horizon, update)

@@ -22,7 +22,7 @@ from wmgym.data.rollout_worker import Rollout, Watch, run_group
 from wmgym.data.steps import Episode, from_episodes
 from wmgym.data.transitions import Transitions
 from wmgym.data.units import Executor, Unit, in_order
-from wmgym.io.arguments import number, whole_number
+from wmgym.io.arguments import count_or_none, number, whole_number
 from wmgym.io.progress import track
 from wmgym.tasks.task import EnvFactory, Task, make_task
 
@@ -94,9 +94,9 @@ def collect(
     seed, noise = whole_number("seed", seed, least=0), number("noise", noise)
     if not noise >= 0 or (noise > 0 and not isinstance(task.action_space, spaces.Box)):
         raise ValueError("noise must be >= 0, and 0 for actions that are whole numbers")
-    steps, episodes = _count("steps", steps), _count("episodes", episodes)
-    switch_every, workers = _count("switch_every", switch_every), _count("workers", workers)
-    max_episode_steps = _count("max_episode_steps", max_episode_steps)
+    steps, episodes = count_or_none("steps", steps), count_or_none("episodes", episodes)
+    switch_every, workers = count_or_none("switch_every", switch_every), count_or_none("workers", workers)
+    max_episode_steps = count_or_none("max_episode_steps", max_episode_steps)
     if step_timeout is not None and not (number("step_timeout", step_timeout) > 0 and can_fork()):
         raise ValueError(f"step_timeout must be above 0, on a system that can fork, got {step_timeout}")
     if step_timeout is not None and executor is not None:
@@ -130,10 +130,6 @@ def collect(
             stacklevel=2,
         )
     return data
-
-
-def _count(name: str, given: int | None) -> int | None:
-    return None if given is None else whole_number(name, given)
 
 
 def _own_limit(episodes: list[Episode], limit: int | None) -> int | None:

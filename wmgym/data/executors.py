@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from wmgym.data import processes
 from wmgym.data.units import Executor, Item, Outcome, Result, Unit, Work, attempt, outcome_of
+from wmgym.io.arguments import count_or_none
 from wmgym.io.progress import Advance
 
 KINDS = ("serial", "processes", "ray")
@@ -85,8 +86,7 @@ def make_executor(kind: str, *, workers: int | None = None, address: str | None 
     """
     if kind not in KINDS:
         raise ValueError(f"executor must be one of {', '.join(KINDS)}, got {kind!r}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    workers = count_or_none("workers", workers)
     if address is not None and kind != "ray":
         raise ValueError(f"address={address!r} is for executor='ray', not {kind!r}")
     if kind == "ray":
@@ -111,8 +111,7 @@ def chosen(executor: Executor | str | None, workers: int | None, units: int, pay
     Raises:
         ValueError: see ``make_executor``; or ``workers`` beside an executor that has its own.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    workers = count_or_none("workers", workers)
     if isinstance(executor, str):
         return make_executor(executor, workers=workers)
     if executor is not None:

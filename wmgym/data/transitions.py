@@ -15,7 +15,7 @@ import numpy as np
 from wmgym.data.columns import PER_STEP, check_columns
 from wmgym.data.twins import together
 from wmgym.io import artifacts
-from wmgym.io.arguments import numbers
+from wmgym.io.arguments import numbers, whole_number
 from wmgym.io.deprecation import renamed, warn_old_file
 from wmgym.io.schema import ArraySpec, Record, check_arrays, refusing
 from wmgym.tasks import actions
@@ -156,9 +156,10 @@ class Transitions:
             seed: decides which episode goes where.
 
         Raises:
-            ValueError: fractions do not sum to 1, or there are fewer episodes than parts.
+            ValueError: fractions do not sum to 1, there are fewer episodes than parts, or the seed is no
+                whole number.
         """
-        shares = numbers("fractions", fractions)
+        shares, seed = numbers("fractions", fractions), whole_number("seed", seed, least=0)
         if not ((shares > 0).all() and abs(shares.sum() - 1) <= 1e-9):
             raise ValueError(f"fractions must be positive and sum to 1, got {tuple(shares.tolist())}")
         if (count := self.num_episodes) < len(shares):

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import stats
 
+from wmgym.io.arguments import whole_number
 from wmgym.io.schema import STRICT, Count, Interval
 
 LEAST = 3
@@ -104,7 +105,8 @@ def agreement(
         seed: decides the bootstrap.
 
     Raises:
-        ValueError: shapes that do not match, fewer than 3 policies, or a value that is not finite.
+        ValueError: shapes that do not match, fewer than 3 policies, a value that is not finite, or a seed
+            that is no whole number.
     """
     pairs = [np.asarray(side, np.float64) for side in (real, imagined)]
     if pairs[0].ndim != 1 or pairs[0].shape != pairs[1].shape:
@@ -116,7 +118,7 @@ def agreement(
         raise ValueError("mean returns must be finite")
     unit = float(np.ptp(pairs[0])) if scale is None else scale
     shares = np.stack(pairs) / (unit if unit > 0 else 1.0)  # (2, policies)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_number("seed", seed, least=0))
     drawn = rng.integers(count, size=(_RESAMPLES, count))
     # Fewer than so many have no correlation to speak of; of three, it would leave nothing but all of them.
     drawn = drawn[[len(np.unique(rows)) >= min(LEAST, count - 1) for rows in drawn]]

@@ -13,7 +13,6 @@ from wmgym.data.units import Executor
 from wmgym.evaluation.gap_report import env_name
 from wmgym.evaluation.imagined import (
     Imagined,
-    check_numbers,
     divide,
     further_seeds,
     imagine,
@@ -22,6 +21,7 @@ from wmgym.evaluation.imagined import (
 )
 from wmgym.evaluation.intervals import prediction_powered
 from wmgym.evaluation.score import require_env, time_limit
+from wmgym.io.arguments import count_or_none, seed_number, whole_number
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -114,10 +114,15 @@ def compare(
         progress: show a bar on a terminal.
 
     Raises:
-        ValueError: a directory of several policies, too few episodes, or no time limit.
+        ValueError: a directory of several policies, a number that is not whole or too small, too few
+            episodes, or no time limit.
     """
-    counts = {"real_episodes": real_episodes, "imagined_episodes": imagined_episodes}
-    check_numbers(seed, **counts, max_episode_steps=max_episode_steps)
+    seed, real_episodes = seed_number(seed), whole_number("real_episodes", real_episodes)
+    imagined_episodes = whole_number("imagined_episodes", imagined_episodes, least=0)
+    max_episode_steps, workers = (
+        count_or_none("max_episode_steps", max_episode_steps),
+        count_or_none("workers", workers),
+    )
     pair, names = _pair(first, second)
     if real_episodes < LEAST:
         raise ValueError(

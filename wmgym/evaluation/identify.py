@@ -16,6 +16,7 @@ from torch import Tensor
 from wmgym.data.layouts import READ_AS, refuse_unlike, settled_as
 from wmgym.data.robot_log import refuse_no_log
 from wmgym.data.transitions import Transitions
+from wmgym.io.arguments import whole_number
 from wmgym.io.schema import STRICT
 from wmgym.models.drive import PASSES, WORTH, Drive, DriveSearch, half_ranges
 from wmgym.models.state_unit import state_unit
@@ -140,12 +141,13 @@ def identify(
         seed: decides which windows of the log are used.
 
     Raises:
-        ValueError: another robot, or an unknown parameter.
+        ValueError: another robot, an unknown parameter, or a seed that is no whole number.
         ImportError: what ``mujoco.sysid`` imports is missing: ``pip install 'wmgym[sysid]'``.
     """
     from wmgym.tasks.sysid import BOUNDS, estimate
 
     refuse_no_log(log, "identify")
+    seed = whole_number("seed", seed, least=0)
     parameters = (parameters,) if isinstance(parameters, str) else parameters
     task = nominal if isinstance(nominal, Task) else make_task(nominal)
     refuse_unlike(log.task, task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -49,21 +48,6 @@ class Imagined:
     more: np.ndarray
     steps: int
     seconds: float
-
-
-def check_numbers(seed: int, **counts: int | None) -> None:
-    """Refuse what is no whole number, by its name, and a seed below 0.
-
-    Raises:
-        ValueError: one of them is.
-    """
-    for name, value in {"seed": seed, **counts}.items():
-        try:
-            operator.index(0 if value is None else value)
-        except TypeError:
-            raise ValueError(f"{name} must be a whole number, got {value!r}") from None
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
 
 
 def divide(real: int, imagined: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from wmgym.data.transitions import Transitions, refuse_other
 from wmgym.evaluation.findings import Reason
 from wmgym.evaluation.verdict import judge_bounds, judge_prediction, judge_rewards
 from wmgym.io import artifacts
+from wmgym.io.arguments import seed_number
 from wmgym.io.schema import STRICT
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
@@ -91,9 +92,11 @@ def score_open_loop(
 
     Raises:
         TypeError: ``data`` is a path or something else that is no ``Transitions``.
-        ValueError: the world has no bounds, or ``fit`` or ``calibrate`` saw some of the episodes.
+        ValueError: the world has no bounds, ``fit`` or ``calibrate`` saw some of the episodes, or the seed is
+            no whole number.
     """
     refuse_other("score_open_loop", data)
+    seed = seed_number(seed)
     world = world if isinstance(world, WorldModel) else load(world)
     if world.calibration is None:
         raise ValueError("this world has no error bounds; calibrate it first")

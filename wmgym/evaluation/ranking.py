@@ -13,9 +13,10 @@ from wmgym.data.pool import as_policies
 from wmgym.data.units import Executor
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.gap_report import env_name, with_interval
-from wmgym.evaluation.imagined import check_numbers, over_policies
+from wmgym.evaluation.imagined import over_policies
 from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.score import time_limit
+from wmgym.io.arguments import count_or_none, seed_number, whole_number
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -103,9 +104,14 @@ def rank(
         progress: show a bar on a terminal.
 
     Raises:
-        ValueError: no policies, fewer than 2 episodes, or no time limit.
+        ValueError: no policies, fewer than 2 episodes, a number that is not whole or too small, or no time
+            limit.
     """
-    check_numbers(seed, episodes=episodes, max_episode_steps=max_episode_steps)
+    seed, episodes = seed_number(seed), whole_number("episodes", episodes)
+    max_episode_steps, workers = (
+        count_or_none("max_episode_steps", max_episode_steps),
+        count_or_none("workers", workers),
+    )
     candidates = as_policies(policies, split=None)
     if episodes < 2:
         raise ValueError(f"an interval needs at least 2 episodes, got episodes={episodes}")

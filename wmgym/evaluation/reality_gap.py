@@ -25,6 +25,7 @@ from wmgym.evaluation.intervals import mean_interval
 from wmgym.evaluation.parting import Contacts, diagnosis
 from wmgym.evaluation.reality import ContactGap, Diagnosis, DimensionGap, RealityGap, ReturnGap, StepGap
 from wmgym.evaluation.sides import Sides, sides
+from wmgym.io.arguments import count_or_none, seed_number, whole_number
 from wmgym.models.state_unit import state_unit
 from wmgym.models.world import WorldModel
 from wmgym.tasks.task import Task
@@ -65,22 +66,23 @@ def gap(
             ``wmgym.make_executor`` made; None leaves it to ``workers``.
 
     Raises:
-        ValueError: robot and simulator have other spaces.
+        ValueError: robot and simulator have other spaces, or a number that is not whole or too small.
     """
-    if isinstance(horizon, bool) or int(horizon) != horizon or horizon < 1:
-        raise ValueError(f"horizon must be a whole number of at least 1, got {horizon}")
+    seed, horizon = seed_number(seed), whole_number("horizon", horizon)
+    episodes, workers = whole_number("episodes", episodes), count_or_none("workers", workers)
+    max_episode_steps = count_or_none("max_episode_steps", max_episode_steps)
     named = as_policies(policies, split=None)
     if isinstance(reality, os.PathLike) or (isinstance(reality, str) and os.path.isdir(reality)):
         reality = Transitions.load(reality)
     elif isinstance(reality, str) and os.path.isfile(reality):
         raise ValueError(f"{reality} is a file; read it first: wmgym.from_log({reality!r}, ..., task=...)")
+    if not isinstance(reality, Transitions) and episodes < 2:
+        raise ValueError(f"an interval needs at least 2 episodes of each policy, got {episodes}")
     both = sides(reality, simulator)
     if isinstance(reality, Transitions):
         data, real_steps = laid_out(reality, both.nominal or both.world().task), 0
         parts = _by_policy(data, named) if policies is not None else {}
     else:
-        if episodes < 2:
-            raise ValueError(f"an interval needs at least 2 episodes of each policy, got {episodes}")
         limits = (max_episode_steps, both.robot.max_episode_steps)
         parts = collect_each(
             by_model(both.robot),

@@ -22,7 +22,6 @@ from wmgym.evaluation.counterfactual import counterfactual
 from wmgym.evaluation.gap_report import RANDOM, GapReport, Origin, PolicyScore
 from wmgym.evaluation.imagined import (
     Imagined,
-    check_numbers,
     divide,
     further_seeds,
     imagine,
@@ -32,6 +31,7 @@ from wmgym.evaluation.imagined import (
 from wmgym.evaluation.intervals import mean_interval, prediction_powered
 from wmgym.evaluation.speed import measure
 from wmgym.evaluation.verdict import verdict
+from wmgym.io.arguments import count_or_none, seed_number, whole_number
 from wmgym.io.deprecation import renamed
 from wmgym.io.provenance import cpu_seconds, library_versions
 from wmgym.models.dynamics import Propagation
@@ -94,15 +94,16 @@ def score(
 
     Raises:
         ValueError: a world of recorded data, without an env; an ``env`` of other spaces; no policies, a
-            policy of the reserved name "random", fewer than 2 episodes, fewer imagined than real ones, or an
-            env without a time limit and no ``max_episode_steps``.
+            policy of the reserved name "random", a number that is not whole or too small, fewer than 2
+            episodes, fewer imagined than real ones, or an env without a time limit and no
+            ``max_episode_steps``.
     """
     wall, cpu = time.perf_counter(), cpu_seconds()
-    check_numbers(
-        seed,
-        real_episodes=real_episodes,
-        imagined_episodes=imagined_episodes,
-        max_episode_steps=max_episode_steps,
+    seed, real_episodes = seed_number(seed), whole_number("real_episodes", real_episodes)
+    imagined_episodes = count_or_none("imagined_episodes", imagined_episodes)
+    max_episode_steps, workers = (
+        count_or_none("max_episode_steps", max_episode_steps),
+        count_or_none("workers", workers),
     )
     candidates = as_policies(policies, split=None)
     if candidates.get(RANDOM) is not None:

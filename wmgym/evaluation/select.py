@@ -16,8 +16,9 @@ from wmgym.data.units import Executor
 from wmgym.envs.rollout import rollout
 from wmgym.evaluation.best_arm import spend
 from wmgym.evaluation.gap_report import env_name
-from wmgym.evaluation.imagined import check_numbers, further_seeds, over_policies, start_states
+from wmgym.evaluation.imagined import further_seeds, over_policies, start_states
 from wmgym.evaluation.score import require_env, time_limit
+from wmgym.io.arguments import count_or_none, seed_number, whole_number
 from wmgym.models.dynamics import Propagation
 from wmgym.models.saving import load
 from wmgym.models.world import WorldModel
@@ -110,17 +111,18 @@ def select(
         progress: show a bar on a terminal.
 
     Raises:
-        ValueError: fewer than two policies, no budget, or no time limit.
+        ValueError: fewer than two policies, no budget, a number that is not whole or too small, or no time
+            limit.
     """
-    counts = {"real_budget": real_budget, "imagined_episodes": imagined_episodes}
-    check_numbers(seed, **counts, max_episode_steps=max_episode_steps)
+    seed, real_budget = seed_number(seed), whole_number("real_budget", real_budget)
+    imagined_episodes = whole_number("imagined_episodes", imagined_episodes, least=2)
+    max_episode_steps, workers = (
+        count_or_none("max_episode_steps", max_episode_steps),
+        count_or_none("workers", workers),
+    )
     candidates = as_policies(policies, split=None)
     if len(candidates) < 2:
         raise ValueError(f"pass at least 2 policies to choose from, got {sorted(candidates)}")
-    if real_budget < 1:
-        raise ValueError(f"real_budget must be at least 1 episode, got {real_budget}")
-    if imagined_episodes < 2:
-        raise ValueError(f"imagined_episodes must be at least 2, got {imagined_episodes}")
     world = world if isinstance(world, WorldModel) else load(world)
     require_env(world)
     limit = time_limit(world, max_episode_steps)

@@ -19,7 +19,9 @@ from wmgym.data.steps import Episode, Recorder, Step, columns, from_episodes
 from wmgym.data.transitions import Transitions
 from wmgym.evaluation.counterfactual import arrive
 from wmgym.evaluation.sides import sides
+from wmgym.io.arguments import count_or_none, seed_number, whole_number
 from wmgym.models.world import WorldModel
+from wmgym.tasks.actions import ActionSpace, first, stored, whole
 from wmgym.tasks.task import Task
 
 
@@ -30,10 +32,13 @@ class WhatIf:
     Attributes:
         names: of the state's dimensions.
         logged: ``(steps, core_dim)`` states of the log, as far as it goes; NaN beyond.
-        action: ``(steps, action_dim)`` taken in the simulator.
-        simulated: ``(steps, core_dim)`` states in the simulator.
-        bound: ``(steps, core_dim)`` its error bounds; None without.
-        reward: ``(steps,)`` in the simulator; NaN where a MuJoCo model alone is one, which knows none.
+        action: ``(steps, *action_shape)`` taken in the simulator, as ``env.step`` takes them, in float64; NaN
+            after its episode's end.
+        simulated: ``(steps, core_dim)`` states in the simulator, NaN after its episode's end: where the task
+            ends it, or at the time limit of the robot's env.
+        bound: ``(steps, core_dim)`` its error bounds, likewise; None without.
+        reward: ``(steps,)`` in the simulator, likewise; NaN where a MuJoCo model alone is one, which knows
+            neither rewards nor ends.
         mujoco: ``(steps, core_dim)`` in the robot's own MuJoCo env, NaN after its end; None where there is
             none, or where it does not repeat the episode up to that moment.
         mujoco_reward: ``(steps,)`` likewise.
@@ -52,13 +57,17 @@ class WhatIf:
 
     def __repr__(self) -> str:
         """How it would have ended, in a few lines."""
-        last = len(self.simulated) - 1
-        rewards = list[str]() if np.isnan(self.reward).all() else [f"simulated {self.reward.sum():.3g}"]
+        steps, last = len(self.simulated), int((~np.isnan(self.simulated[:, 0])).sum()) - 1
+        rewards = list[str]()
+        if not np.isnan(self.reward).all():
+            rewards.append(f"simulated {np.nansum(self.reward):.3g}")
         if self.logged_return is not None:
             rewards.insert(0, f"logged {self.logged_return:.3g}")
         if self.mujoco_reward is not None:
             rewards.append(f"MuJoCo {np.nansum(self.mujoco_reward):.3g}")
-        lines = [f"after {last + 1} steps" + (", return " if rewards else "") + ", ".join(rewards)]
+        ended = "" if last + 1 == steps else f" of {steps}, where the simulated episode ends"
+        after = f"after {last + 1}" + (ended or f" step{'s' * (steps != 1)}")
+        lines = [after + (", return " if rewards else "") + ", ".join(rewards)]
         apart = np.nan_to_num(np.abs(self.simulated[last] - self.logged[last]), nan=0.0)
         unit = np.maximum(np.nanstd(self.logged, 0), 1e-6)
         for i in np.argsort(-apart / unit)[:3]:
@@ -86,24 +95,28 @@ def counterfactual(
     Args:
         log: transitions of the robot.
         t: step of the episode, from 0.
-        actions: ``(steps, *action_shape)``; or a policy in any form that ``score`` takes.
+        actions: ``(steps, *action_shape)``, as the robot's env takes them; or a policy in any form that
+            ``score`` takes. Whole numbers begin at the space's ``start``, where ``log.action`` counts from 0:
+            add ``start`` to pass logged ones.
         simulator: a world, or what ``gap`` takes for one.
         episode: of the log.
-        steps: how far to go; None goes as far as the actions, or the log, do.
+        steps: how far to go; None goes as far as the actions, or the log, do. Nothing follows an episode's
+            end.
         seed: decides everything random.
 
     Raises:
-        ValueError: no such moment, or actions of another shape.
+        ValueError: no such moment, actions of another shape or outside their space, or a number that is not
+            whole.
     """
     refuse_no_log(log, "counterfactual")
-    if int(t) != t or not 0 <= episode < log.num_episodes or not 0 <= t < log.lengths[episode]:
+    t, episode = whole_number("t", t, least=0), whole_number("episode", episode, least=0)
+    steps, seed = count_or_none("steps", steps), seed_number(seed)
+    if episode >= log.num_episodes or t >= log.lengths[episode]:
         raise ValueError(f"the log has no step {t} in an episode {episode}")
     both = sides(log, simulator)
     world = both.world()
     log = laid_out(log, world.task)
     row, left = int(log.first[episode]) + t, int(log.lengths[episode]) - t
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
     plan, policy, name = None, None, ""
     if isinstance(actions, (np.ndarray, list, tuple)):
         plan = _planned(actions, world.task)
@@ -117,23 +130,24 @@ def counterfactual(
                 "pass actions, or a hybrid simulator (wmgym.residual)"
             )
     longest = left if plan is None else len(plan)
-    count = longest if steps is None else min(steps, longest) if plan is not None else steps
-    plan = None if plan is None else plan[:count]
+    total = longest if steps is None else min(steps, longest) if plan is not None else steps
+    plan = None if plan is None else plan[:total]
+    # Of a task without an env, the limit is only how long its longest episode was.
+    limit = log.task.max_episode_steps if log.task.has_env else None
+    going = total if limit is None else min(total, max(limit - t, left))
     with naming(name):
-        course = _simulated(world, log, row, count, plan, policy, seed)
-        exact = _in_mujoco(log, row, count, plan, policy)
-    same = min(count, left)
-    logged = np.full((len(course["core"]), log.core.shape[1]), np.nan)
-    logged[:same] = log.next_core[row : row + same]
+        course = _simulated(world, log, row, going, plan, policy, seed)
+        exact = _in_mujoco(log, row, total, plan, policy)
+    same = min(total, left)
     return WhatIf(
         names=world.core_names,
-        logged=logged,
-        action=course["action"],
-        simulated=course["core"],
-        bound=course["bound"] if world.calibration is not None else None,
-        reward=course["reward"],
-        mujoco=None if exact is None else _padded(exact.next_core, count),
-        mujoco_reward=None if exact is None or exact.reward is None else _padded(exact.reward, count),
+        logged=_padded(log.next_core[row : row + same], total),
+        action=_padded(course["action"], total),
+        simulated=_padded(course["core"], total),
+        bound=_padded(course["bound"], total) if world.calibration is not None else None,
+        reward=_padded(course["reward"], total),
+        mujoco=None if exact is None else _padded(exact.next_core, total),
+        mujoco_reward=None if exact is None or exact.reward is None else _padded(exact.reward, total),
         logged_return=None if log.reward is None else float(log.reward[row : row + same].sum()),
     )
 
@@ -145,9 +159,23 @@ def _planned(actions: Any, task: Task) -> np.ndarray:
     if plan.ndim == 0 or not len(plan) or plan.shape[1:] != shape or plan.dtype.kind not in "biuf":
         wanted = ", ".join(map(str, ("steps", *shape)))
         raise ValueError(f"actions must be numbers ({wanted}), at least one step, got shape {plan.shape}")
+    if whole(space):
+        return _counted(space, plan)
+    with np.errstate(over="ignore"):  # to infinity, where the space's type does not reach
+        plan = plan.astype(space.dtype)
     if not np.isfinite(plan).all():
-        raise ValueError("actions must be finite; these hold NaN or infinity")
-    return plan.astype(space.dtype)
+        raise ValueError(f"actions must be finite in {space.dtype}; these hold NaN or infinity")
+    return plan
+
+
+def _counted(space: ActionSpace, plan: np.ndarray) -> np.ndarray:
+    start = np.asarray(first(space))
+    try:
+        found: np.ndarray = (stored(space, plan) + start).astype(space.dtype)
+    except ValueError as error:
+        cure = f"; log.action counts from 0: add {start.tolist()} to pass logged ones" if start.any() else ""
+        raise ValueError(f"{error}{cure}") from None
+    return found
 
 
 def _simulated(
@@ -186,6 +214,8 @@ def _simulated(
             apart = world.disagreement(state, elapsed)
             bound = world.calibration.error_bound(elapsed, "member", state.core.cpu().numpy(), apart)
             rows["bound"].append(bound[0])
+        if outcome.terminated[0]:
+            break
     return {name: np.array(values) for name, values in rows.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -12,7 +13,10 @@ def number(name: str, given: Any) -> float:
     kind = isinstance(given, SupportsFloat) and not isinstance(given, bool | np.bool_)
     if not kind or np.ndim(given) > 0:
         raise ValueError(f"{name} must be a number, got {short(given)}")
-    return float(given)
+    try:
+        return float(given)
+    except OverflowError:  # an int of hundreds of digits
+        raise ValueError(f"{name} must be a number that a float holds, got {short(given)}") from None
 
 
 def whole_number(name: str, given: Any, least: int = 1) -> int:
@@ -24,6 +28,26 @@ def whole_number(name: str, given: Any, least: int = 1) -> int:
     if not whole:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {short(given)}")
     return int(given)
+
+
+def count_or_none(name: str, given: Any) -> int | None:
+    """A number of things, at least one, or None."""
+    return None if given is None else whole_number(name, given)
+
+
+def seed_number(given: Any) -> int:
+    """The argument ``seed``: a whole number that torch takes for one too."""
+    seed = whole_number("seed", given, least=0)
+    if seed >= 2**64:
+        raise ValueError(f"seed must be less than 2**64, got {short(given)}")
+    return seed
+
+
+def keywords(name: str, given: Any) -> dict[str, Any]:
+    """Keywords of a function, by name; a copy."""
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ValueError(f"{name} must be keywords, such as {{'frame_skip': 2}}, got {short(given)}")
+    return dict(given)
 
 
 def numbers(name: str, given: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wmgym.data.joining import concat
 from wmgym.data.transitions import Transitions
+from wmgym.io.arguments import seed_number, whole_number
 from wmgym.models.config import FitConfig
 from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
@@ -61,10 +62,11 @@ def distill(
         progress: show a bar on a terminal.
 
     Raises:
-        ValueError: data of another task, or too little of it.
+        ValueError: data of another task, too little of it, or a number that is not whole or too small.
     """
     if data.task.core.names != world.task.core.names or data.task.action_space != world.task.action_space:
         raise ValueError(f"the data are of {data.task!r}, the world imagines {world.task!r}")
+    seed, imagined_steps = seed_number(seed), whole_number("imagined_steps", imagined_steps)
     config = replace(config or CONFIG, members=members, width=width, depth=depth)
     both = concat([data, _imagined(world, data, imagined_steps, np.random.default_rng(seed), config.device)])
     found = fit(both, config, seed, starts=world.starts, progress=progress)

@@ -15,7 +15,7 @@ from wmgym.data.functions import try_functions
 from wmgym.data.layouts import laid_out
 from wmgym.data.traits import with_traits
 from wmgym.data.transitions import Transitions, refuse_other
-from wmgym.io.arguments import instance, whole_number
+from wmgym.io.arguments import instance, seed_number, whole_number
 from wmgym.io.provenance import Provenance, library_versions
 from wmgym.models import warm_start
 from wmgym.models.config import FitConfig, architecture
@@ -84,7 +84,7 @@ def fit(
     refuse_other("fit", train)
     if not isinstance(config, FitConfig | None):
         raise TypeError(f"config must be a FitConfig, such as wmgym.FitConfig(members=4), got {config!r:.80}")
-    seed, config = whole_number("seed", seed, least=0), config or FitConfig()
+    seed, config = seed_number(seed), config or FitConfig()
     task = train.task
     if task.reward is None and train.reward is None:
         raise ValueError(

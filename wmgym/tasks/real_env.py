@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
-from wmgym.io.arguments import short
+from wmgym.io.arguments import keywords, short
 from wmgym.io.files import StoreError
 from wmgym.io.registered import SMALL
 from wmgym.tasks.back_end import back_end_errors
@@ -29,8 +29,15 @@ _PROVIDERS = {
 
 def make_or_explain(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """``gym.make``, or a ValueError of one line that says what to do."""
-    with explaining(env_id), back_end_errors():
-        return gym.make(env_id, **env_kwargs)
+    given = keywords("env_kwargs", env_kwargs)
+    try:
+        with explaining(env_id), back_end_errors():
+            return gym.make(env_id, **given)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, OSError) as error:
+        if given.keys() <= {"max_episode_steps"}:  # which no env fails for: it is the env that is broken
+            raise
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"cannot make {env_id!r} with these env_kwargs: {why}") from error
 
 
 def bare(env_id: str) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import math
-import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import gymnasium as gym
 
-from wmgym.tasks.real_env import explaining
+from wmgym.io.arguments import keywords, number, short, whole_number
+from wmgym.tasks.real_env import explaining, make_or_explain
 
 SHIFTED = "wmgym/Shifted-v0"
 """Id of the changed robot; its keyword ``env_id`` names the robot that was changed."""
+
+_LEAST, _MOST = 1e-6, 1e6
+"""Factors and amounts beyond which MuJoCo's arithmetic gives out, far from any robot."""
+_FAR, _LATE = 1e3, 10_000  # metres of a payload, env steps of a delay
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,16 @@ class Shift:
     def __post_init__(self) -> None:
         """Refuse what no robot can be."""
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name == "payload_at":
-                object.__setattr__(self, each.name, _metres(value))
-            elif not isinstance(value, numbers.Real) or not math.isfinite(value):
-                raise ValueError(f"{each.name} must be one finite number, got {value!r}")
+            object.__setattr__(self, each.name, _plain(each.name, getattr(self, each.name)))
         for name in ("friction", "mass", "gear", "damping"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is a factor above 0, got {getattr(self, name)}")
-        for name in ("payload", "delay", "backlash", "sensor_noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.delay != int(self.delay):
-            raise ValueError(f"delay takes whole steps, got {self.delay}")
-        if abs(self.slope) >= 90:
+            if not _LEAST <= getattr(self, name) <= _MOST:
+                raise ValueError(f"{name} is a factor from 1e-6 to 1e6, got {getattr(self, name)}")
+        for name in ("payload", "backlash", "sensor_noise"):
+            if not 0 <= getattr(self, name) <= _MOST:
+                raise ValueError(f"{name} must be from 0 to 1e6, got {getattr(self, name)}")
+        if self.delay > _LATE:
+            raise ValueError(f"delay takes at most {_LATE:,} env steps, got {short(self.delay)}")
+        if not abs(self.slope) < 90:
             raise ValueError(f"slope takes less than 90 degrees, got {self.slope}")
 
     @property
@@ -79,10 +78,23 @@ class Shift:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
+def _plain(name: str, value: Any) -> Any:
+    """A change as a plain value, which goes into JSON, of NumPy's and torch's numbers too."""
+    if name == "delay":
+        return whole_number(name, value, least=0)
+    if name == "payload_at":
+        return _metres(value)
+    found = number(name, value)
+    return value if type(value) is int else found  # as it was written
+
+
 def _metres(value: Any) -> tuple[float, ...]:
-    found = tuple(value) if isinstance(value, Iterable) else ()
-    if len(found) != 3 or not all(isinstance(x, numbers.Real) and math.isfinite(x) for x in found):
-        raise ValueError(f"payload_at takes three metres, got {value!r}")
+    try:
+        found = tuple(number("payload_at", x) for x in value) if isinstance(value, Iterable) else ()
+    except ValueError:
+        found = ()
+    if len(found) != 3 or not all(abs(x) <= _FAR for x in found):
+        raise ValueError(f"payload_at takes three metres, each from -1000 to 1000, got {short(value)}")
     return found
 
 
@@ -157,7 +169,8 @@ def shift(env_id: str, *, env_kwargs: Mapping[str, Any] | None = None, **changes
             backlash, sensor_noise. ``wmgym.shifts`` names sets of them.
 
     Raises:
-        ValueError: no MuJoCo env of Gymnasium's kind, or changes that no robot can have.
+        ValueError: no MuJoCo env of Gymnasium's kind, changes that no robot can have, or ``env_kwargs`` with
+            which the env cannot be made.
         TypeError: a change of another name.
     """
     if not isinstance(env_id, str):
@@ -166,12 +179,11 @@ def shift(env_id: str, *, env_kwargs: Mapping[str, Any] | None = None, **changes
             "(gymnasium.register) and pass that id"
         )
     given = shift_of(changes).changes()
-    if env_kwargs:
-        given["env_kwargs"] = dict(env_kwargs)
+    if env_kwargs is not None and (own := keywords("env_kwargs", env_kwargs)):
+        given["env_kwargs"] = own
     module, _, name = env_id.rpartition(":")
     with explaining(env_id):
         if module:
             importlib.import_module(module)
         limit = gym.spec(name).max_episode_steps
-    env: gym.Env[Any, Any] = gym.make(SHIFTED, max_episode_steps=limit, env_id=env_id, **given)
-    return env
+    return make_or_explain(SHIFTED, {"max_episode_steps": limit, "env_id": env_id, **given})

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.registration import load_env_creator
 
+from wmgym.io.arguments import keywords, whole_number
 from wmgym.tasks.real_env import refuse_import
 from wmgym.tasks.shift import Shift, shift_of
 
@@ -48,7 +49,7 @@ def make_shifted(
     """Entry point of ``gym.make("wmgym/Shifted-v0", env_id=..., ...)``; see ``wmgym.shift``.
 
     Raises:
-        ValueError: the env is no MuJoCo env of Gymnasium's kind.
+        ValueError: the env is no MuJoCo env of Gymnasium's kind, or keywords that it cannot have.
     """
     if not env_id:
         raise ValueError("wmgym/Shifted-v0 takes env_id=, the id of the robot to change, and what to change")
@@ -60,7 +61,10 @@ def make_shifted(
     if not (isinstance(kind, type) and issubclass(kind, MujocoEnv)):
         raise ValueError(f"{env_id} is no MuJoCo env of Gymnasium's kind, which alone can be shifted")
     made = type(f"Shifted{kind.__name__}", (_Shifted, kind), {"shift": change})
-    env: gym.Env[Any, Any] = made(**{**spec.kwargs, **(env_kwargs or {}), **drawing})
+    own = {} if env_kwargs is None else keywords("env_kwargs", env_kwargs)
+    if "frame_skip" in own:  # MuJoCo takes others, and goes backwards or fails at the first step
+        own["frame_skip"] = whole_number("frame_skip", own["frame_skip"])
+    env: gym.Env[Any, Any] = made(**{**spec.kwargs, **own, **drawing})
     return env
 
 
@@ -69,6 +73,7 @@ class _Shifted:
 
     shift: Shift
     np_random: np.random.Generator
+    data: Any
     _drive: Drive | None = None
     _driven = _sensed = False  # whether the step under way went through the drive, and the sensors
 
@@ -86,13 +91,15 @@ class _Shifted:
         super()._step_mujoco_simulation(ctrl, n_frames)  # type: ignore[misc]
 
     def step(self, action: Any) -> Any:
-        """The nominal env's step; refuses an env that goes past what is changed."""
+        """The nominal env's step; refuses an env that goes past what is changed, and a state of NaN."""
         self._driven = self._sensed = False
         outcome = super().step(action)  # type: ignore[misc]
         if (self.shift.delay or self.shift.backlash) and not self._driven:
             raise ValueError("delay and backlash act in do_simulation, by which this env does not step")
         if self.shift.sensor_noise and not self._sensed:
             raise ValueError("sensor_noise acts in _get_obs, by which this env does not make observations")
+        if not np.isfinite(self.data.qpos.sum() + self.data.qvel.sum()):
+            raise ValueError("the state of a robot that is changed so much becomes NaN; change it less")
         return outcome
 
     def reset_model(self) -> np.ndarray:

@@ -196,7 +196,7 @@ def make_task(
         raise ValueError("env_kwargs goes with an env id; build them into the factory instead")
     factory: EnvFactory | None = None
     if isinstance(env_or_id, str):
-        env = make_or_explain(env_or_id, env_kwargs or {})
+        env = make_or_explain(env_or_id, {} if env_kwargs is None else env_kwargs)
     elif isinstance(env_or_id, gym.Env):
         env = env_or_id
         if not plain(env):
