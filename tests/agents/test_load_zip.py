@@ -158,6 +158,12 @@ def test_other_files_and_other_envs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no zip that"):
         import_sb3(tmp_path / "text.zip", PENDULUM)
     saved(tmp_path / "a.zip", "SAC")
+    for given, said in (
+        ("Hopper-v5", r"got str; pass wmgym.make_task\('Hopper-v5'\)"),
+        (None, "got NoneType"),
+    ):
+        with pytest.raises(ValueError, match=f"task must be a Task, {said}"):
+            import_sb3(tmp_path / "a.zip", given)  # type: ignore[arg-type]
     for env_id in ("Hopper-v5", "CartPole-v1", "Pendulum-v1"):
         with pytest.raises(ValueError, match=r"other spaces|does not fit"):
             import_sb3(tmp_path / "a.zip", make_task(env_id))

@@ -38,7 +38,7 @@ def hyperparameters(algorithm: str, **given: Any) -> dict[str, Any]:
     ("changes", "why"),
     [
         (hyperparameters("SAC", gamma="high"), "SAC cannot train with these: "),
-        (hyperparameters("SAC", train_freq=0), "SAC cannot train with these: Should at least collect"),
+        (hyperparameters("SAC", train_freq=0), "train_freq has to be a whole number above 0, got 0"),
         (hyperparameters("SAC", batch_size=0), "batch_size has to be a whole number above 0, got 0"),
         (hyperparameters("SAC", tau="soft"), "SAC cannot train with these: "),
         (hyperparameters("TD3", policy_delay=0), "TD3 cannot train with these: "),
@@ -49,7 +49,7 @@ def hyperparameters(algorithm: str, **given: Any) -> dict[str, Any]:
         (hyperparameters("SAC", buffer_size=3), "buffer_size has to be a whole number of at least 10, got 3"),
         (hyperparameters("SAC", _init_setup_model=False), "SAC refuses: "),
         (hyperparameters("PPO", n_steps="many"), "PPO refuses: |n_steps has to be a whole number"),
-        (hyperparameters("PPO", n_epochs="two"), "PPO cannot train with these: "),
+        (hyperparameters("PPO", n_epochs="two"), "n_epochs has to be a whole number above 0, got 'two'"),
         (
             {"rounds": [{"real_steps": 9, "fit_updates": 5, "imagined_steps": 128}]},
             "real_steps=9 are too few",

@@ -70,3 +70,10 @@ def test_import_takes_a_space_of_actions(tmp_path: Path) -> None:
         refused = call(*given[:-3], "--out", tmp_path / "more", "--action-space", wrong)
         assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1), refused.output
         assert "--action-space takes a space such as 'Box(-1, 1, (2,))'" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["improve x", "fit x", "collect x --steps 10", "run x"])
+def test_an_empty_out_is_not_the_current_directory(command: str) -> None:
+    result = call(*command.split(), "--out", "")
+    assert result.exit_code == 2
+    assert "the name is empty" in result.output

@@ -13,14 +13,26 @@ import pytest
 import torch
 
 import wmgym
+from tests.families import Line
 from wmgym.agents.config import TrainConfig
+from wmgym.agents.sb3 import trial
+from wmgym.agents.sb3.trial import try_in_world
 from wmgym.app.improve import _check, _filled, training
+from wmgym.app.improve_branches import with_noise
+from wmgym.app.improve_play import RealEnv
+from wmgym.data.policy import action_bounds
+from wmgym.io import artifacts, locks
 from wmgym.models.fit import hold_out
 from wmgym.models.rollout_error import RolloutError
 from wmgym.models.warm_start import emphasised
+from wmgym.tasks.actions import from_zero
 
 TRAIN = TrainConfig("PPO", steps=128, num_envs=4, max_episode_steps=20, hyperparameters={"n_steps": 32})
 CONFIG = wmgym.FitConfig(max_updates=20, eval_every=10, learning_rate=5e-4)
+
+
+def off(algorithm: str, **hyperparameters: Any) -> TrainConfig:
+    return replace(TRAIN, algorithm=algorithm, hyperparameters=hyperparameters)
 
 
 class StopError(Exception):
@@ -91,6 +103,12 @@ def test_rounds_go_on_after_a_kill_and_the_last_one_teaches_nothing(
         ({"max_gap": 0.0}, "max_gap must be above 0"),
         ({"max_gap": float("nan")}, "max_gap must be above 0"),
         ({"train": replace(TRAIN, hyperparameters={"nothing": 1})}, "PPO refuses"),
+        ({"train": replace(TRAIN, hyperparameters={"n_epochs": 0})}, "n_epochs has to be .* got 0"),
+        ({"train": replace(TRAIN, trust=wmgym.Trust(on_exceed="truncate"))}, "trust needs a calibrated"),
+        ({"train": off("SAC", train_freq=(1, "episode"))}, "SAC cannot train with these: You must use only"),
+        ({"train": off("SAC", train_freq=0)}, "train_freq has to be a whole number above 0, got 0"),
+        ({"train": off("TD3", action_noise=3)}, "TD3 cannot train with these: .*ActionNoise"),
+        ({"train": off("DynaSAC", action_noise=3)}, "DynaSAC cannot train with these: .*ActionNoise"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(
@@ -101,9 +119,60 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_can_train_are_not_refused(world: wmgym.WorldModel) -> None:
+    for train in (
+        replace(TRAIN, hyperparameters={"n_steps": np.int64(32), "n_epochs": 1}),
+        off("SAC", train_freq=[100_000, "step"], gradient_steps=-1),
+        off("DynaSAC", train_freq=(1, "episode"), gradient_steps=-1),
+        training(world),
+    ):
+        try_in_world(world, train)
+
+
+def test_an_env_that_is_imagined_itself_is_no_judge(world: wmgym.WorldModel, tmp_path: Path) -> None:
+    dream = wmgym.make_task(lambda: wmgym.ImaginedEnv(world, max_episode_steps=20))
+    data = wmgym.collect(dream, steps=200, seed=0, workers=1)
+    inner = wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=1))
+    with pytest.raises(ValueError, match="is imagined itself"):
+        wmgym.improve(inner, tmp_path / "out", rounds=1, real_steps=240, train=TRAIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_at_a_time_and_settings_count_once_a_stage_is_done(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        locks.alone(tmp_path, "improve"),
+        pytest.raises(wmgym.StoreError, match="another improve is at work"),
+    ):
+        improved(world, tmp_path, data)
+    assert [place.name for place in tmp_path.iterdir()] == [".lock"]
+
+    def fails(*_: Any) -> Any:
+        raise StopError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RealEnv, "episodes", fails)
+        with pytest.raises(StopError):
+            improved(world, tmp_path, data, seed=1)
+
+    def meanwhile(*_: Any) -> None:  # another process, after this one has looked at OUT
+        monkeypatch.undo()
+        improved(world, tmp_path, data, seed=2**70)
+
+    monkeypatch.setattr(trial, "try_in_world", meanwhile)
+    with pytest.raises(ValueError, match="holds work with other settings: seed; choose another"):
+        improved(world, tmp_path, data, seed=3)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2**70
+    improved(world, tmp_path, data, seed=2**70)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(wmgym.StoreError, match=r"config.json is not a JSON .*\); choose another --out"):
+        improved(world, tmp_path, data, seed=2**70)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"train": {"steps": 5}}, {"config": {}}, {"calib": "data"}],
+    [{"train": {"steps": 5}}, {"config": {}}, {"calib": "data"}, {"say": None}],
     ids=lambda given: next(iter(given)),
 )
 def test_arguments_of_another_kind_are_named(
@@ -147,6 +216,11 @@ def test_it_keeps_off_its_own_source_and_what_others_left(
     (tmp_path / "b" / "policy" / "notes").write_text("mine")
     with pytest.raises((ValueError, wmgym.StoreError), match="choose another --out"):
         improved(world, tmp_path / "b", data)
+    with pytest.raises(wmgym.StoreError, match="a path is empty"):
+        wmgym.improve(world, "", data)
+    artifacts.write_json(tmp_path / "c" / "config.json", {"env_id": "Pendulum-v1"})  # of a run that was begun
+    with pytest.raises(ValueError, match="other settings"):
+        improved(world, tmp_path / "c", data)
 
 
 class Upright(gym.Wrapper[Any, Any, Any, Any]):
@@ -229,6 +303,30 @@ def test_an_env_that_always_does_the_same_is_improved_too(corridor: Any, tmp_pat
     assert len({*noisy.fingerprints()}) > 1  # some actions are random, though no Gaussian noise can be added
     # Both returns are of seven steps, though twenty are allowed: they differ by less than one step pays.
     assert abs(found.rounds[0].imagined - found.rounds[0].real) < 7
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(3, start=1),
+        gym.spaces.Discrete(3, start=-1),  # two of whose actions count from 0 as well
+        gym.spaces.MultiDiscrete([3, 2], start=[1, 5]),
+        gym.spaces.MultiBinary(3),
+    ],
+    ids=str,
+)
+def test_whole_numbers_with_noise_count_from_where_the_envs_do(space: Any) -> None:
+    task = wmgym.make_task(lambda: Line(space))
+    low, high = action_bounds(from_zero(space))
+    bias = np.arange((high - low + 1).sum(), dtype=np.float32)  # the last of each part
+    layer = (np.zeros((1, len(bias)), np.float32),), (bias,)
+    policy = wmgym.MLPPolicy("last", *layer, "relu", "argmax", low, high)
+    found = RealEnv(task, 20, False).noisy(policy, 0, 400)
+    last = (found.action == high).reshape(len(found), -1).all(1)  # stored actions count from 0
+    assert 0.75 < last.mean() < 0.97
+    assert len(np.unique(found.action, axis=0)) == np.prod(high - low + 1)
+    bare = with_noise(lambda obs: np.array([space.sample()] * len(obs)), space, 1.0, np.random.default_rng(0))
+    assert all(each in space for each in bare(np.zeros((50, 1))).astype(space.dtype))
 
 
 def test_it_writes_into_no_other_artifact(

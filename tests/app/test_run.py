@@ -180,6 +180,8 @@ def _swap(out: Path) -> None:
         (lambda out: shutil.copytree(out / "policy", out / "online/policies/1"), "policies/1 is not what"),
         (lambda out: _changed(out / "score.json", noted={"wall_s": 0.0}), "score.json has changed"),
         (lambda out: _changed(out / "score.json", code="x"), "score.json.code"),
+        (lambda out: (out / "score.json").write_text("{"), r"is not a JSON object \(.*\); delete .* again$"),
+        (lambda out: (out / "score.json").write_text("[]"), r"is not a JSON object \(.*\); delete .* again$"),
         (lambda out: shutil.copy(out / "calibrate.json", out / "score.json"), "other settings"),
         (_swap, "world is not what this run made"),
     ],

@@ -25,7 +25,7 @@ from wmgym.app import sweep as sweep_module
 from wmgym.app.sweep_unit import Done, Order
 from wmgym.data.executors import ProcessExecutor, SerialExecutor
 from wmgym.data.units import Unit
-from wmgym.io import artifacts, files
+from wmgym.io import artifacts, files, locks
 from wmgym.io.files import StoreError
 from wmgym.io.progress import Advance
 
@@ -160,7 +160,7 @@ def test_another_sweep_at_work_and_other_settings_are_refused(
     wmgym.sweep(config((0,)), tmp_path, executor="serial")
     with pytest.raises(ValueError, match="with other settings; choose another --out"):
         wmgym.sweep(config((0,), settings={**SETTINGS, "evaluate": {"episodes": 3}}), tmp_path)
-    with sweep_module._alone(tmp_path), pytest.raises(StoreError, match="another sweep is at work"):
+    with locks.alone(tmp_path, "sweep"), pytest.raises(StoreError, match="another sweep is at work"):
         wmgym.sweep(config((0,)), tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import safetensors.numpy
 
 import wmgym
 from tools.attacks import forge
-from wmgym.io import artifacts, files
+from wmgym.io import artifacts, files, locks
 from wmgym.io.artifacts import (
     StoreError,
     check_place,
@@ -61,6 +62,36 @@ def test_what_is_no_path_is_one_line(given: Any) -> None:
     ):
         with pytest.raises(StoreError, match=r"(a path is|a world is named by) .*got (None|3|b'x'|\['a'\])"):
             call()
+
+
+def test_an_empty_path_is_not_the_current_directory() -> None:
+    for call in (lambda: write_json("", {}), lambda: check_place(""), lambda: wmgym.load_policy("")):
+        with pytest.raises(StoreError, match=r"^a path is empty; name a file or a directory"):
+            call()
+
+
+def test_one_process_at_a_time_and_a_killed_one_is_none(tmp_path: Path) -> None:
+    out, (read, write) = tmp_path / "new" / "out", os.pipe()
+    child = os.fork()
+    if child == 0:
+        with locks.alone(out, "test"):
+            os.write(write, b"1")
+            time.sleep(60)
+        os._exit(0)
+    try:
+        os.read(read, 1)
+        with (
+            pytest.raises(StoreError, match=r"^another test is at work in .*out; wait for it"),
+            locks.alone(out, "test"),
+        ):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with locks.alone(out, "test"), pytest.raises(StoreError, match="at work"), locks.alone(out, "test"):
+        pass
+    with pytest.raises(StoreError, match="cannot be written"), locks.alone(out / ".lock", "test"):
+        pass
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 300, "\0"], ids=["long", "long below", "NUL"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
 from gymnasium import spaces
@@ -16,8 +17,8 @@ from wmgym.calibration.calibrate import keywords
 from wmgym.data.layouts import laid_out
 from wmgym.data.policy import MLPPolicy
 from wmgym.data.transitions import Transitions
-from wmgym.io import files
-from wmgym.io.arguments import instance, number, whole_number
+from wmgym.io import files, locks
+from wmgym.io.arguments import instance, number, short, whole_number
 from wmgym.models import saving, warm_start
 from wmgym.models.config import FitConfig
 from wmgym.models.world import WorldModel
@@ -100,9 +101,9 @@ def improve(
 
     Raises:
         ValueError: a world without a real env or a time limit, data of another task or that are imagined, a
-            budget too small for two whole episodes a round, or ``out`` holds work with other settings; all
-            before any work.
-        StoreError: ``out`` cannot be written.
+            budget too small for two whole episodes a round, settings that the agent refuses, or ``out`` holds
+            work with other settings; all before any work.
+        StoreError: ``out`` cannot be written, or another ``improve`` is at work there.
     """
     path = files.as_path(out)
     if not isinstance(world, WorldModel) and files.as_path(world).resolve().is_relative_to(path.resolve()):
@@ -112,6 +113,8 @@ def improve(
     if train is not None:
         instance("train", train, TrainConfig, "such as TrainConfig('SAC', steps=50_000)")
     train = _filled(train, source)
+    if not callable(say):
+        raise TypeError(f"say must be a function of a line, such as print, got {short(say)}; or leave it out")
     instance("config", config, FitConfig, "such as wmgym.FitConfig(max_updates=2_000)")
     rounds, real_steps = whole_number("rounds", rounds), whole_number("real_steps", real_steps)
     max_gap, seed = number("max_gap", max_gap), whole_number("seed", seed, least=0)
@@ -121,14 +124,16 @@ def improve(
     work = Rounds(
         source, path, data, calib, rounds, real_steps, max_gap, train, config, seed, limit, progress
     )
-    for index in range(rounds + 1):
-        bred = work.round(index, last=index == rounds)
-        gap = f"{bred.gap:+.1%} of the range"
-        bounds = "" if bred.coverage is None else f", bounds hold {bred.coverage:.0%}"
-        say(f"{bred.policy}: {bred.real:,.1f} real, {bred.imagined:,.1f} imagined, {gap}{bounds}")
-        if not bred.learned:
-            break
-    policy, said, known = work.finish()
+    with locks.alone(path, "improve"):
+        work.begin()
+        for index in range(rounds + 1):
+            bred = work.round(index, last=index == rounds)
+            gap = f"{bred.gap:+.1%} of the range"
+            bounds = "" if bred.coverage is None else f", bounds hold {bred.coverage:.0%}"
+            say(f"{bred.policy}: {bred.real:,.1f} real, {bred.imagined:,.1f} imagined, {gap}{bounds}")
+            if not bred.learned:
+                break
+        policy, said, known = work.finish()
     say(said)
     return ImproveResult(
         work.world,
@@ -194,6 +199,12 @@ def _check(
             f"{steps} steps, as many with noise and {LEAST} of random actions; take at least {least}, fewer "
             "rounds or shorter episodes"
         )
+    with closing(world.task.make()) as env:
+        if getattr(env.unwrapped, "imagined", False):
+            raise ValueError(
+                f"{world.task.env_id or 'the env of this world'} is imagined itself, and policies are judged "
+                "in a real env; take a world that is fitted to data of one"
+            )
     warm_start.kind(world, world.task)  # refuses dynamics that no fit goes on from
     for name, part in (("data", data), ("calib", calib)):
         if part is None:

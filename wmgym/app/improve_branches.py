@@ -9,11 +9,12 @@ from gymnasium import spaces
 
 from wmgym.data.branch import from_states
 from wmgym.data.joining import concat
-from wmgym.data.policy import MLPPolicy, PolicyFn
+from wmgym.data.policy import MLPPolicy, PolicyFn, apply_policy
 from wmgym.data.transitions import Transitions
 from wmgym.envs.rollout import rollout
 from wmgym.models.dynamics import Propagation
 from wmgym.models.world import WorldModel
+from wmgym.tasks.actions import uniform
 
 _STEPS = 20  # of each episode
 _NOISES = (0.0, 0.2)
@@ -74,18 +75,11 @@ def with_noise(
 ) -> PolicyFn:
     """The policy with Gaussian noise on its actions, as a share of half their range.
 
-    Where actions are whole numbers, that is the share of them that are random.
+    Where actions are whole numbers, that is the share of them that are random; all count from where the
+    policy's do.
     """
     if not isinstance(space, spaces.Box):
-        space.seed(int(rng.integers(2**31)))
-
-        def draw(obs: np.ndarray) -> np.ndarray:
-            action = np.array(policy(obs))
-            for row in np.flatnonzero(rng.random(len(action)) < noise):
-                action[row] = space.sample()
-            return action
-
-        return draw
+        return _SometimesRandom(policy, space, noise, rng)
     scale = noise * (space.high - space.low) / 2
 
     def act(obs: np.ndarray) -> np.ndarray:
@@ -93,3 +87,24 @@ def with_noise(
         return (action + scale * rng.standard_normal(action.shape)).astype(np.float32)
 
     return act
+
+
+class _SometimesRandom:
+    """A policy of whole-number actions, a share of them random.
+
+    Attributes:
+        action_space: the policy's, which may count from elsewhere than the env's; ``Actor`` moves both.
+    """
+
+    def __init__(
+        self, policy: PolicyFn, space: spaces.Space[Any], share: float, rng: np.random.Generator
+    ) -> None:
+        own = getattr(policy, "action_space", None)
+        self.action_space: Any = space if own is None else own
+        self._policy, self._share, self._rng = policy, share, rng
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        action = apply_policy(self._policy, obs)
+        wild = self._rng.random(len(action)) < self._share
+        drawn = uniform(self.action_space, self._rng, len(action))
+        return np.where(wild.reshape(-1, *(1,) * (action.ndim - 1)), drawn, action)

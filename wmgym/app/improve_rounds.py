@@ -22,6 +22,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.envs.conventions import knows
 from wmgym.evaluation.imagined import imagine
 from wmgym.io import artifacts
+from wmgym.io.files import StoreError
 from wmgym.io.provenance import content, write_run_json
 from wmgym.io.schema import read_settings, to_json
 from wmgym.models import saving
@@ -30,7 +31,9 @@ from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
 
 _DRAWS, _CALIBRATES = 4, 1 / 3
+_SEEDS = 2**64  # that torch knows
 _SAME = 0.01  # returns closer than this share of their size are no range that a gap is a share of
+_CONFIG = "config.json"
 _MADE = ("world", "policy", "data", "random", "round-00")
 
 
@@ -53,13 +56,14 @@ class Rounds:
         progress: bool,
     ) -> None:
         from wmgym.agents import sb3  # an optional dependency, asked for before any work is done
+        from wmgym.agents.sb3 import trial
 
         self.sb3, self.world, self.out, self.data, self.calib = sb3, world, out, data, calib
         self.max_gap, self.train, self.config = max_gap, train, config
         self.seed, self.progress = seed, progress
+        self.fit_seed = seed if seed < _SEEDS else drawn(seed, 0)
         self.real, self.branches = RealEnv(world.task, limit, progress), can_be_put(world.task)
         self.steps = (real_steps - LEAST * limit) // (rounds + 1)  # some are the random policy's
-        sb3.check_agent(sb3.ImaginedVecEnv(world, train.num_envs), train)
         artifacts.check_place(out, names=("improve.json", "run.json", "config.json"), folder=True)
         for name, kind in (("world", "world"), ("policy", "policy"), ("data", "transitions")):
             artifacts.check_place(out / name, kind=kind)
@@ -72,26 +76,46 @@ class Rounds:
             "train": plain(dataclasses.asdict(train)), "fit": dataclasses.asdict(config),
         }  # fmt: skip
         self.settings: dict[str, Any] = to_json(settings)
-        place = out / "config.json"
-        if place.exists() and (before := artifacts.read_json(place)) != self.settings:
-            other = sorted(key for key in settings if before.get(key) != self.settings[key])
-            raise ValueError(
-                f"{out} holds work with other settings: {', '.join(other)}; choose another --out or remove it"
-            )
-        if not place.exists() and (there := [name for name in _MADE if (out / name).exists()]):
-            raise ValueError(f"{out} holds a {there[0]} of something else; choose another --out or remove it")
-        artifacts.write_json(place, self.settings)
+        self._check_settings()
+        trial.try_in_world(world, train)
         self.stages = Stages(out, self.settings, lambda config, record: config)
         self.bred: list[Bred] = []
         self.learned: list[Transitions] = []
         self.refits: list[bool] = []  # whether each changed the weights
         self.bounds: list[Transitions] = [] if calib is None else [calib]
+
+    def begin(self) -> None:
+        """Claim the directory, in which no other process may be at work, and play random actions."""
+        self._check_settings()  # again, for another process may have been at work since
+        artifacts.write_json(self.out / _CONFIG, self.settings)
         with self.stages.stage("random", ("random",)) as noted:
             if noted is not None:
-                found = self.real.episodes(None, drawn(seed, 0), LEAST * limit)
-                found.save(out / "random")
+                found = self.real.episodes(None, drawn(self.seed, 0), LEAST * self.real.limit)
+                found.save(self.out / "random")
                 noted["real_steps"] = len(found)
-        self.random = self.real.read(out / "random").returns
+        self.random = self.real.read(self.out / "random").returns
+
+    def _check_settings(self) -> None:
+        """Refuse a directory of something else, or of other settings with which a stage was done."""
+        place = self.out / _CONFIG
+        if not place.exists():
+            if there := [name for name in _MADE if (self.out / name).exists()]:
+                raise ValueError(
+                    f"{self.out} holds a {there[0]} of something else; choose another --out or remove it"
+                )
+            return
+        try:
+            before = artifacts.read_json(place)
+        except StoreError as error:
+            said = str(error).rpartition("; ")[0]
+            raise StoreError(f"{said}; choose another --out or remove {self.out}") from error
+        begun = any((self.out / name).exists() for name in ("random.json", "round-00"))
+        if (begun or before.keys() != self.settings.keys()) and before != self.settings:
+            other = sorted(key for key in self.settings if before.get(key) != self.settings[key])
+            raise ValueError(
+                f"{self.out} holds work with other settings: {', '.join(other)}; choose another --out or "
+                "remove it"
+            )
 
     def round(self, index: int, *, last: bool) -> Bred:
         """Train, play, judge; and refit where that is called for."""
@@ -198,7 +222,7 @@ class Rounds:
                 raw = fit(
                     known,
                     self.config,
-                    self.seed,  # every round holds out the episodes that those before did
+                    self.fit_seed,  # every round holds out the episodes that those before did
                     begin=self.world,
                     newest=sum(map(len, self.learned)),
                     starts=self.world.starts,
@@ -238,7 +262,7 @@ class Rounds:
         policy = load_policy(self.out / f"round-{best:02d}" / "policy")
         policy.save(self.out / "policy")
         if self.world.calibration is None:
-            self.world = self._bounded(self.world, self.seed)
+            self.world = self._bounded(self.world, self.fit_seed)
         self.world.save(self.out / "world")
         known, said = self.known(), self.conclusion()
         if known is not None:

@@ -48,6 +48,13 @@ def json_object(text: str) -> dict[str, Any]:
     return found
 
 
+def directory(text: str) -> Path:
+    """A directory on the command line; an empty name, as of an unset variable, would be the current one."""
+    if not text:
+        raise typer.BadParameter("the name is empty; name a directory, '.' is the current one")
+    return Path(text)
+
+
 def shares(text: str) -> tuple[float, float]:
     """The two ends of a range of shares on the command line, such as 0.87:0.93."""
     with contextlib.suppress(ValueError):
@@ -133,7 +140,7 @@ World = Annotated[
     Path,
     Argument(metavar="WORLD", help="World that `fit` or `calibrate` saved, or the id of one that ships."),
 ]
-Out = Annotated[Path, Option(help="Directory to write.")]
+Out = Annotated[Path, Option(parser=directory, metavar="PATH", help="Directory to write.")]
 EnvKwargs = Annotated[
     dict[str, Any] | None, Option(parser=json_object, metavar="JSON", help="Keywords for gymnasium.make.")
 ]

@@ -89,8 +89,11 @@ class Stages:
                 self.ledger[key] = self.ledger.get(key, 0) + (int(value) if key.endswith("steps") else value)
 
     def _read(self, record: Path, begins: str, makes: Sequence[str]) -> _Stage:
-        document = artifacts.read_json(record)
         again = f"delete {record} and what it names to do this stage again"
+        try:
+            document = artifacts.read_json(record)
+        except StoreError as error:
+            raise StoreError(f"{str(error).rpartition('; ')[0]}; {again}") from error  # with one cure alone
         try:
             done: _Stage = read_settings(_Stage, document, str(record))
         except ValueError as error:

@@ -15,15 +15,10 @@ from wmgym.app.sweep_page import write_page, write_table
 from wmgym.app.sweep_unit import LOG, Done, Order, do_run
 from wmgym.data.executors import make_executor
 from wmgym.data.units import Executor, Outcome, Unit
-from wmgym.io import artifacts, files
+from wmgym.io import artifacts, files, locks
 from wmgym.io.files import StoreError
 from wmgym.io.progress import track
 from wmgym.io.schema import Amount, Count, Record, read_settings
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _NOTE_SECONDS, _LOCK_SECONDS = 30.0, 2.0
 _RECORD, _FAILED, _SPENT = "unit.json", "failed.json", "spent.json"
@@ -101,7 +96,7 @@ def sweep(
     folder, every = files.as_path(out), runs(config)
     artifacts.check_place(folder, names=("results.json", "results.csv", "sweep.html"), folder=True)
     where = make_executor(executor) if isinstance(executor, str) else executor
-    with _alone(folder):
+    with locks.alone(folder, "sweep", _LOCK_SECONDS):
         work = _Sweep(folder, every, config, budget_steps, budget_hours, say)
         with track("sweep", len(every), show=progress) as advance:
             advance(len(every) - len(work.todo))
@@ -255,22 +250,3 @@ class _Sweep:
 
 class _Spent(Exception):  # noqa: N818
     """A budget is."""
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One sweep at a time in a directory; the kernel lets go of it when this process dies."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        until = time.monotonic() + _LOCK_SECONDS
-        while fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # the processes of one that was killed end a moment later
-                if time.monotonic() > until:
-                    raise StoreError(f"another sweep is at work in {out}; wait for it") from None
-                time.sleep(0.1)
-            except OSError:  # a file system without locks
-                break
-        yield

@@ -50,6 +50,8 @@ def as_path(given: object) -> Path:
     """
     if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
         raise StoreError(f"a path is a str or a pathlib.Path, got {given!r:.80}; pass one")
+    if not os.fspath(given):
+        raise StoreError("a path is empty; name a file or a directory, '.' is the current one")
     return Path(given)
 
 

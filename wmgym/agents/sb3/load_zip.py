@@ -27,6 +27,7 @@ from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy, with_chosen
 from wmgym.agents.sb3.export import ACTIVATIONS, behind, policy_arrays
 from wmgym.agents.sb3.tensor_file import open_zip, read_member, read_tensors
+from wmgym.data.logs import refuse_no_task
 from wmgym.data.policy import MLPPolicy, action_bounds
 from wmgym.data.policy_onnx import Activation
 from wmgym.io import files
@@ -87,9 +88,10 @@ def import_sb3(
             you made yourself.
 
     Raises:
-        ValueError: no SB3 zip, tensors that are no plain MLP, or of another env's size; or no ``normalizer``
-            where the agent was trained behind one.
+        ValueError: no task, no SB3 zip, tensors that are no plain MLP, or of another env's size; or no
+            ``normalizer`` where the agent was trained behind one.
     """
+    refuse_no_task(task)
     state, settings = _read(path)
     state = with_chosen(state)
     if any(key.startswith("lstm_") for key in state):

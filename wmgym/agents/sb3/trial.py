@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -15,18 +16,46 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from wmgym.agents.config import TrainConfig
-from wmgym.agents.sb3.train import new_agent
+from wmgym.agents.sb3.train import check_agent, new_agent
+from wmgym.agents.sb3.vec_env import ImaginedVecEnv
 from wmgym.envs.conventions import row_of
+from wmgym.models.world import WorldModel
 from wmgym.tasks.actions import from_zero, whole
 from wmgym.tasks.task import Task
 
-_SHORT = {"n_steps": 2, "gradient_steps": 1}  # one update, of any size, tells
+_SHORT = {"n_steps": 2, "n_epochs": 1, "gradient_steps": 1}  # one update, of any size, tells
 _BUFFER = 1_000
 _SHORT_ONLINE = {
     "imagination_kwargs": {"training_steps": 2, "rollout_steps": 2, "rollout_batch": 8},
     "world_kwargs": {"first_updates": 1, "updates": 1},
 }
 _STEPS, _EPISODE = 6, 2
+
+
+def try_in_world(world: WorldModel, config: TrainConfig) -> None:
+    """Make the first updates of a training in a world, which takes less than a second.
+
+    Raises:
+        ValueError: the world or SB3 refuses the settings, or the agent cannot be exported, in one line.
+    """
+
+    def env(limit: int | None) -> ImaginedVecEnv:
+        return ImaginedVecEnv(
+            world,
+            config.num_envs,
+            max_episode_steps=limit,
+            propagation=config.propagation,
+            divergence_is_terminal=config.divergence_is_terminal,
+            trust=config.trust,
+        )
+
+    check_agent(env(config.max_episode_steps), config)
+    if config.algorithm == "DynaSAC":
+        brief = _brief_online(config)
+        with _refusing("DynaSAC"), closing(env(_EPISODE)) as short:
+            _learn_online(short, brief)
+    else:
+        try_training(world.task, config)
 
 
 def try_training(task: Task, config: TrainConfig) -> None:
@@ -36,14 +65,18 @@ def try_training(task: Task, config: TrainConfig) -> None:
         ValueError: SB3 refuses the settings; says in one line what it says.
     """
     given = dict(config.hyperparameters)
-    _check_whole(given, "n_steps", "batch_size")
+    _check_whole(given, "n_steps", "batch_size", "n_epochs")
+    _shorten_frequency(given)
     if (config.algorithm or ("PPO" if whole(task.action_space) else "SAC")) in ("PPO", "A2C"):
         given["n_steps"] = 2  # the default of thousands would take minutes
     _shorten(given, _SHORT | {"buffer_size": max(_BUFFER, config.num_envs)})
     with _refusing(config.algorithm or "SB3"):
         model = new_agent(_Still(task, config.num_envs), replace(config, hyperparameters=given))
-        if isinstance(model, OffPolicyAlgorithm) and model.learning_starts > 0:
-            model.learning_starts = 0
+        if isinstance(model, OffPolicyAlgorithm):
+            if model.learning_starts > 0:
+                model.learning_starts = 0
+            if model.gradient_steps < 0:  # as many as steps
+                model.gradient_steps = 1
         model.learn(config.num_envs, log_interval=None)  # type: ignore[arg-type]
 
 
@@ -58,35 +91,60 @@ def try_online(task: Task, config: TrainConfig, as_vec_env: Callable[[gym.Env[An
     Raises:
         ValueError: DynaSAC refuses the settings, in one line.
     """
+    brief = _brief_online(config)
+    with _refusing("DynaSAC"), closing(as_vec_env(_Standing(task.make()))) as env:
+        _learn_online(env, brief)
+
+
+def _brief_online(config: TrainConfig) -> TrainConfig:
+    """Settings of DynaSAC with which it comes to its first updates at once."""
     given: dict[str, Any] = {"learning_starts": 2, "train_freq": 1, "gradient_steps": 1}
     given |= {name: value for name, value in config.hyperparameters.items() if value is not None}
-    frequency = given["train_freq"]
-    if isinstance(frequency, (list, tuple)) and frequency:
-        frequency, *unit = frequency
-        given["train_freq"] = (1, *unit)
-    _check_whole({**given, "train_freq": frequency}, "batch_size", "train_freq")
-    _shorten(given, {"buffer_size": _BUFFER, "learning_starts": 2, "train_freq": 1, "gradient_steps": 1})
+    _check_whole(given, "batch_size")
+    _shorten_frequency(given)
+    buffer = max(_BUFFER, 2 * config.num_envs)
+    _shorten(given, {"buffer_size": buffer, "learning_starts": 2, "gradient_steps": 1})
+    if given["gradient_steps"] == -1:  # as many as steps
+        given["gradient_steps"] = 1
     for name, limits in _SHORT_ONLINE.items():
         if isinstance(inner := given.get(name) or {}, Mapping):
             _shorten(own := {**limits, **inner}, limits)
             given[name] = own
-    with _refusing("DynaSAC"), closing(as_vec_env(_Standing(task.make()))) as env:
-        model: Any = new_agent(env, replace(config, hyperparameters=given))
-        model.learn(_STEPS, log_interval=None)
-        if model.world is None:
-            raise ValueError("there would be no update at all")
+    return replace(config, hyperparameters=given)
+
+
+def _learn_online(env: VecEnv, config: TrainConfig) -> None:
+    model: Any = new_agent(env, config)
+    model.learn(max(_STEPS, 2 * env.num_envs), log_interval=None)
+    if model.world is None:
+        raise ValueError("there would be no update at all")
 
 
 def _check_whole(given: Mapping[str, Any], *names: str) -> None:
     for name in names:
-        if not isinstance(value := given.get(name, 1), int) or value < 1:
+        if not _is_whole(value := given.get(name, 1)) or value < 1:
             raise ValueError(f"{name} has to be a whole number above 0, got {value!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _shorten(given: dict[str, Any], limits: Mapping[str, int]) -> None:
     for name, most in limits.items():
-        if isinstance(value := given.get(name), int):
+        value: Any = given.get(name)
+        if _is_whole(value):
             given[name] = min(value, most)
+
+
+def _shorten_frequency(given: dict[str, Any]) -> None:
+    """Let updates follow one step or episode; a frequency of none would be waited for without end."""
+    frequency = given.get("train_freq")
+    if frequency is None:
+        return
+    parts = list(frequency) if isinstance(frequency, (list, tuple)) and frequency else [frequency]
+    _check_whole({"train_freq": parts[0]}, "train_freq")
+    given["train_freq"] = (1, *parts[1:]) if isinstance(frequency, (list, tuple)) else 1
 
 
 @contextmanager
