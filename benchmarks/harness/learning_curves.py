@@ -93,7 +93,8 @@ def return_goal(rows: list[Row], env_id: str, step: int, aim: int, floor: int | 
     """Mean return of DynaSAC over seeds after so many real steps."""
     found = {seed: row["mean"] for seed, row in seeds_at(rows, "DynaSAC", env_id, step).items()}
     wanted = f">= {aim:,}" + (f", no seed under {floor:,}" if floor else "")
-    what = f"{short(env_id)}, DynaSAC, mean return after {step:,} real steps, {len(SEEDS)} seeds"
+    some = f"{len(found)} of " if 0 < len(found) < len(SEEDS) else ""
+    what = f"{short(env_id)}, DynaSAC, mean return after {step:,} real steps, {some}{len(SEEDS)} seeds"
     if not found:
         return target(what, wanted, NOT_MEASURED, None)
     mean, worst = float(np.mean(list(found.values()))), min(found.values())

@@ -22,6 +22,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+import wmgym
 from tests.agents.test_dyna_sac import SMALL, small, toy_env, vec
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.dyna_sac_data import StateReader
@@ -197,6 +198,19 @@ def test_a_second_run_with_new_counters_is_that_of_the_same_process(tmp_path: Pa
     data = model.transitions()
     inside = np.flatnonzero(np.diff(data.episode) == 0)
     np.testing.assert_array_equal(data.next_core[inside], data.core[inside + 1])
+
+
+@pytest.mark.parametrize("changes", [{"delay": 2}, {"backlash": 0.3}, {"delay": 1, "backlash": 0.2}])
+def test_commands_under_way_in_a_robots_drive_go_on(changes: dict[str, Any]) -> None:
+    env, other = (StateReader(wmgym.shift("InvertedPendulum-v5", **changes)) for _ in range(2))
+    env.reset(seed=0)
+    for command in (3, -2, 1):
+        env.step(np.float32([command]))
+    other.reset(seed=1)
+    other.resume_episode(env.read_episode())
+    for command in (0, -1, 2):
+        found, expected = (each.step(np.float32([command])) for each in (other, env))
+        assert_equal(list(found[:4]), list(expected[:4]))
 
 
 @pytest.mark.parametrize("env_id", sorted({spec for spec in registry.TABLE if spec.endswith("-v5")}))

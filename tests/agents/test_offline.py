@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from stable_baselines3.common.callbacks import ConvertCallback, EvalCallback
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -304,6 +306,68 @@ def test_the_actor_stays_while_critics_learn(pendulum_world: WorldModel) -> None
         )
 
 
+def test_crossq_acts_as_it_did_while_its_actor_stays(pendulum_world: WorldModel) -> None:
+    keywords = OFF_POLICY | {"learning_starts": 8}
+    model = new_agent(ImaginedVecEnv(pendulum_world, 4), TrainConfig("CrossQ", hyperparameters=keywords))
+    obs = np.random.default_rng(0).normal(0, 0.1, (20, 4)).astype(np.float32)
+    before, found = model.predict(obs, deterministic=True)[0], []
+    watch = ConvertCallback(lambda *_: found.append(model.predict(obs, deterministic=True)[0]) is None)
+    model.learn(200, callback=[HoldActor(200), watch])
+    assert len(found) == 50
+    assert model._n_updates > 20
+    for each in found:
+        np.testing.assert_array_equal(each, before)
+
+
+def test_what_is_saved_while_nothing_learns_goes_on_learning(
+    pendulum_world: WorldModel, tmp_path: Path
+) -> None:
+    class Save(BaseCallback):
+        def _on_step(self) -> bool:
+            self.model.save(tmp_path / "early")
+            return self.num_timesteps < 64
+
+    keywords = OFF_POLICY | {"learning_starts": 8}
+    train(
+        pendulum_world, algorithm="SAC", steps=200, num_envs=4, learning_starts=150, hyperparameters=keywords,
+        callback=Save(),
+    )  # fmt: skip
+    model = SAC.load(tmp_path / "early", env=ImaginedVecEnv(pendulum_world, 4))
+    assert model._n_updates == 0
+    model.learn(64, reset_num_timesteps=False)
+    assert model._n_updates > 0
+
+
+def test_a_training_that_makes_a_policy_worse_is_warned_of(pendulum_world: WorldModel) -> None:
+    stands = Path(__file__).parents[2] / "policies" / "InvertedPendulum-v5" / "ppo-10k"
+
+    def said(rate: float) -> list[str]:
+        keywords = {"n_steps": 16, "batch_size": 32, "learning_rate": rate}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(
+                pendulum_world, algorithm="PPO", steps=256, num_envs=4, hyperparameters=keywords,
+                policy=stands, max_episode_steps=50,
+            )  # fmt: skip
+        return [str(each.message) for each in caught]
+
+    (line,) = said(1.0)  # steps that are too large
+    assert re.search(r"made the policy worse: imagined episodes return .* it went on from \d\d", line)
+    assert not said(1e-9)
+
+
+@pytest.mark.parametrize("algorithm", ["DynaSAC", "SAC"])
+def test_a_world_whose_rewards_are_a_few_known_values_is_trained_in(algorithm: str) -> None:
+    data = wmgym.collect(
+        "MountainCarContinuous-v0", {"swing": lambda obs: np.sign(obs[:, 1:2])}, steps=800, workers=1
+    )
+    world = wmgym.fit(data, wmgym.FitConfig(members=2, width=16, depth=1, max_updates=20))
+    assert world.outcomes is not None
+    keywords = SMALL if algorithm == "DynaSAC" else OFF_POLICY
+    model: Any = train(world, algorithm=algorithm, steps=128, num_envs=8, hyperparameters=keywords)
+    assert model._n_updates > 0
+
+
 def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel, tmp_path: Path) -> None:
     keep = EvalCallback(
         Monitor(gym.make("InvertedPendulum-v5")),
@@ -314,7 +378,7 @@ def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        warnings.filterwarnings("ignore", message="the agent does not act as")  # so short a training
+        warnings.filterwarnings("ignore", message="the (agent does not act as|training made)")  # so short
         seen: list[int] = []
         train(
             pendulum_world,
@@ -333,7 +397,7 @@ def test_another_simulator_keeps_the_best_on_the_way(pendulum_world: WorldModel,
     assert seen[-1] >= 64
 
 
-@pytest.mark.filterwarnings("ignore:the agent does not act as")  # so short a training
+@pytest.mark.filterwarnings("ignore:the agent does not act as", "ignore:the training made")  # so short
 def test_a_callback_stops_the_training_once_and_for_all(pendulum_world: WorldModel) -> None:
     stopped = train(
         pendulum_world,

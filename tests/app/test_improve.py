@@ -19,6 +19,7 @@ from wmgym.agents.sb3 import trial
 from wmgym.agents.sb3.trial import try_in_world
 from wmgym.app.improve import _check, _filled, training
 from wmgym.app.improve_branches import with_noise
+from wmgym.app.improve_conclusion import Bred, conclusion
 from wmgym.app.improve_play import RealEnv
 from wmgym.data.policy import action_bounds
 from wmgym.io import artifacts, locks
@@ -286,6 +287,32 @@ def test_a_policy_no_better_than_random_is_no_reason_to_stop(
     found = improved(world, tmp_path, data, max_gap=1e9)
     assert [(bred.above_random, bred.learned) for bred in found.rounds] == [(False, True), (False, False)]
     assert "asks nothing of the world" in found.conclusion
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "the world is right about P within 5.0% of the range, in 4 real episodes"),
+        ({"episodes": 1}, "in 1 real episode;"),
+        ({"gap": -0.2}, "the gap of P is -20.0% after all rounds"),
+        ({"diverged": 0.67}, "67% of the imagined episodes of P left the range of the data and were cut"),
+        ({"above_random": False, "real": 9.0}, "P earned no more than random actions do (10.0)"),
+        (
+            {"above_random": False},
+            "earned 50.0 in 4 real episodes, not clearly more than random actions do in 2",
+        ),
+        ({"coverage": 0.55}, "bounds held for 55% of its errors, not 90%: calibrate(world"),
+        ({"coverage": 0.85}, "the world is right about P"),
+    ],
+)
+def test_a_conclusion_says_what_was_seen(changes: dict[str, Any], said: str) -> None:
+    plain: dict[str, Any] = {
+        "policy": "P", "real": 50.0, "imagined": 51.0, "gap": 0.02, "diverged": 0.0, "coverage": None,
+        "episodes": 4, "real_steps": 400, "above_random": True, "learned": False,
+    }  # fmt: skip
+    found = conclusion(Bred(**plain | changes), np.array([5.0, 15.0]), 0.05, [], 0.9)
+    assert said in found
+    assert ("is right about" in found) == (not {"gap", "diverged", "above_random"} & changes.keys())
 
 
 def test_what_a_training_leaves_open_is_as_usual(world: wmgym.WorldModel) -> None:

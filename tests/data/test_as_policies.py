@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 
+from wmgym.agents.sb3 import DynaSAC
 from wmgym.data.collect import collect
 from wmgym.data.policy import MLPPolicy, apply_policy
 from wmgym.data.pool import as_policies
@@ -46,6 +47,24 @@ def test_a_model_is_asked_for_deterministic_actions() -> None:
         )
     assert list(as_policies(model)) == ["PPO"]
     assert list(as_policies(model.predict)) == ["predict"]
+
+
+class Passing(SAC):
+    """A class of a user's own that changes what its agent sees."""
+
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().predict(observation, *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [SAC, Passing, DynaSAC])
+def test_agents_of_every_class_act_without_noise(kind: Any) -> None:
+    model = kind("MlpPolicy", "InvertedPendulum-v5", seed=0, policy_kwargs={"net_arch": [8]})
+    obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    quiet = model.predict(obs, deterministic=True)[0]
+    assert np.abs(model.predict(obs)[0] - quiet).max() > 0.1
+    np.testing.assert_array_equal(apply_policy(as_policies(model)[kind.__name__], obs), quiet)
+    played = collect("InvertedPendulum-v5", model, steps=5, workers=1)
+    np.testing.assert_allclose(played.action, model.predict(played.obs, deterministic=True)[0], atol=1e-6)
 
 
 def test_a_predict_without_choices_is_called_as_it_is() -> None:

@@ -185,19 +185,23 @@ def _check(
     """The time limit of an episode; refuses what would fail after an hour."""
     if not world.task.has_env:
         raise ValueError(
-            "this world has no real env to play its policies in; fit it to data of an env, or improve it by "
-            "wmgym.fit(more_data, begin=world)"
+            "this world has no real env to play its policies in; name it where the data are read, from_log("
+            "..., task=make_task(env)), or where the world is, load(path, task=task); without one, wmgym.fit("
+            "more_data, begin=world) goes on"
         )
     limits = [each for each in (limit, world.task.max_episode_steps) if each]
     if not limits:
-        raise ValueError(f"{world.task.env_id} has no time limit; set max_episode_steps of train")
+        raise ValueError(
+            f"{world.task.env_id or 'the env of this world'} has no time limit; pass train=TrainConfig("
+            "max_episode_steps=...), --max-episode-steps on the command line"
+        )
     steps = min(limits)
     least = 2 * LEAST * steps * (rounds + 1) + LEAST * steps
     if real_steps < least:
         raise ValueError(
             f"{real_steps} real steps are too few for {rounds + 1} policies of {LEAST} whole episodes of "
-            f"{steps} steps, as many with noise and {LEAST} of random actions; take at least {least}, fewer "
-            "rounds or shorter episodes"
+            f"{steps} steps, as many with noise and {LEAST} of random actions; take at least {least}"
+            f"{', fewer rounds' * (rounds > 1)} or shorter episodes (max_episode_steps of train)"
         )
     with closing(world.task.make()) as env:
         if getattr(env.unwrapped, "imagined", False):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from wmgym.io.schema import Amount, Count, Record
+
+CUT = 0.1
+"""Share of imagined episodes that left the data, above which the others' returns settle nothing."""
 
 _SHORT = 0.1  # by which bounds may hold less often than promised before that is said
 
@@ -39,24 +44,39 @@ class Bred(Record):
     learned: bool
 
 
-def conclusion(last: Bred, random: float, max_gap: float, refits: Sequence[bool], level: float | None) -> str:
+def conclusion(
+    last: Bred, random: np.ndarray, max_gap: float, refits: Sequence[bool], level: float | None
+) -> str:
     """What came of all rounds, and what to do next, in a line.
 
     Args:
         last: the policy of the last round.
-        random: mean real return of random actions.
+        random: real returns of random actions, one an episode.
         max_gap: what was aimed at.
         refits: whether each refit changed the weights.
         level: of the world's bounds, if it has any.
     """
     said = list[str]()
-    if not last.above_random:
+    by = f"in {last.episodes} real episode{'s' * (last.episodes > 1)}"
+    if not last.above_random and last.real <= random.mean():
         said.append(
-            f"{last.policy} earned no more than random actions do ({random:,.1f}), which asks nothing of the "
-            "world: train policies for more imagined steps"
+            f"{last.policy} earned no more than random actions do ({random.mean():,.1f}), which asks nothing "
+            "of the world: train policies for more imagined steps"
+        )
+    elif not last.above_random:
+        said.append(
+            f"{last.policy} earned {last.real:,.1f} {by}, not clearly more than random actions do in "
+            f"{len(random)} ({random.mean():,.1f}): take more real steps, or train policies for more "
+            "imagined ones"
+        )
+    elif last.diverged > CUT:
+        said.append(
+            f"{last.diverged:.0%} of the imagined episodes of {last.policy} left the range of the data and "
+            f"were cut, so that its gap of {last.gap:+.1%} misses what came after: improve the new world "
+            "further, with all real episodes as its data"
         )
     elif abs(last.gap) <= max_gap:
-        said.append(f"the world is right about {last.policy} within {max_gap:.1%} of the range")
+        said.append(f"the world is right about {last.policy} within {max_gap:.1%} of the range, {by}")
     else:
         said.append(
             f"the gap of {last.policy} is {last.gap:+.1%} after all rounds, not within {max_gap:.1%}: "
@@ -68,7 +88,10 @@ def conclusion(last: Bred, random: float, max_gap: float, refits: Sequence[bool]
             "lowered the error on held-out episodes"
         )
     if level is not None and last.coverage is not None and last.coverage < level - _SHORT:
-        said.append(f"bounds held for {last.coverage:.0%} of its errors, not {level:.0%}")
+        said.append(
+            f"bounds held for {last.coverage:.0%} of its errors, not {level:.0%}: calibrate(world, its new "
+            "episodes, update=True) widens them"
+        )
     if not refits:
         said.append("no refit was made, so the world is the one that was given")
     return "; ".join(said)

@@ -10,7 +10,7 @@ import numpy as np
 
 from wmgym.agents.config import TrainConfig
 from wmgym.app.improve_branches import branch_off
-from wmgym.app.improve_conclusion import Bred, conclusion
+from wmgym.app.improve_conclusion import CUT, Bred, conclusion
 from wmgym.app.improve_play import LEAST, RealEnv, beats, drawn
 from wmgym.app.stages import Stages, plain
 from wmgym.calibration import online
@@ -200,7 +200,7 @@ class Rounds:
             episodes=judged.num_episodes,
             real_steps=len(judged),
             above_random=above,
-            learned=not last and (abs(gap) > self.max_gap or not above or not len(starts)),
+            learned=not last and (abs(gap) > self.max_gap or not above or diverged > CUT),
         )
         return bred, steps
 
@@ -254,7 +254,7 @@ class Rounds:
         """What came of it, and what to do next."""
         table = self.world.calibration
         level = None if table is None else table.level
-        return conclusion(self.bred[-1], float(self.random.mean()), self.max_gap, self.refits, level)
+        return conclusion(self.bred[-1], self.random, self.max_gap, self.refits, level)
 
     def finish(self) -> tuple[MLPPolicy, str, Transitions | None]:
         """Put all where it is looked for; return the best policy, the conclusion and what is ``known``."""

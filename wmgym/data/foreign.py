@@ -160,7 +160,19 @@ def foreign_policy(policy: Any) -> Any:
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    try:
-        return frozenset(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # builtins have no signature
-        return frozenset()
+    """Names of what it takes; of a method that passes ``**kwargs`` on, those of the class above it too."""
+    method = function
+    while isinstance(method, functools.partial):
+        method = method.func
+    owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+    above = [vars(kind)[name] for kind in type(owner).__mro__ if name in vars(kind)]
+    names: set[str] = set()
+    for each in (function, *above[1:]):
+        try:
+            parameters = inspect.signature(each).parameters
+        except (TypeError, ValueError):  # builtins have no signature
+            break
+        names |= parameters.keys()
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return frozenset(names)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from inspect import isclass
 from typing import Any
 
+import torch
+from sb3_contrib.common.torch_layers import BatchRenorm
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -69,19 +71,24 @@ class HoldUpdates(BaseCallback):
         self._steps = steps
 
     def _on_training_start(self) -> None:
+        self._updates: Any = None
+
+    def _on_rollout_end(self) -> None:
+        """Updates follow; what is saved in a callback of a step has the number of them that was set."""
         agent: Any = self.model
-        self._updates, agent.gradient_steps = agent.gradient_steps, 0
+        if agent.num_timesteps < self._steps:
+            self._updates, agent.gradient_steps = agent.gradient_steps, 0
 
     def _on_rollout_start(self) -> None:
-        if self.model.num_timesteps >= self._steps:
-            self._on_training_end()
+        self._on_training_end()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
         agent: Any = self.model
-        agent.gradient_steps = self._updates
+        if self._updates is not None:
+            agent.gradient_steps, self._updates = self._updates, None
 
 
 class HoldActor(BaseCallback):
@@ -108,8 +115,14 @@ class HoldActor(BaseCallback):
             optimizers.append(entropy)
             held.update(entropy.param_groups[0]["params"])
         self._hooks = [each.register_step_pre_hook(without_gradients) for each in optimizers]
+        renorms = [] if actor is None else [m for m in actor.modules() if isinstance(m, BatchRenorm)]
+        # Its statistics (CrossQ) move with every forward pass of an update, and the actions with them.
+        self._still = [(own, own.detach().clone()) for m in renorms for own in m.buffers()]
 
     def _on_rollout_start(self) -> None:
+        with torch.no_grad():
+            for own, value in self._still:
+                own.copy_(value)
         if self.model.num_timesteps >= self._steps:
             self._on_training_end()
 
@@ -117,5 +130,6 @@ class HoldActor(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
+        self._still = []
         for hook in self._hooks:
             hook.remove()

@@ -35,7 +35,7 @@ from wmgym.agents.sb3.dyna_sac_path import Imagination
 from wmgym.agents.sb3.dyna_sac_policy import DynaSACPolicy
 from wmgym.agents.sb3.dyna_sac_saving import ResumableSAC
 from wmgym.agents.sb3.dyna_sac_settings import BY_BUDGET, check_settings, follow_budget, spread_of
-from wmgym.agents.sb3.take_over import alike, go_on_from
+from wmgym.agents.sb3.take_over import alike, go_on_from, layers_of
 from wmgym.data.transitions import Transitions
 from wmgym.io.schema import read_settings
 from wmgym.models.online_fit import OnlineFit, OnlineFitConfig
@@ -82,7 +82,7 @@ class DynaSAC(ResumableSAC):
         begin: a policy to go on from, such as the one that runs on the robot: an MLP whose outputs are
             squashed by tanh, as of SAC, TD3, TQC or DynaSAC, in any of the forms that ``collect`` takes. The
             actor gets its architecture and weights, takes the first steps in place of random ones, and stays
-            for the first 2,000 updates, while the world and the critics learn what it is worth.
+            for a fifth of the updates, 2,000 at most, while the world and critics learn what it is worth.
         imagination_kwargs: fields of ``Imagination``.
         world_kwargs: fields of ``OnlineFitConfig``.
         kwargs: SAC's keywords, with other defaults: learning rate 1e-3, gamma 0.995, tau 0.01,
@@ -128,12 +128,13 @@ class DynaSAC(ResumableSAC):
         self.world_config = read_settings(OnlineFitConfig, world_kwargs or {}, "world_kwargs")
         self.random_episode_steps, self.episode_steps = random_episode_steps, episode_steps
         self.imagined_steps = self.held_updates = 0
-        kwargs = kwargs if begin is None else alike("DynaSAC", kwargs, begin)
+        layers = None if begin is None else layers_of(begin)
+        kwargs = alike("DynaSAC", kwargs, layers)
         super().__init__(
             policy, env, replay_buffer_class=StateBuffer, **(_DEFAULTS | kwargs | {"device": "cpu"})
         )
         if begin is not None:
-            go_on_from(self, begin)
+            go_on_from(self, layers)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -168,11 +169,13 @@ class DynaSAC(ResumableSAC):
             self._by_budget = []
         return super()._setup_learn(total_timesteps, *args, **kwargs)
 
-    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> tuple[np.ndarray, Any]:
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
         """As SB3's; also of dicts where the env shows these."""
         if isinstance(observation, Mapping):
             observation = flat_observation(observation, self.observation_parts)
-        return super().predict(observation, *args, **kwargs)
+        return super().predict(observation, state, episode_start, deterministic)
 
     # Real steps
 
@@ -198,8 +201,10 @@ class DynaSAC(ResumableSAC):
         Deterministic actions are what the policy is worth in the end, and they fail in other places than
         noisy ones do. Noise helps out of the states of least value, so that recoveries are seen too.
         """
-        if self._n_updates == 0:  # nothing was learned yet
-            learning_starts = 0 if self.held_updates else self.num_timesteps + 1
+        if self.held_updates:  # a policy that was begun with acts from the first step of any learn
+            learning_starts = 0
+        elif self._n_updates == 0:  # nothing was learned yet
+            learning_starts = self.num_timesteps + 1
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
         self._deterministic = np.zeros(n_envs, bool)
         if self.num_timesteps >= learning_starts:

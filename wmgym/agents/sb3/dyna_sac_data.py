@@ -129,7 +129,7 @@ class StateReader(gym.Wrapper[Any, Any, Any, Any]):
         """Go on from where ``read_episode`` was called; of an episode without state, its limit is all."""
         self._limit = found["limit"]
         if found["state"] is not None:
-            restore(self.env, Snapshot(found["state"], found["derived"], None))
+            restore(self.env, Snapshot(found["state"], found["derived"], None, found.get("held")))
             for limit, elapsed in zip(time_limits(self.env), found["elapsed"], strict=True):
                 limit._elapsed_steps = elapsed
             self._steps, self._core, self._unobserved = found["own"]

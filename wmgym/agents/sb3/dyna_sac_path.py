@@ -122,7 +122,7 @@ def imagine(state: Tensor, steps: int, observe: Observe, act: Act, step: Step) -
         obs = observe(state)
         seen.append((obs, *act(obs), count))
         outcome = step(state, seen[-1][1])
-        rewards.append(outcome.reward)
+        rewards.append(outcome.reward.float())  # one of a few known values is in double precision
         sound = sound & ~outcome.diverged
         count = count * ~(outcome.terminated | outcome.diverged)
         state = outcome.state.full

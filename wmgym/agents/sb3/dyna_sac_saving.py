@@ -104,7 +104,8 @@ class ResumableSAC(ImaginedUpdates):
         running episode goes on in MuJoCo tasks that ``make_task`` knows. The state of other envs cannot be
         read: their episode is abandoned and they are reset with a seed of the saved generator, so that two
         continuations are equal to each other. Python's, NumPy's and torch's global generators are set when
-        ``learn`` begins. Callbacks begin anew, as in SB3.
+        ``learn`` begins. Callbacks begin anew, as in SB3. As SB3's, it runs code that a file may hold, so
+        load your own files only; ``import_sb3`` takes the policy out of anyone's.
 
         Args:
             path: what ``save`` wrote.

@@ -17,6 +17,7 @@ BY_BUDGET = ("learning_starts", "train_freq", "gradient_steps")
 """Settings that follow the steps of the first ``learn``."""
 
 _LEAST_UPDATES = 4_000  # of a budget of less real steps
+_HELD_SHARE = 5  # of all updates, one of which may leave a policy that was begun with as it is
 _MEANINGLESS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps", "use_sde",
                 "sde_sample_freq", "use_sde_at_warmup", "target_update_interval"}  # fmt: skip
 _LEAST = {"buffer_size": 1, "batch_size": 1, "learning_starts": 0, "gradient_steps": -1,
@@ -58,7 +59,7 @@ def check_settings(policy: Any, settings: Mapping[str, Any]) -> None:
 
 
 def follow_budget(model: Any, total_timesteps: int, names: Sequence[str]) -> None:
-    """Set those of ``BY_BUDGET`` that are ``names``."""
+    """Set those of ``BY_BUDGET`` that are ``names``, and how many updates leave what was begun with."""
     if "learning_starts" in names:
         model.learning_starts = max(1, min(max(total_timesteps // 10, 200), total_timesteps // 2, 1_000))
     if "train_freq" in names:
@@ -68,6 +69,11 @@ def follow_budget(model: Any, total_timesteps: int, names: Sequence[str]) -> Non
         more = 1 if model.offline else max(1, round(_LEAST_UPDATES / total_timesteps))
         by_step = model.train_freq.unit == TrainFrequencyUnit.STEP
         model.gradient_steps = model.train_freq.frequency * model.n_envs * more if by_step else -1
+    if model.held_updates and not model._n_updates:
+        every, updates = model.train_freq, total_timesteps
+        if every.unit == TrainFrequencyUnit.STEP and model.gradient_steps >= 0:
+            updates = total_timesteps * model.gradient_steps // (every.frequency * model.n_envs)
+        model.held_updates = max(1, min(model.held_updates, updates // _HELD_SHARE))
 
 
 def spread_of(values: Tensor) -> Tensor:

@@ -41,37 +41,38 @@ def layers_of(policy: Any) -> MLPPolicy | None:
     return every[0] if len(every) == 1 and isinstance(every[0], MLPPolicy) else None
 
 
-def alike(algorithm: str, keywords: Mapping[str, Any], policy: Any) -> dict[str, Any]:
-    """Keywords of an algorithm that give its actor the architecture of the policy, where that can be.
+def alike(algorithm: str, keywords: Mapping[str, Any], found: MLPPolicy | None) -> dict[str, Any]:
+    """Keywords of an algorithm that give its actor the architecture of ``layers_of`` a policy, if it can be.
 
     An architecture that is given stays.
     """
-    networks, found = dict(keywords.get("policy_kwargs") or {}), layers_of(policy)
-    if found is None or algorithm not in _BESIDE or {"net_arch", "activation_fn"} & networks.keys():
+    networks = dict(keywords.get("policy_kwargs") or {})
+    if found is None or algorithm not in _BESIDE:
         return dict(keywords)
     name, beside = _BESIDE[algorithm]
-    networks["net_arch"] = {"pi": [weight.shape[1] for weight in found.weights[:-1]], name: beside}
-    networks["activation_fn"] = next(
-        kind for kind, called in ACTIVATIONS.items() if called == found.activation
-    )
+    layers = [weight.shape[1] for weight in found.weights[:-1]]
+    own = networks.setdefault("net_arch", {"pi": layers, name: beside})
+    if (own.get("pi") if isinstance(own, Mapping) else own) != layers:
+        return dict(keywords)
+    activation = next(kind for kind, called in ACTIVATIONS.items() if called == found.activation)
+    networks.setdefault("activation_fn", activation)
     return {**keywords, "policy_kwargs": networks}
 
 
 @torch.no_grad()
-def take_over(model: Any, policy: Any) -> bool:
-    """Put the policy's weights, and its noise where it states any, into a fresh agent's actor.
+def take_over(model: Any, found: MLPPolicy | None) -> bool:
+    """Put the weights of ``layers_of`` a policy, and its noise if it states any, into a fresh agent's actor.
 
     Returns:
         Whether they fit; where they do not, nothing has changed.
     """
-    found, name = layers_of(policy), type(model).__name__
-    if found is None or name not in _BESIDE or not _fits(model, found):
+    if found is None or type(model).__name__ not in _BESIDE or _misfit(model, found):
         return False
     actor = getattr(model.policy, "actor", None)
     if actor is None:
         _put([*model.policy.mlp_extractor.policy_net, model.policy.action_net], found)
         if isinstance(model.action_space, spaces.Box):
-            if found.log_std_bias is None:
+            if found.log_std_bias is None or model.policy.log_std.ndim > 1:  # noise by state is another kind
                 set_usual_noise(model)
             else:
                 model.policy.log_std.copy_(_tensor(found.log_std_bias))
@@ -86,16 +87,17 @@ def take_over(model: Any, policy: Any) -> bool:
     return True
 
 
-def go_on_from(model: Any, policy: Any) -> None:
-    """Let a fresh ``DynaSAC`` begin as the policy is, and leave that as it is at first.
+def go_on_from(model: Any, found: MLPPolicy | None) -> None:
+    """Let a fresh ``DynaSAC`` begin as ``layers_of`` a policy is, and leave that as it is at first.
 
     Raises:
         ValueError: its actor cannot have the policy's weights.
     """
-    if not take_over(model, policy):
+    if not take_over(model, found):
+        why = "it is no single MLP" if found is None else _misfit(model, found)
         raise ValueError(
             "begin takes an MLP of this env's observations and actions with a tanh at its end, as of SAC, "
-            "TD3, TQC or DynaSAC, and no net_arch beside it; wmgym.train(world, policy=...) takes any policy"
+            f"TD3, TQC or DynaSAC; {why}; wmgym.train(world, policy=...) takes any policy"
         )
     model.held_updates = _HELD
     model._low_value = torch.tensor(-torch.inf)  # of no state is known yet that it is stuck
@@ -121,21 +123,29 @@ def follow(policy: Any) -> None:
             getattr(policy, name).load_state_dict(policy.actor.state_dict())
 
 
-def _fits(model: Any, found: MLPPolicy) -> bool:
-    """Whether a fresh agent's actor is a network of these layers between the same bounds."""
+def _misfit(model: Any, found: MLPPolicy) -> str | None:
+    """Why a fresh agent's actor is no network of these layers between the same bounds; None if it is."""
     try:
         own = to_policy(model)
     except ValueError:
-        return False
-    shapes = ([each.shape for each in policy.weights] for policy in (own, found))
-    bounds = zip((own.low, own.high), (found.low, found.high), strict=True)
-    return (
-        len({tuple(each) for each in shapes}) == 1
-        and (own.activation == found.activation or len(own.weights) == 1)
-        and own.head == found.head
-        and all(mine.shape == theirs.shape and np.allclose(mine, theirs) for mine, theirs in bounds)
-        and not isinstance(model.action_space, spaces.MultiBinary)  # one number for two
+        return "the agent's own actor is no plain MLP"
+    if isinstance(model.action_space, spaces.MultiBinary):
+        return "the agent has one number for an action that may be 0 or 1, and the policy two"
+    if own.head != found.head:
+        return f"its outputs become actions by '{found.head}', the agent's by '{own.head}'"
+    if own.obs_dim != found.obs_dim:
+        return f"it takes observations of {found.obs_dim} numbers, and this env shows {own.obs_dim}"
+    sides = (
+        ((each.high - each.low,) if own.head == "argmax" else (each.low, each.high)) for each in (own, found)
     )
+    bounds = zip(*sides, strict=True)  # wherever whole numbers begin, agents of SB3 count from 0
+    if not all(mine.shape == theirs.shape and np.allclose(mine, theirs) for mine, theirs in bounds):
+        return f"it acts in {found.action_space}, and this env takes {own.action_space}"
+    shapes = ([each.shape[1] for each in policy.weights[:-1]] for policy in (own, found))
+    mine, theirs = ((policy.activation, *widths) for policy, widths in zip((own, found), shapes, strict=True))
+    if mine[1:] != theirs[1:] or (mine[0] != theirs[0] and len(mine) > 1):
+        return f"its layers are {theirs}, and those of policy_kwargs are {mine}"
+    return None
 
 
 def _put(modules: list[Any], found: MLPPolicy) -> None:

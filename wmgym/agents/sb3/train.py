@@ -27,8 +27,10 @@ from wmgym.agents.sb3.callbacks import HoldActor, HoldUpdates, as_callbacks, war
 from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.from_policy import clone
-from wmgym.agents.sb3.take_over import alike, take_over
+from wmgym.agents.sb3.take_over import alike, layers_of, take_over
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
+from wmgym.data.pool import as_policies
+from wmgym.envs.rollout import rollout
 from wmgym.envs.vector_env import Source
 from wmgym.io.learning_log import LearningLog
 from wmgym.io.progress import Advance, track
@@ -37,6 +39,9 @@ from wmgym.tasks.actions import refuse_fixed
 
 _ROWS = 100
 _HELD = 0.2  # of the steps, while critics learn what the policy that a training goes on from is worth
+_ENTROPY = "auto_0.01"  # a coefficient of 1, with which SAC begins, drowns what the policy is worth
+_EPISODES, _LONGEST = 16, 1_000  # imagined episodes before and after, and their steps at most
+_SMALL = 0.1  # of a return, a loss that need not be warned of
 _OWN = {  # keywords of the algorithms' classes that hyperparameters cannot set, and what does
     "policy": "the network is an MLP, of layers as policy_kwargs={'net_arch': [256, 256]} says",
     "env": "it is the one that is trained in",
@@ -76,7 +81,9 @@ def train(
             one that runs on the robot. The agent gets its architecture and weights where the algorithm's
             actor can have them: of an MLP with the same kind of output, and without ``net_arch`` of your own.
             Else it learns to act like it. For the first fifth of the steps its actor then stays, while
-            critics learn what that is worth. Not for DQN.
+            critics learn what that is worth; SAC's entropy coefficient begins at 0.01. Warns where imagined
+            episodes return less in the end than the policy's did: SAC and TD3 make an update every
+            ``num_envs`` steps, which may be too few. Not for DQN.
         callback: of Stable-Baselines3, as its ``learn`` takes them: an ``EvalCallback`` keeps what is best in
             another simulator than the one that is learned in.
         log: a directory for ``learning.json``, rows of returns and losses by imagined steps, and, where
@@ -111,13 +118,14 @@ def train(
         trust=config.trust,
     )
     if policy is not None:
-        algorithm = config.algorithm or _usual(venv)
-        config = replace(config, hyperparameters=alike(algorithm, config.hyperparameters, policy))
+        algorithm, layers = config.algorithm or _usual(venv), layers_of(policy)
+        usual = {"ent_coef": _ENTROPY} if algorithm in ("SAC", "TQC", "CrossQ") else {}
+        config = replace(config, hyperparameters=usual | alike(algorithm, config.hyperparameters, layers))
     model = new_agent(venv, config, seed)
     warn_of_idle(callbacks, model, config.steps)
     if agent is not None:
         load_agent(model, agent)
-    if policy is not None and not take_over(model, policy):
+    if policy is not None and not take_over(model, layers):
         clone(model, policy, venv, steps=config.steps, seed=seed)
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     holds: list[BaseCallback] = [HoldUpdates(wait)] if wait else []
@@ -131,7 +139,28 @@ def train(
             never: Any = None
             model.learn(config.steps, callback=[*holds, report, *callbacks], log_interval=never)
         report.close()
+    if policy is not None:
+        _warn_of_loss(venv, policy, model, seed)
     return model
+
+
+def _warn_of_loss(venv: ImaginedVecEnv, policy: Any, model: BaseAlgorithm, seed: int) -> None:
+    """Warn where a training made a policy worse in the very world that it was trained in."""
+    world, limit = venv.venv.world, venv.venv.max_episode_steps or _LONGEST
+    rows = np.random.default_rng(seed).integers(len(world.starts), size=_EPISODES)
+    before, after = (
+        rollout(world, each, world.starts[rows], seed, max_episode_steps=min(limit, _LONGEST))[0]
+        for given in (policy, {"new": model})
+        for each in as_policies(given).values()
+    )
+    lost, error = (before - after).mean(), (before - after).std() / math.sqrt(_EPISODES)
+    if lost > max(3 * error, _SMALL * abs(before.mean())):
+        warnings.warn(
+            f"the training made the policy worse: imagined episodes return {after.mean():.4g}, of the policy "
+            f"that it went on from {before.mean():.4g}; of SAC or TD3 raise the hyperparameter "
+            "gradient_steps towards num_envs, lower the learning_rate, or take algorithm='DynaSAC'",
+            stacklevel=3,
+        )
 
 
 def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
