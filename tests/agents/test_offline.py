@@ -352,8 +352,20 @@ def test_a_training_that_makes_a_policy_worse_is_warned_of(pendulum_world: World
         return [str(each.message) for each in caught]
 
     (line,) = said(1.0)  # steps that are too large
-    assert re.search(r"made the policy worse: imagined episodes return .* it went on from \d\d", line)
+    assert re.search(r"made the policy worse: imagined episodes return .*, before it \d\d", line)
     assert not said(1e-9)
+
+
+def test_what_an_end_pays_counts_once_in_the_range_of_values() -> None:
+    model: Any = new_agent(ImaginedVecEnv(toy.world(), 2), TrainConfig("DynaSAC"))
+    model.task = replace(model.task, reward=None)
+    gains = torch.tensor([[0.5, -1.0, 0.5], [0.5, -10.0, 0.5], [0.5, -10.0, 0.5]])
+    counts = torch.tensor([[1.0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1]])  # the second ends, and pays on
+    low, high = model._range_of_values(gains, counts)
+    assert float(low) == pytest.approx(-1 / 0.005 - 10, rel=0.2)  # a hundredth of seven is between two
+    assert float(high) == pytest.approx(0.5 / 0.005)
+    low, _ = model._range_of_values(gains, torch.ones(4, 3))
+    assert float(low) == pytest.approx(-10 / 0.005)
 
 
 @pytest.mark.parametrize("algorithm", ["DynaSAC", "SAC"])

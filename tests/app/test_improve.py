@@ -20,7 +20,8 @@ from wmgym.agents.sb3.trial import try_in_world
 from wmgym.app.improve import _check, _filled, training
 from wmgym.app.improve_branches import with_noise
 from wmgym.app.improve_conclusion import Bred, conclusion
-from wmgym.app.improve_play import RealEnv
+from wmgym.app.improve_play import RealEnv, beats
+from wmgym.app.improve_rounds import Rounds
 from wmgym.data.policy import action_bounds
 from wmgym.io import artifacts, locks
 from wmgym.models.fit import hold_out
@@ -296,7 +297,10 @@ def test_a_policy_no_better_than_random_is_no_reason_to_stop(
         ({"episodes": 1}, "in 1 real episode;"),
         ({"gap": -0.2}, "the gap of P is -20.0% after all rounds"),
         ({"diverged": 0.67}, "67% of the imagined episodes of P left the range of the data and were cut"),
-        ({"above_random": False, "real": 9.0}, "P earned no more than random actions do (10.0)"),
+        (
+            {"above_random": False, "real": 9.0},
+            "P earned 9.0 in 4 real episodes, no more than random actions do in 2 (10.0)",
+        ),
         (
             {"above_random": False},
             "earned 50.0 in 4 real episodes, not clearly more than random actions do in 2",
@@ -313,6 +317,27 @@ def test_a_conclusion_says_what_was_seen(changes: dict[str, Any], said: str) -> 
     found = conclusion(Bred(**plain | changes), np.array([5.0, 15.0]), 0.05, [], 0.9)
     assert said in found
     assert ("is right about" in found) == (not {"gap", "diverged", "above_random"} & changes.keys())
+
+
+def test_one_mean_is_above_another_by_a_t_test() -> None:
+    rng = np.random.default_rng(0)
+    alike = [beats(rng.normal(size=count), rng.normal(size=2)) for count in (2, 4, 40) for _ in range(2_000)]
+    assert np.mean(alike) < 0.06  # of two episodes too, whose spread says little
+    assert beats(rng.normal(5, 1, 20), rng.normal(0, 1, 20))
+    assert beats(np.array([2.0]), np.array([1.0, 1.0]))  # without chance
+    assert not beats(np.array([1.0, 1.0]), np.array([1.0]))
+
+
+def test_random_actions_get_a_tenth_of_all_real_steps(
+    world: wmgym.WorldModel, data: wmgym.Transitions, tmp_path: Path
+) -> None:
+    for steps, found in ((240, 2), (1_200, 6), (200, 2)):
+        out = tmp_path / str(steps)
+        made = Rounds(world, out, data, None, 1, steps, 0.05, TRAIN, CONFIG, 0, 20, False)
+        made.begin()
+        assert len(made.random) == found
+        assert made.random_steps + 2 * made.steps <= steps
+        assert made.steps >= 2 * 2 * 20
 
 
 def test_what_a_training_leaves_open_is_as_usual(world: wmgym.WorldModel) -> None:

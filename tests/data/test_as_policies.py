@@ -67,6 +67,34 @@ def test_agents_of_every_class_act_without_noise(kind: Any) -> None:
     np.testing.assert_allclose(played.action, model.predict(played.obs, deterministic=True)[0], atol=1e-6)
 
 
+def test_any_predict_that_takes_keywords_is_asked_for_no_noise() -> None:
+    class Wrapped:
+        def __init__(self, model: Any, **fixed: Any) -> None:
+            self.model, self.fixed = model, fixed
+
+        def predict(self, obs: np.ndarray, **keywords: Any) -> Any:
+            return self.model.predict(obs, **self.fixed, **keywords)
+
+    class Plain:
+        def predict(self, obs: np.ndarray, **unused: Any) -> np.ndarray:
+            return np.full((len(obs), 1), 0.25)
+
+    class Strict(Plain):
+        def predict(self, obs: np.ndarray, **keywords: Any) -> np.ndarray:
+            if keywords:
+                raise TypeError(f"predict() got an unexpected keyword argument {min(keywords)!r}")
+            return np.full((len(obs), 1), 0.5)
+
+    model = SAC("MlpPolicy", "InvertedPendulum-v5", seed=0, policy_kwargs={"net_arch": [8]})
+    obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    quiet = model.predict(obs, deterministic=True)[0]
+    for wrapped in (Wrapped(model), Wrapped(model, deterministic=True), Wrapped(Wrapped(model))):
+        for _ in range(2):
+            np.testing.assert_array_equal(apply_policy(as_policies(wrapped)["Wrapped"], obs), quiet)
+    assert first(as_policies(Plain())["Plain"]) == 0.25
+    assert first(as_policies(Strict())["Strict"]) == 0.5
+
+
 def test_a_predict_without_choices_is_called_as_it_is() -> None:
     class Model:
         def predict(self, obs: np.ndarray) -> np.ndarray:

@@ -106,6 +106,8 @@ def test_actions_of_any_number_type_are_taken(
         (np.full((3, 1), np.nan), None, "NaN"),
         (np.zeros((0, 1)), None, "at least one step"),
         (np.full((3, 1), 1e300), None, "finite in float32"),
+        (np.full((3, 1), 3.1), None, "actions reach from 3.1 to 3.1, beyond the robot's, -3 to 3; clip them"),
+        (np.array([[0.0], [-4.0]]), None, "from -4 to 0, beyond"),
         (np.zeros((3, 1)), 0, "steps must be a whole number of at least 1"),
     ],
 )

@@ -47,6 +47,13 @@ class OneJointEnv(MujocoEnv):
         return np.concatenate([self.data.qpos, self.data.qvel])
 
 
+class BlindEnv(MujocoEnv):
+    """Has no method of its own for observations."""
+
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        super().__init__(path, 1, spaces.Box(-np.inf, np.inf, (2,), np.float64), **kwargs)
+
+
 class OwnWayEnv(OneJointEnv):
     """Steps its model and reads its observations by itself."""
 
@@ -289,6 +296,16 @@ def test_a_payload_hangs_on_the_first_body_that_moves() -> None:
     before = model.body_mass.copy()
     change_model(model, Shift(payload=3.0))
     assert (model.body_mass - before).tolist() == [0, 0, 3]
+
+
+def test_noise_of_sensors_needs_a_method_that_reads_them(one_joint: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "one_joint.xml")
+    gym.register("Blind-v0", entry_point=BlindEnv, kwargs={"path": path}, max_episode_steps=50)
+    try:
+        with pytest.raises(ValueError, match="_get_obs, which the class of Blind-v0 does not have; give it"):
+            wmgym.shift("Blind-v0", sensor_noise=0.1)
+    finally:
+        del gym.registry["Blind-v0"]
 
 
 @pytest.mark.parametrize("changes", [{"delay": 1}, {"backlash": 0.1}, {"sensor_noise": 0.1}])

@@ -21,8 +21,8 @@ class Bred(Record):
         policy: its name.
         real: mean return of its real episodes, none of which any fit had seen.
         imagined: mean return of imagined ones from the same start states.
-        gap: imagined minus real, as a share of the range of real returns so far, random actions included; of
-            the return itself where these are alike.
+        gap: imagined minus real, as a share of what the best policy so far really earned above random
+            actions; of the largest return where none did.
         diverged: share of imagined episodes that left the range of the data.
         coverage: share of the real episodes' errors inside the world's bounds; None where it had none.
         episodes: real episodes behind this.
@@ -60,8 +60,8 @@ def conclusion(
     by = f"in {last.episodes} real episode{'s' * (last.episodes > 1)}"
     if not last.above_random and last.real <= random.mean():
         said.append(
-            f"{last.policy} earned no more than random actions do ({random.mean():,.1f}), which asks nothing "
-            "of the world: train policies for more imagined steps"
+            f"{last.policy} earned {last.real:,.1f} {by}, no more than random actions do in {len(random)} "
+            f"({random.mean():,.1f}), which asks nothing of the world: train policies for more imagined steps"
         )
     elif not last.above_random:
         said.append(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from scipy.special import stdtrit
 
 from wmgym.app.improve_branches import with_noise
 from wmgym.data.collect import collect
@@ -69,9 +70,13 @@ class RealEnv:
 
 
 def beats(returns: np.ndarray, others: np.ndarray) -> bool:
-    """Whether a mean return is clearly above another: by a one-sided test at 5 %."""
-    error = np.sqrt(sum(each.var(ddof=1) / len(each) for each in (returns, others) if len(each) > 1))
-    return bool(returns.mean() - others.mean() > 1.645 * error)
+    """Whether a mean return is clearly above another: by Welch's one-sided t-test at 5 %."""
+    shares = [(each.var(ddof=1) / len(each), len(each) - 1) for each in (returns, others) if len(each) > 1]
+    error = sum(share for share, _ in shares)
+    if error == 0:
+        return bool(returns.mean() > others.mean())
+    freedom = error**2 / sum(share**2 / count for share, count in shares)
+    return bool(returns.mean() - others.mean() > stdtrit(freedom, 0.95) * np.sqrt(error))
 
 
 def drawn(seed: int, place: int) -> int:

@@ -63,7 +63,10 @@ class Rounds:
         self.seed, self.progress = seed, progress
         self.fit_seed = seed if seed < _SEEDS else drawn(seed, 0)
         self.real, self.branches = RealEnv(world.task, limit, progress), can_be_put(world.task)
-        self.steps = (real_steps - LEAST * limit) // (rounds + 1)  # some are the random policy's
+        least = LEAST * limit
+        # Every gap is a share of what policies earn above random actions, so that a tenth of all goes there.
+        self.random_steps = max(least, min(real_steps // 10, real_steps - 2 * least * (rounds + 1)))
+        self.steps = (real_steps - self.random_steps) // (rounds + 1)
         artifacts.check_place(out, names=("improve.json", "run.json", "config.json"), folder=True)
         for name, kind in (("world", "world"), ("policy", "policy"), ("data", "transitions")):
             artifacts.check_place(out / name, kind=kind)
@@ -90,7 +93,7 @@ class Rounds:
         artifacts.write_json(self.out / _CONFIG, self.settings)
         with self.stages.stage("random", ("random",)) as noted:
             if noted is not None:
-                found = self.real.episodes(None, drawn(self.seed, 0), LEAST * self.real.limit)
+                found = self.real.episodes(None, drawn(self.seed, 0), self.random_steps)
                 found.save(self.out / "random")
                 noted["real_steps"] = len(found)
         self.random = self.real.read(self.out / "random").returns
@@ -185,7 +188,7 @@ class Rounds:
             diverged = (float(found.diverged.sum()) + lost) / judged.num_episodes
         above = beats(judged.returns, self.random)
         every = [float(self.random.mean()), real, *(bred.real for bred in self.bred)]
-        scale = max(every) - min(every)
+        scale = max(every) - every[0]  # what falls far below random actions is no measure
         if scale < _SAME * max(map(abs, every)):  # no policy has earned anything yet
             scale = max(map(abs, every))
         gap = (imagined - real) / max(scale, 1e-9)

@@ -161,7 +161,8 @@ def _missed(
     worst = np.divide(replays.error, given, out=unbounded, where=given > 0).max((0, 2))
     at_end = table.tube[propagation][there.sum(0) - 1]
     repeated = np.minimum(np.arange(table.horizon), steps - 1)
-    return np.array(shares)[:, repeated], (worst / at_end).astype(np.float64)
+    multiple = np.divide(worst, at_end, out=np.where(worst > 0, np.inf, 0.0), where=at_end > 0)
+    return np.array(shares)[:, repeated], multiple
 
 
 def _changed(table: Calibration, propagation: Propagation, **arrays: np.ndarray) -> Calibration:

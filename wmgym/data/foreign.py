@@ -144,8 +144,11 @@ def foreign_policy(policy: Any) -> Any:
     """A policy of another library as a function of observations; anything else as it is."""
     predict = getattr(policy, "predict", None)
     if callable(predict):
-        if "deterministic" in _parameters(predict):  # as SB3's evaluation asks
+        names = _parameters(predict)
+        if "deterministic" in names:  # as SB3's evaluation asks
             predict = functools.partial(predict, deterministic=True)
+        elif _ANY in names:  # it may pass on what it is not told of
+            predict = _WithoutNoise(predict)
         return ModelPolicy(predict, policy)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(policy, torch.nn.Module):
@@ -157,6 +160,28 @@ def foreign_policy(policy: Any) -> Any:
     if getattr(bound, "__name__", "") == "predict" and owner is not None:
         return ModelPolicy(policy, owner)
     return policy
+
+
+class _WithoutNoise:
+    """A ``predict`` that takes any keyword, asked for deterministic actions as long as it can be."""
+
+    def __init__(self, predict: Callable[..., Any]) -> None:
+        self._predict, self._asked = predict, True
+        self.__wrapped__ = predict  # whose signature it has
+
+    def __call__(self, obs: Any, **memory: Any) -> Any:
+        if self._asked:
+            try:
+                return self._predict(obs, deterministic=True, **memory)
+            except TypeError as error:  # it says so already, or knows no such thing
+                if "deterministic" not in str(error):
+                    raise
+                self._asked = False
+        return self._predict(obs, **memory)
+
+
+_ANY = "**"
+"""Among the names of what a function takes, where it takes any keyword and nobody knows which it uses."""
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:
@@ -174,5 +199,6 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
             break
         names |= parameters.keys()
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
+            return frozenset(names)
+        names.add(_ANY)
     return frozenset(names)

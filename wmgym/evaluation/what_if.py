@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from wmgym.calibration.open_loop import known_states, remembered
 from wmgym.data.acting import Actor, naming
@@ -165,6 +166,13 @@ def _planned(actions: Any, task: Task) -> np.ndarray:
         plan = plan.astype(space.dtype)
     if not np.isfinite(plan).all():
         raise ValueError(f"actions must be finite in {space.dtype}; these hold NaN or infinity")
+    assert isinstance(space, spaces.Box)
+    beyond = np.maximum(space.low - plan, plan - space.high)
+    if (beyond > 1e-6 * np.maximum(1, np.abs(plan))).any():
+        raise ValueError(
+            f"actions reach from {plan.min():g} to {plan.max():g}, beyond the robot's, "
+            f"{np.min(space.low):g} to {np.max(space.high):g}; clip them: np.clip(actions, low, high)"
+        )
     return plan
 
 

@@ -60,6 +60,11 @@ def make_shifted(
     kind: Any = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     if not (isinstance(kind, type) and issubclass(kind, MujocoEnv)):
         raise ValueError(f"{env_id} is no MuJoCo env of Gymnasium's kind, which alone can be shifted")
+    if change.sensor_noise and not hasattr(kind, "_get_obs"):
+        raise ValueError(
+            f"sensor_noise acts in _get_obs, which the class of {env_id} does not have; give it that method "
+            "for its observations, or leave sensor_noise out"
+        )
     made = type(f"Shifted{kind.__name__}", (_Shifted, kind), {"shift": change})
     own = {} if env_kwargs is None else keywords("env_kwargs", env_kwargs)
     if "frame_skip" in own:  # MuJoCo takes others, and goes backwards or fails at the first step

@@ -76,11 +76,12 @@ class HoldUpdates(BaseCallback):
     def _on_rollout_end(self) -> None:
         """Updates follow; what is saved in a callback of a step has the number of them that was set."""
         agent: Any = self.model
-        if agent.num_timesteps < self._steps:
+        if self._waits:
             self._updates, agent.gradient_steps = agent.gradient_steps, 0
 
     def _on_rollout_start(self) -> None:
         self._on_training_end()
+        self._waits = self.model.num_timesteps < self._steps
 
     def _on_step(self) -> bool:
         return True

@@ -80,7 +80,7 @@ class DynaSAC(ResumableSAC):
             robot that fell does not fill the data.
         episode_steps: later ones are cut here, or after a twentieth of all steps where that is more.
         begin: a policy to go on from, such as the one that runs on the robot: an MLP whose outputs are
-            squashed by tanh, as of SAC, TD3, TQC or DynaSAC, in any of the forms that ``collect`` takes. The
+            squashed by tanh, as of SAC, TD3, TQC or DynaSAC: the model, an exported policy or its path. The
             actor gets its architecture and weights, takes the first steps in place of random ones, and stays
             for a fifth of the updates, 2,000 at most, while the world and critics learn what it is worth.
         imagination_kwargs: fields of ``Imagination``.

@@ -164,8 +164,11 @@ class DisagreementPenalty:
             step = world.step(state, torch.tensor(world.support.action), trust=True)
             found = self.disagreement(step)
             self.typical, self.free = found.quantile(torch.tensor([0.5, _FREE])).tolist()
-            self._price = pessimism * float(step.reward.std()) / self.typical
-            self.least = step.reward.quantile(_LEAST)
+            # What a learned reward pays at an end is no measure of what steps cost; see _range_of_values.
+            goes_on = ~step.terminated | (world.task.reward is not None)
+            paid = (step.reward[goes_on] if goes_on.sum() > 1 else step.reward).float()
+            self._price = pessimism * float(paid.std()) / self.typical
+            self.least = paid.quantile(_LEAST)
         self._totals = torch.zeros(3)
 
     def disagreement(self, step: WorldStep) -> Tensor:

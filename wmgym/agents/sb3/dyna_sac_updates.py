@@ -241,13 +241,29 @@ class ImaginedUpdates(SAC):
     def _critic_target(self, path: Path, ent_coef: Tensor) -> Tensor:
         """What the critics should say of the first states and actions ``(batch,)``."""
         gains = path.rewards - ent_coef * path.log_probs[:-1]
-        low, high = torch.quantile(gains, torch.tensor([0.01, 0.99])) / (1 - self.gamma)
-        low, high = low.clamp(max=0.0), high.clamp(min=0.0)  # an episode that is over is worth nothing
+        low, high = self._range_of_values(gains, path.counts)
         rate = self.imagination.range_rate if self._n_updates else 1.0
         low, high = self.critic.low.lerp(low, rate), self.critic.high.lerp(high, rate)
         self.policy.bound_values(low, high)
         end_values = torch.cat(self.critic_target(path.obs[-1], path.actions[-1]), 1)
         return path.expanded_value(end_values.amin(1).clamp(low, high), ent_coef, self.gamma)
+
+    def _range_of_values(self, gains: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the most that gains ``(steps, batch)`` of every step can add up to; see ``Path``.
+
+        What an end pays, a penalty for a fall say, is paid once, and is not among the quantiles of what is
+        paid at every step. Where a formula says what is paid the two are hardly apart in any task known, and
+        ends, and what is imagined after them, count like other steps: every published number was measured so.
+        """
+        share = torch.tensor([0.01, 0.99])
+        goes_on, ends = counts[1:] > 0, counts[:-1] > counts[1:]
+        usual = gains[goes_on] if self.task.reward is None and goes_on.any() else gains.flatten()
+        low, high = torch.quantile(usual, share) / (1 - self.gamma)
+        low, high = low.clamp(max=0.0), high.clamp(min=0.0)  # an episode that is over is worth nothing
+        if self.task.reward is None and ends.any():
+            least, most = torch.quantile(gains[ends], share)
+            low, high = low + least.clamp(max=0.0), high + most.clamp(min=0.0)
+        return low, high
 
     def _entropy_coefficient(self) -> Tensor:
         return self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()

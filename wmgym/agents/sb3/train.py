@@ -29,6 +29,7 @@ from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.from_policy import clone
 from wmgym.agents.sb3.take_over import alike, layers_of, take_over
 from wmgym.agents.sb3.vec_env import ImaginedVecEnv
+from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.envs.rollout import rollout
 from wmgym.envs.vector_env import Source
@@ -41,7 +42,7 @@ _ROWS = 100
 _HELD = 0.2  # of the steps, while critics learn what the policy that a training goes on from is worth
 _ENTROPY = "auto_0.01"  # a coefficient of 1, with which SAC begins, drowns what the policy is worth
 _EPISODES, _LONGEST = 16, 1_000  # imagined episodes before and after, and their steps at most
-_SMALL = 0.1  # of a return, a loss that need not be warned of
+_SMALL = 0.1  # of what a policy is above random actions, a loss that need not be warned of
 _OWN = {  # keywords of the algorithms' classes that hyperparameters cannot set, and what does
     "policy": "the network is an MLP, of layers as policy_kwargs={'net_arch': [256, 256]} says",
     "env": "it is the one that is trained in",
@@ -82,7 +83,7 @@ def train(
             actor can have them: of an MLP with the same kind of output, and without ``net_arch`` of your own.
             Else it learns to act like it. For the first fifth of the steps its actor then stays, while
             critics learn what that is worth; SAC's entropy coefficient begins at 0.01. Warns where imagined
-            episodes return less in the end than the policy's did: SAC and TD3 make an update every
+            episodes return less in the end than before: SAC and TD3 make an update every
             ``num_envs`` steps, which may be too few. Not for DQN.
         callback: of Stable-Baselines3, as its ``learn`` takes them: an ``EvalCallback`` keeps what is best in
             another simulator than the one that is learned in.
@@ -127,6 +128,7 @@ def train(
         load_agent(model, agent)
     if policy is not None and not take_over(model, layers):
         clone(model, policy, venv, steps=config.steps, seed=seed)
+    began = None if policy is None else _likely(model, policy)
     wait = min(config.learning_starts, config.steps) if isinstance(model, OffPolicyAlgorithm) else 0
     holds: list[BaseCallback] = [HoldUpdates(wait)] if wait else []
     if policy is not None:
@@ -139,26 +141,35 @@ def train(
             never: Any = None
             model.learn(config.steps, callback=[*holds, report, *callbacks], log_interval=never)
         report.close()
-    if policy is not None:
-        _warn_of_loss(venv, policy, model, seed)
+    if began is not None:
+        _warn_of_loss(venv, began, model, seed)
     return model
 
 
-def _warn_of_loss(venv: ImaginedVecEnv, policy: Any, model: BaseAlgorithm, seed: int) -> None:
+def _likely(model: BaseAlgorithm, policy: Any) -> PolicyFn:
+    """What the agent does before it learns; where it cannot be taken apart, what it goes on from."""
+    try:
+        return to_policy(model)
+    except ValueError:
+        return next(iter(as_policies(policy).values()))  # type: ignore[return-value]
+
+
+def _warn_of_loss(venv: ImaginedVecEnv, began: PolicyFn, model: BaseAlgorithm, seed: int) -> None:
     """Warn where a training made a policy worse in the very world that it was trained in."""
-    world, limit = venv.venv.world, venv.venv.max_episode_steps or _LONGEST
+    world, limit = venv.venv.world, min(venv.venv.max_episode_steps or _LONGEST, _LONGEST)
     rows = np.random.default_rng(seed).integers(len(world.starts), size=_EPISODES)
-    before, after = (
-        rollout(world, each, world.starts[rows], seed, max_episode_steps=min(limit, _LONGEST))[0]
-        for given in (policy, {"new": model})
-        for each in as_policies(given).values()
+    (now,) = as_policies({"now": model}).values()
+    before, after, random = (
+        rollout(world, each, world.starts[rows], seed, max_episode_steps=limit)[0]
+        for each in (began, now, None)
     )
     lost, error = (before - after).mean(), (before - after).std() / math.sqrt(_EPISODES)
-    if lost > max(3 * error, _SMALL * abs(before.mean())):
+    if lost > max(3 * error, _SMALL * abs(before.mean() - random.mean())):
+        other = "" if isinstance(model, DynaSAC) else ", or take algorithm='DynaSAC'"
         warnings.warn(
-            f"the training made the policy worse: imagined episodes return {after.mean():.4g}, of the policy "
-            f"that it went on from {before.mean():.4g}; of SAC or TD3 raise the hyperparameter "
-            "gradient_steps towards num_envs, lower the learning_rate, or take algorithm='DynaSAC'",
+            f"the training made the policy worse: imagined episodes return {after.mean():.4g}, before it "
+            f"{before.mean():.4g}; of SAC or TD3 raise the hyperparameter gradient_steps towards num_envs, "
+            f"lower the learning_rate{other}",
             stacklevel=3,
         )
 
