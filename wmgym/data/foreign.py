@@ -173,7 +173,7 @@ class _WithoutNoise:
         if self._asked:
             try:
                 return self._predict(obs, deterministic=True, **memory)
-            except TypeError as error:  # it says so already, or knows no such thing
+            except Exception as error:  # it says so already, or knows no such thing
                 if "deterministic" not in str(error):
                     raise
                 self._asked = False
