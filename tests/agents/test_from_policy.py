@@ -74,7 +74,7 @@ class Watch(BaseCallback):
         self.ended += 1
 
 
-@pytest.mark.filterwarnings("ignore:the agent does not act as")  # so short a training
+@pytest.mark.filterwarnings("ignore:the agent does not act as", "ignore:the training made")  # so short
 @pytest.mark.parametrize("algorithm", ["DynaSAC", "PPO"])
 def test_a_schedule_falls_once_and_a_callback_begins_and_ends_once(
     pendulum_world: WorldModel, algorithm: str

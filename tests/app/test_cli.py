@@ -390,7 +390,7 @@ def test_without_policies_random_actions_are_scored(line: Path, tmp_path: Path) 
     assert [entry["name"] for entry in report["scores"]] == ["random"]
 
 
-@pytest.mark.filterwarnings("ignore:the agent does not act as")  # so short a training
+@pytest.mark.filterwarnings("ignore:the agent does not act as", "ignore:the training made")  # so short
 def test_a_training_goes_on_from_a_policy(line: Path, tmp_path: Path) -> None:
     few = ("--algorithm", "SAC", "--steps", 8, "--envs", 2, "--policy", line / "trained/policy")
     answer("train", line / "world", *few, "--out", tmp_path / "o")
