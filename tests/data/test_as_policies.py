@@ -67,6 +67,17 @@ def test_agents_of_every_class_act_without_noise(kind: Any) -> None:
     np.testing.assert_allclose(played.action, model.predict(played.obs, deterministic=True)[0], atol=1e-6)
 
 
+def test_an_agent_that_asks_for_no_noise_itself_is_not_asked_again() -> None:
+    class Quiet(SAC):
+        def predict(self, observation: Any, **kwargs: Any) -> Any:
+            return super().predict(observation, deterministic=True, **kwargs)
+
+    model = Quiet("MlpPolicy", "InvertedPendulum-v5", seed=0, policy_kwargs={"net_arch": [8]})
+    obs = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    found = apply_policy(as_policies(model)["Quiet"], obs)
+    np.testing.assert_array_equal(found, model.predict(obs)[0])
+
+
 def test_any_predict_that_takes_keywords_is_asked_for_no_noise() -> None:
     class Wrapped:
         def __init__(self, model: Any, **fixed: Any) -> None:

@@ -22,6 +22,7 @@ from wmgym.data.transitions import Transitions
 from wmgym.envs.conventions import knows
 from wmgym.evaluation.imagined import imagine
 from wmgym.io import artifacts
+from wmgym.io.arguments import SEEDS
 from wmgym.io.files import StoreError
 from wmgym.io.provenance import content, write_run_json
 from wmgym.io.schema import read_settings, to_json
@@ -31,7 +32,6 @@ from wmgym.models.fit import fit
 from wmgym.models.world import WorldModel
 
 _DRAWS, _CALIBRATES = 4, 1 / 3
-_SEEDS = 2**64  # that torch knows
 _SAME = 0.01  # returns closer than this share of their size are no range that a gap is a share of
 _CONFIG = "config.json"
 _MADE = ("world", "policy", "data", "random", "round-00")
@@ -61,7 +61,7 @@ class Rounds:
         self.sb3, self.world, self.out, self.data, self.calib = sb3, world, out, data, calib
         self.max_gap, self.train, self.config = max_gap, train, config
         self.seed, self.progress = seed, progress
-        self.fit_seed = seed if seed < _SEEDS else drawn(seed, 0)
+        self.fit_seed = seed if seed < SEEDS else drawn(seed, 0)
         self.real, self.branches = RealEnv(world.task, limit, progress), can_be_put(world.task)
         least = LEAST * limit
         # Every gap is a share of what policies earn above random actions, so that a tenth of all goes there.

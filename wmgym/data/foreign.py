@@ -145,10 +145,10 @@ def foreign_policy(policy: Any) -> Any:
     predict = getattr(policy, "predict", None)
     if callable(predict):
         names = _parameters(predict)
-        if "deterministic" in names:  # as SB3's evaluation asks
-            predict = functools.partial(predict, deterministic=True)
-        elif _ANY in names:  # it may pass on what it is not told of
+        if _ANY in names:  # it may pass on what it is not told of, or may not
             predict = _WithoutNoise(predict)
+        elif "deterministic" in names:  # as SB3's evaluation asks
+            predict = functools.partial(predict, deterministic=True)
         return ModelPolicy(predict, policy)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(policy, torch.nn.Module):

@@ -7,6 +7,9 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
+SEEDS = 2**64
+"""How many torch knows, from 0."""
+
 
 def number(name: str, given: Any) -> float:
     """A number, of NumPy's or torch's too; refuses text, truth values and arrays of several."""
@@ -38,7 +41,7 @@ def count_or_none(name: str, given: Any) -> int | None:
 def seed_number(given: Any) -> int:
     """The argument ``seed``: a whole number that torch takes for one too."""
     seed = whole_number("seed", given, least=0)
-    if seed >= 2**64:
+    if seed >= SEEDS:
         raise ValueError(f"seed must be less than 2**64, got {short(given)}")
     return seed
 

@@ -28,7 +28,7 @@ from wmgym.agents.sb3.dyna_sac import DynaSAC
 from wmgym.agents.sb3.export import to_policy
 from wmgym.agents.sb3.from_policy import clone
 from wmgym.agents.sb3.take_over import alike, layers_of, take_over
-from wmgym.agents.sb3.vec_env import ImaginedVecEnv
+from wmgym.agents.sb3.vec_env import ImaginedVecEnv, env_of
 from wmgym.data.policy import PolicyFn
 from wmgym.data.pool import as_policies
 from wmgym.envs.rollout import rollout
@@ -109,17 +109,9 @@ def train(
         )
     callbacks = as_callbacks(callback)
     config = replace(config or TrainConfig(), **changes)
-    venv = ImaginedVecEnv(
-        world,
-        config.num_envs,
-        max_episode_steps=config.max_episode_steps,
-        starts=starts,
-        propagation=config.propagation,
-        divergence_is_terminal=config.divergence_is_terminal,
-        trust=config.trust,
-    )
+    venv = env_of(world, config, starts)
     if policy is not None:
-        algorithm, layers = config.algorithm or _usual(venv), layers_of(policy)
+        algorithm, layers = config.algorithm or usual_algorithm(venv.action_space), layers_of(policy)
         usual = {"ent_coef": _ENTROPY} if algorithm in ("SAC", "TQC", "CrossQ") else {}
         config = replace(config, hyperparameters=usual | alike(algorithm, config.hyperparameters, layers))
     model = new_agent(venv, config, seed)
@@ -158,13 +150,14 @@ def _warn_of_loss(venv: ImaginedVecEnv, began: PolicyFn, model: BaseAlgorithm, s
     """Warn where a training made a policy worse in the very world that it was trained in."""
     world, limit = venv.venv.world, min(venv.venv.max_episode_steps or _LONGEST, _LONGEST)
     rows = np.random.default_rng(seed).integers(len(world.starts), size=_EPISODES)
-    (now,) = as_policies({"now": model}).values()
-    before, after, random = (
-        rollout(world, each, world.starts[rows], seed, max_episode_steps=limit)[0]
-        for each in (began, now, None)
-    )
+
+    def returns(policy: PolicyFn | None) -> np.ndarray:
+        return rollout(world, policy, world.starts[rows], seed, max_episode_steps=limit)[0]
+
+    (now,) = as_policies(model).values()
+    before, after = returns(began), returns(now)
     lost, error = (before - after).mean(), (before - after).std() / math.sqrt(_EPISODES)
-    if lost > max(3 * error, _SMALL * abs(before.mean() - random.mean())):
+    if lost > 3 * error and lost > _SMALL * abs(before.mean() - returns(None).mean()):
         other = "" if isinstance(model, DynaSAC) else ", or take algorithm='DynaSAC'"
         warnings.warn(
             f"the training made the policy worse: imagined episodes return {after.mean():.4g}, before it "
@@ -181,7 +174,7 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
         ValueError: an algorithm that does not take the env's actions, or what its class refuses.
     """
     kind = type(env.action_space).__name__
-    name = config.algorithm or _usual(env)
+    name = config.algorithm or usual_algorithm(env.action_space)
     usable = {"Box": BOX_ALGORITHMS, "Discrete": DISCRETE_ALGORITHMS}.get(kind, ("PPO", "A2C"))
     if name not in usable:
         raise ValueError(f"{name} takes no {kind} actions; algorithms that do: {', '.join(usable)}")
@@ -210,9 +203,9 @@ def new_agent(env: Any, config: TrainConfig, seed: int = 0) -> BaseAlgorithm:
     return model
 
 
-def _usual(env: Any) -> str:
-    """The algorithm that is taken where none is named."""
-    return "SAC" if isinstance(env.action_space, spaces.Box) else "PPO"
+def usual_algorithm(space: spaces.Space[Any]) -> str:
+    """The algorithm that is taken for actions where none is named."""
+    return "SAC" if isinstance(space, spaces.Box) else "PPO"
 
 
 def _linear(key: str, value: str) -> LinearSchedule:

@@ -16,11 +16,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from wmgym.agents.config import TrainConfig
-from wmgym.agents.sb3.train import check_agent, new_agent
-from wmgym.agents.sb3.vec_env import ImaginedVecEnv
+from wmgym.agents.sb3.train import check_agent, new_agent, usual_algorithm
+from wmgym.agents.sb3.vec_env import env_of
 from wmgym.envs.conventions import row_of
 from wmgym.models.world import WorldModel
-from wmgym.tasks.actions import from_zero, whole
+from wmgym.tasks.actions import from_zero
 from wmgym.tasks.task import Task
 
 _SHORT = {"n_steps": 2, "n_epochs": 1, "gradient_steps": 1}  # one update, of any size, tells
@@ -38,21 +38,13 @@ def try_in_world(world: WorldModel, config: TrainConfig) -> None:
     Raises:
         ValueError: the world or SB3 refuses the settings, or the agent cannot be exported, in one line.
     """
-
-    def env(limit: int | None) -> ImaginedVecEnv:
-        return ImaginedVecEnv(
-            world,
-            config.num_envs,
-            max_episode_steps=limit,
-            propagation=config.propagation,
-            divergence_is_terminal=config.divergence_is_terminal,
-            trust=config.trust,
-        )
-
-    check_agent(env(config.max_episode_steps), config)
+    check_agent(env_of(world, config), config)
     if config.algorithm == "DynaSAC":
         brief = _brief_online(config)
-        with _refusing("DynaSAC"), closing(env(_EPISODE)) as short:
+        with (
+            _refusing("DynaSAC"),
+            closing(env_of(world, replace(config, max_episode_steps=_EPISODE))) as short,
+        ):
             _learn_online(short, brief)
     else:
         try_training(world.task, config)
@@ -67,7 +59,7 @@ def try_training(task: Task, config: TrainConfig) -> None:
     given = dict(config.hyperparameters)
     _check_whole(given, "n_steps", "batch_size", "n_epochs")
     _shorten_frequency(given)
-    if (config.algorithm or ("PPO" if whole(task.action_space) else "SAC")) in ("PPO", "A2C"):
+    if (config.algorithm or usual_algorithm(task.action_space)) in ("PPO", "A2C"):
         given["n_steps"] = 2  # the default of thousands would take minutes
     _shorten(given, _SHORT | {"buffer_size": max(_BUFFER, config.num_envs)})
     with _refusing(config.algorithm or "SB3"):

@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from wmgym.agents.config import TrainConfig
 from wmgym.envs.conventions import named
 from wmgym.envs.vector_env import ImaginedVectorEnv, Source
 from wmgym.io.deprecation import renamed
@@ -138,3 +139,16 @@ class ImaginedVecEnv(VecEnv):
     ) -> list[bool]:
         """No wrapper is ever around a single imagined env."""
         return [False] * len(list(self._get_indices(indices)))
+
+
+def env_of(world: Source, config: TrainConfig, starts: np.ndarray | None = None) -> ImaginedVecEnv:
+    """The imagined envs in which a training takes its steps."""
+    return ImaginedVecEnv(
+        world,
+        config.num_envs,
+        max_episode_steps=config.max_episode_steps,
+        starts=starts,
+        propagation=config.propagation,
+        divergence_is_terminal=config.divergence_is_terminal,
+        trust=config.trust,
+    )
